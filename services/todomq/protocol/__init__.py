@@ -1,0 +1,1 @@
+"""What travels between processes: limits, the bounded msgpack codec, messages, partitions. No sockets here."""

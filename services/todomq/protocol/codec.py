@@ -1,0 +1,117 @@
+"""The bounded msgpack codec: the only door by which bytes of a peer become values.
+
+Owns: packing, unpacking within bounds, canonical packing of names and keys.
+Must not know: messages, sockets, what the values mean.
+
+Law 7: no peer's bytes can raise past this decoder. Whatever is wrong with them is a ``ProtocolError``.
+Format: https://github.com/msgpack/msgpack/blob/master/spec.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+
+from todomq.errors import InvalidRequest, ProtocolError
+from todomq.protocol import limits
+
+pack: Callable[[Any], bytes] = msgpack.Packer(use_bin_type=True, autoreset=True, buf_size=limits.BATCH_BYTES).pack
+"""Pack a value of this process's own making. One packer, so for one thread: others use ``pack_free``."""
+
+
+def pack_free(value: Any) -> bytes:
+    """Pack one value from any thread."""
+    packed: bytes = msgpack.packb(value, use_bin_type=True)
+    return packed
+
+
+def _refuse_extension(code: int, data: bytes) -> Any:
+    raise ProtocolError(f"msgpack extension type {code} is not used here")
+
+
+def unpack(data: bytes | memoryview, max_bytes: int = limits.TRANSPORT_BYTES) -> Any:
+    """Unpack exactly one value within the service's bounds.
+
+    Args:
+        data: the packed value and nothing else.
+        max_bytes: refuse longer input.
+
+    Raises:
+        ProtocolError: truncated, trailing bytes, too long, too many items, too deep, not UTF-8, an extension type.
+    """
+    if len(data) > max_bytes:
+        raise ProtocolError(f"{len(data)} bytes where at most {max_bytes} are allowed")
+    try:
+        return msgpack.unpackb(
+            data,
+            raw=False,
+            strict_map_key=False,
+            ext_hook=_refuse_extension,
+            max_str_len=limits.REQUEST_BYTES,
+            max_bin_len=limits.REQUEST_BYTES,
+            max_array_len=limits.DECODED_ITEMS,
+            max_map_len=limits.DECODED_ITEMS,
+        )
+    except ProtocolError:
+        raise
+    except (ValueError, TypeError, msgpack.UnpackException, RecursionError, OverflowError) as error:
+        raise ProtocolError(f"not readable msgpack: {type(error).__name__} {error}".rstrip()) from None
+
+
+def check_plain(value: Any, nesting: int = limits.EXTRA_NESTING, what: str = "value") -> None:
+    """Check that a free-form value is made of msgpack's plain types and nested at most ``nesting`` deep.
+
+    Raises:
+        InvalidRequest: an extension type, an integer over 64 bits, or too deep.
+    """
+    kind = type(value)
+    if kind is int:
+        if not -(1 << 63) <= value < (1 << 64):
+            raise InvalidRequest(f"{what}: an integer does not fit into 64 bits")
+    elif kind is list or kind is tuple or kind is dict:
+        if nesting == 0:
+            raise InvalidRequest(f"{what}: nested deeper than {limits.EXTRA_NESTING}")
+        if kind is dict:
+            for key, inner in value.items():
+                check_plain(key, nesting - 1, what)
+                check_plain(inner, nesting - 1, what)
+        else:
+            for inner in value:
+                check_plain(inner, nesting - 1, what)
+    elif kind is str:
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise InvalidRequest(f"{what}: text that is not valid Unicode") from None
+    elif value is not None and kind is not bool and kind is not float and kind is not bytes:
+        raise InvalidRequest(f"{what}: {kind.__name__} is not a msgpack type")
+
+
+def canonical(value: Any, max_bytes: int = limits.NAME_BYTES, what: str = "name") -> bytes:
+    """Return the one packed form by which a name or a key is compared: maps sorted by packed key, shortest integers.
+
+    Args:
+        value: any msgpack value (a tuple counts as an array).
+        max_bytes: longest packed form allowed.
+        what: how the error names the value.
+
+    Raises:
+        InvalidRequest: not a msgpack value, nested too deep, or longer than ``max_bytes`` packed.
+    """
+    check_plain(value, what=what)
+    packed = pack_free(_sorted_maps(value))
+    if len(packed) > max_bytes:
+        raise InvalidRequest(f"{what}: {len(packed)} bytes packed where at most {max_bytes} are allowed")
+    return packed
+
+
+def _sorted_maps(value: Any) -> Any:
+    if isinstance(value, dict):
+        pairs = [(_sorted_maps(key), _sorted_maps(inner)) for key, inner in value.items()]
+        return dict(sorted(pairs, key=lambda pair: pack_free(pair[0])))
+    if isinstance(value, list | tuple):
+        kind = tuple if isinstance(value, tuple) else list
+        return kind(_sorted_maps(inner) for inner in value)
+    return value

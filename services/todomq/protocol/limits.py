@@ -1,0 +1,29 @@
+"""Every limit of the service in one place. ``docs/protocol.md`` prints this table; a test compares the two."""
+
+from __future__ import annotations
+
+KIB = 1024
+MIB = 1024 * KIB
+
+# What a person meets: refused with ``InvalidRequest`` that names the limit.
+LIST_NAME_BYTES = 255
+TITLE_CHARACTERS = 10_000
+ENTRY_BYTES = 64 * KIB
+EXTRA_NESTING = 16
+REQUEST_BYTES = MIB
+NAME_BYTES = KIB
+KEY_BYTES = 4 * KIB
+DEADLINE_AHEAD_MS = 60_000
+
+# What a connection meets: past these it is refused as ``ProtocolError`` or cut off.
+TRANSPORT_BYTES = 4 * MIB
+MESSAGE_FRAMES = 3
+MESSAGE_REQUESTS = 16_384
+DECODED_ITEMS = 131_072
+
+# How large messages are made.
+BATCH_BYTES = 512 * KIB
+PAGE_BYTES = 256 * KIB
+
+# How long what has taken effect is remembered, so that a request sent again is recognised.
+REMEMBERED_MS = 600_000

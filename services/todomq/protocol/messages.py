@@ -1,0 +1,270 @@
+"""The messages of the protocol, made and read. ``docs/protocol.md`` says the same with hex examples.
+
+Owns: the shape of every message. Must not know: what a request's body means.
+A message is one msgpack array ``[version, kind, ...]``. Every kind carries 1..n items: batches are the protocol.
+
+    call       [1, "call", sender, [request, ...]]                     a client or daemon asks
+    reply      [1, "reply", [[id, status, value], ...]]                answers, by id, in any order
+    forward    [1, "forward", [[sender, [forwarded, ...]], ...]]       router -> list server
+    writes     [1, "writes", sender, receiver, number, [[partition, epoch, [key, value, ...]], ...]]
+    committed  [1, "committed", sender, receiver, first, last, outcome, refused, text]
+
+    request    [id, target, deadline_ms, body]  or  [id, target, deadline_ms, body, number, floor]
+    forwarded  [id, target, deadline_ms, body, number, floor, epoch]
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from todomq import errors
+from todomq.errors import ProtocolError, TodoMQError
+from todomq.protocol import limits
+from todomq.protocol.codec import pack, unpack
+
+VERSION = 1
+
+# Status of a reply. ``MOVED`` is between list server and router only: not the owner under this epoch.
+OK = 0
+ERROR = 1
+MOVED = 2
+
+# Outcome of a batch of writes.
+COMMITTED = "committed"
+WANTED = "wanted"
+FAILED = "failed"
+
+
+class Request(NamedTuple):
+    """One request of a call. ``id`` None is a cast; ``target`` None is the daemon that receives it."""
+
+    id: int | None
+    target: Any
+    deadline_ms: int
+    body: bytes
+    number: int = 0
+    floor: int = 0
+
+
+class Writes(NamedTuple):
+    """One numbered batch of absolute puts (and deletes, value None) with the epoch of each partition it touches."""
+
+    sender: bytes
+    receiver: bytes
+    number: int
+    partitions: list[tuple[int, int, list[bytes | None]]]
+
+
+class Committed(NamedTuple):
+    """What a worker says of the batches ``first``..``last`` of one sender; sender and receiver are the batches'.
+
+    ``outcome`` is COMMITTED (on disk), WANTED (``first`` is the next number) or FAILED (not known to be on disk).
+    ``refused`` lists ``[number, partition, stored_epoch]`` for partitions whose epoch was old.
+    """
+
+    sender: bytes
+    receiver: bytes
+    first: int
+    last: int
+    outcome: str
+    refused: list[list[int]]
+    text: str
+
+
+def call(sender: bytes, requests: list[Any]) -> bytes:
+    """Pack a call of 1..n requests (tuples or lists in the shape of ``Request``)."""
+    return pack([VERSION, "call", sender, requests])
+
+
+def reply(replies: list[Any]) -> bytes:
+    """Pack 1..n replies ``(id, status, value)``; ``value`` is packed already."""
+    return pack([VERSION, "reply", replies])
+
+
+def body(operation: str, *arguments: Any) -> bytes:
+    """Pack a request's body."""
+    return pack([operation, *arguments])
+
+
+def error_value(error: TodoMQError) -> bytes:
+    """Pack an error as the value of a reply with status ERROR."""
+    return pack([error.code, error.text, error.retryable, error.outcome])
+
+
+def read_error(value: bytes) -> TodoMQError:
+    """Return the error that a reply's value describes; never raises."""
+    try:
+        code, text, retryable, outcome = unpack(value)
+    except (ProtocolError, ValueError, TypeError):
+        return ProtocolError("an error reply that cannot be read", outcome=errors.UNKNOWN)
+    return errors.from_wire(str(code), str(text), bool(retryable), str(outcome))
+
+
+def read(data: bytes | memoryview) -> tuple[str, list[Any]]:
+    """Unpack a message.
+
+    Returns:
+        its kind and what follows the kind.
+
+    Raises:
+        ProtocolError: not a message of this protocol, or of another version.
+    """
+    message = unpack(data)
+    if type(message) is not list or len(message) < 3 or type(message[1]) is not str:
+        raise ProtocolError("a message is an array [version, kind, ...]")
+    if message[0] != VERSION:
+        raise ProtocolError(f"version {message[0]!r:.20} where this service speaks {VERSION}")
+    return message[1], message[2:]
+
+
+def read_call(fields: list[Any]) -> tuple[bytes, list[Any]]:
+    """Check the shape of a call.
+
+    Returns:
+        the sender and its requests, each still the list that came, checked by ``check_request``.
+
+    Raises:
+        ProtocolError: not ``[sender, [request, ...]]``, no request, or too many.
+    """
+    if len(fields) != 2 or type(fields[0]) is not bytes or len(fields[0]) > 64 or type(fields[1]) is not list:
+        raise ProtocolError('a call is [version, "call", sender (up to 64 bytes), [request, ...]]')
+    if not 1 <= len(fields[1]) <= limits.MESSAGE_REQUESTS:
+        raise ProtocolError(f"a call carries 1 to {limits.MESSAGE_REQUESTS} requests, not {len(fields[1])}")
+    return fields[0], fields[1]
+
+
+def is_request(request: Any) -> bool:
+    """Tell whether what stands in a call has the shape of a request."""
+    if type(request) is not list or len(request) not in (4, 6):
+        return False
+    identifier, _, deadline_ms, packed = request[:4]
+    if identifier is not None and not _is_counter(identifier):
+        return False
+    if type(packed) is not bytes or not _is_counter(deadline_ms):
+        return False
+    return len(request) == 4 or (_is_counter(request[4]) and _is_counter(request[5]))
+
+
+def _is_counter(value: Any) -> bool:
+    return type(value) is int and 0 <= value < (1 << 63)
+
+
+def request_id(request: Any) -> int | None:
+    """Return the id by which a malformed request can still be answered, or None."""
+    if type(request) is list and request and _is_counter(request[0]):
+        identifier: int = request[0]
+        return identifier
+    return None
+
+
+def read_body(packed: bytes) -> tuple[str, list[Any]]:
+    """Unpack a request's body.
+
+    Returns:
+        the operation and its arguments.
+
+    Raises:
+        ProtocolError: not an array that begins with a text.
+    """
+    if len(packed) > limits.REQUEST_BYTES:
+        raise ProtocolError(f"a request of {len(packed)} bytes where at most {limits.REQUEST_BYTES} are allowed")
+    value = unpack(packed)
+    if type(value) is not list or not value or type(value[0]) is not str:
+        raise ProtocolError("a body is an array [operation, argument, ...]")
+    return value[0], value[1:]
+
+
+def read_replies(fields: list[Any]) -> list[Any]:
+    """Check the shape of a reply message and return its ``[id, status, value]`` items.
+
+    Raises:
+        ProtocolError: anything else.
+    """
+    if len(fields) != 1 or type(fields[0]) is not list:
+        raise ProtocolError('a reply is [version, "reply", [[id, status, value], ...]]')
+    for item in fields[0]:
+        if type(item) is not list or len(item) != 3 or type(item[1]) is not int or type(item[2]) is not bytes:
+            raise ProtocolError("a reply item is [id, status, value]")
+    replies: list[Any] = fields[0]
+    return replies
+
+
+def writes(batch: Writes) -> bytes:
+    """Pack a numbered batch of writes."""
+    return pack([VERSION, "writes", *batch])
+
+
+def read_writes(fields: list[Any]) -> Writes:
+    """Check the shape of a batch of writes.
+
+    Raises:
+        ProtocolError: anything else.
+    """
+    if len(fields) != 4:
+        raise ProtocolError("writes have a sender, a receiver, a number and partitions")
+    sender, receiver, number, partitions = fields
+    if type(sender) is not bytes or type(receiver) is not bytes or not _is_counter(number):
+        raise ProtocolError("writes have a sender, a receiver and a number")
+    if type(partitions) is not list or not all(_is_partition_writes(item) for item in partitions):
+        raise ProtocolError("a partition's writes are [partition, epoch, [key, value, ...]]")
+    return Writes(sender, receiver, number, partitions)
+
+
+def _is_partition_writes(item: Any) -> bool:
+    if type(item) is not list or len(item) != 3 or not _is_counter(item[0]) or not _is_counter(item[1]):
+        return False
+    pairs = item[2]
+    return (
+        type(pairs) is list
+        and len(pairs) % 2 == 0
+        and all(type(key) is bytes for key in pairs[::2])
+        and all(value is None or type(value) is bytes for value in pairs[1::2])
+    )
+
+
+def committed(outcome: Committed) -> bytes:
+    """Pack a worker's word on a range of batches."""
+    return pack([VERSION, "committed", *outcome])
+
+
+def read_committed(fields: list[Any]) -> Committed:
+    """Check the shape of a worker's word on a range of batches.
+
+    Raises:
+        ProtocolError: anything else.
+    """
+    if len(fields) != 7:
+        raise ProtocolError("committed has seven fields")
+    word = Committed(*fields)
+    numbers = _is_counter(word.first) and _is_counter(word.last)
+    if not numbers or type(word.sender) is not bytes or type(word.receiver) is not bytes:
+        raise ProtocolError("committed has a sender, a receiver and a range of numbers")
+    if word.outcome not in (COMMITTED, WANTED, FAILED) or type(word.refused) is not list or type(word.text) is not str:
+        raise ProtocolError("committed has an outcome, what was refused, and a text")
+    for item in word.refused:
+        if type(item) is not list or len(item) != 3 or not all(_is_counter(number) for number in item):
+            raise ProtocolError("what was refused is [number, partition, stored epoch]")
+    return word
+
+
+def forward(groups: list[Any]) -> bytes:
+    """Pack what a router forwards to one list server: ``[[sender, [forwarded, ...]], ...]``."""
+    return pack([VERSION, "forward", groups])
+
+
+def read_forward(fields: list[Any]) -> list[Any]:
+    """Check the shape of a forwarded batch.
+
+    Raises:
+        ProtocolError: anything else.
+    """
+    if len(fields) != 1 or type(fields[0]) is not list:
+        raise ProtocolError("forward carries groups [sender, [forwarded, ...]]")
+    for group in fields[0]:
+        if type(group) is not list or len(group) != 2 or type(group[0]) is not bytes or type(group[1]) is not list:
+            raise ProtocolError("forward carries groups [sender, [forwarded, ...]]")
+        for item in group[1]:
+            if type(item) is not list or len(item) != 7 or not is_request(item[:6]) or type(item[6]) is not int:
+                raise ProtocolError("a forwarded request is [id, target, deadline_ms, body, number, floor, epoch]")
+    groups: list[Any] = fields[0]
+    return groups
