@@ -1,0 +1,236 @@
+"""The receiving side of calls: a ROUTER that reads messages, hands requests to a service, and batches the replies.
+
+Owns: envelopes, decoding, the replies of a turn, what waits for a slow peer. Must not know: what operations mean.
+Keeps law 7: whatever a peer sends, it gets an error where a reply is possible, else one counted log line; and law 6:
+a peer that does not read its replies has a bounded backlog and is then cut off.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from todomq.errors import DeadlineExceeded, InvalidRequest, ProtocolError, TodoMQError
+from todomq.protocol import limits, messages
+from todomq.protocol.codec import pack
+from todomq.runtime import sockets
+from todomq.runtime.log import log, log_counted
+from todomq.runtime.loop import Loop
+
+DRAIN_MESSAGES = 64
+BACKLOG_BYTES = 8 * limits.MIB
+DEFAULT_DEADLINE_MS = 5_000
+
+LATER = object()
+"""What an operation returns when it will answer or refuse its call itself."""
+
+
+class Call:
+    """One request that a daemon has received, to be answered or refused once."""
+
+    __slots__ = ("_server", "arguments", "deadline_ms", "floor", "id", "number", "peer", "sender", "target")
+
+    def __init__(self, server: CallServer, peer: bytes, sender: bytes, request: messages.Request, arguments: list[Any]):
+        self._server = server
+        self.peer = peer
+        self.sender = sender
+        self.id = request.id
+        self.target = request.target
+        self.deadline_ms = request.deadline_ms
+        self.number = request.number
+        self.floor = request.floor
+        self.arguments = arguments
+
+    def answer(self, value: Any) -> None:
+        """Reply with the value; for a cast, nothing is sent."""
+        self._server.reply(self.peer, self.id, messages.OK, pack(value))
+
+    def refuse(self, error: TodoMQError) -> None:
+        """Reply with the error; for a cast, the drop is counted."""
+        if self.id is None:
+            self._server.counts["casts_dropped"] += 1
+        self._server.reply(self.peer, self.id, messages.ERROR, messages.error_value(error))
+
+
+Operation = Callable[[Call], Any]
+
+
+class Service:
+    """What a daemon does with requests. Subclasses fill ``operations`` and may take whole messages instead.
+
+    An operation gets the call and returns the value to answer with, or ``LATER``; a raised ``TodoMQError`` refuses it.
+    """
+
+    def __init__(self) -> None:
+        self.operations: dict[str, Operation] = {"ping": lambda call: "pong"}
+
+    def on_call(self, server: CallServer, peer: bytes, sender: bytes, requests: list[Any]) -> None:
+        """Take the requests of one call message, none of them checked yet."""
+        for request in requests:
+            server.dispatch(self, peer, sender, request)
+
+    def on_message(self, server: CallServer, peer: bytes, kind: str, fields: list[Any]) -> None:
+        """Take a message of another kind.
+
+        Raises:
+            ProtocolError: this daemon takes no such messages.
+        """
+        raise ProtocolError(f"a {kind[:20]!r} message is not for this daemon")
+
+    def stats(self) -> dict[str, Any]:
+        """Return counters and depths of queues, for the probe."""
+        return {}
+
+    def drain(self, done: Callable[[], None]) -> None:
+        """Bring what is under way to an end, then call ``done``: the daemon was asked to stop."""
+        done()
+
+
+class CallServer:
+    """One ROUTER socket at one address."""
+
+    def __init__(self, loop: Loop, address: str, service: Service) -> None:
+        self.address = address
+        self.counts: Counter[str] = Counter()
+        self._loop = loop
+        self._service = service
+        self._socket = sockets.router(address)
+        self._replies: dict[bytes, list[tuple[int | None, int, bytes]]] = {}
+        self._backlog: dict[bytes, list[bytes]] = {}
+        loop.watch(self._socket, self._drain)
+
+    def reply(self, peer: bytes, identifier: int | None, status: int, value: bytes) -> None:
+        """Queue one reply for the end of the turn; a cast (``identifier`` None) gets none."""
+        if identifier is None:
+            return
+        try:
+            self._replies[peer].append((identifier, status, value))
+        except KeyError:
+            self._replies[peer] = [(identifier, status, value)]
+
+    def backlog_bytes(self, peer: bytes) -> int:
+        """Return how many bytes of replies wait because the peer does not read them."""
+        return sum(map(len, self._backlog.get(peer, ())))
+
+    def dispatch(self, service: Service, peer: bytes, sender: bytes, request: Any) -> None:
+        """Check one request of a call, find its operation, answer with what it returns or raises."""
+        if not messages.is_request(request):
+            self._refuse_malformed(peer, messages.request_id(request))
+            return
+        call = Call(self, peer, sender, messages.Request(*request), [])
+        try:
+            operation, call.arguments = messages.read_body(call_body(request))
+            now_ms = self._loop.now_ms()
+            if not call.deadline_ms:
+                call.deadline_ms = now_ms + DEFAULT_DEADLINE_MS
+            elif call.deadline_ms < now_ms:
+                raise DeadlineExceeded("the deadline had passed when the request arrived")
+            handler = service.operations.get(operation)
+            if handler is None:
+                raise InvalidRequest(f"unknown operation {operation[:50]!r}")
+            value = handler(call)
+        except TodoMQError as error:
+            call.refuse(error)
+        except Exception as error:
+            # A fault of ours in one request: its sender hears of it, everyone else is served on.
+            log("operation_failed", error=repr(error))
+            call.refuse(TodoMQError(f"internal error: {type(error).__name__}", outcome="unknown"))
+        else:
+            if value is not LATER:
+                call.answer(value)
+
+    def _refuse_malformed(self, peer: bytes, identifier: int | None) -> None:
+        self.counts["malformed"] += 1
+        error = ProtocolError("a request is [id, target, deadline_ms, body] or has number and floor as well")
+        self._send_error(peer, identifier, error)
+
+    def _send_error(self, peer: bytes, identifier: int | None, error: TodoMQError) -> None:
+        # An id of nil in a reply: what is wrong is the message, not one request of it.
+        self._replies.setdefault(peer, []).append((identifier, messages.ERROR, messages.error_value(error)))
+
+    def _drain(self) -> None:
+        for _ in range(DRAIN_MESSAGES):
+            frames = sockets.receive(self._socket)
+            if frames is None:
+                return
+            self._take(frames)
+
+    def _take(self, frames: list[bytes]) -> None:
+        peer = frames[0]
+        self.counts["messages"] += 1
+        try:
+            if len(frames) != 3 or frames[1]:
+                raise ProtocolError("a message is an empty frame and one msgpack frame (what a REQ socket sends)")
+            kind, fields = messages.read(frames[2])
+            if kind == "call":
+                sender, requests = messages.read_call(fields)
+                self._service.on_call(self, peer, sender, requests)
+            else:
+                self._service.on_message(self, peer, kind, fields)
+        except ProtocolError as error:
+            self.counts["malformed"] += 1
+            log_counted("malformed_message", at=self.address.rsplit("/", 1)[-1], why=error.text)
+            self._send_error(peer, None, error)
+
+    def flush(self) -> None:
+        """Send the turn's replies, one message per peer (more where they are over a batch)."""
+        if self._backlog:
+            for peer in list(self._backlog):
+                self._send_backlog(peer)
+        if not self._replies:
+            return
+        replies, self._replies = self._replies, {}
+        for peer, items in replies.items():
+            for batch in batches_of(items):
+                self._send(peer, messages.reply(batch))
+
+    def _send(self, peer: bytes, message: bytes) -> None:
+        waiting = self._backlog.get(peer)
+        if waiting is not None:
+            if sum(map(len, waiting)) + len(message) > BACKLOG_BYTES:
+                self.counts["replies_dropped"] += 1
+                log_counted("peer_reads_nothing", at=self.address.rsplit("/", 1)[-1])
+            else:
+                waiting.append(message)
+            return
+        try:
+            if not sockets.send(self._socket, (peer, b"", message)):
+                self._backlog[peer] = [message]
+                self._loop.after(0.005, self._loop.wake)
+        except ConnectionError:
+            self.counts["peers_gone"] += 1
+
+    def _send_backlog(self, peer: bytes) -> None:
+        waiting = self._backlog[peer]
+        try:
+            while waiting and sockets.send(self._socket, (peer, b"", waiting[0])):
+                waiting.pop(0)
+        except ConnectionError:
+            waiting.clear()
+        if waiting:
+            self._loop.after(0.005, self._loop.wake)
+        else:
+            del self._backlog[peer]
+
+
+def call_body(request: list[Any]) -> bytes:
+    """Return the body of a request that ``is_request`` has accepted."""
+    packed: bytes = request[3]
+    return packed
+
+
+def batches_of(items: list[tuple[int | None, int, bytes]]) -> list[list[tuple[int | None, int, bytes]]]:
+    """Split replies so that none but a single large one makes a message over ``BATCH_BYTES``."""
+    total = sum(len(item[2]) for item in items) + 16 * len(items)
+    if total <= limits.BATCH_BYTES:
+        return [items]
+    batches: list[list[tuple[int | None, int, bytes]]] = [[]]
+    size = 0
+    for item in items:
+        size += len(item[2]) + 16
+        if size > limits.BATCH_BYTES and batches[-1]:
+            batches.append([])
+            size = len(item[2]) + 16
+        batches[-1].append(item)
+    return batches

@@ -1,0 +1,190 @@
+"""What every daemon has in common: its lock, its socket, its place in the registry, its stop.
+
+Owns: start (lock, bind, register, then wait for what it depends on, in any order), the lease, the copy of the
+registry's names, connections to other daemons by name, SIGTERM. Must not know: what the daemon does.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple, NoReturn
+
+from todomq.errors import TodoMQError
+from todomq.protocol.codec import canonical
+from todomq.runtime import locks
+from todomq.runtime.calls import CallServer, Service
+from todomq.runtime.log import log
+from todomq.runtime.loop import Loop
+from todomq.runtime.parent import die_with_parent
+from todomq.runtime.peers import Answer, Peer
+from todomq.settings import Settings, SettingsError, read_settings, socket_name
+
+Name = list[Any]
+
+RENEW_S = 0.2
+WATCH_S = 2.0
+DRAIN_S = 5.0
+REFUSED_TO_START = 78  # EX_CONFIG of sysexits.h
+
+
+class Registration(NamedTuple):
+    """One name in the registry. ``incarnation`` is empty for what has none."""
+
+    name: Any
+    address: str
+    pid: int | None
+    incarnation: bytes
+
+
+class Daemon:
+    """One life of one daemon process."""
+
+    def __init__(self, name: Name, settings: Settings, *, registers: bool = True) -> None:
+        """Take the lock on the name.
+
+        Raises:
+            Unavailable: a living process holds it.
+            SettingsError: the socket's path would be too long.
+        """
+        self.name = name
+        self.settings = settings
+        self.incarnation = os.urandom(16)
+        self.loop = Loop()
+        self.address = settings.address(socket_name(name))
+        self.registrations: dict[bytes, Registration] = {}
+        self.settled = False
+        self.on_registry_change: list[Callable[[], None]] = []
+        self._registers = registers
+        self._registry: Peer | None = None
+        self._peers: dict[bytes, tuple[bytes, Peer]] = {}
+        self._registry_version = 0
+        self._stopping = False
+        locks.private_directory(settings.run)
+        self._lock = locks.hold(settings.run / f"{socket_name(name)}.lock")
+
+    def run(self, service: Service) -> None:
+        """Bind, register, serve until SIGTERM; then let the service drain, for at most ``DRAIN_S`` seconds."""
+        self.server = CallServer(self.loop, self.address, service)
+        service.operations.setdefault("stats", lambda call: self._stats(service))
+        self.loop.at_turn_end(self._flush)
+        if self._registers:
+            self._registry = Peer(self.loop, self.settings.address("registry"), self.incarnation)
+            self._renew()
+            self._watch()
+            self.loop.every(RENEW_S, self._renew)
+        signal.set_wakeup_fd(self.loop.wake_descriptor, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.loop.after(0, lambda: self._stop(service)))
+        log("started", name=socket_name(self.name), pid=os.getpid(), incarnation=self.incarnation)
+        self.loop.run()
+        log("stopped", name=socket_name(self.name), pid=os.getpid())
+
+    def whereis(self, name: Name) -> Registration | None:
+        """Return the registration of a name in this process's copy of the registry, or None."""
+        return self.registrations.get(canonical(name))
+
+    def peer(self, name: Name) -> Peer | None:
+        """Return the connection to the daemon that is registered under the name now, or None.
+
+        A restarted daemon gets a new connection; calls in flight on the old one fail.
+        """
+        key = canonical(name)
+        registration = self.registrations.get(key)
+        known = self._peers.get(key)
+        if known is not None and (registration is None or known[0] != registration.incarnation):
+            del self._peers[key]
+            known[1].close()
+            known = None
+        if registration is None:
+            return None
+        if known is None:
+            known = (registration.incarnation, Peer(self.loop, registration.address, self.incarnation))
+            self._peers[key] = known
+        return known[1]
+
+    def _stats(self, service: Service) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "pid": os.getpid(),
+            "incarnation": self.incarnation,
+            "turns": self.loop.turns,
+            **self.server.counts,
+            **service.stats(),
+        }
+
+    def _flush(self) -> None:
+        self.server.flush()
+        for _, peer in self._peers.values():
+            peer.flush()
+        if self._registry is not None:
+            self._registry.flush()
+
+    def _renew(self) -> None:
+        if self._registry is None or self._stopping:
+            return
+        self._registry.call(
+            "register_name", self.name, self.address, os.getpid(), self.incarnation, self.settings.lease_ms,
+            done=self._renewed, timeout_s=1.0,
+        )  # fmt: skip
+
+    def _renewed(self, answer: Answer) -> None:
+        if answer.value is False:
+            log("name_taken", name=socket_name(self.name))
+
+    def _watch(self) -> None:
+        if self._registry is not None and not self._stopping:
+            self._registry.call("watch", self._registry_version, done=self._watched, timeout_s=WATCH_S)
+
+    def _watched(self, answer: Answer) -> None:
+        if answer.error is not None:
+            # The registry is away: what it said last stays true until it says otherwise.
+            self._registry_version = 0
+            self.loop.after(0.02, self._watch)
+            return
+        version, settled, registrations = answer.value
+        if version != self._registry_version:
+            self._registry_version = version
+            self._learn(settled, [Registration(*fields) for fields in registrations])
+        self._watch()
+
+    def _learn(self, settled: bool, registrations: list[Registration]) -> None:
+        self.settled = settled
+        fresh = {canonical(registration.name): registration for registration in registrations}
+        self.registrations = fresh if settled else {**self.registrations, **fresh}
+        for key in list(self._peers):
+            known = self.registrations.get(key)
+            if known is None or known.incarnation != self._peers[key][0]:
+                self._peers.pop(key)[1].close()
+        for action in self.on_registry_change:
+            action()
+
+    def _stop(self, service: Service) -> None:
+        if self._stopping:
+            return
+        self._stopping = True
+        log("stopping", name=socket_name(self.name))
+        self.loop.after(DRAIN_S, self.loop.stop)
+        service.drain(self._leave)
+
+    def _leave(self) -> None:
+        if self._registry is None:
+            self.loop.stop()
+            return
+        self._registry.call(
+            "unregister_name", self.name, self.incarnation, done=lambda answer: self.loop.stop(), timeout_s=0.5
+        )
+
+
+def main(name: Name, make_service: Callable[[Daemon], Service], *, registers: bool = True) -> NoReturn:
+    """Run a daemon as a process: settings from the environment, exit status 0 after SIGTERM, 78 if it can't start."""
+    die_with_parent()
+    try:
+        daemon = Daemon(name, read_settings(), registers=registers)
+        daemon.run(make_service(daemon))
+    except (SettingsError, TodoMQError, OSError) as error:
+        log("refused_to_start", name=socket_name(name), why=str(error))
+        sys.exit(REFUSED_TO_START)
+    sys.exit(0)

@@ -1,0 +1,46 @@
+"""One daemon per name: an exclusive lock, taken before its socket is bound.
+
+A second bind to an ipc path silently steals it, so whoever binds holds ``<name>.lock`` first. The kernel drops the
+lock with its process, however that ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from pathlib import Path
+
+from todomq.errors import Unavailable
+
+
+def private_directory(path: Path) -> None:
+    """Create the directory if need be and see that nobody else can enter it (mode 0700)."""
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.chmod(0o700)
+
+
+def hold(path: Path, wait_s: float = 5.0) -> int:
+    """Take the lock at ``path``, waiting for its present holder at most ``wait_s`` seconds.
+
+    Returns:
+        the file descriptor that holds the lock; it is kept open for as long as the process lives.
+
+    Raises:
+        Unavailable: another living process holds it; the text says which.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    give_up = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() > give_up:
+                holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+                os.close(descriptor)
+                raise Unavailable(f"{path.name} is held by process {holder}, still after {wait_s:g} s") from None
+            time.sleep(0.02)
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor

@@ -1,0 +1,168 @@
+"""The one poll loop: sockets, file descriptors, timers, work done off the loop, what is flushed at the end of a turn.
+
+Owns: the order of a turn (poll, drain, timers, turn end) and the clock of a process. Must not know: messages.
+A turn's drains are bounded by those who drain, so no peer starves another. Whatever can take over a millisecond is
+offloaded to a lane, one thread each; its completion runs on the loop.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+import zmq
+
+T = TypeVar("T")
+Action = Callable[[], None]
+Done = Callable[[Any, BaseException | None], None]
+
+
+class Timer:
+    """A planned action; ``cancel()`` unplans it."""
+
+    __slots__ = ("action", "interval_s")
+
+    def __init__(self, action: Action, interval_s: float | None) -> None:
+        self.action: Action | None = action
+        self.interval_s = interval_s
+
+    def cancel(self) -> None:
+        """Never run again."""
+        self.action = None
+
+
+class Loop:
+    """A single-threaded poll loop."""
+
+    def __init__(self) -> None:
+        self._poller = zmq.Poller()
+        self._readers: dict[Any, Action] = {}
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._order = count()
+        self._turn_ends: list[Action] = []
+        self._completions: deque[tuple[Done, Any, BaseException | None]] = deque()
+        self._lanes: dict[str, SimpleQueue[tuple[Callable[[], Any], Done]]] = {}
+        self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._running = False
+        self.turns = 0
+        self.watch(self._wake_reader, self._drain_wakes)
+
+    @staticmethod
+    def now_ms() -> int:
+        """Return the wall clock in milliseconds since 1970, the clock of deadlines and records."""
+        return time.time_ns() // 1_000_000
+
+    def watch(self, source: zmq.Socket[bytes] | int, on_readable: Action) -> None:
+        """Run ``on_readable`` in every turn in which the socket or descriptor has something to read."""
+        self._readers[source] = on_readable
+        self._poller.register(source, zmq.POLLIN)
+
+    def unwatch(self, source: zmq.Socket[bytes] | int) -> None:
+        """Forget a socket or descriptor; unknown ones are ignored."""
+        if self._readers.pop(source, None) is not None:
+            self._poller.unregister(source)
+
+    def after(self, seconds: float, action: Action) -> Timer:
+        """Run ``action`` once, ``seconds`` from now."""
+        return self._plan(seconds, Timer(action, None))
+
+    def every(self, seconds: float, action: Action) -> Timer:
+        """Run ``action`` every ``seconds`` seconds, first after one interval."""
+        return self._plan(seconds, Timer(action, seconds))
+
+    def at_turn_end(self, action: Action) -> None:
+        """Run ``action`` at the end of every turn, in the order in which actions were added."""
+        self._turn_ends.append(action)
+
+    def offload(self, work: Callable[[], T], done: Done, lane: str = "work") -> None:
+        """Run ``work`` in the lane's thread, then ``done(result, None)`` or ``done(None, error)`` on the loop.
+
+        Work of one lane runs one after another, in order.
+        """
+        queue = self._lanes.get(lane)
+        if queue is None:
+            queue = self._lanes[lane] = SimpleQueue()
+            threading.Thread(target=self._work, args=(queue,), name=lane, daemon=True).start()
+        queue.put((work, done))
+
+    def wake(self) -> None:
+        """Begin a turn soon; may be called from any thread or signal handler."""
+        try:
+            os.write(self._wake_writer, b"\0")
+        except BlockingIOError:
+            return  # the pipe is full of wakes already
+
+    @property
+    def wake_descriptor(self) -> int:
+        """The descriptor that ``signal.set_wakeup_fd`` may write to."""
+        return self._wake_writer
+
+    def stop(self) -> None:
+        """Leave ``run`` after this turn."""
+        self._running = False
+        self.wake()
+
+    def run(self) -> None:
+        """Turn until stopped."""
+        self._running = True
+        while self._running:
+            self.turn()
+
+    def turn(self, timeout_s: float | None = None) -> None:
+        """Poll once (until the next timer, at most ``timeout_s``), serve what is there, end the turn."""
+        wait_s = self._until_next_timer()
+        if timeout_s is not None:
+            wait_s = timeout_s if wait_s is None else min(wait_s, timeout_s)
+        self.turns += 1
+        for source, _ in self._poller.poll(None if wait_s is None else int(wait_s * 1000.0) + 1):
+            on_readable = self._readers.get(source)
+            if on_readable is not None:
+                on_readable()
+        while self._completions:
+            done, result, error = self._completions.popleft()
+            done(result, error)
+        self._run_timers()
+        for action in self._turn_ends:
+            action()
+
+    def _plan(self, seconds: float, timer: Timer) -> Timer:
+        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._order), timer))
+        return timer
+
+    def _until_next_timer(self) -> float | None:
+        while self._timers and self._timers[0][2].action is None:
+            heapq.heappop(self._timers)
+        return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
+
+    def _run_timers(self) -> None:
+        now = time.monotonic()
+        while self._timers and self._timers[0][0] <= now:
+            timer = heapq.heappop(self._timers)[2]
+            if timer.action is None:
+                continue
+            if timer.interval_s is not None:
+                self._plan(timer.interval_s, timer)
+            timer.action()
+
+    def _drain_wakes(self) -> None:
+        try:
+            while len(os.read(self._wake_reader, 4096)) == 4096:
+                continue
+        except BlockingIOError:
+            return
+
+    def _work(self, queue: SimpleQueue[tuple[Callable[[], Any], Done]]) -> None:
+        while True:
+            work, done = queue.get()
+            try:
+                self._completions.append((done, work(), None))
+            except BaseException as error:  # handed to whoever asked for the work
+                self._completions.append((done, None, error))
+            self.wake()

@@ -1,0 +1,205 @@
+"""The asking side of calls: a DEALER to one daemon, many calls in flight, one message per turn.
+
+Owns: ids of calls, their time limits, what waits to be sent. Must not know: what operations mean.
+When the connection breaks every call in flight fails at once with ``Unavailable`` whose outcome is unknown; whoever
+asked decides whether to ask again. Law 6: at most ``OUTBOX_BYTES`` wait to be sent.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from itertools import count
+from typing import Any, NamedTuple
+
+import zmq
+
+from todomq import errors
+from todomq.errors import DeadlineExceeded, Overloaded, ProtocolError, TodoMQError, Unavailable
+from todomq.protocol import limits, messages
+from todomq.protocol.codec import unpack
+from todomq.runtime import sockets
+from todomq.runtime.log import log_counted
+from todomq.runtime.loop import Loop
+
+DRAIN_MESSAGES = 64
+OUTBOX_BYTES = 32 * limits.MIB
+
+
+class Answer(NamedTuple):
+    """What came of a call: a value, or an error."""
+
+    value: Any
+    error: TodoMQError | None
+
+
+Done = Callable[[Answer], None]
+
+
+class Peer:
+    """One connection to one daemon's address."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        address: str,
+        sender: bytes,
+        on_replies: Callable[[list[Any]], None] | None = None,
+        on_break: Callable[[], None] | None = None,
+        on_connect: Callable[[], None] | None = None,
+    ) -> None:
+        """Connect.
+
+        Args:
+            loop: the process's loop.
+            address: where the daemon listens.
+            sender: this process's incarnation, sent with every call.
+            on_replies: gets every ``[id, status, value]`` list whole, for callers that keep ids of their own.
+            on_break: runs when the connection broke, after calls in flight have failed.
+            on_connect: runs when the connection is made, the first time and every time after it broke.
+        """
+        self.address = address
+        self._loop = loop
+        self._sender = sender
+        self._on_replies = on_replies
+        self._on_break = on_break
+        self._on_connect = on_connect
+        self._ids = count(1)
+        self._calls: dict[int, tuple[Done, float]] = {}
+        self._requests: list[tuple[int | None, None, int, bytes]] = []
+        self._outbox: list[bytes] = []
+        self.outbox_bytes = 0
+        self._socket, self._monitor = sockets.dealer(address)
+        loop.watch(self._socket, self._drain)
+        loop.watch(self._monitor, self._on_monitor)
+        self._timer = loop.every(0.05, self._expire)
+        self._closed = False
+        self._blocked = False
+
+    def call(self, operation: str, *arguments: Any, done: Done, timeout_s: float = 5.0) -> None:
+        """Ask at the end of this turn; ``done`` gets the answer, or an error after ``timeout_s`` seconds."""
+        if self.outbox_bytes > OUTBOX_BYTES:
+            done(Answer(None, Overloaded(f"too much waits for {self.address}")))
+            return
+        identifier = next(self._ids)
+        deadline_ms = self._loop.now_ms() + int(timeout_s * 1000)
+        self._calls[identifier] = (done, deadline_ms)
+        self._requests.append((identifier, None, deadline_ms, messages.body(operation, *arguments)))
+
+    def cast(self, operation: str, *arguments: Any) -> None:
+        """Tell at the end of this turn; nothing comes back."""
+        self._requests.append((None, None, 0, messages.body(operation, *arguments)))
+
+    def send(self, message: bytes) -> None:
+        """Queue a whole message of this caller's own making, sent in order with the calls."""
+        self._pack_requests()
+        self._outbox.append(message)
+        self.outbox_bytes += len(message)
+
+    def flush(self) -> None:
+        """Send what waits, as far as the connection takes it."""
+        self._pack_requests()
+        if self._outbox and not self._blocked:
+            self._send_outbox()
+
+    def close(self) -> None:
+        """Close the connection; calls in flight fail."""
+        if self._closed:
+            return
+        self._closed = True
+        self._timer.cancel()
+        self._loop.unwatch(self._socket)
+        self._loop.unwatch(self._monitor)
+        self._socket.disable_monitor()
+        self._monitor.close(0)
+        self._socket.close(0)
+        self._requests.clear()
+        self._outbox.clear()
+        self._fail_calls(Unavailable(f"{self.address} is gone", outcome=errors.UNKNOWN))
+
+    def _pack_requests(self) -> None:
+        while self._requests:
+            batch: list[tuple[int | None, None, int, bytes]] = []
+            size = 0
+            for request in self._requests:
+                size += len(request[3]) + 32
+                if batch and (size > limits.BATCH_BYTES or len(batch) >= limits.MESSAGE_REQUESTS):
+                    break
+                batch.append(request)
+            del self._requests[: len(batch)]
+            message = messages.call(self._sender, batch)
+            self._outbox.append(message)
+            self.outbox_bytes += len(message)
+
+    def _send_outbox(self) -> None:
+        sent = 0
+        for message in self._outbox:
+            if not sockets.send(self._socket, (b"", message)):
+                self._blocked = True
+                self._loop.after(0.002, self._unblock)
+                break
+            self.outbox_bytes -= len(message)
+            sent += 1
+        del self._outbox[:sent]
+
+    def _unblock(self) -> None:
+        self._blocked = False
+        if not self._closed:
+            self.flush()
+
+    def _drain(self) -> None:
+        for _ in range(DRAIN_MESSAGES):
+            frames = sockets.receive(self._socket)
+            if frames is None or self._closed:
+                return
+            try:
+                kind, fields = messages.read(frames[-1])
+                if kind != "reply":
+                    raise ProtocolError(f"a {kind[:20]!r} message where a reply was expected")
+                replies = messages.read_replies(fields)
+            except ProtocolError as error:
+                log_counted("malformed_reply", at=self.address.rsplit("/", 1)[-1], why=error.text)
+                continue
+            if self._on_replies is not None:
+                self._on_replies(replies)
+            else:
+                self._take(replies)
+
+    def _take(self, replies: list[Any]) -> None:
+        for identifier, status, value in replies:
+            call = self._calls.pop(identifier, None)
+            if call is not None:
+                call[0](_answer(status, value))
+
+    def _on_monitor(self) -> None:
+        while not self._closed and (event := sockets.receive(self._monitor)) is not None:
+            # A monitor's first frame: event (16 bits, native order), value (32 bits); zmq_socket_monitor(3).
+            if int.from_bytes(event[0][:2], sys.byteorder) != zmq.EVENT_DISCONNECTED:
+                if self._on_connect is not None:
+                    self._on_connect()
+                continue
+            self._fail_calls(Unavailable(f"the connection to {self.address} broke", outcome=errors.UNKNOWN))
+            if self._on_break is not None:
+                self._on_break()
+
+    def _expire(self) -> None:
+        if not self._calls:
+            return
+        now_ms = self._loop.now_ms()
+        for identifier in [i for i, (_, deadline_ms) in self._calls.items() if deadline_ms <= now_ms]:
+            done, _ = self._calls.pop(identifier)
+            done(Answer(None, DeadlineExceeded(f"no answer from {self.address}", outcome=errors.UNKNOWN)))
+
+    def _fail_calls(self, error: TodoMQError) -> None:
+        calls, self._calls = self._calls, {}
+        for done, _ in calls.values():
+            done(Answer(None, error))
+
+
+def _answer(status: int, value: bytes) -> Answer:
+    if status != messages.OK:
+        return Answer(None, messages.read_error(value))
+    try:
+        return Answer(unpack(value), None)
+    except ProtocolError as error:
+        return Answer(None, error)
