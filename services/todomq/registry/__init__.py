@@ -1,0 +1,1 @@
+"""The registry: which process answers to which name, where, and whether it lives."""

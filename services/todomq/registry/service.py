@@ -1,0 +1,249 @@
+"""The registry's requests: names registered, taken away, looked up, watched; effects of the registrations carried out.
+
+Owns: the shape of requests, the watchers that wait for a change, the order "written to the journal, then answered".
+Must not know: what the names mean. Every daemon, router and client talks to it.
+
+Deaths are taken in before each request is looked at, so a name is never said to be held by a process that has ended.
+Leases run by the monotonic clock: setting the machine's clock ends nobody.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any, NamedTuple
+
+from todomq.errors import InvalidRequest, Overloaded, Unavailable
+from todomq.protocol import limits
+from todomq.protocol.codec import canonical
+from todomq.registry.journal import Journal
+from todomq.registry.processes import LocalProcesses, boot, is_endable
+from todomq.registry.registrations import Forget, Kill, Process, Registrations, Release, Remember
+from todomq.runtime.calls import LATER, Call, Service
+from todomq.runtime.daemon import Daemon
+from todomq.runtime.log import log
+
+ADDRESS_BYTES = 1024
+INCARNATION_BYTES = 64
+LEASE_MS = 600_000
+WATCHERS = 1024
+ANSWER_EARLY_MS = 150
+"""How long before its deadline a watch is answered although nothing has changed."""
+
+
+class _Watcher(NamedTuple):
+    call: Call
+    until_ms: int
+
+
+class RegistryService(Service):
+    """One registry, on the loop of its daemon."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        """Read the journal and watch the processes that it names.
+
+        Raises:
+            OSError: the run directory can't be written.
+        """
+        super().__init__()
+        self.operations |= {
+            "register_name": self._register_name,
+            "unregister_name": self._unregister_name,
+            "whereis_name": self._whereis_name,
+            "names": self._names,
+            "watch": self._watch,
+        }
+        self._loop = daemon.loop
+        self._own_key = canonical(daemon.name)
+        self._processes = LocalProcesses()
+        self._journal = Journal(daemon.settings.run, boot())
+        if self._journal.lost:
+            log("names_lost", why=self._journal.lost)
+        # Versions begin at the time (in 1/1024 ms), so that those of an earlier registry are lower.
+        first_version = self._loop.now_ms() << 10
+        lease_ms = daemon.settings.lease_ms
+        self._registrations = Registrations(lease_ms, _monotonic_ms(), first_version, self._journal.lost)
+        self._watchers: list[_Watcher] = []
+        self._told_version = first_version
+        self._killed = 0
+        self._restore()
+        own = self._processes.watch(os.getpid())
+        self._registrations.register(daemon.name, daemon.address, own, daemon.incarnation, 0, _monotonic_ms())
+        self._carry_out()
+        self._loop.watch(self._processes.fileno(), self._take_in_deaths)
+        self._loop.every(min(0.1, lease_ms / 8000), self._tick)
+        self._loop.at_turn_end(self._tell_watchers)
+
+    def stats(self) -> dict[str, Any]:
+        """Return how many names, processes and watchers there are, and what is known of the journal."""
+        return {
+            "names": len(self._registrations),
+            "processes": len(self._processes),
+            "watchers": len(self._watchers),
+            "settled": self._registrations.settled,
+            "killed": self._killed,
+            "journal_bytes": self._journal.size,
+            "names_lost": self._journal.lost,
+        }
+
+    def _register_name(self, call: Call) -> bool:
+        name, address, pid, incarnation, lease_ms = _read_registration(call.arguments)
+        self._take_in_deaths()
+        process = None if pid is None else self._processes.watch(pid)
+        try:
+            if process is not None and lease_ms and not is_endable(process):
+                raise InvalidRequest(f"a lease needs a process that may be ended when it hangs, and {pid} may not")
+            now_ms = _monotonic_ms()
+            is_accepted = self._registrations.register(name, address, process, incarnation, lease_ms, now_ms)
+        finally:
+            self._release(process)
+        unwritten = self._carry_out()
+        if unwritten is not None:
+            self._registrations.unregister(name, incarnation, _monotonic_ms())
+            self._carry_out()
+            raise Unavailable(f"the name can't be written to the registry's journal: {unwritten.strerror}")
+        return is_accepted
+
+    def _unregister_name(self, call: Call) -> bool:
+        name, incarnation = _padded(call.arguments, least=1, most=2)
+        if incarnation is not None and type(incarnation) is not bytes:
+            raise InvalidRequest("incarnation: bytes or nil")
+        if canonical(name) == self._own_key:
+            raise InvalidRequest("this is the registry's own name")
+        self._take_in_deaths()
+        is_freed = self._registrations.unregister(name, incarnation, _monotonic_ms())
+        self._carry_out()
+        return is_freed
+
+    def _whereis_name(self, call: Call) -> Any:
+        (name,) = _padded(call.arguments, least=1, most=1)
+        self._take_in_deaths()
+        return self._registrations.whereis(name, _monotonic_ms())
+
+    def _names(self, call: Call) -> Any:
+        _padded(call.arguments, least=0, most=0)
+        self._take_in_deaths()
+        return self._registrations.names()
+
+    def _watch(self, call: Call) -> Any:
+        (version,) = _padded(call.arguments, least=1, most=1)
+        if type(version) is not int:
+            raise InvalidRequest("version: an integer, 0 for whoever has seen none")
+        self._take_in_deaths()
+        if version != self._registrations.version:
+            return self._news()
+        if len(self._watchers) >= WATCHERS:
+            raise Overloaded(f"{WATCHERS} watchers wait already")
+        until_ms = min(call.deadline_ms, self._loop.now_ms() + limits.DEADLINE_AHEAD_MS) - ANSWER_EARLY_MS
+        self._watchers.append(_Watcher(call, until_ms))
+        return LATER
+
+    def _news(self) -> list[Any]:
+        return [self._registrations.version, self._registrations.settled, self._registrations.names()]
+
+    def _tell_watchers(self) -> None:
+        if self._registrations.version == self._told_version:
+            return
+        self._told_version = self._registrations.version
+        self._answer(self._watchers)
+        self._watchers = []
+
+    def _answer(self, watchers: list[_Watcher]) -> None:
+        news = self._news()
+        for watcher in watchers:
+            watcher.call.answer(news)
+
+    def _tick(self) -> None:
+        self._take_in_deaths()
+        self._registrations.tick(_monotonic_ms())
+        self._carry_out()
+        now_ms = self._loop.now_ms()
+        ending = [watcher for watcher in self._watchers if watcher.until_ms <= now_ms]
+        if ending:
+            self._watchers = [watcher for watcher in self._watchers if watcher.until_ms > now_ms]
+            self._answer(ending)
+
+    def _take_in_deaths(self) -> None:
+        dead = self._processes.dead()
+        for process in dead:
+            self._registrations.process_died(process)
+            self._processes.release(process)
+        if dead:
+            self._carry_out()
+
+    def _restore(self) -> None:
+        for key, registration, process in self._journal.remembered():
+            if not self._is_alive(process):
+                self._write(Forget(key))
+                continue
+            name, address, _, incarnation = registration
+            self._registrations.register(name, address, process, incarnation, 0, _monotonic_ms())
+
+    def _is_alive(self, process: Process) -> bool:
+        try:
+            found = self._processes.watch(process.pid)
+        except InvalidRequest:
+            return False
+        if found != process:
+            self._release(found)
+        return found == process
+
+    def _carry_out(self) -> OSError | None:
+        """Carry out what the registrations ask for; return why a name could not be written, if one could not."""
+        unwritten = None
+        for effect in self._registrations.effects():
+            if isinstance(effect, Kill):
+                self._kill(effect.process)
+            elif isinstance(effect, Release):
+                self._release(effect.process)
+            else:
+                unwritten = self._write(effect) or unwritten
+        return unwritten
+
+    def _write(self, effect: Remember | Forget) -> OSError | None:
+        try:
+            if isinstance(effect, Forget):
+                self._journal.forget(effect.key)
+            else:
+                self._journal.remember(*effect)
+        except OSError as error:
+            log("journal_not_written", why=error.strerror)
+            return error if isinstance(effect, Remember) else None
+        return None
+
+    def _kill(self, process: Process) -> None:
+        try:
+            self._processes.kill(process)
+        except PermissionError:
+            log("hung_process_not_killed", pid=process.pid)
+            return
+        self._killed += 1
+        log("hung_process_killed", pid=process.pid)
+
+    def _release(self, process: Process | None) -> None:
+        if process is not None and not self._registrations.holds_any(process):
+            self._processes.release(process)
+
+
+def _read_registration(arguments: list[Any]) -> tuple[Any, str, int | None, bytes, int]:
+    name, address, pid, incarnation, lease_ms = _padded(arguments, least=2, most=5)
+    if type(address) is not str or not 1 <= len(address.encode()) <= ADDRESS_BYTES:
+        raise InvalidRequest(f"address: a text of 1 to {ADDRESS_BYTES} bytes")
+    if pid is not None and (type(pid) is not int or not 1 <= pid < 1 << 31):
+        raise InvalidRequest("pid: an integer from 1 on, or nil for a process of another machine")
+    if incarnation is not None and (type(incarnation) is not bytes or len(incarnation) > INCARNATION_BYTES):
+        raise InvalidRequest(f"incarnation: up to {INCARNATION_BYTES} bytes, or nil")
+    if lease_ms is not None and (type(lease_ms) is not int or not 0 <= lease_ms <= LEASE_MS):
+        raise InvalidRequest(f"lease_ms: 0 to {LEASE_MS}, or nil; 0 and nil are no lease")
+    return name, address, pid, incarnation or b"", lease_ms or 0
+
+
+def _padded(arguments: list[Any], least: int, most: int) -> list[Any]:
+    if not least <= len(arguments) <= most:
+        counts = str(least) if least == most else f"{least} to {most}"
+        raise InvalidRequest(f"{counts} arguments where {len(arguments)} were sent")
+    return arguments + [None] * (most - len(arguments))
+
+
+def _monotonic_ms() -> int:
+    return time.monotonic_ns() // 1_000_000

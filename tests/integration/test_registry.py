@@ -1,0 +1,430 @@
+"""The registry as a real process: names, deaths, leases, its own death, whatever a peer sends."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+import todomq
+from todomq.errors import CorruptRecord, InvalidRequest, Overloaded, ProtocolError, TodoMQError, Unavailable
+from todomq.protocol import messages
+from todomq.protocol.codec import canonical, unpack
+from todomq.registry.journal import Journal
+from todomq.registry.processes import LocalProcesses, boot
+from todomq.registry.registrations import Process, Registration
+
+LEASE_MS = 600
+BOUND_S = 15.0
+ADDRESS = "ipc:///run/somewhere"
+
+# A process that keeps a leased name, as daemons do, and says so once it has it.
+RENEWER = """
+import os, sys, time
+import zmq
+from todomq.protocol import messages
+socket = zmq.Context().socket(zmq.REQ)
+socket.connect(sys.argv[1])
+incarnation = os.urandom(16)
+while True:
+    body = messages.body("register_name", "renewer", "ipc:///run/renewer", os.getpid(), incarnation, int(sys.argv[2]))
+    socket.send(messages.call(incarnation, [(1, None, 0, body)]))
+    socket.recv()
+    print("renewed", flush=True)
+    time.sleep(int(sys.argv[2]) / 4000)
+"""
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for a condition, with a bound."""
+    give_up = time.monotonic() + BOUND_S
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < give_up, f"not within {BOUND_S} s: {what}"
+        pause.wait(0.005)
+
+
+class Stack:
+    """A registry process in a directory of its own, and what the test started beside it."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.run = home / "run"
+        self.address = f"ipc://{home}/run/registry"
+        self.environment = {
+            **os.environ,
+            "TODOMQ_HOME": str(home),
+            "TODOMQ_LEASE_MS": str(LEASE_MS),
+            "PYTHONPATH": str(Path(todomq.__file__).parents[1]),
+        }
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.children: list[subprocess.Popen[bytes]] = []
+        self.log = home / "log"
+        self.socket = self.connect(zmq.REQ)
+        self.start()
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            command = [sys.executable, "-m", "todomq.registry"]
+            self.registry = subprocess.Popen(command, env=self.environment, stderr=log)
+        self.children.append(self.registry)
+
+    def connect(self, kind: int) -> zmq.Socket[bytes]:
+        socket: zmq.Socket[bytes] = self.context.socket(kind)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.RCVTIMEO, int(BOUND_S * 1000))
+        if kind == zmq.REQ:
+            socket.setsockopt(zmq.REQ_RELAXED, 1)
+            socket.setsockopt(zmq.REQ_CORRELATE, 1)
+        socket.connect(self.address)
+        return socket
+
+    def kill_registry(self) -> None:
+        self.registry.kill()
+        self.registry.wait(BOUND_S)
+
+    def spawn(self, *command: str) -> subprocess.Popen[bytes]:
+        child = subprocess.Popen(command, env=self.environment, stdout=subprocess.PIPE)
+        self.children.append(child)
+        return child
+
+    def sleeper(self) -> subprocess.Popen[bytes]:
+        return self.spawn("sleep", "1000")
+
+    def renewer(self) -> subprocess.Popen[bytes]:
+        child = self.spawn(sys.executable, "-c", RENEWER, self.address, str(LEASE_MS))
+        assert child.stdout is not None and child.stdout.readline() == b"renewed\n"
+        return child
+
+    def send(self, operation: str, *arguments: Any, timeout_s: float = BOUND_S) -> None:
+        deadline_ms = int((time.time() + timeout_s) * 1000)
+        request = (1, None, deadline_ms, messages.body(operation, *arguments))
+        self.socket.send(messages.call(b"test", [request]))
+
+    def receive(self) -> Any:
+        _, status, value = replies_in(self.socket.recv())[0]
+        if status != messages.OK:
+            raise messages.read_error(value)
+        return unpack(value)
+
+    def ask(self, operation: str, *arguments: Any) -> Any:
+        self.send(operation, *arguments)
+        return self.receive()
+
+    def whereis(self, name: Any) -> Any:
+        """Ask where a name is, again while the registry does not know yet, as the client does."""
+        give_up = time.monotonic() + BOUND_S
+        while True:
+            try:
+                return self.ask("whereis_name", name)
+            except Unavailable:
+                assert time.monotonic() < give_up
+
+    def close(self) -> None:
+        for child in self.children:
+            child.kill()
+            child.wait(BOUND_S)
+            if child.stdout is not None:
+                child.stdout.close()
+        self.context.destroy(linger=0)
+
+
+def replies_in(message: bytes) -> list[Any]:
+    kind, fields = messages.read(message)
+    assert kind == "reply"
+    return messages.read_replies(fields)
+
+
+@pytest.fixture
+def stack() -> Iterator[Stack]:
+    home = Path(tempfile.mkdtemp(prefix="todomq-"))
+    stack = Stack(home)
+    try:
+        yield stack
+    finally:
+        stack.close()
+        shutil.rmtree(home)
+
+
+class TestNames:
+    def test_a_name_is_registered_found_and_taken_away(self, stack: Stack) -> None:
+        assert stack.ask("register_name", ["my", "job"], ADDRESS, os.getpid()) is True
+        assert stack.whereis(["my", "job"]) == [["my", "job"], ADDRESS, os.getpid(), b""]
+        assert [["my", "job"], ADDRESS, os.getpid(), b""] in stack.ask("names")
+        other = stack.sleeper()
+        assert stack.ask("register_name", ["my", "job"], ADDRESS, other.pid) is False
+        assert stack.ask("unregister_name", ["my", "job"]) is True
+        assert stack.whereis(["my", "job"]) is None
+        assert stack.ask("unregister_name", ["my", "job"]) is False
+        assert stack.ask("register_name", ["my", "job"], ADDRESS, other.pid) is True
+
+    def test_any_value_is_a_name_and_different_values_are_different_names(self, stack: Stack) -> None:
+        names: list[Any] = [
+            "a", b"a", ["a"], 1, 1.0, True, None, "", b"", [], {}, -1, 2**64 - 1, "../x/y", "\0", ["a", [{"c": 1}]],
+            {"x": 1, "y": 2}, {1: "one"},
+        ]  # fmt: skip
+        for number, name in enumerate(names):
+            assert stack.ask("register_name", name, f"ipc:///run/{number}", os.getpid()) is True
+        for number, name in enumerate(names):
+            assert stack.whereis(name)[1] == f"ipc:///run/{number}"
+        assert stack.whereis({"y": 2, "x": 1})[1] == stack.whereis({"x": 1, "y": 2})[1]
+
+    def test_the_registry_is_registered_itself_and_stays_so(self, stack: Stack) -> None:
+        name, address, pid, incarnation = stack.whereis(["registry"])
+        assert (name, address, pid, len(incarnation)) == (["registry"], stack.address, stack.registry.pid, 16)
+        assert stack.ask("register_name", ["registry"], ADDRESS, os.getpid()) is False
+        with pytest.raises(InvalidRequest, match="own name"):
+            stack.ask("unregister_name", ["registry"], incarnation)
+        assert stack.ask("ping") == "pong"
+        assert stack.ask("stats")["names"] == 1
+
+    def test_an_old_incarnation_cannot_unregister_a_new_one(self, stack: Stack) -> None:
+        child = stack.sleeper()
+        stack.ask("register_name", "d", ADDRESS, child.pid, b"new", 60_000)
+        assert stack.ask("unregister_name", "d", b"old") is False
+        assert stack.ask("unregister_name", "d", b"new") is True
+
+
+class TestDeaths:
+    def test_a_dead_process_is_gone_at_once(self, stack: Stack) -> None:
+        child = stack.sleeper()
+        stack.ask("register_name", "child", ADDRESS, child.pid)
+        wait_until(lambda: stack.ask("stats")["settled"] is True, "settled")
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # dead, and not even reaped
+        assert stack.ask("whereis_name", "child") is None
+        assert stack.ask("register_name", "child", ADDRESS, os.getpid()) is True
+
+    def test_a_death_is_told_to_watchers_within_milliseconds(self, stack: Stack) -> None:
+        wait_until(lambda: stack.ask("stats")["settled"] is True, "settled")
+        took_s = []
+        for _ in range(5):
+            child = stack.sleeper()
+            stack.ask("register_name", "child", ADDRESS, child.pid)
+            version = stack.ask("watch", 0)[0]
+            stack.send("watch", version)
+            began = time.monotonic()
+            child.kill()
+            assert "child" not in [name for name, *_ in stack.receive()[2]]
+            took_s.append(time.monotonic() - began)
+        assert min(took_s) < 0.02, took_s
+
+    def test_a_hung_process_with_a_lease_is_killed_and_its_name_free(self, stack: Stack) -> None:
+        child = stack.renewer()
+        child.send_signal(signal.SIGSTOP)
+        assert child.wait(BOUND_S) == -signal.SIGKILL
+        assert stack.whereis("renewer") is None
+        assert stack.ask("stats")["killed"] == 1
+        stack.renewer()
+
+    def test_a_renewing_process_is_left_alone_also_when_the_registry_stalls(self, stack: Stack) -> None:
+        child = stack.renewer()
+        began = time.monotonic()
+        stack.registry.send_signal(signal.SIGSTOP)
+        wait_until(lambda: time.monotonic() > began + 2 * LEASE_MS / 1000, "every lease over")
+        stack.registry.send_signal(signal.SIGCONT)
+        wait_until(lambda: stack.ask("stats")["settled"] is False, "absence unknown after the stall")
+        wait_until(lambda: stack.ask("stats")["settled"] is True, "settled again")
+        assert child.poll() is None
+        assert stack.ask("whereis_name", "renewer")[2] == child.pid
+        assert stack.ask("stats")["killed"] == 0
+
+    def test_processes_are_watched_only_while_they_hold_names(self, stack: Stack) -> None:
+        child = stack.sleeper()
+        for number in range(50):
+            stack.ask("register_name", number, ADDRESS, child.pid)
+        assert stack.ask("stats")["processes"] == 2
+        child.kill()
+        wait_until(lambda: stack.ask("stats")["processes"] == 1, "released")
+        assert stack.ask("stats")["names"] == 1
+
+
+class TestTheRegistrysOwnDeath:
+    def test_names_of_living_processes_are_back_and_of_dead_ones_not(self, stack: Stack) -> None:
+        living, dead = stack.sleeper(), stack.sleeper()
+        stack.ask("register_name", "living", ADDRESS, living.pid, b"one")
+        stack.ask("register_name", "dead", ADDRESS, dead.pid)
+        stack.ask("register_name", "taken away", ADDRESS, living.pid)
+        stack.ask("unregister_name", "taken away")
+        stack.kill_registry()
+        dead.kill()
+        dead.wait(BOUND_S)
+        stack.start()
+        assert stack.ask("whereis_name", "living") == ["living", ADDRESS, living.pid, b"one"]
+        with pytest.raises(Unavailable):
+            stack.ask("whereis_name", "dead")
+        assert stack.whereis("dead") is None and stack.whereis("taken away") is None
+        living.kill()
+        living.wait(BOUND_S)
+        assert stack.whereis("living") is None
+
+    def test_a_leased_process_is_back_as_soon_as_it_renews(self, stack: Stack) -> None:
+        child = stack.spawn(sys.executable, "-c", "import time; time.sleep(1000)")
+        stack.ask("register_name", "daemon", ADDRESS, child.pid, b"one", 60_000)
+        stack.kill_registry()
+        stack.start()
+        with pytest.raises(Unavailable):
+            stack.ask("whereis_name", "daemon")
+        assert stack.ask("register_name", "daemon", ADDRESS, child.pid, b"one", 60_000) is True
+        assert stack.ask("whereis_name", "daemon")[3] == b"one"
+
+    def test_a_reused_pid_is_not_taken_for_alive(self, stack: Stack) -> None:
+        stack.ask("ping")
+        stack.kill_registry()
+        processes = LocalProcesses()
+        own = processes.watch(os.getpid())
+        processes.release(own)
+        journal = Journal(stack.run, boot())
+        for name, process in (("mine", own), ("before me", Process(own.pid, own.start_time - 1))):
+            journal.remember(canonical(name), Registration(name, ADDRESS, own.pid, b""), process)
+        journal.close()
+        stack.start()
+        assert stack.whereis("mine") == ["mine", ADDRESS, os.getpid(), b""]
+        assert stack.whereis("before me") is None
+
+    def test_a_damaged_journal_is_named_and_no_absent_name_taken_for_nobodys(self, stack: Stack) -> None:
+        for number in range(10):
+            stack.ask("register_name", number, ADDRESS, os.getpid())
+        stack.kill_registry()
+        (path,) = stack.run.glob("registry-*.journal")
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+        stack.start()
+        with pytest.raises(CorruptRecord, match=path.name):
+            stack.whereis(3)
+        assert stack.ask("register_name", 3, ADDRESS, os.getpid()) is True
+        assert stack.whereis(3)[2] == os.getpid()
+        assert path.name in stack.ask("stats")["names_lost"]
+        assert b"names_lost" in stack.log.read_bytes()
+
+
+class TestWatch:
+    def test_a_watcher_is_answered_at_once_when_it_knows_less(self, stack: Stack) -> None:
+        version, settled, registrations = stack.ask("watch", 0)
+        assert version > 0 and settled in (False, True)
+        assert [name for name, *_ in registrations] == [["registry"]]
+
+    def test_a_watcher_is_answered_on_change(self, stack: Stack) -> None:
+        wait_until(lambda: stack.ask("stats")["settled"] is True, "settled")
+        version, _, _ = stack.ask("watch", 0)
+        other = Stack.connect(stack, zmq.REQ)
+        stack.send("watch", version)
+        with suppress(zmq.Again):
+            pytest.fail(f"answered without a change: {stack.socket.recv(zmq.NOBLOCK)!r}")
+        body = messages.body("register_name", "news", ADDRESS, os.getpid())
+        other.send(messages.call(b"other", [(1, None, 0, body)]))
+        later, _, registrations = stack.receive()
+        assert later > version and "news" in [name for name, *_ in registrations]
+
+    def test_a_watch_without_change_is_answered_before_its_deadline(self, stack: Stack) -> None:
+        wait_until(lambda: stack.ask("stats")["settled"] is True, "settled")
+        version = stack.ask("watch", 0)[0]
+        stack.send("watch", version, timeout_s=0.5)
+        assert stack.receive()[0] == version
+        assert stack.ask("stats")["watchers"] == 0
+
+    def test_the_versions_of_the_next_registry_are_higher(self, stack: Stack) -> None:
+        version = stack.ask("watch", 0)[0]
+        stack.kill_registry()
+        stack.start()
+        assert stack.ask("watch", version)[0] > version
+
+    def test_watchers_past_the_limit_are_overloaded(self, stack: Stack) -> None:
+        wait_until(lambda: stack.ask("stats")["settled"] is True, "settled")
+        body = messages.body("watch", stack.ask("watch", 0)[0])
+        deadline_ms = int((time.time() + BOUND_S) * 1000)
+        stack.socket.send(messages.call(b"test", [(number, None, deadline_ms, body) for number in range(1025)]))
+        ((number, status, value),) = replies_in(stack.socket.recv())
+        assert number == 1024 and status == messages.ERROR
+        assert isinstance(messages.read_error(value), Overloaded)
+        assert stack.ask("stats")["watchers"] == 1024
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            (),
+            ("name",),
+            ("name", ADDRESS),
+            ("name", 5, 1),
+            ("name", "", 1),
+            ("name", "a" * 1025, 1),
+            ("name", ADDRESS, "1"),
+            ("name", ADDRESS, True),
+            ("name", ADDRESS, 0),
+            ("name", ADDRESS, -1),
+            ("name", ADDRESS, 2**40),
+            ("name", ADDRESS, 2**31 - 1),
+            ("name", ADDRESS, None, b"one", 0),
+            ("name", ADDRESS, None, "one", 1000),
+            ("name", ADDRESS, None, b"i" * 65, 1000),
+            ("name", ADDRESS, None, b"one", -1),
+            ("name", ADDRESS, None, b"one", 1.5),
+            ("name", ADDRESS, None, b"one", 10**9),
+            ("name", ADDRESS, None, b"one", 1000, "more"),
+            ("n" * 1024, ADDRESS, 1),
+        ],
+    )
+    def test_a_registration_that_breaks_a_rule_is_refused(self, stack: Stack, arguments: tuple[Any, ...]) -> None:
+        with pytest.raises(InvalidRequest):
+            stack.ask("register_name", *arguments)
+        assert stack.ask("stats")["names"] == 1 and stack.ask("stats")["processes"] == 1
+
+    def test_a_dead_pid_and_a_threads_id_are_no_process(self, stack: Stack) -> None:
+        child = stack.sleeper()
+        child.kill()
+        child.wait(BOUND_S)
+        ends = threading.Event()
+        thread = threading.Thread(target=ends.wait)
+        thread.start()
+        for pid in (child.pid, thread.native_id):
+            with pytest.raises(InvalidRequest, match="no process"):
+                stack.ask("register_name", "name", ADDRESS, pid)
+        ends.set()
+        thread.join()
+
+    def test_a_lease_for_a_process_that_may_not_be_ended_is_refused(self, stack: Stack) -> None:
+        with pytest.raises(InvalidRequest, match="ended"):
+            stack.ask("register_name", "name", ADDRESS, stack.registry.pid, b"one", 1000)
+
+    @pytest.mark.parametrize(
+        "request_body",
+        [("watch",), ("watch", "1"), ("whereis_name",), ("names", 1), ("unregister_name", 1, "one"), ("no such",)],
+    )
+    def test_other_requests_with_wrong_arguments_are_refused(self, stack: Stack, request_body: tuple[Any, ...]) -> None:
+        with pytest.raises(InvalidRequest):
+            stack.ask(*request_body)
+
+    def test_garbage_changes_nothing_and_the_registry_lives_on(self, stack: Stack) -> None:
+        assert stack.ask("register_name", "kept", ADDRESS, os.getpid()) is True
+        chance = random.Random(1)
+        good = messages.call(b"test", [(1, None, 0, messages.body("names"))])
+        garbage = [chance.randbytes(chance.randrange(200)) for _ in range(200)]
+        garbage += [good[:size] for size in range(len(good))]
+        garbage += [b"\x91" * 1_000_000, messages.call(b"test", [(1, None, 0, b"\x91" * 500_000)])]
+        socket = stack.connect(zmq.DEALER)
+        for data in garbage:
+            socket.send_multipart([b"", data])
+            _, status, value = replies_in(socket.recv_multipart()[-1])[0]
+            assert status == messages.ERROR
+            assert isinstance(messages.read_error(value), TodoMQError)
+        socket.send_multipart([b""] * 10_000)
+        _, status, value = replies_in(socket.recv_multipart()[-1])[0]
+        assert isinstance(messages.read_error(value), ProtocolError)
+        assert stack.registry.poll() is None
+        assert len(stack.ask("names")) == 2

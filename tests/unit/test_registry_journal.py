@@ -1,0 +1,145 @@
+"""The registry's journal: what it keeps, what a torn tail costs, what damage is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from todomq.registry.journal import SLACK_BYTES, Journal
+from todomq.registry.registrations import Process, Registration
+
+PROCESS = Process(100, 5_000)
+BOOT = "this-boot"
+
+
+class Opener:
+    """Opens journals of one directory and closes them in the end."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / f"registry-{BOOT}.journal"
+        self._opened: list[Journal] = []
+
+    def __call__(self, boot: str = BOOT) -> Journal:
+        self._opened.append(Journal(self.path.parent, boot))
+        return self._opened[-1]
+
+    def close(self) -> None:
+        for journal in self._opened:
+            journal.close()
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Opener]:
+    opener = Opener(tmp_path)
+    yield opener
+    opener.close()
+
+
+def remember(journal: Journal, *names: str) -> None:
+    for name in names:
+        journal.remember(name.encode(), Registration([name], "ipc:///run/x", PROCESS.pid, b""), PROCESS)
+
+
+def names_in(journal: Journal) -> list[str]:
+    return [registration.name[0] for _, registration, _ in journal.remembered()]
+
+
+def test_what_is_remembered_is_there_for_the_next_registry(opened: Opener) -> None:
+    remember(opened(), "a", "b")
+    key, registration, process = opened().remembered()[0]
+    assert (key, registration, process) == (b"a", Registration(["a"], "ipc:///run/x", PROCESS.pid, b""), PROCESS)
+    assert names_in(opened()) == ["a", "b"]
+
+
+def test_what_is_forgotten_is_not(opened: Opener) -> None:
+    journal = opened()
+    remember(journal, "a", "b")
+    journal.forget(b"a")
+    journal.forget(b"never there")
+    assert names_in(opened()) == ["b"]
+
+
+def test_the_same_registration_again_writes_nothing(opened: Opener) -> None:
+    journal = opened()
+    remember(journal, "a")
+    size = journal.size
+    remember(journal, "a")
+    assert journal.size == size == opened.path.stat().st_size
+
+
+def test_a_torn_tail_costs_the_last_record_only(opened: Opener) -> None:
+    journal = opened()
+    remember(journal, "a", "b")
+    before = journal.size
+    remember(journal, "c")
+    whole = opened.path.read_bytes()
+    for size in range(before, len(whole)):
+        opened.path.write_bytes(whole[:size])
+        fresh = opened()
+        assert names_in(fresh) == ["a", "b"] and fresh.lost == ""
+        remember(fresh, "c")
+        assert opened.path.read_bytes() == whole
+        opened.close()
+
+
+def damage_a_byte(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 0x40
+    path.write_bytes(data)
+
+
+def test_any_flipped_bit_is_damage_that_is_named_and_stays_known(opened: Opener) -> None:
+    remember(opened(), "a", "b")
+    intact = opened.path.read_bytes()
+    for at in range(len(intact)):
+        opened.path.write_bytes(intact)
+        damage_a_byte(opened.path, at)
+        damaged = opened()
+        assert "damaged" in damaged.lost and str(opened.path) in damaged.lost
+        assert names_in(damaged) == []
+        remember(damaged, "c")
+        again = opened()
+        assert again.lost == damaged.lost and names_in(again) == ["c"]
+        opened.close()
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 100, b"\xc1 something else entirely"])
+def test_a_file_that_is_no_journal_is_damage_and_put_aside(opened: Opener, content: bytes) -> None:
+    opened.path.write_bytes(content)
+    assert "damaged" in opened().lost
+    assert opened.path.with_suffix(".damaged").read_bytes() == content
+
+
+def test_the_file_stays_small_however_often_names_come_and_go(opened: Opener) -> None:
+    journal = opened()
+    remember(journal, "stays")
+    for number in range(5_000):
+        remember(journal, f"comes-{number}")
+        journal.forget(f"comes-{number}".encode())
+        assert journal.size < 2 * SLACK_BYTES
+    assert names_in(opened()) == ["stays"]
+
+
+def test_journals_of_another_boot_are_removed_unread(opened: Opener) -> None:
+    remember(opened("an-earlier-boot"), "a")
+    damage_a_byte(opened.path.with_name("registry-an-earlier-boot.journal"), 3)
+    journal = opened()
+    assert names_in(journal) == [] and journal.lost == ""
+    assert [path.name for path in opened.path.parent.iterdir()] == [opened.path.name]
+
+
+def test_a_record_that_could_not_be_written_whole_is_written_with_the_next(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = opened()
+    remember(journal, "a")
+    write: Callable[[int, bytes], int] = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:5]))
+    with pytest.raises(OSError, match="space"):
+        remember(journal, "b")
+    monkeypatch.undo()
+    remember(journal, "c")
+    assert names_in(opened()) == ["a", "b", "c"]
