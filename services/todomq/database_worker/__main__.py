@@ -1,0 +1,33 @@
+"""Run one database worker: ``python -m todomq.database_worker NUMBER``."""
+
+from __future__ import annotations
+
+import sys
+
+from todomq.database_worker.service import DatabaseWorker
+from todomq.database_worker.storage.manifest import shard_directory
+from todomq.database_worker.storage.rocksdb import RocksDBStorage
+from todomq.runtime.daemon import Daemon, main
+from todomq.settings import SettingsError
+
+SWITCH_S = 0.0005  # a commit that comes back from its fsync waits no longer than this for the interpreter
+
+
+def make_worker(daemon: Daemon) -> DatabaseWorker:
+    """Return the service with its shard open.
+
+    Raises:
+        SettingsError, CorruptRecord, StorageFailed: the shard cannot be served; the text says what to do.
+    """
+    number, settings = int(daemon.name[1]), daemon.settings
+    if not 1 <= number <= settings.database_workers:
+        raise SettingsError(f"no database worker {number} where TODOMQ_DATABASE_WORKERS={settings.database_workers}")
+    directory = shard_directory(settings.data, number, settings.database_workers, RocksDBStorage.create)
+    return DatabaseWorker(daemon, number, lambda: RocksDBStorage(directory))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2 or not sys.argv[1].isdecimal():
+        sys.exit("usage: python -m todomq.database_worker NUMBER")
+    sys.setswitchinterval(SWITCH_S)
+    main(["database_worker", int(sys.argv[1])], make_worker)

@@ -1,0 +1,270 @@
+"""What is committed, in which order, by whom: the pure core of a database worker.
+
+Owns: numbers of senders, epochs of partitions, the queue of what waits, the answers when a commit ends. Must not
+know: sockets, threads, the clock, lists and entries. ``service.py`` feeds it; ``shard.py`` runs ``commit_group`` off
+the loop and takes what ``drain`` returns.
+
+One queue holds batches, claims and stores in the order they came. One group is in flight; what comes meanwhile is the
+next one. Nothing is answered before its group is on disk.
+
+Law 1: words and answers leave after the commit. Law 2: a batch is taken under the epoch that the last accepted claim
+set; a partition whose batch names another is refused, the rest of the batch goes on. Law 3: a store is one atomic write
+with its once-record, and a repeat changes nothing. Law 4: a worker takes only the next number of a sender. Law 6: what
+waits is bounded per sender and for calls; a sender's surplus is dropped and wanted again once there is room.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Container, Iterable
+from typing import Any
+
+from todomq.database_worker.group import Answered, Ask, Batch, Change, Item
+from todomq.database_worker.records import RESERVED, epoch_key, packed_number
+from todomq.database_worker.senders import Sender
+from todomq.database_worker.storage import Write
+from todomq.errors import InvalidRequest, Overloaded, TodoMQError
+from todomq.protocol import limits
+from todomq.protocol.messages import COMMITTED, FAILED, WANTED, Committed, Writes
+
+GROUP_BYTES = 2 * limits.BATCH_BYTES
+GROUP_ITEMS = 4_096
+SENDER_BYTES = 16 * limits.BATCH_BYTES
+CALL_BYTES = 16 * limits.MIB
+CALL_ITEMS = 16_384
+SENDERS = 1_024
+
+
+class Commits:
+    """The queue of one shard and everything known about its senders and owners."""
+
+    def __init__(self, incarnation: bytes, partitions: Container[int], epochs: dict[int, int]) -> None:
+        """Begin.
+
+        Args:
+            incarnation: of this worker; batches for another are dropped.
+            partitions: those that belong to this shard.
+            epochs: what storage holds.
+        """
+        self.incarnation = incarnation
+        self._partitions = partitions
+        self.counts = {"commits": 0, "failed_commits": 0, "committed_bytes": 0, "batches": 0, "dropped": 0, "fenced": 0}
+        self._epochs = epochs
+        self._senders: dict[bytes, Sender] = {}
+        self._queue: deque[Item] = deque()
+        self._in_flight: list[Item] = []
+        self._call_bytes = 0
+        self._call_items = 0
+        self._words: list[Committed] = []
+        self._answers: list[Answered] = []
+
+    def depths(self) -> dict[str, int]:
+        """Return what waits, in items and bytes."""
+        in_batches = sum(sender.waiting_bytes for sender in self._senders.values())
+        waiting = len(self._queue) + len(self._in_flight)
+        return {"senders": len(self._senders), "waiting": waiting, "waiting_bytes": in_batches + self._call_bytes}
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits and nothing is in flight."""
+        return not self._queue and not self._in_flight
+
+    def hello(self, incarnation: bytes, next_number: int) -> None:
+        """Take a sender's batches from ``next_number`` on, the lowest that it keeps or else its next.
+
+        Of a sender known already nothing that was taken is lost. After a failure this is how it says that it has given
+        up all it kept; until then its batches fail (see ``senders.py``).
+
+        Raises:
+            Overloaded: too many senders.
+        """
+        sender = self._senders.get(incarnation)
+        if sender is not None:
+            sender.greet(next_number)
+        elif len(self._senders) >= SENDERS:
+            raise Overloaded(f"this worker takes batches from at most {SENDERS} senders")
+        else:
+            self._senders[incarnation] = Sender(next_number, next_number - 1)
+
+    def forget(self, incarnation: bytes) -> None:
+        """Drop a sender that is gone; what it sent before is committed all the same."""
+        self._senders.pop(incarnation, None)
+
+    def take_batch(self, batch: Writes, size: int) -> None:
+        """Queue a batch of ``size`` bytes if it is the sender's next; else say what is known of it or wanted."""
+        sender = self._senders.get(batch.sender)
+        if sender is None or batch.receiver != self.incarnation:
+            self.counts["dropped"] += 1  # of another life; hello sorts it out
+        elif batch.number < sender.next:
+            self._repeat(sender, batch)
+        elif sender.broken:
+            self._say(batch.sender, batch.number, FAILED, [], "an earlier batch failed; hello is needed to go on")
+        elif batch.number > sender.next:
+            self.counts["dropped"] += 1
+            sender.wants = not sender.starved
+        elif sender.waiting_bytes + size > SENDER_BYTES and sender.waiting_bytes:
+            self.counts["dropped"] += 1
+            sender.starved = True
+        else:
+            sender.next += 1
+            sender.waiting_bytes += size
+            self.counts["batches"] += 1
+            self._queue.append(self._checked(batch, size))
+
+    def take_claim(self, partition: int, epoch: int, ask: Ask) -> None:
+        """Queue a claim: granted iff its epoch is above the partition's; later batches are measured by it at once.
+
+        The answer, [granted, stored epoch], leaves when all that came before is on disk, so it shows nothing that a
+        crash could undo.
+
+        Raises:
+            InvalidRequest: the partition is not of this shard. Overloaded: too much waits.
+        """
+        if partition not in self._partitions:
+            raise InvalidRequest(f"partition {partition} is not of this shard")
+        stored = self._epochs.get(partition, 0)
+        granted = epoch > stored
+        writes: list[Write] = [(epoch_key(partition), packed_number(epoch))] if granted else []
+        self.take_change(writes, None, ask, [granted, max(epoch, stored)])
+        if granted:
+            self._epochs[partition] = epoch
+
+    def take_change(self, writes: list[Write], once: bytes | None, ask: Ask | None, value: Any) -> None:
+        """Queue writes that are committed together, or not at all where ``once`` is stored already.
+
+        Raises:
+            Overloaded: too much waits.
+        """
+        size = sum(len(key) + len(data or b"") for key, data in writes)
+        if self._call_items >= CALL_ITEMS or self._call_bytes + size > CALL_BYTES:
+            raise Overloaded("too many changes wait for this database worker")
+        self._call_items += 1
+        self._call_bytes += size
+        self._queue.append(Change(size, writes, once, ask, value))
+
+    def next_group(self) -> list[Item]:
+        """Return what to commit now, bounded in bytes and number; empty where nothing waits or a group is in flight."""
+        if self._in_flight:
+            return []
+        group, size = self._in_flight, 0
+        while self._queue and len(group) < GROUP_ITEMS and (not group or size + self._queue[0].size <= GROUP_BYTES):
+            group.append(self._queue.popleft())
+            size += group[-1].size
+        return list(group)
+
+    def committed(self) -> None:
+        """The group in flight is on disk: its words and answers may leave."""
+        self.counts["commits"] += 1
+        self.counts["committed_bytes"] += sum(item.size for item in self._in_flight)
+        for item in self._in_flight:
+            if isinstance(item, Batch):
+                self._settle(item, item.fault)
+            elif item.ask is not None:
+                self._answers.append(Answered(item.ask, item.value))
+        self._release(self._in_flight)
+        self._in_flight = []
+
+    def failed(self, error: TodoMQError) -> None:
+        """The group in flight is not known to be on disk: it and all that waits behind it has failed.
+
+        Nothing may be taken until ``reopened``: the epochs of claims that failed are still in force here.
+        """
+        self.counts["failed_commits"] += 1
+        given_up = [*self._in_flight, *self._queue]
+        self._in_flight = []
+        self._queue.clear()
+        for item in given_up:
+            if isinstance(item, Batch):
+                self._settle(item, item.fault or error.text)
+                if item.sender in self._senders:
+                    self._senders[item.sender].broken = True
+            elif item.ask is not None:
+                self._answers.append(Answered(item.ask, error))
+        self._release(given_up)
+
+    def reopened(self, epochs: dict[int, int]) -> None:
+        """Go on after a failure, with what storage holds; senders that did not fail hear what is wanted of them."""
+        self._epochs = epochs
+        for sender in self._senders.values():
+            sender.wants = True
+
+    def drain(self) -> tuple[list[Committed], list[Answered]]:
+        """Return and forget the words to senders and the answers to calls that may leave now."""
+        for incarnation, sender in self._senders.items():
+            if sender.wants and not sender.broken:
+                self._words.append(Committed(incarnation, self.incarnation, sender.next, sender.next, WANTED, [], ""))
+            sender.wants = False
+        words, answers = self._words, self._answers
+        self._words, self._answers = [], []
+        return words, answers
+
+    def _checked(self, batch: Writes, size: int) -> Batch:
+        """Return the batch as it goes into the queue: what its epochs allow of it."""
+        fault = self._fault_of(batch)
+        if fault:
+            return Batch(size, [], batch.sender, batch.number, [], fault)
+        refused = self._fenced(batch)
+        fenced = {partition for _, partition, _ in refused}
+        writes: list[Write] = []
+        for partition, _, pairs in batch.partitions:
+            if partition not in fenced:
+                writes.extend(zip(pairs[::2], pairs[1::2], strict=True))  # type: ignore[arg-type]  # keys are bytes
+        return Batch(size, writes, batch.sender, batch.number, refused, "")
+
+    def _fault_of(self, batch: Writes) -> str:
+        """Return what makes a batch invalid, or the empty text."""
+        for partition, _, pairs in batch.partitions:
+            if partition not in self._partitions:
+                return f"partition {partition} is not of this shard"
+            if not all(key and key[:1] not in RESERVED for key in pairs[::2]):
+                return "a batch writes a key that is the worker's own"
+        return ""
+
+    def _fenced(self, batch: Writes) -> list[list[int]]:
+        refused = []
+        for partition, epoch, _ in batch.partitions:
+            stored = self._epochs.get(partition, 0)
+            if epoch != stored:
+                self.counts["fenced"] += 1
+                refused.append([batch.number, partition, stored])
+        return refused
+
+    def _repeat(self, sender: Sender, batch: Writes) -> None:
+        """Say again what became of a batch; one that still waits has its word to come."""
+        number, became = batch.number, sender.became_of(batch.number)
+        if became == FAILED:
+            self._say(batch.sender, number, FAILED, [], "this batch failed when it was sent first")
+        elif became == COMMITTED:
+            # Whether it was fenced then is not kept. Whoever lost the partition since must hear so in any case.
+            self._say(batch.sender, number, COMMITTED, self._fenced(batch), "")
+
+    def _settle(self, batch: Batch, fault: str) -> None:
+        sender = self._senders.get(batch.sender)
+        if sender is None:
+            return
+        sender.settle(batch.number, failed=bool(fault))
+        self._say(batch.sender, batch.number, FAILED if fault else COMMITTED, batch.refused, fault)
+
+    def _say(self, sender: bytes, number: int, outcome: str, refused: list[list[int]], text: str) -> None:
+        """Add a word, as part of the sender's last one where it continues that."""
+        for at in range(len(self._words) - 1, -1, -1):
+            word = self._words[at]
+            if word.sender == sender:
+                if word.last == number - 1 and word.outcome == outcome and word.text == text:
+                    self._words[at] = word._replace(last=number, refused=word.refused + refused)
+                    return
+                break
+        self._words.append(Committed(sender, self.incarnation, number, number, outcome, refused, text))
+
+    def _release(self, items: Iterable[Item]) -> None:
+        """Give back the room that items took, and ask starved senders to go on."""
+        for item in items:
+            if isinstance(item, Batch):
+                sender = self._senders.get(item.sender)
+                if sender is not None:
+                    sender.waiting_bytes -= item.size
+                    sender.wants = sender.wants or sender.starved
+                    sender.starved = False
+            else:
+                self._call_items -= 1
+                self._call_bytes -= item.size

@@ -1,0 +1,84 @@
+"""The worker's own records, among the keys of its shard: epochs, stored values, once-records, the probe's record.
+
+Owns: their keys and packed forms. Must not know: sockets, the clock, what other keys mean.
+
+    p partition                     the epoch of the partition's owner (8 bytes)
+    k canonical key                 a stored value, packed
+    d length client number          once-record of a store: when it may be forgotten (ms, 8 bytes)
+    h                               what the probe wrote last
+
+Every other key belongs to the senders of batches, who may not write these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from todomq.database_worker.storage import Storage, Write
+from todomq.errors import CorruptRecord
+from todomq.protocol import limits
+from todomq.protocol.partitions import PARTITIONS
+
+RESERVED = frozenset({b"p", b"k", b"d", b"h"})
+PROBE_KEY = b"h"
+_EPOCH = b"p"
+_STORED = b"k"
+_ONCE = b"d"
+
+
+def epoch_key(partition: int) -> bytes:
+    """Return the key of a partition's epoch."""
+    return _EPOCH + bytes([partition])
+
+
+def packed_number(number: int) -> bytes:
+    """Return a number as these records hold it: 8 bytes, big end first."""
+    return number.to_bytes(8, "big")
+
+
+def stored_key(canonical_key: bytes) -> bytes:
+    """Return the key under which the value of a database key is stored."""
+    return _STORED + canonical_key
+
+
+def once_key(client: bytes, number: int) -> bytes:
+    """Return the key of the record that a client's change with this number has taken effect."""
+    return _ONCE + bytes([len(client)]) + client + packed_number(number)
+
+
+def read_epochs(storage: Storage) -> dict[int, int]:
+    """Return the stored epoch of every partition that was ever claimed.
+
+    Raises:
+        CorruptRecord, StorageFailed: as the storage does; an epoch record has the wrong form.
+    """
+    epochs: dict[int, int] = {}
+    after: bytes | None = None
+    while True:
+        page = storage.scan(_EPOCH, after, limits.PAGE_BYTES)
+        for key, value in zip(page.items[::2], page.items[1::2], strict=True):
+            if len(key) != 2 or len(value) != 8 or key[1] >= PARTITIONS:
+                raise CorruptRecord(f"the epoch record {key!r} has the wrong form")
+            epochs[key[1]] = int.from_bytes(value, "big")
+        after = page.last
+        if after is None:
+            return epochs
+
+
+def expired_once_records(
+    storage: Storage, after: bytes | None, now_ms: int, limit_bytes: int = limits.PAGE_BYTES
+) -> tuple[Sequence[Write], bytes | None]:
+    """Look through one page of once-records for those whose time is over.
+
+    Args:
+        storage: the shard.
+        after: where the page before ended, None to begin.
+        now_ms: the time.
+        limit_bytes: size of the page.
+
+    Returns:
+        deletes of the expired ones, and where to go on, None at the end.
+    """
+    page = storage.scan(_ONCE, after, limit_bytes)
+    pairs = zip(page.items[::2], page.items[1::2], strict=True)
+    return [(key, None) for key, value in pairs if int.from_bytes(value, "big") < now_ms], page.last

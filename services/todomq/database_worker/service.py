@@ -1,0 +1,201 @@
+"""The database worker's requests and batches.
+
+Owns: the PULL socket that batches come in on; the checks of what is asked; the stop. Must not know: lists and entries;
+which engine is used. Talks to: list servers (hello, claim, read, batches), the router (store, get), the probe (check).
+
+Law 4: a get waits for the changes that came before it. Law 7: whatever comes in on the PULL socket and is not a batch
+is counted, logged and dropped.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+from todomq.database_worker import records
+from todomq.database_worker.group import Ask
+from todomq.database_worker.shard import Shard
+from todomq.database_worker.storage import Storage, Write
+from todomq.database_worker.words import Words
+from todomq.errors import CorruptRecord, InvalidRequest, ProtocolError, TodoMQError, Unavailable
+from todomq.protocol import limits, messages
+from todomq.protocol.codec import canonical, check_plain, pack, unpack
+from todomq.protocol.partitions import PARTITIONS, worker_of
+from todomq.runtime import sockets
+from todomq.runtime.calls import LATER, Call, Operation, Service
+from todomq.runtime.daemon import Daemon
+from todomq.runtime.log import log_counted
+
+DRAIN_MESSAGES = 64
+ADDRESS = re.compile(r"ipc:///[^\0]{1,106}|tcp://[\w.\[\]:-]{1,200}:\d{1,5}")
+
+
+class DatabaseWorker(Service):
+    """One worker: the ``number``-th of the pool, with the shard that ``open_storage`` opens."""
+
+    def __init__(self, daemon: Daemon, number: int, open_storage: Callable[[], Storage]) -> None:
+        """Open storage and bind the address for batches.
+
+        Raises:
+            CorruptRecord: the shard cannot be read. StorageFailed: it cannot be opened at the moment.
+        """
+        super().__init__()
+        self._loop = daemon.loop
+        self._incarnation = daemon.incarnation
+        self._number = number
+        self._pool_size = daemon.settings.database_workers
+        self._stopped: Callable[[], None] | None = None
+        self._malformed = 0
+        mine = frozenset(p for p in range(PARTITIONS) if worker_of(p, self._pool_size) == number)
+        self._shard = Shard(daemon.loop, daemon.incarnation, mine, open_storage)
+        self._words = Words(daemon.loop)
+        self._address = daemon.settings.address(f"database_worker-{number}.writes")
+        self._writes = sockets.pull(self._address)
+        daemon.loop.watch(self._writes, self._take_writes)
+        daemon.loop.at_turn_end(self._end_turn)
+        self.operations["hello"] = self._hello
+        for name, operation in {
+            "claim": self._claim, "read": self._read, "store": self._store, "get": self._get, "check": self._check,
+        }.items():  # fmt: skip
+            self.operations[name] = self._while_open(operation)
+
+    def stats(self) -> dict[str, Any]:
+        """Return counters, depths of queues and what storage says of itself."""
+        return {**self._shard.stats(), "words_dropped": self._words.dropped, "malformed_batches": self._malformed}
+
+    def drain(self, done: Callable[[], None]) -> None:
+        """Commit and answer what has arrived, close storage, then call ``done``."""
+        self._take_writes()
+        self._loop.unwatch(self._writes)
+        self._stopped = done
+
+    def _end_turn(self) -> None:
+        for word in self._shard.end_turn():
+            self._words.add(word)
+        self._words.flush()
+        if self._stopped is not None and self._shard.is_quiet:
+            done, self._stopped = self._stopped, None
+            self._shard.close(done)
+
+    def _take_writes(self) -> None:
+        for _ in range(DRAIN_MESSAGES):
+            frames = sockets.receive(self._writes)
+            if frames is None:
+                return
+            try:
+                if len(frames) != 1:
+                    raise ProtocolError("a batch is one frame")
+                kind, fields = messages.read(frames[0])
+                if kind != "writes":
+                    raise ProtocolError(f"a {kind[:20]!r} message where batches of writes come in")
+                batch = messages.read_writes(fields)
+            except ProtocolError as error:
+                self._malformed += 1
+                log_counted("malformed_batch", at=self._address.rsplit("/", 1)[-1], why=error.text)
+                continue
+            if self._shard.is_open:  # else the sender hears what is wanted once storage is open again
+                self._shard.commits.take_batch(batch, len(frames[0]))
+
+    def _while_open(self, operation: Operation) -> Operation:
+        def guarded(call: Call) -> Any:
+            if self._stopped is not None:
+                raise Unavailable("this database worker is stopping")
+            self._shard.check_open()
+            operation(call)
+            return LATER
+
+        return guarded
+
+    def _hello(self, call: Call) -> Any:
+        incarnation, address, next_number = _arguments(call, bytes, str, int)
+        if not 1 <= len(incarnation) <= 64 or not ADDRESS.fullmatch(address) or not 0 <= next_number < 1 << 63:
+            raise InvalidRequest("hello has an incarnation (1-64 bytes), an ipc or tcp address and a number")
+        self._shard.commits.hello(incarnation, next_number)
+        replaced = self._words.connect(incarnation, address)
+        if replaced is not None:
+            self._shard.commits.forget(replaced)
+        return [self._incarnation, self._address, self._number, self._pool_size]
+
+    def _claim(self, call: Call) -> None:
+        partition, epoch = _arguments(call, int, int)
+        if not 0 < epoch < 1 << 63:
+            raise InvalidRequest("an epoch is a number from 1")
+        self._shard.commits.take_claim(partition, epoch, _answering(call))
+
+    def _read(self, call: Call) -> None:
+        key, prefix, after, limit_bytes = _arguments(call, bytes | None, bytes | None, bytes | None, int)
+
+        def read(storage: Storage) -> list[Any]:
+            value = None if key is None else storage.get(key)
+            if prefix is None:
+                return [value, [], None]
+            return [value, *storage.scan(prefix, after, min(max(limit_bytes, 1), limits.PAGE_BYTES))]
+
+        self._shard.read(read, _answering(call))
+
+    def _store(self, call: Call) -> None:
+        if len(call.arguments) != 2:
+            raise InvalidRequest("store has a key and a value")
+        key, value = self._canonical_key(call), call.arguments[1]
+        check_plain(value)
+        writes: list[Write] = [(records.stored_key(key), pack(value))]
+        once = None
+        if call.number and call.sender:
+            once = records.once_key(call.sender, call.number)
+            writes.append((once, records.packed_number(self._loop.now_ms() + limits.REMEMBERED_MS)))
+        self._shard.commits.take_change(writes, once, _answering(call), None)
+
+    def _get(self, call: Call) -> None:
+        if len(call.arguments) != 1:
+            raise InvalidRequest("get has a key")
+        key = records.stored_key(self._canonical_key(call))
+
+        def read(storage: Storage) -> Any:
+            packed = storage.get(key)
+            try:
+                return None if packed is None else unpack(packed)
+            except ProtocolError as error:
+                raise CorruptRecord(f"the value stored under this key is damaged: {error.text}") from None
+
+        self._shard.read_after_changes(read, _answering(call))
+
+    def _check(self, call: Call) -> None:
+        """Write and read a record of the worker's own, for real; the answer is how many microseconds it took."""
+        started_ns = time.perf_counter_ns()
+        written = records.packed_number(started_ns)
+
+        def read(storage: Storage) -> int:
+            found = storage.get(records.PROBE_KEY)
+            if found is None or found < written:  # another check may have written a later one
+                raise CorruptRecord("what the check wrote is not what storage gave back")
+            return (time.perf_counter_ns() - started_ns) // 1_000
+
+        self._shard.commits.take_change([(records.PROBE_KEY, written)], None, None, None)
+        self._shard.read_after_changes(read, _answering(call))
+
+    def _canonical_key(self, call: Call) -> bytes:
+        key = canonical(call.arguments[0], limits.KEY_BYTES, "key")
+        if type(call.target) is bytes and call.target != key:
+            raise InvalidRequest("the request's target is not the canonical packing of its key")
+        return key
+
+
+def _answering(call: Call) -> Ask:
+    def answer(outcome: Any) -> None:
+        if isinstance(outcome, TodoMQError):
+            call.refuse(outcome)
+        else:
+            call.answer(outcome)
+
+    return answer
+
+
+def _arguments(call: Call, *kinds: Any) -> list[Any]:
+    """Return the call's arguments, checked for number and types."""
+    if len(call.arguments) != len(kinds) or not all(
+        isinstance(argument, kind) and type(argument) is not bool for argument, kind in zip(call.arguments, kinds)
+    ):
+        raise InvalidRequest(f"this operation takes {len(kinds)} arguments of other types; see docs/protocol.md")
+    return call.arguments

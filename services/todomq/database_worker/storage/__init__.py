@@ -1,0 +1,66 @@
+"""What a database worker asks of a storage engine: atomic durable writes, single reads, ordered pages.
+
+Owns: the interface and its errors. Must not know: partitions, claims, senders; they are built above it, out of
+ordinary records. Engines stand beside this file; nothing outside this folder knows which one is in use.
+
+Law 1: what ``apply`` wrote is on disk when it returns, and a read never shows what a crash could still undo.
+Law 8: what cannot be read raises ``CorruptRecord``; it is never taken for "nothing there".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from todomq.errors import UNKNOWN, Unavailable
+
+Write = tuple[bytes, bytes | None]
+"""An absolute put of a value under a key; value None deletes."""
+
+
+class StorageFailed(Unavailable):
+    """The engine could not read or write (a full disk, say). What was being written may or may not be on disk."""
+
+    def __init__(self, text: str, *, retryable: bool | None = None, outcome: str = UNKNOWN) -> None:
+        super().__init__(text, retryable=retryable, outcome=outcome)
+
+
+class Page(NamedTuple):
+    """Part of an ordered scan. ``last`` is the key to go on after, None where nothing is left."""
+
+    items: list[bytes]  # key, value, key, value, ...
+    last: bytes | None
+
+
+class Storage(Protocol):
+    """One shard. Any thread may call; a read waits while an ``apply`` is under way."""
+
+    def apply(self, writes: Sequence[Write]) -> None:
+        """Write all or nothing, in order; on disk when it returns.
+
+        Raises:
+            StorageFailed: the outcome is unknown, and every later call raises until the storage is opened anew.
+        """
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the value under a key, None where there is none.
+
+        Raises:
+            CorruptRecord: it cannot be read.
+            StorageFailed: the storage is closed or has failed.
+        """
+
+    def scan(self, prefix: bytes, after: bytes | None, limit_bytes: int) -> Page:
+        """Return the records whose key begins with ``prefix``, ascending, from the first key above ``after``.
+
+        A page ends once it holds ``limit_bytes`` of keys and values; it holds at least one record if there is one.
+
+        Raises:
+            CorruptRecord, StorageFailed: as ``get``.
+        """
+
+    def stats(self) -> dict[str, int]:
+        """Return a few numbers about the shard, among them ``records`` (estimated)."""
+
+    def close(self) -> None:
+        """Let go of the shard; again is harmless."""

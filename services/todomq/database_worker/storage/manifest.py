@@ -1,0 +1,136 @@
+"""Which directories the shards of a stack live in, and whether this worker may open its own.
+
+Owns: the file ``manifest`` in the data directory, the directories ``worker-1`` to ``worker-n``, and the file
+``identity`` in each. Must not know: the engine, which fills a new directory through ``fill``.
+
+Law 8: a directory that must be there and is not, or is not ours, is an error that names it; it is never made anew in
+its place. The manifest says which directories have been made. A directory is filled under another name, synced,
+renamed, and only then noted, so a crash at any point leaves either nothing or a directory whose identity is right.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from todomq.errors import CorruptRecord
+from todomq.settings import SettingsError
+
+FORMAT = 1
+MANIFEST = "manifest"
+IDENTITY = "identity"
+
+
+def shard_directory(data: Path, worker: int, pool_size: int, fill: Callable[[Path], None]) -> Path:
+    """Return this worker's directory, made and filled on its very first start.
+
+    Args:
+        data: the stack's data directory, made if need be.
+        worker: the worker's number, from 1.
+        pool_size: how many workers the settings ask for.
+        fill: makes an empty shard in the directory it is given.
+
+    Raises:
+        SettingsError: the data was made for another pool size.
+        CorruptRecord: the manifest, the directory or its identity is missing, damaged, foreign or of a newer format.
+        OSError: the directory cannot be read or written.
+    """
+    data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = os.open(data / "manifest.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the workers of a new stack all start at once
+        manifest = _read_or_make_manifest(data, pool_size)
+        if manifest["pool_size"] != pool_size:
+            raise SettingsError(
+                f"{data} holds the data of {manifest['pool_size']} database workers, not {pool_size}: "
+                f"set TODOMQ_DATABASE_WORKERS={manifest['pool_size']}, or export, start on empty data and import"
+            )
+        directory = data / f"worker-{worker}"
+        if worker not in manifest["made"]:
+            if not directory.exists():
+                _make(directory, {"format": FORMAT, "stack": manifest["stack"], "worker": worker}, fill)
+            _check_identity(directory, manifest["stack"], worker)
+            manifest["made"] = sorted([*manifest["made"], worker])
+            _write_durably(data / MANIFEST, manifest)
+        else:
+            _check_identity(directory, manifest["stack"], worker)
+        return directory
+    finally:
+        os.close(lock)
+
+
+def _read_or_make_manifest(data: Path, pool_size: int) -> dict[str, Any]:
+    path = data / MANIFEST
+    if path.exists():
+        manifest = _read(path, {"stack": str, "pool_size": int, "made": list})
+        return manifest
+    found = sorted(child.name for child in data.iterdir() if re.fullmatch(r"worker-\d+", child.name))
+    if found:
+        raise CorruptRecord(f"{path} is missing though {', '.join(found)} exist; restore it from a backup")
+    manifest = {"format": FORMAT, "stack": secrets.token_hex(16), "pool_size": pool_size, "made": []}
+    _write_durably(path, manifest)
+    return manifest
+
+
+def _check_identity(directory: Path, stack: str, worker: int) -> None:
+    if not directory.is_dir():
+        raise CorruptRecord(f"{directory} is missing though it holds a shard of this stack; restore it from a backup")
+    path = directory / IDENTITY
+    if not path.exists():
+        raise CorruptRecord(f"{path} is missing, so {directory} is not known to be ours; restore it from a backup")
+    identity = _read(path, {"stack": str, "worker": int})
+    if identity["stack"] != stack:
+        raise CorruptRecord(f"{directory} belongs to another stack; put this stack's own directory there")
+    if identity["worker"] != worker:
+        raise CorruptRecord(f"{directory} is the shard of worker {identity['worker']}; put the directories in place")
+
+
+def _make(directory: Path, identity: dict[str, Any], fill: Callable[[Path], None]) -> None:
+    unfinished = directory.with_name(directory.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a first start that a crash ended; nothing was ever stored in it
+    unfinished.mkdir(mode=0o700)
+    fill(unfinished)
+    _write_durably(unfinished / IDENTITY, identity)
+    unfinished.rename(directory)
+    _sync_directory(directory.parent)
+
+
+def _read(path: Path, fields: dict[str, type]) -> dict[str, Any]:
+    """Read a file of ours and check its format and the types of its fields."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise CorruptRecord(f"{path} cannot be read ({error}); restore it from a backup") from None
+    if not isinstance(value, dict) or type(value.get("format")) is not int:
+        raise CorruptRecord(f"{path} is not a file of TodoMQ; restore it from a backup")
+    if value["format"] != FORMAT:
+        raise CorruptRecord(f"{path} has format {value['format']}, {FORMAT} can be read; use the version that wrote it")
+    if any(type(value.get(name)) is not kind for name, kind in fields.items()):
+        raise CorruptRecord(f"{path} is damaged; restore it from a backup")
+    return value
+
+
+def _write_durably(path: Path, value: dict[str, Any]) -> None:
+    """Replace a file so that after a crash it is either the old or the new one, whole."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    with open(unfinished, "w") as file:
+        json.dump(value, file)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+    _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
