@@ -1,0 +1,268 @@
+"""The list actor: the one owner of one list.
+
+Owns: the list's entries in memory, its clients' sessions, the order in which requests take effect, what waits for it.
+Must not know: other lists, sockets, how the worker stores records. Its hosting gives it requests and takes its replies.
+Keeps law 3 (once), law 4 (in order), and its part of law 1: what it answers goes through the gate.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from todomq.errors import (
+    DeadlineExceeded,
+    EntryNotFound,
+    InvalidRequest,
+    Overloaded,
+    TodoMQError,
+    Unavailable,
+)
+from todomq.list_server import records
+from todomq.list_server.gate import Reply
+from todomq.list_server.operations import CHANGES, PAGED, READS, Touched
+from todomq.list_server.records import ListRecord
+from todomq.list_server.sessions import Session
+from todomq.list_server.todo_list import Entry, TodoList
+from todomq.protocol import limits, messages
+from todomq.protocol.codec import pack
+
+if TYPE_CHECKING:
+    from todomq.list_server.hosting import Partition
+
+LOADING = "loading"
+READY = "ready"
+STOPPING = "stopping"
+QUARANTINED = "quarantined"
+
+NEW_LIST = ListRecord()
+ENTRY_BYTES = 24
+"""What an entry has besides its title and extra in a page, about."""
+
+Asked = tuple[bytes, bytes, Any]
+"""One request: the router's connection, the client, the forwarded request."""
+
+
+class ListActor:
+    """One activation of one list.
+
+    Attributes:
+        state: LOADING, READY, STOPPING (ends when its writes are committed) or QUARANTINED (``error`` says why).
+        queue: what came while the list could not answer, in order; None when empty.
+        record: the list's record as it is stored or about to be; None where the list is not stored.
+        last_batch: the number of the last batch that carries a write of this list.
+        changed: clients whose session changed in this turn; None when none did.
+    """
+
+    __slots__ = (
+        "activation", "changed", "error", "last_batch", "name", "partition", "queue", "record", "sessions",
+        "since_ms", "state", "todo", "used_ms",
+    )  # fmt: skip
+
+    def __init__(self, name: str, partition: Partition, activation: int, now_ms: int) -> None:
+        self.name = name
+        self.partition = partition
+        self.activation = activation
+        self.state = LOADING
+        self.since_ms = self.used_ms = now_ms
+        self.todo: TodoList | None = None
+        self.record: ListRecord | None = None
+        self.sessions: dict[bytes, Session] = {}
+        self.queue: list[Asked] | None = None
+        self.error: TodoMQError | None = None
+        self.last_batch = 0
+        self.changed: set[bytes] | None = None
+
+    @property
+    def uncommitted(self) -> bool:
+        """Whether a write of this list is not on disk yet."""
+        return self.last_batch > self.partition.gate.committed
+
+    def loaded(self, todo: TodoList, record: ListRecord | None, sessions: dict[bytes, Session], now_ms: int) -> None:
+        """Begin to answer; what came meanwhile is served in order."""
+        self.todo = todo
+        self.record = NEW_LIST if record == NEW_LIST else record
+        self.sessions = sessions
+        self.state = READY
+        self.since_ms = now_ms
+        queue, self.queue = self.queue or [], None
+        for asked in queue:
+            self.take(asked, now_ms)
+
+    def quarantine(self, error: TodoMQError) -> None:
+        """Answer everything with the error until the actor is killed: what is stored cannot be read."""
+        self.state = QUARANTINED
+        self.error = error
+        queue, self.queue = self.queue or [], None
+        for peer, _, request in queue:
+            self.refuse(peer, request[0], error)
+
+    def take(self, asked: Asked, now_ms: int) -> None:
+        """Serve a request, or let it wait for its turn, and then whatever had waited for it."""
+        if self.state is not READY:
+            self._take_later(asked)
+            return
+        self.used_ms = now_ms
+        self._serve(asked, now_ms)
+        session = self.sessions.get(asked[1])
+        while session is not None and session.waiting is not None:
+            waiting = session.next_in_turn()
+            if waiting is None:
+                break
+            self._serve(waiting, now_ms)
+
+    def refuse(self, peer: bytes, identifier: int, error: TodoMQError) -> None:
+        """Answer with an error that depends on nothing stored."""
+        value = messages.error_value(error)
+        self.partition.replies.append(Reply(peer, identifier, messages.ERROR, value, self.partition.number))
+
+    def write_sessions(self) -> None:
+        """Put the records of the sessions that this turn changed into the batch that carries the changes."""
+        if self.changed is None:
+            return
+        partition, prefix = self.partition, records.prefix(self.name)
+        for sender in self.changed:
+            session = self.sessions[sender]
+            value = records.pack_session(session.next, session.used_ms, session.answers)
+            key = records.session_key(prefix, sender)
+            self.last_batch = partition.gate.write(partition.number, partition.epoch, key, value)
+        self.changed = None
+
+    def _take_later(self, asked: Asked) -> None:
+        if self.state is QUARANTINED and self.error is not None:
+            self.refuse(asked[0], asked[2][0], self.error)
+        elif self.queue is None:
+            self.queue = [asked]
+        else:
+            self.queue.append(asked)
+
+    def _serve(self, asked: Asked, now_ms: int) -> None:
+        peer, sender, request = asked
+        try:
+            if request[2] < now_ms:
+                raise DeadlineExceeded("the deadline had passed before the list could take the request")
+            operation, arguments = messages.read_body(request[3])
+            if operation in CHANGES:
+                self._change(asked, operation, arguments, now_ms)
+            elif self._is_turn(sender, request, asked, now_ms):
+                self._reply(peer, request[0], messages.OK, self._read(operation, arguments))
+        except TodoMQError as error:
+            self.refuse(peer, request[0], error)
+
+    def _change(self, asked: Asked, operation: str, arguments: list[Any], now_ms: int) -> None:
+        peer, sender, (identifier, _, _, _, number, floor, _) = asked
+        session = self.sessions.get(sender)
+        if session is None:
+            session = self.sessions[sender] = Session(max(floor, 1), now_ms)
+        session.declare(floor)
+        if number < session.next:
+            status, value = session.answered(number)
+            self._reply(peer, identifier, status, value)
+            return
+        if number > session.next:
+            self._wait(session, number, asked, now_ms)
+            return
+        if self.partition.gate.full:
+            raise Overloaded("too many changes wait for the database worker")
+        session.check_room()
+        touched: Touched = {}
+        try:
+            value = pack(CHANGES[operation](self.todo, arguments, touched))  # type: ignore[arg-type]
+        except (InvalidRequest, EntryNotFound) as error:
+            # Refused for good: the number is taken, in memory only, so that what is behind it need not wait.
+            value = messages.error_value(error)
+            session.took(number, messages.ERROR, value, now_ms)
+            self._reply(peer, identifier, messages.ERROR, value)
+            return
+        session.took(number, messages.OK, value, now_ms)
+        self._write(sender, touched, deleted=operation == "delete")
+        self._reply(peer, identifier, messages.OK, value)
+
+    def _write(self, sender: bytes, touched: Touched, deleted: bool) -> None:
+        partition, todo = self.partition, self.todo
+        assert todo is not None
+        write, number, epoch = partition.gate.write, partition.number, partition.epoch
+        prefix = records.prefix(self.name)
+        for identifier, entry in touched.items():
+            value = None if entry is None else records.pack_entry(entry)
+            write(number, epoch, records.entry_key(prefix, todo.generation, identifier), value)
+        record = self.record
+        if (
+            record is None
+            or deleted
+            or record.deleted
+            or record.generation != todo.generation
+            or record.lowest_next_id != todo.lowest_next_id
+        ):
+            self._write_record(todo, deleted)
+        self.last_batch = partition.gate.open.number
+        if self.changed is None:
+            self.changed = set()
+            partition.changed.append(self)
+        self.changed.add(sender)
+
+    def _write_record(self, todo: TodoList, deleted: bool) -> None:
+        partition = self.partition
+        swept = self.record.swept_generation if self.record is not None else todo.generation
+        record = ListRecord(todo.generation, todo.lowest_next_id, deleted, swept)
+        self.record = NEW_LIST if record == NEW_LIST else record
+        partition.gate.write(
+            partition.number, partition.epoch, records.list_key(self.name), records.pack_list(record)
+        )
+        if record.swept_generation < record.generation or deleted:
+            partition.to_sweep[self.name] = self
+
+    def _is_turn(self, sender: bytes, request: Any, asked: Asked, now_ms: int) -> bool:
+        number, floor = request[4], request[5]
+        session = self.sessions.get(sender)
+        if session is None:
+            if number <= max(floor, 1):
+                return True
+            session = self.sessions[sender] = Session(max(floor, 1), now_ms)
+        session.declare(floor)
+        if number <= session.next:
+            return True
+        self._wait(session, number, asked, now_ms)
+        return False
+
+    def _wait(self, session: Session, number: int, asked: Asked, now_ms: int) -> None:
+        session.wait(number, now_ms, asked)
+        self.partition.waiting[self.name] = self
+
+    def _read(self, operation: str, arguments: list[Any]) -> bytes:
+        assert self.todo is not None
+        if operation in READS:
+            return pack(READS[operation](self.todo, arguments))
+        if operation not in PAGED:
+            raise InvalidRequest(f"unknown operation {operation[:50]!r}")
+        read, count = PAGED[operation]
+        cursor = arguments[count] if len(arguments) == count + 1 else None
+        if cursor is None:
+            return self._page(read(self.todo, arguments[:count]), 0, None)
+        if type(cursor) is not list or len(cursor) != 2 or not all(type(part) is int for part in cursor):
+            raise InvalidRequest("a cursor is what the page before answered")
+        snapshot = self.partition.snapshots.get(cursor[0], self)
+        if snapshot is None or not 0 <= cursor[1] < len(snapshot):
+            raise Unavailable("the rest of this read is gone; read again from the first page")
+        return self._page(snapshot, cursor[1], cursor[0])
+
+    def _page(self, entries: list[Entry], start: int, snapshot: int | None) -> bytes:
+        end, size = start, 0
+        while end < len(entries) and size < limits.PAGE_BYTES:
+            entry = entries[end]
+            size += ENTRY_BYTES + len(entry.title) * (1 if entry.title.isascii() else 4)
+            if entry.extra is not None:
+                size += len(records.pack_entry(entry))
+            end += 1
+        if end == len(entries):
+            return pack((entries[start:] if start else entries, None))
+        if snapshot is None:
+            snapshot = self.partition.snapshots.keep(entries, self)
+        return pack((entries[start:end], (snapshot, end)))
+
+    def _reply(self, peer: bytes, identifier: int, status: int, value: bytes) -> None:
+        partition = self.partition
+        reply = Reply(peer, identifier, status, value, partition.number)
+        if self.last_batch > partition.gate.committed:
+            partition.gate.hold(self.last_batch, reply)
+        else:
+            partition.replies.append(reply)

@@ -1,0 +1,131 @@
+"""What an entry may be: every check of what a caller says about entries, before anything changes (law 7).
+
+Owns: the rules for titles, dates, ``extra`` and sizes; the numbers stand in ``protocol/limits.py``.
+Must not know: lists, storage, sockets. Used by the list actor for requests and by the command line for imports.
+Each check raises ``InvalidRequest`` with a text that says what was wrong and the limit, and returns the value typed.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from functools import lru_cache
+from typing import Any
+
+from todomq.errors import InvalidRequest
+from todomq.protocol import limits
+from todomq.protocol.codec import check_plain, pack_free
+
+CHANGEABLE = ("title", "date", "done", "extra")
+
+
+def check_id(identifier: Any) -> int:
+    """Check an entry's id: an integer from 1."""
+    if type(identifier) is not int or identifier < 1:
+        raise InvalidRequest(f"id: an integer from 1 is needed, not {_shown(identifier)}")
+    return identifier
+
+
+def check_title(title: Any) -> str:
+    """Check a title: 1 to 10,000 characters, any characters."""
+    if type(title) is not str:
+        raise InvalidRequest(f"title: a text is needed, not {_shown(title)}")
+    if not 1 <= len(title) <= limits.TITLE_CHARACTERS:
+        raise InvalidRequest(f"title: {len(title)} characters where 1 to {limits.TITLE_CHARACTERS} are allowed")
+    return title
+
+
+def check_date(text: Any) -> str | None:
+    """Check a date: a day of the calendar as ``YYYY-MM-DD``, or None for an entry without a date."""
+    if text is None:
+        return None
+    if type(text) is not str or not is_date(text):
+        raise InvalidRequest(f"date: a calendar date YYYY-MM-DD or none is needed, not {_shown(text)}")
+    return text
+
+
+def is_date(text: str) -> bool:
+    """Tell whether a text is a day of the calendar written exactly ``YYYY-MM-DD``."""
+    return len(text) == 10 and _is_day(text)
+
+
+@lru_cache(maxsize=4096)
+def _is_day(text: str) -> bool:
+    try:
+        # fromisoformat also takes week dates; only the one form comes back as it was.
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
+
+
+def check_done(done: Any) -> bool:
+    """Check whether an entry is done: true or false, nothing that merely counts as one."""
+    if type(done) is not bool:
+        raise InvalidRequest(f"done: true or false is needed, not {_shown(done)}")
+    return done
+
+
+def check_extra(extra: Any) -> dict[str, Any] | None:
+    """Check the open fields: a map from text to plain values, nested at most 16 deep; or None."""
+    if extra is None:
+        return None
+    if type(extra) is not dict:
+        raise InvalidRequest(f"extra: a map or none is needed, not {_shown(extra)}")
+    for key in extra:
+        if type(key) is not str:
+            raise InvalidRequest(f"extra: its keys are texts, not {_shown(key)}")
+    check_plain(extra, what="extra")
+    return extra
+
+
+def check_entry_size(title: str, date: str | None, done: bool, extra: dict[str, Any] | None) -> None:
+    """Check that an entry whose fields are right each by itself fits into 64 KiB packed."""
+    if extra is None:
+        return  # the longest title alone has 40,000 bytes
+    size = len(pack_free((title, date, done, extra)))
+    if size > limits.ENTRY_BYTES:
+        raise InvalidRequest(f"entry: {size} bytes packed where at most {limits.ENTRY_BYTES} are allowed")
+
+
+def check_new_entry(
+    title: Any, date: Any = None, extra: Any = None, done: Any = False
+) -> tuple[str, str | None, dict[str, Any] | None, bool]:
+    """Check all that a caller says about an entry to add.
+
+    Returns:
+        ``(title, date, extra, done)``, as ``TodoList.add`` takes them.
+    """
+    checked = check_title(title), check_date(date), check_extra(extra), check_done(done)
+    if extra is not None:
+        check_entry_size(checked[0], checked[1], checked[3], checked[2])
+    return checked
+
+
+def check_changes(changes: Any) -> dict[str, Any]:
+    """Check the fields of an update, each by itself; ``TodoList.update`` checks the size of what comes out.
+
+    Args:
+        changes: a map from ``title``, ``date``, ``done``, ``extra`` (those left out stay) to their new values.
+    """
+    if type(changes) is not dict:
+        raise InvalidRequest(f"changes: a map is needed, not {_shown(changes)}")
+    for field, value in changes.items():
+        if field == "title":
+            check_title(value)
+        elif field == "date":
+            check_date(value)
+        elif field == "done":
+            check_done(value)
+        elif field == "extra":
+            check_extra(value)
+        else:
+            raise InvalidRequest(f"changes: an entry has {', '.join(CHANGEABLE)} to change, not {_shown(field)}")
+    return changes
+
+
+def _shown(value: Any) -> str:
+    """Return a short form of a caller's value for an error text; of what may be long, the kind only."""
+    if value is None or type(value) in (bool, int, float):
+        return repr(value)
+    if type(value) is str and len(value) <= 32:
+        return ascii(value)
+    return type(value).__name__

@@ -1,0 +1,113 @@
+"""The gate between one list server and one database worker: what is not committed yet, and the replies it holds back.
+
+Owns: the numbered batches of writes that are not committed, the replies behind them. Must not know: lists, sockets.
+Keeps law 1: a reply that depends on a batch leaves only when the worker says that the batch is on disk.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from todomq.protocol import limits
+
+UNCOMMITTED_BYTES = 32 * limits.MIB
+RECORD_OVERHEAD_BYTES = 32
+
+
+class Reply(NamedTuple):
+    """One reply to a router: its connection, its request's id, status, packed value, and the partition it is about."""
+
+    peer: bytes
+    id: int
+    status: int
+    value: bytes
+    partition: int
+
+
+class Batch:
+    """Writes of one turn by partition, ``{partition: [epoch, [key, value, ...]]}``, and the replies behind them."""
+
+    __slots__ = ("bytes", "closed_ms", "number", "partitions", "replies")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.partitions: dict[int, tuple[int, list[bytes | None]]] = {}
+        self.replies: list[Reply] = []
+        self.bytes = 0
+        self.closed_ms = 0
+
+
+class Gate:
+    """Batches to one worker, from the first that is not committed to the one that is still open."""
+
+    def __init__(self) -> None:
+        self.committed = 0
+        self.open = Batch(1)
+        self.batches: dict[int, Batch] = {}
+        self.bytes = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether further changes are to be refused until more is committed (law 6)."""
+        return self.bytes > UNCOMMITTED_BYTES
+
+    def write(self, partition: int, epoch: int, key: bytes, value: bytes | None) -> int:
+        """Put a record into the open batch (None deletes it); return the batch's number."""
+        batch = self.open
+        known = batch.partitions.get(partition)
+        if known is None:
+            batch.partitions[partition] = (epoch, [key, value])
+        else:
+            known[1].append(key)
+            known[1].append(value)
+        size = len(key) + RECORD_OVERHEAD_BYTES + (len(value) if value else 0)
+        batch.bytes += size
+        self.bytes += size
+        return batch.number
+
+    def hold(self, number: int, reply: Reply) -> None:
+        """Hold a reply until the batch of this number, which is not committed, is."""
+        (self.open if number == self.open.number else self.batches[number]).replies.append(reply)
+
+    def close(self, now_ms: int) -> Batch | None:
+        """Close the open batch and return it to be sent; None where nothing was written."""
+        batch = self.open
+        if not batch.partitions:
+            return None
+        batch.closed_ms = now_ms
+        self.batches[batch.number] = batch
+        self.open = Batch(batch.number + 1)
+        return batch
+
+    def commit(self, last: int, refused: list[list[int]]) -> list[Reply]:
+        """Take the word that every batch up to ``last`` is on disk, but for the refused ``[number, partition, epoch]``.
+
+        Returns:
+            the replies that may leave now; those about a refused partition never leave.
+        """
+        lost = {(number, partition) for number, partition, _ in refused}
+        released: list[Reply] = []
+        for number in [number for number in self.batches if number <= last]:
+            batch = self.batches.pop(number)
+            self.bytes -= batch.bytes
+            if lost:
+                released += [reply for reply in batch.replies if (number, reply.partition) not in lost]
+            else:
+                released += batch.replies
+        self.committed = max(self.committed, last)
+        return released
+
+    def fail(self) -> list[Reply]:
+        """Give up every batch, the open one too: none is known to be on disk. Return the replies they held."""
+        held = [reply for batch in (*self.batches.values(), self.open) for reply in batch.replies]
+        self.batches.clear()
+        self.bytes = 0
+        self.committed = self.open.number
+        self.open = Batch(self.open.number + 1)
+        return held
+
+    def forget(self, partition: int) -> None:
+        """Another list server owns the partition: nothing of it is written or answered here any more."""
+        for batch in (*self.batches.values(), self.open):
+            batch.partitions.pop(partition, None)
+            batch.replies = [reply for reply in batch.replies if reply.partition != partition]

@@ -1,0 +1,388 @@
+"""The hosting of many list actors: partitions owned, lists loaded on first use and dropped when idle.
+
+Owns: which partitions this list server has under which epoch, the actors of each, one gate per database worker, what is
+read and written this turn. Must not know: sockets, the storage engine, how partitions are placed.
+
+Keeps law 2 (a partition is served under its epoch only; once refused it is dropped and nothing of it is answered), law
+5 (a list that fails or loads slowly is waited for by its own requests only) and law 6.
+A list is loaded or dropped only when none of its writes is uncommitted, for a read may overtake a batch.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any, NamedTuple
+from zlib import crc32
+
+from todomq.errors import UNKNOWN, CorruptRecord, OutOfOrder, ProtocolError, TodoMQError, Unavailable
+from todomq.list_server import records
+from todomq.list_server.actor import LOADING, READY, STOPPING, Asked, ListActor
+from todomq.list_server.gate import Batch, Gate, Reply
+from todomq.list_server.loading import Loading, Page
+from todomq.list_server.snapshots import Snapshots
+from todomq.list_server.sweeping import Sweeping
+from todomq.protocol import limits, messages
+from todomq.protocol.partitions import PARTITIONS, worker_of
+
+LIST_BYTES = 1_200
+LIST_ENTRY_BYTES = 300
+"""What a loaded list and each further entry take in memory, about; the memory budget counts with them."""
+
+SWEPT_PER_TURN = 2_000
+"""How many actors one step of housekeeping looks at."""
+
+
+class Partition:
+    """One owned partition: its epoch, its actors, and what they share with the others of this process."""
+
+    __slots__ = (
+        "actors", "changed", "epoch", "gate", "number", "releasing", "replies", "snapshots", "to_sweep", "waiting",
+    )  # fmt: skip
+
+    def __init__(self, number: int, epoch: int, gate: Gate, hosting: Hosting) -> None:
+        self.number = number
+        self.epoch = epoch
+        self.gate = gate
+        self.releasing = False
+        self.actors: dict[str, ListActor] = {}
+        self.replies = hosting.replies
+        self.changed = hosting.changed
+        self.snapshots = hosting.snapshots
+        self.waiting: dict[str, ListActor] = {}
+        self.to_sweep: dict[str, ListActor] = {}
+
+    @property
+    def uncommitted(self) -> bool:
+        """Whether a write of any of its lists is not on disk yet."""
+        return any(actor.uncommitted for actor in self.actors.values())
+
+
+class Read(NamedTuple):
+    """A page to be read from a worker for a list that loads, or whose old generations are swept."""
+
+    worker: int
+    actor: ListActor
+    job: Loading | Sweeping
+    page: Page
+
+
+class Hosting:
+    """Everything one list server keeps in memory."""
+
+    def __init__(self, workers: int, idle_ms: int, memory_bytes: int) -> None:
+        self.gates = {number: Gate() for number in range(1, workers + 1)}
+        self.partitions: list[Partition | None] = [None] * PARTITIONS
+        self.replies: list[Reply] = []
+        self.changed: list[ListActor] = []
+        self.reads: list[Read] = []
+        self.listings: list[tuple[bytes, Any]] = []
+        self.snapshots = Snapshots()
+        self.loads = self.drops = self.crashes = 0
+        self._workers = workers
+        self._idle_ms = idle_ms
+        self._memory_bytes = memory_bytes
+        self._activations = count(1)
+        self._stopping: list[ListActor] = []
+        self._housekeeping: list[ListActor] = []
+        self._entries_seen = 0
+        self._memory_seen = 0
+
+    # -- partitions ----------------------------------------------------------------------------------------------------
+
+    def own(self, number: int, epoch: int) -> None:
+        """Serve a partition from now on, under an epoch that its worker has granted."""
+        self.disown(number)
+        self.partitions[number] = Partition(number, epoch, self.gates[worker_of(number, self._workers)], self)
+
+    def disown(self, number: int) -> None:
+        """Drop a partition and all its lists at once; nothing of it is answered or written any more."""
+        partition = self.partitions[number]
+        if partition is not None:
+            self.partitions[number] = None
+            partition.gate.forget(number)
+            for actor in partition.actors.values():
+                actor.changed = None
+
+    def stop_serving(self, number: int, epoch: int) -> bool:
+        """Take no more requests for a partition that is to be released.
+
+        Returns:
+            True once it can be given away: every write of it is on disk and it is dropped.
+        """
+        partition = self.partitions[number]
+        if partition is None or partition.epoch != epoch:
+            return True
+        partition.releasing = True
+        if partition.uncommitted:
+            return False
+        # Whatever waits here is answered MOVED, so that the router sends it to the next owner.
+        for actor in partition.actors.values():
+            for peer, _, request in _everything_waiting(actor):
+                self._moved(peer, request[0], number)
+        self.disown(number)
+        return True
+
+    def owned(self) -> list[tuple[int, int]]:
+        """Return ``(partition, epoch)`` of each owned partition."""
+        return [(p.number, p.epoch) for p in self.partitions if p is not None and not p.releasing]
+
+    # -- requests ------------------------------------------------------------------------------------------------------
+
+    def take(self, peer: bytes, sender: bytes, requests: list[Any], now_ms: int) -> None:
+        """Serve forwarded requests of one client, in order."""
+        partitions = self.partitions
+        for request in requests:
+            name = request[1]
+            encoded = name.encode()
+            if len(encoded) > limits.LIST_NAME_BYTES:
+                raise ProtocolError("a list name is longer than a router lets through")
+            number = crc32(encoded) % PARTITIONS
+            partition = partitions[number]
+            if partition is None or partition.epoch != request[6] or partition.releasing:
+                self._moved(peer, request[0], number)
+                continue
+            if not name:
+                self.listings.append((peer, request))
+                continue
+            actor = partition.actors.get(name)
+            if actor is None:
+                actor = self.activate(partition, name, now_ms)
+            try:
+                actor.take((peer, sender, request), now_ms)
+            except Exception as error:
+                self._crashed(actor, (peer, sender, request), error)
+
+    def activate(self, partition: Partition, name: str, now_ms: int) -> ListActor:
+        """Return the actor of a list; the first use begins to load it."""
+        actor = partition.actors.get(name)
+        if actor is None:
+            actor = partition.actors[name] = ListActor(name, partition, next(self._activations), now_ms)
+            self.load(actor, now_ms)
+        return actor
+
+    def kill(self, actor: ListActor) -> None:
+        """End one activation as soon as its writes are on disk; the next request finds the list under another."""
+        if actor.state is not LOADING:
+            self._stop(actor)
+
+    # -- loading -------------------------------------------------------------------------------------------------------
+
+    def load(self, actor: ListActor, now_ms: int) -> None:
+        """Read a list from the beginning (again, where a read failed)."""
+        loading = Loading(actor.name, now_ms)
+        self.reads.append(Read(self._worker(actor), actor, loading, loading.first_page()))
+        self.loads += 1
+
+    def read(self, read: Read, value: bytes | None, pairs: list[bytes], last: bytes | None, now_ms: int) -> None:
+        """Take a page that was read."""
+        actor, job = read.actor, read.job
+        if not self._is_current(read):
+            return
+        if isinstance(job, Sweeping):
+            following = job.take(actor, pairs, last)
+        else:
+            try:
+                following = job.take(value, pairs, last)
+            except TodoMQError as error:
+                actor.quarantine(error)
+                return
+        if following is not None:
+            self.reads.append(read._replace(page=following))
+        elif isinstance(job, Loading):
+            self._loaded(actor, job, now_ms)
+
+    def _loaded(self, actor: ListActor, loading: Loading, now_ms: int) -> None:
+        partition = actor.partition
+        for key in loading.expired:
+            actor.last_batch = partition.gate.write(partition.number, partition.epoch, key, None)
+        record = loading.record
+        if record is not None and (record.swept_generation < record.generation or record.deleted):
+            partition.to_sweep[actor.name] = actor
+        actor.loaded(loading.todo_list(), record, loading.sessions, now_ms)
+
+    def read_failed(self, read: Read, error: TodoMQError) -> bool:
+        """Take the word that a page could not be read.
+
+        Returns:
+            True if the load is to begin again when the worker is back; False if it ended for good.
+        """
+        if not self._is_current(read):
+            return False
+        if isinstance(error, CorruptRecord) and isinstance(read.job, Loading):
+            read.actor.quarantine(error)
+            return False
+        return isinstance(read.job, Loading)
+
+    # -- what the workers say ------------------------------------------------------------------------------------------
+
+    def committed(self, worker: int, last: int, refused: list[list[int]]) -> set[int]:
+        """Open the gate up to a batch; drop the partitions that were refused for an old epoch and return them."""
+        self.replies += self.gates[worker].commit(last, refused)
+        lost = {partition for _, partition, _ in refused if self.partitions[partition] is not None}
+        for partition in lost:
+            self.disown(partition)
+        self._end_stopping()
+        return lost
+
+    def failed(self, worker: int, text: str) -> None:
+        """A commit failed: nobody knows what of the open batches is on disk, so their lists are loaded again."""
+        gate = self.gates[worker]
+        suspects = [
+            actor
+            for partition in self.partitions
+            if partition is not None and partition.gate is gate
+            for actor in partition.actors.values()
+            if actor.uncommitted
+        ]
+        value = messages.error_value(Unavailable(text, outcome=UNKNOWN))
+        self.replies += [reply._replace(status=messages.ERROR, value=value) for reply in gate.fail()]
+        for actor in suspects:
+            actor.changed = None
+            self._stop(actor)
+
+    # -- time ----------------------------------------------------------------------------------------------------------
+
+    def tick(self, now_ms: int) -> None:
+        """End what has waited too long, sessions that have expired, actors that were killed or are idle."""
+        for partition in self.partitions:
+            if partition is not None and partition.waiting:
+                self._tell_out_of_order(partition, now_ms)
+        if not self._housekeeping:
+            self._begin_housekeeping()
+        idle_ms = self._idle_limit_ms()
+        for _ in range(min(SWEPT_PER_TURN, len(self._housekeeping))):
+            self._keep_house(self._housekeeping.pop(), now_ms, idle_ms)
+
+    def _begin_housekeeping(self) -> None:
+        self._memory_seen = self.lists * LIST_BYTES + self._entries_seen * LIST_ENTRY_BYTES
+        self._entries_seen = 0
+        self._housekeeping = [
+            actor for partition in self.partitions if partition is not None for actor in partition.actors.values()
+        ]
+
+    @property
+    def lists(self) -> int:
+        """How many lists are in memory."""
+        return sum(len(partition.actors) for partition in self.partitions if partition is not None)
+
+    def ready(self, now_ms: int) -> tuple[list[tuple[int, Batch]], list[Reply], list[Read]]:
+        """End the turn.
+
+        Returns:
+            the closed batches by worker, the replies that may leave, the pages to read; each of them once.
+        """
+        for actor in self.changed:
+            actor.write_sessions()
+        self.changed.clear()
+        batches = []
+        for worker, gate in self.gates.items():
+            batch = gate.close(now_ms)
+            if batch is not None:
+                batches.append((worker, batch))
+        replies, reads = self.replies[:], self.reads[:]
+        self.replies.clear()
+        self.reads.clear()
+        return batches, replies, reads
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _worker(self, actor: ListActor) -> int:
+        return worker_of(actor.partition.number, self._workers)
+
+    def _is_current(self, read: Read) -> bool:
+        partition, actor = read.actor.partition, read.actor
+        return (
+            self.partitions[partition.number] is partition
+            and partition.actors.get(actor.name) is actor
+            and actor.state is (LOADING if isinstance(read.job, Loading) else READY)
+        )
+
+    def _moved(self, peer: bytes, identifier: int, partition: int) -> None:
+        self.replies.append(Reply(peer, identifier, messages.MOVED, b"", partition))
+
+    def _crashed(self, actor: ListActor, asked: Asked, error: Exception) -> None:
+        # Law 5: a fault in one list ends that actor and no other; its state may be half changed, so it is not kept.
+        self.crashes += 1
+        text = f"the list's actor crashed ({type(error).__name__}) and is loaded again"
+        actor.refuse(asked[0], asked[2][0], Unavailable(text, outcome=UNKNOWN, retryable=False))
+        self._stop(actor)
+
+    def _stop(self, actor: ListActor) -> None:
+        actor.state = STOPPING
+        self._stopping.append(actor)
+        self._end_stopping()
+
+    def _end_stopping(self) -> None:
+        stopping, self._stopping = self._stopping, []
+        for actor in stopping:
+            self._end_if_committed(actor)
+
+    def _end_if_committed(self, actor: ListActor) -> None:
+        """End a stopping actor; if something waits for its list, the next activation serves it."""
+        partition = actor.partition
+        if self.partitions[partition.number] is not partition or partition.actors.get(actor.name) is not actor:
+            return
+        if actor.uncommitted or actor.changed is not None:
+            self._stopping.append(actor)
+            return
+        del partition.actors[actor.name]
+        partition.waiting.pop(actor.name, None)
+        partition.to_sweep.pop(actor.name, None)
+        self.drops += 1
+        waiting = _everything_waiting(actor)
+        if waiting:
+            heir = self.activate(partition, actor.name, actor.used_ms)
+            heir.queue = waiting
+
+    def _keep_house(self, actor: ListActor, now_ms: int, idle_ms: int) -> None:
+        partition = actor.partition
+        if self.partitions[partition.number] is not partition or partition.actors.get(actor.name) is not actor:
+            return
+        if actor.state is READY and not actor.uncommitted and actor.changed is None:
+            assert actor.todo is not None
+            self._entries_seen += len(actor.todo)
+            if actor.name in partition.to_sweep:
+                self._begin_sweep(actor)
+            self._forget_sessions(actor, now_ms)
+            idle = now_ms - actor.used_ms > idle_ms and actor.name not in partition.to_sweep
+            if idle and not actor.uncommitted and not _everything_waiting(actor):
+                del partition.actors[actor.name]
+                partition.waiting.pop(actor.name, None)
+                self.drops += 1
+
+    def _forget_sessions(self, actor: ListActor, now_ms: int) -> None:
+        expired = [
+            sender
+            for sender, session in actor.sessions.items()
+            if session.used_ms + limits.REMEMBERED_MS < now_ms and session.waiting is None
+        ]
+        partition = actor.partition
+        for sender in expired:
+            del actor.sessions[sender]
+            key = records.session_key(records.prefix(actor.name), sender)
+            actor.last_batch = partition.gate.write(partition.number, partition.epoch, key, None)
+
+    def _begin_sweep(self, actor: ListActor) -> None:
+        sweeping = Sweeping(actor)
+        self.reads.append(Read(self._worker(actor), actor, sweeping, sweeping.first_page()))
+
+    def _idle_limit_ms(self) -> int:
+        """Return how long a list may be idle: less, the further the lists in memory are over the budget."""
+        over = self._memory_seen / self._memory_bytes
+        return self._idle_ms if over <= 1 else int(min(self._idle_ms, 60_000) / (4 * over * over))
+
+    def _tell_out_of_order(self, partition: Partition, now_ms: int) -> None:
+        for name, actor in list(partition.waiting.items()):
+            for session in actor.sessions.values():
+                for peer, _, request in session.waited_too_long(now_ms):
+                    error = OutOfOrder("an earlier change of this client to this list is missing")
+                    actor.refuse(peer, request[0], error)
+            if all(session.waiting is None for session in actor.sessions.values()):
+                del partition.waiting[name]
+
+
+def _everything_waiting(actor: ListActor) -> list[Asked]:
+    waiting = list(actor.queue or ())
+    for session in actor.sessions.values():
+        waiting += [request for _, _, request in sorted(session.waiting or (), key=lambda item: item[0])]
+    return waiting

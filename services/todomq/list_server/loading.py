@@ -1,0 +1,91 @@
+"""The load of one list from its stored records, page by page.
+
+Owns: what has been read so far and what to read next. Must not know: workers, sockets.
+Keeps law 8: a record that is there but unreadable, or missing where there must be one, is ``CorruptRecord``.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from todomq.errors import CorruptRecord
+from todomq.list_server import records
+from todomq.list_server.records import ListRecord
+from todomq.list_server.sessions import Session
+from todomq.list_server.todo_list import Entry, TodoList
+from todomq.protocol import limits
+
+
+class Page(NamedTuple):
+    """What to read: the value of a key if there is one, and the records of a prefix after a key (None: all)."""
+
+    key: bytes | None
+    prefix: bytes
+    after: bytes | None
+
+
+class Loading:
+    """One load, from the first page to the last."""
+
+    def __init__(self, name: str, now_ms: int) -> None:
+        self.name = name
+        self.record: ListRecord | None = None
+        self.entries: list[Entry] = []
+        self.sessions: dict[bytes, Session] = {}
+        self.expired: list[bytes] = []
+        self._now_ms = now_ms
+        self._prefix = records.prefix(name)
+        self._first = True
+
+    def first_page(self) -> Page:
+        """Return what to read first: the list's record and the beginning of what is under its prefix."""
+        return Page(records.list_key(self.name), self._prefix, None)
+
+    def take(self, value: bytes | None, pairs: list[bytes], last: bytes | None) -> Page | None:
+        """Take a page as it was read.
+
+        Args:
+            value: the list's record (first page only), or None where there is none.
+            pairs: keys and values in turn.
+            last: the last key of the page if there is more, else None.
+
+        Returns:
+            what to read next, or None when the list is complete.
+
+        Raises:
+            CorruptRecord: a record cannot be read.
+        """
+        if self._first:
+            self._first = False
+            self.record = None if value is None else records.read_list(self.name, value)
+        for place in range(0, len(pairs), 2):
+            key = pairs[place]
+            if key[len(self._prefix) : len(self._prefix) + 1] == b"s":
+                self._take_session(key, pairs[place + 1])
+            elif not self._take_entry(key, pairs[place + 1]):
+                # Older generations wait to be swept; what is wanted goes on behind them.
+                return Page(None, self._prefix, self._prefix + b"e" + b"\xff" * 12)
+        return None if last is None else Page(None, self._prefix, last)
+
+    def todo_list(self) -> TodoList:
+        """Return the to-do list as it was stored."""
+        record = self.record or ListRecord()
+        return TodoList(record.generation, record.lowest_next_id, self.entries)
+
+    def _take_entry(self, key: bytes, value: bytes) -> bool:
+        generation, identifier = records.read_entry_key(self.name, key)
+        if self.record is None or generation > self.record.generation:
+            raise CorruptRecord(f"list {self.name!r} has entries and no list record that goes with them")
+        if generation < self.record.generation:
+            return False
+        self.entries.append(records.read_entry(self.name, identifier, value))
+        return True
+
+    def _take_session(self, key: bytes, value: bytes) -> None:
+        client = records.read_session_key(self.name, key)
+        stored = records.read_session(self.name, client, value)
+        if stored.last_used_ms + limits.REMEMBERED_MS < self._now_ms:
+            self.expired.append(key)
+            return
+        answers = [(number, status, answer) for number, status, answer in stored.answers]
+        self.sessions[client] = Session(stored.next_number, stored.last_used_ms, answers)

@@ -1,0 +1,110 @@
+"""The operations on one list, by the name that a request's body carries: what each checks, does, and answers.
+
+Owns: the names and arguments of operations. Must not know: who asks, numbers, how records reach the disk.
+A change is given the to-do list and where to note the entries it touched; a read is given the to-do list alone.
+Whatever is wrong with the arguments is an ``InvalidRequest`` before anything is changed (law 7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from todomq.errors import InvalidRequest
+from todomq.list_server.checks import check_changes, check_date, check_id, check_new_entry
+from todomq.list_server.todo_list import Entry, TodoList
+
+Touched = dict[int, Entry | None]
+"""Entries to store, by id; None for those to delete."""
+
+
+def add_entry(todo: TodoList, arguments: list[Any], touched: Touched) -> int:
+    """``["add_entry", title, date, extra, done]``, later ones may be left out; answers the id."""
+    _check_count(arguments, 1, 4)
+    title, date, extra, done = check_new_entry(*arguments)
+    entry = todo.add(title, date, extra, done)
+    touched[entry.id] = entry
+    return entry.id
+
+
+def add_entries(todo: TodoList, arguments: list[Any], touched: Touched) -> list[int]:
+    """``["add_entries", [[title, date, extra, done], ...]]``: all or none; answers the ids."""
+    _check_count(arguments, 1, 1)
+    if type(arguments[0]) is not list:
+        raise InvalidRequest("add_entries: an array of entries is needed")
+    checked = []
+    for place, fields in enumerate(arguments[0]):
+        if type(fields) is not list or not 1 <= len(fields) <= 4:
+            raise InvalidRequest(f"add_entries: item {place} is not [title, date, extra, done]")
+        try:
+            checked.append(check_new_entry(*fields))
+        except InvalidRequest as error:
+            raise InvalidRequest(f"add_entries: item {place}: {error.text}") from None
+    entries = todo.add_all(checked)
+    touched.update((entry.id, entry) for entry in entries)
+    return [entry.id for entry in entries]
+
+
+def update_entry(todo: TodoList, arguments: list[Any], touched: Touched) -> Entry:
+    """``["update_entry", id, {field: value}]``: fields left out stay; answers the entry."""
+    _check_count(arguments, 2, 2)
+    entry = todo.update(check_id(arguments[0]), check_changes(arguments[1]))
+    touched[entry.id] = entry
+    return entry
+
+
+def delete_entry(todo: TodoList, arguments: list[Any], touched: Touched) -> bool:
+    """``["delete_entry", id]``: answers whether there was one."""
+    _check_count(arguments, 1, 1)
+    identifier = check_id(arguments[0])
+    deleted = todo.delete(identifier)
+    if deleted:
+        touched[identifier] = None
+    return deleted
+
+
+def clear(todo: TodoList, arguments: list[Any], touched: Touched) -> None:
+    """``["clear"]``: empties the list under a new generation; ids start at 1 again."""
+    _check_count(arguments, 0, 0)
+    touched.clear()
+    todo.clear()
+
+
+def size(todo: TodoList, arguments: list[Any]) -> int:
+    """``["size"]``: answers the number of entries."""
+    _check_count(arguments, 0, 0)
+    return len(todo)
+
+
+def entries(todo: TodoList, arguments: list[Any]) -> list[Entry]:
+    """``["entries", cursor]``: all entries, in pages."""
+    _check_count(arguments, 0, 0)
+    return todo.all()
+
+
+def entries_on(todo: TodoList, arguments: list[Any]) -> list[Entry]:
+    """``["entries_on", date, cursor]``: those of a date, or without one (nil), in pages."""
+    _check_count(arguments, 1, 1)
+    return todo.on(check_date(arguments[0]))
+
+
+CHANGES: dict[str, Callable[[TodoList, list[Any], Touched], Any]] = {
+    "add_entry": add_entry,
+    "add_entries": add_entries,
+    "update_entry": update_entry,
+    "delete_entry": delete_entry,
+    "clear": clear,
+    "delete": clear,
+}
+READS: dict[str, Callable[[TodoList, list[Any]], Any]] = {"size": size}
+PAGED: dict[str, tuple[Callable[[TodoList, list[Any]], list[Entry]], int]] = {
+    "entries": (entries, 0),
+    "entries_on": (entries_on, 1),
+}
+"""Reads that are answered in pages, and how many arguments stand before the cursor."""
+
+
+def _check_count(arguments: list[Any], least: int, most: int) -> None:
+    if not least <= len(arguments) <= most:
+        wanted = str(least) if least == most else f"{least} to {most}"
+        raise InvalidRequest(f"{len(arguments)} arguments where {wanted} are needed")

@@ -1,0 +1,331 @@
+"""The list server's wiring: forwarded requests in, replies out, batches and reads to the database workers.
+
+Talks to: the router (forward), the cache (own, release, owned, activate), database workers (batches, claims, reads).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from todomq.errors import DeadlineExceeded, InvalidRequest, NameNotFound, ProtocolError, TodoMQError, Unavailable
+from todomq.list_server.actor import LOADING, QUARANTINED, STOPPING, ListActor
+from todomq.list_server.hosting import Hosting, Partition, Read
+from todomq.list_server.listing import Listing
+from todomq.list_server.worker_link import WorkerLink
+from todomq.protocol import limits, messages
+from todomq.protocol.codec import pack
+from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
+from todomq.runtime import sockets
+from todomq.runtime.calls import LATER, Call, CallServer, Service
+from todomq.runtime.daemon import Daemon
+from todomq.runtime.log import log, log_counted
+from todomq.runtime.peers import Answer
+
+TICK_S = 0.05
+DRAIN_COMMITS = 256
+BACKLOG_BYTES = 8 * limits.MIB
+
+
+class ListServerService(Service):
+    """Everything one list server does with a message."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        super().__init__()
+        settings = daemon.settings
+        self.hosting = Hosting(settings.database_workers, int(settings.idle_s * 1000), settings.list_memory_bytes)
+        self._daemon = daemon
+        self._loop = daemon.loop
+        commits_address = f"{daemon.address}.commits"
+        self._commits = sockets.pull(commits_address)
+        self._loop.watch(self._commits, self._drain_commits)
+        self._links = {
+            number: WorkerLink(daemon, number, commits_address, gate) for number, gate in self.hosting.gates.items()
+        }
+        self._releases: list[tuple[int, int, Call]] = []
+        self._activations: list[tuple[ListActor, Call]] = []
+        self._done: Callable[[], None] | None = None
+        self.operations |= {
+            "own": self._own,
+            "release": self._release,
+            "owned": lambda call: self.hosting.owned(),
+            "activate": self._activate,
+            "kill_list": self._kill_list,
+            "describe_list": self._describe_list,
+        }
+        daemon.on_registry_change.append(self._registry_changed)
+        self._loop.every(TICK_S, lambda: self.hosting.tick(self._loop.now_ms()))
+        self._loop.at_turn_end(self._end_turn)
+
+    def on_message(self, server: CallServer, peer: bytes, kind: str, fields: list[Any]) -> None:
+        """Take a batch of requests that a router forwards."""
+        if kind != "forward":
+            raise ProtocolError(f"a {kind[:20]!r} message is not for a list server")
+        now_ms = self._loop.now_ms()
+        for sender, requests in messages.read_forward(fields):
+            for request in requests:
+                if type(request[1]) is not str or request[0] is None:
+                    raise ProtocolError("a forwarded request has an id and a list's name")
+            self.hosting.take(peer, sender, requests, now_ms)
+
+    def stats(self) -> dict[str, Any]:
+        """Return lists in memory, partitions, what is not committed, loads and drops."""
+        hosting = self.hosting
+        return {
+            "lists": hosting.lists,
+            "partitions": len(hosting.owned()),
+            "uncommitted_batches": sum(len(gate.batches) for gate in hosting.gates.values()),
+            "uncommitted_bytes": sum(gate.bytes for gate in hosting.gates.values()),
+            "loads": hosting.loads,
+            "drops": hosting.drops,
+            "crashes": hosting.crashes,
+            "quarantined": sorted(name for name, _ in self._quarantined()),
+        }
+
+    def drain(self, done: Callable[[], None]) -> None:
+        """Release every partition, so that no reply is lost, then leave."""
+        self._done = done
+        for partition, epoch in self.hosting.owned():
+            self.hosting.stop_serving(partition, epoch)
+
+    # -- partitions ----------------------------------------------------------------------------------------------------
+
+    def _own(self, call: Call) -> object:
+        partition, epoch = _partition_and_epoch(call)
+        if self._done is not None:
+            raise Unavailable("this list server is leaving")
+        owned = self.hosting.partitions[partition]
+        if owned is not None and owned.epoch == epoch and not owned.releasing:
+            return [True, epoch]
+
+        def claimed(answer: Answer) -> None:
+            if answer.error is not None:
+                call.refuse(answer.error)
+                return
+            granted, stored = answer.value
+            if granted:
+                self.hosting.own(partition, epoch)
+            call.answer([granted, stored])
+
+        self._link_of(partition).call("claim", partition, epoch, done=claimed)
+        return LATER
+
+    def _release(self, call: Call) -> object:
+        partition, epoch = _partition_and_epoch(call)
+        if self.hosting.stop_serving(partition, epoch):
+            return True
+        self._releases.append((partition, epoch, call))
+        return LATER
+
+    def _end_releases(self) -> None:
+        releases, self._releases = self._releases, []
+        for partition, epoch, call in releases:
+            if self.hosting.stop_serving(partition, epoch):
+                call.answer(True)
+            else:
+                self._releases.append((partition, epoch, call))
+        if self._done is not None:
+            owned = [partition for partition in self.hosting.partitions if partition is not None]
+            if all(self.hosting.stop_serving(partition.number, partition.epoch) for partition in owned):
+                done, self._done = self._done, None
+                done()
+
+    # -- lists ---------------------------------------------------------------------------------------------------------
+
+    def _activate(self, call: Call) -> object:
+        name = _list_name(call)
+        partition = self._partition(name)
+        actor = self.hosting.activate(partition, name, self._loop.now_ms())
+        if actor.state == LOADING or actor.state == STOPPING:
+            self._activations.append((actor, call))
+            return LATER
+        return self._activation(actor)
+
+    def _activation(self, actor: ListActor) -> list[int]:
+        if actor.error is not None:
+            raise actor.error
+        return [actor.activation, actor.partition.epoch]
+
+    def _answer_activations(self) -> None:
+        waiting, self._activations = self._activations, []
+        for actor, call in waiting:
+            partition = self.hosting.partitions[actor.partition.number]
+            current = partition.actors.get(actor.name) if partition is actor.partition and partition else None
+            if partition is not actor.partition:
+                call.refuse(Unavailable("the list's partition is moving"))
+            elif self._loop.now_ms() > call.deadline_ms:
+                call.refuse(DeadlineExceeded("the list was not loaded in time"))
+            elif current is None:
+                heir = self.hosting.activate(actor.partition, actor.name, self._loop.now_ms())
+                self._activations.append((heir, call))
+            elif current.state in (LOADING, STOPPING):
+                self._activations.append((current, call))
+            else:
+                try:
+                    call.answer(self._activation(current))
+                except TodoMQError as error:
+                    call.refuse(error)
+
+    def _kill_list(self, call: Call) -> bool:
+        name = _list_name(call)
+        actor = self._partition(name).actors.get(name)
+        if actor is None:
+            return False
+        self.hosting.kill(actor)
+        return True
+
+    def _describe_list(self, call: Call) -> dict[str, Any]:
+        name = _list_name(call)
+        partition = self._partition(name)
+        now_ms = self._loop.now_ms()
+        gate = partition.gate
+        oldest = min((batch.closed_ms for batch in gate.batches.values()), default=None)
+        described: dict[str, Any] = {
+            "partition": partition.number,
+            "epoch": partition.epoch,
+            "worker": worker_of(partition.number, len(self.hosting.gates)),
+            "worker_greeted": self._link_of(partition.number).greeted,
+            "uncommitted_since_ms": None if oldest is None else now_ms - oldest,
+        }
+        actor = partition.actors.get(name)
+        if actor is None:
+            return {**described, "state": "not loaded"}
+        return {
+            **described,
+            "state": actor.state,
+            "state_since_ms": now_ms - actor.since_ms,
+            "activation": actor.activation,
+            "entries": None if actor.todo is None else len(actor.todo),
+            "clients": len(actor.sessions),
+            "queued": len(actor.queue or ()),
+            "out_of_turn": sum(len(session.waiting or ()) for session in actor.sessions.values()),
+            "uncommitted": actor.uncommitted,
+            "error": None if actor.error is None else actor.error.text,
+        }
+
+    def _partition(self, name: str) -> Partition:
+        partition = self.hosting.partitions[partition_of(name.encode())]
+        if partition is None or partition.releasing:
+            raise NameNotFound("this list server does not own the list's partition")
+        return partition
+
+    def _quarantined(self) -> list[tuple[str, TodoMQError | None]]:
+        return [
+            (actor.name, actor.error)
+            for partition in self.hosting.partitions
+            if partition is not None
+            for actor in partition.actors.values()
+            if actor.state == QUARANTINED
+        ]
+
+    # -- workers -------------------------------------------------------------------------------------------------------
+
+    def _registry_changed(self) -> None:
+        for link in self._links.values():
+            link.registry_changed()
+
+    def _link_of(self, partition: int) -> WorkerLink:
+        return self._links[worker_of(partition, len(self._links))]
+
+    def _drain_commits(self) -> None:
+        for _ in range(DRAIN_COMMITS):
+            frames = sockets.receive(self._commits)
+            if frames is None:
+                return
+            try:
+                kind, fields = messages.read(frames[-1])
+                if kind != "committed":
+                    raise ProtocolError(f"a {kind[:20]!r} message where committed was expected")
+                self._take_word(messages.read_committed(fields))
+            except ProtocolError as error:
+                log_counted("malformed_commit", why=error.text)
+
+    def _take_word(self, word: messages.Committed) -> None:
+        if word.sender != self._daemon.incarnation:
+            return
+        for number, link in self._links.items():
+            if link.incarnation != word.receiver:
+                continue
+            if word.outcome == messages.COMMITTED:
+                for partition in self.hosting.committed(number, word.last, word.refused):
+                    log("partition_lost", partition=partition, worker=number)
+            elif word.outcome == messages.FAILED:
+                log("commit_failed", worker=number, why=word.text)
+                self.hosting.failed(number, word.text)
+                link.greet()
+            else:
+                link.greet()
+
+    def _read(self, read: Read) -> None:
+        def done(answer: Answer) -> None:
+            now_ms = self._loop.now_ms()
+            if answer.error is None:
+                value, pairs, last = answer.value
+                self.hosting.read(read, value, pairs, last, now_ms)
+            elif self.hosting.read_failed(read, answer.error):
+                self._loop.after(TICK_S, lambda: self.hosting.load(read.actor, self._loop.now_ms()))
+
+        key, prefix, after = read.page
+        self._links[read.worker].call("read", key, prefix, after, limits.PAGE_BYTES, done=done)
+
+    def _list_names(self, peer: bytes, request: Any) -> None:
+        identifier = request[0]
+
+        def refuse(error: TodoMQError) -> None:
+            self._daemon.server.reply(peer, identifier, messages.ERROR, messages.error_value(error))
+
+        try:
+            operation, arguments = messages.read_body(request[3])
+            if operation != "list_names":
+                raise InvalidRequest(f"the directory of lists knows list_names only, not {operation[:50]!r}")
+            listing = Listing(arguments, len(self._links))
+        except TodoMQError as error:
+            refuse(error)
+            return
+
+        def done(answer: Answer) -> None:
+            try:
+                if answer.error is not None:
+                    raise answer.error
+                if listing.take(answer.value[1], answer.value[2]):
+                    self._daemon.server.reply(peer, identifier, messages.OK, pack(listing.page()))
+            except TodoMQError as error:
+                refuse(error)
+
+        for link in self._links.values():
+            link.call("read", None, listing.prefix, listing.after, limits.PAGE_BYTES, done=done)
+
+    # -- the end of a turn ---------------------------------------------------------------------------------------------
+
+    def _end_turn(self) -> None:
+        hosting = self.hosting
+        if self._releases or self._done is not None:
+            self._end_releases()
+        if self._activations:
+            self._answer_activations()
+        while hosting.listings:
+            self._list_names(*hosting.listings.pop())
+        batches, replies, reads = hosting.ready(self._loop.now_ms())
+        for worker, batch in batches:
+            self._links[worker].send(batch)
+        reply = self._daemon.server.reply
+        for peer, identifier, status, value, _ in replies:
+            reply(peer, identifier, status, value)
+        for read in reads:
+            self._read(read)
+        for link in self._links.values():
+            link.flush()
+
+
+def _partition_and_epoch(call: Call) -> tuple[int, int]:
+    arguments = call.arguments
+    if len(arguments) != 2 or not all(type(item) is int for item in arguments) or not 0 <= arguments[0] < PARTITIONS:
+        raise InvalidRequest("a partition (0-255) and an epoch are needed")
+    return arguments[0], arguments[1]
+
+
+def _list_name(call: Call) -> str:
+    name = call.arguments[0] if len(call.arguments) == 1 else None
+    if type(name) is not str or not 1 <= len(name.encode()) <= limits.LIST_NAME_BYTES:
+        raise InvalidRequest(f"a list name of 1 to {limits.LIST_NAME_BYTES} bytes of UTF-8 is needed")
+    return name

@@ -1,0 +1,107 @@
+"""What a list remembers of one client: which number it takes next, what it answered, what waits for its turn.
+
+Owns: law 3 (once) and law 4 (in order) for one client and one list. Must not know: entries, storage, sockets.
+The model is RIFL (Lee et al., "Implementing Linearizability at Large Scale and Low Latency", SOSP 2015): the record of
+a change is made durable with the change, and the client says which answers it no longer needs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from todomq.errors import Overloaded, ProtocolError
+
+ANSWERS_BYTES = 256 * 1024
+"""Answers kept for one client of one list; past it further changes wait until the client declares some received."""
+
+WAITING_REQUESTS = 4_096
+WAITING_MS = 250
+"""How long a request waits for the one before it, until its client is asked to send both again."""
+
+Answer = tuple[int, int, bytes]
+
+
+class Session:
+    """One client's session with one list.
+
+    Attributes:
+        next: the number of the next change that is taken.
+        used_ms: when the client last sent a change, by the wall clock.
+        answers: ``(number, status, value)`` of changes from the floor on, ascending.
+        waiting: what came before its turn: ``[number, since_ms, request]`` in the order of its turn; None when empty.
+    """
+
+    __slots__ = ("answers", "next", "used_ms", "waiting")
+
+    def __init__(self, next_number: int, used_ms: int, answers: list[Answer] | None = None) -> None:
+        self.next = next_number
+        self.used_ms = used_ms
+        self.answers: list[Answer] = answers or []
+        self.waiting: list[tuple[int, int, Any]] | None = None
+
+    def declare(self, floor: int) -> None:
+        """Take the client's word that every number below ``floor`` is answered or given up."""
+        if floor > self.next:
+            self.next = floor
+        answers = self.answers
+        if answers and answers[0][0] < floor:
+            self.answers = [answer for answer in answers if answer[0] >= floor]
+
+    def answered(self, number: int) -> tuple[int, bytes]:
+        """Return status and value that the change of this number, which is below ``next``, was answered with.
+
+        Raises:
+            ProtocolError: the client had declared that it no longer needs this answer.
+        """
+        for known, status, value in self.answers:
+            if known == number:
+                return status, value
+        raise ProtocolError(f"change {number} lies below what this client declared answered or given up")
+
+    def check_room(self) -> None:
+        """Check that one more answer can be kept.
+
+        Raises:
+            Overloaded: the client has too many answers that it has not declared received.
+        """
+        if len(self.answers) > 16 and sum(len(value) for _, _, value in self.answers) > ANSWERS_BYTES:
+            raise Overloaded("too many answers to this list are waiting to be received")
+
+    def took(self, number: int, status: int, value: bytes, now_ms: int) -> None:
+        """Note that the change of this number was answered, and go on to the next number."""
+        self.answers.append((number, status, value))
+        self.next = number + 1
+        self.used_ms = now_ms
+
+    def wait(self, number: int, now_ms: int, request: Any) -> None:
+        """Keep a request until its turn.
+
+        Raises:
+            Overloaded: too many wait already.
+        """
+        if self.waiting is None:
+            self.waiting = []
+        if len(self.waiting) >= WAITING_REQUESTS:
+            raise Overloaded("too many requests wait for an earlier change of this client")
+        self.waiting.append((number, now_ms, request))
+
+    def next_in_turn(self) -> Any | None:
+        """Take out and return the earliest waiting request whose turn has come, or None.
+
+        Of those that name the same number, reads came before the change that takes it, in the order of arrival.
+        """
+        if not self.waiting:
+            self.waiting = None
+            return None
+        first = min(range(len(self.waiting)), key=lambda place: self.waiting[place][0])  # type: ignore[index]
+        if self.waiting[first][0] > self.next:
+            return None
+        return self.waiting.pop(first)[2]
+
+    def waited_too_long(self, now_ms: int) -> list[Any]:
+        """Take out and return the requests that have waited longer than ``WAITING_MS``."""
+        if not self.waiting:
+            return []
+        late = [request for _, since_ms, request in self.waiting if now_ms - since_ms >= WAITING_MS]
+        self.waiting = [item for item in self.waiting if now_ms - item[1] < WAITING_MS] or None
+        return late

@@ -1,0 +1,161 @@
+"""The to-do list itself: entries, their ids, what is due when. Pure values: no sockets, no clock, no storage.
+
+Owns: the entries of one list and the ids given out. Must not know: who asks, how entries are stored or sent.
+The list actor talks to it, with fields that passed ``checks.py``; ``records.py`` stores what it holds.
+
+What it keeps:
+
+- Ids ascend from 1 and are never given twice before the next ``clear``, whatever is deleted in between.
+- ``entries`` stands in ascending id: ids only grow, and an update keeps its place in the dict.
+- Whoever loads the list again gets the same ``next_id``: it is the larger of ``lowest_next_id``, which the stored list
+  record holds, and the highest stored id + 1. So ``lowest_next_id`` changes only when the newest entry is deleted and
+  on ``clear``, and when it or ``generation`` has changed, the list record goes into the same batch as the change.
+- A list that is small or never asked for a date has no index: 100,000 lists of one entry must be cheap.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from todomq.errors import EntryNotFound
+from todomq.list_server.checks import check_entry_size
+
+INDEX_FROM = 32
+"""Entries above which asking for a date builds the index; up to here looking at each entry is quicker."""
+
+
+class Entry(NamedTuple):
+    """One entry. ``date`` is ``YYYY-MM-DD`` or None; ``extra`` is None or open fields that nobody changes in place."""
+
+    id: int
+    title: str
+    date: str | None = None
+    done: bool = False
+    extra: dict[str, Any] | None = None
+
+
+class TodoList:
+    """The entries of one list under one generation."""
+
+    __slots__ = ("_by_date", "entries", "generation", "lowest_next_id", "next_id")
+
+    def __init__(self, generation: int = 0, lowest_next_id: int = 1, entries: Iterable[Entry] = ()) -> None:
+        """Make a list, empty or as stored.
+
+        Args:
+            generation: how often the list was cleared before.
+            lowest_next_id: no id below it may be given out.
+            entries: the stored entries of this generation in ascending id.
+        """
+        self.entries: dict[int, Entry] = {entry.id: entry for entry in entries}
+        self.generation = generation
+        self.lowest_next_id = lowest_next_id
+        self.next_id = max(lowest_next_id, next(reversed(self.entries), 0) + 1)
+        self._by_date: dict[str | None, dict[int, None]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def add(
+        self, title: str, date: str | None = None, extra: dict[str, Any] | None = None, done: bool = False
+    ) -> Entry:
+        """Add an entry under the next id and return it."""
+        identifier = self.next_id
+        entry = Entry(identifier, title, date, done, extra)
+        self.entries[identifier] = entry
+        self.next_id = identifier + 1
+        if self._by_date is not None:
+            self._by_date.setdefault(date, {})[identifier] = None
+        return entry
+
+    def add_all(self, entries: Iterable[tuple[Any, ...]]) -> list[Entry]:
+        """Add several entries, each given as ``add`` takes it; the caller has checked all of them before."""
+        return [self.add(*fields) for fields in entries]
+
+    def get(self, identifier: int) -> Entry:
+        """Return the entry with this id.
+
+        Raises:
+            EntryNotFound: there is none.
+        """
+        entry = self.entries.get(identifier)
+        if entry is None:
+            raise EntryNotFound(f"the list has no entry {identifier}")
+        return entry
+
+    def all(self) -> list[Entry]:
+        """Return every entry in ascending id."""
+        return list(self.entries.values())
+
+    def after(self, identifier: int) -> Iterator[Entry]:
+        """Yield the entries with a higher id, ascending: how a page goes on. Not to be kept over a change.
+
+        Takes time in proportion to what is taken from it where few ids are missing, else to the list once.
+        """
+        if identifier < 1:
+            return iter(self.entries.values())
+        if self.next_id - identifier <= 2 * len(self.entries):
+            return filter(None, map(self.entries.get, range(identifier + 1, self.next_id)))
+        ids = list(self.entries)
+        return map(self.entries.__getitem__, ids[bisect_right(ids, identifier) :])
+
+    def on(self, date: str | None) -> list[Entry]:
+        """Return the entries of this date, or those without one, in ascending id.
+
+        Takes time in proportion to what it returns, but for the first call on a list of over ``INDEX_FROM`` entries.
+        """
+        if self._by_date is None:
+            if len(self.entries) <= INDEX_FROM:
+                return [entry for entry in self.entries.values() if entry.date == date]
+            self._by_date = {}
+            for entry in self.entries.values():
+                self._by_date.setdefault(entry.date, {})[entry.id] = None
+        # A date's ids stand as they came to it: ascending but for entries moved here from another date.
+        return [self.entries[identifier] for identifier in sorted(self._by_date.get(date, ()))]
+
+    def update(self, identifier: int, changes: dict[str, Any]) -> Entry:
+        """Change fields of an entry and return it as it is then.
+
+        Args:
+            identifier: the entry's id.
+            changes: new values by field name, checked by ``check_changes``; what is left out stays.
+
+        Raises:
+            EntryNotFound: there is none; nothing changed.
+            InvalidRequest: the entry would be too large; nothing changed.
+        """
+        before = self.get(identifier)
+        entry = before._replace(**changes)
+        check_entry_size(*entry[1:])
+        self.entries[identifier] = entry
+        if self._by_date is not None and before.date != entry.date:
+            self._drop_from_index(before)
+            self._by_date.setdefault(entry.date, {})[identifier] = None
+        return entry
+
+    def delete(self, identifier: int) -> bool:
+        """Delete an entry; False where there was none."""
+        entry = self.entries.pop(identifier, None)
+        if entry is None:
+            return False
+        if identifier == self.next_id - 1:
+            self.lowest_next_id = self.next_id  # no entry is left to show that this id was given
+        self._drop_from_index(entry)
+        return True
+
+    def clear(self) -> None:
+        """Empty the list; ids start at 1 again, under the next generation."""
+        self.entries = {}
+        self.generation += 1
+        self.next_id = self.lowest_next_id = 1
+        self._by_date = None
+
+    def _drop_from_index(self, entry: Entry) -> None:
+        if self._by_date is None:
+            return
+        ids = self._by_date[entry.date]
+        del ids[entry.id]
+        if not ids:
+            del self._by_date[entry.date]

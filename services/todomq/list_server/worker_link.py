@@ -1,0 +1,135 @@
+"""The link from a list server to one database worker: greeting, numbered batches, claims and reads.
+
+Owns: the sockets to one worker, whether it has been greeted, what waits until it is. Must not know: lists and entries.
+A worker that comes back, under whatever incarnation, is greeted with the number of the first batch that is not
+committed and then gets those batches again; they are absolute, so again is harmless.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import todomq.runtime.sockets as sockets
+from todomq.list_server.gate import Batch, Gate
+from todomq.protocol import messages
+from todomq.runtime.daemon import Daemon
+from todomq.runtime.log import log
+from todomq.runtime.peers import Answer, Peer
+
+GREET_AGAIN_S = 0.05
+SEND_AGAIN_S = 0.002
+"""How soon to try again what the connection did not take."""
+
+Waiting = tuple[tuple[Any, ...], Callable[[Answer], None]]
+
+
+class WorkerLink:
+    """One list server's connection to one worker."""
+
+    def __init__(self, daemon: Daemon, number: int, commits_address: str, gate: Gate) -> None:
+        self.incarnation = b""
+        self.greeted = False
+        self._daemon = daemon
+        self._name = ["database_worker", number]
+        self._commits_address = commits_address
+        self._gate = gate
+        self._peer: Peer | None = None
+        self._address = ""
+        self._push: Any = None
+        self._unsent: list[Batch] = []
+        self._waiting: list[Waiting] = []
+        self._greeting = False
+
+    def registry_changed(self) -> None:
+        """Connect to where the worker is registered now."""
+        registration = self._daemon.whereis(self._name)
+        if registration is None or registration.address == self._address:
+            return
+        if self._peer is not None:
+            self._peer.close()
+        self._address = registration.address
+        self._peer = Peer(
+            self._daemon.loop,
+            registration.address,
+            self._daemon.incarnation,
+            on_break=self._lost,
+            on_connect=self.greet,
+        )
+
+    def call(self, *body: Any, done: Callable[[Answer], None]) -> None:
+        """Call the worker once it has been greeted; a broken call is made again, so it must be harmless again."""
+        if self._peer is None or not self.greeted:
+            self._waiting.append((body, done))
+            return
+
+        def answered(answer: Answer) -> None:
+            if answer.error is not None and answer.error.retryable:
+                self._daemon.loop.after(SEND_AGAIN_S, lambda: self.call(*body, done=done))
+            else:
+                done(answer)
+
+        self._peer.call(*body, done=answered, timeout_s=30.0)
+
+    def send(self, batch: Batch) -> None:
+        """Send a batch, now or once the worker has been greeted."""
+        self._unsent.append(batch)
+        if self.greeted:
+            self._send_unsent()
+
+    def greet(self) -> None:
+        """Say hello (again): the worker is to expect the first batch that is not committed."""
+        self.greeted = False
+        if self._peer is None or self._greeting:
+            return
+        self._greeting = True
+        first = min(self._gate.batches, default=self._gate.open.number)
+        self._peer.call(
+            "hello", self._daemon.incarnation, self._commits_address, first, done=self._greeted, timeout_s=2.0
+        )
+
+    def flush(self) -> None:
+        """Send what this turn has for the worker's calls."""
+        if self._peer is not None:
+            self._peer.flush()
+
+    def _lost(self) -> None:
+        self.greeted = False
+
+    def _greeted(self, answer: Answer) -> None:
+        self._greeting = False
+        if answer.error is not None:
+            self._daemon.loop.after(GREET_AGAIN_S, self._greet_if_needed)
+            return
+        self.incarnation, writes_address, *_ = answer.value
+        if self._push is not None:
+            self._push.close(0)
+        self._push = sockets.push(writes_address)
+        self.greeted = True
+        self._unsent = [self._gate.batches[number] for number in sorted(self._gate.batches)]
+        log("greeted", worker=self._name[1], incarnation=self.incarnation, batches_again=len(self._unsent))
+        self._send_unsent()
+        waiting, self._waiting = self._waiting, []
+        for body, done in waiting:
+            self.call(*body, done=done)
+
+    def _greet_if_needed(self) -> None:
+        if not self.greeted:
+            self.greet()
+
+    def _send_unsent(self) -> None:
+        sent = 0
+        for batch in self._unsent:
+            partitions = [(number, epoch, pairs) for number, (epoch, pairs) in batch.partitions.items()]
+            message = messages.writes(
+                messages.Writes(self._daemon.incarnation, self.incarnation, batch.number, partitions)
+            )
+            if not sockets.send(self._push, (message,)):
+                self._daemon.loop.after(SEND_AGAIN_S, self._send_if_greeted)
+                break
+            sent += 1
+        del self._unsent[:sent]
+
+    def _send_if_greeted(self) -> None:
+        if self.greeted:
+            self._send_unsent()
