@@ -1,0 +1,159 @@
+"""The directory: which live list server owns which partition, and what is to be done when that is not as it should be.
+
+Owns: the placement of partitions. Must not know: entries, storage engines, sockets.
+Keeps law 2 on its side: whoever gets a partition gets it under a higher epoch, and only after the owner before it has
+released it or is dead. It stores nothing: a cache that starts learns the directory from the list servers themselves.
+
+Placement is rendezvous hashing (Thaler and Ravishankar, 1998): the live server that ranks first for a partition. A
+death moves only what the dead server had, and its return brings back just that.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from todomq.protocol.partitions import PARTITIONS
+
+
+class Server(NamedTuple):
+    """One life of a list server."""
+
+    number: int
+    incarnation: bytes
+    address: str
+
+
+class Owner(NamedTuple):
+    """Who owns a partition, under which epoch."""
+
+    server: Server
+    epoch: int
+
+
+class Own(NamedTuple):
+    """Effect: ask the server to claim the partition under the epoch."""
+
+    server: Server
+    partition: int
+    epoch: int
+
+
+class Release(NamedTuple):
+    """Effect: ask the owner to give the partition away."""
+
+    server: Server
+    partition: int
+    epoch: int
+
+
+class Directory:
+    """The placement of all partitions on the live list servers."""
+
+    def __init__(self) -> None:
+        self.owners: list[Owner | None] = [None] * PARTITIONS
+        self.servers: dict[int, Server] = {}
+        self.moves = 0
+        self._epochs = [0] * PARTITIONS
+        self._reported: set[bytes] = set()
+        self._pending: dict[int, Own | Release] = {}
+        self._changed: set[int] = set()
+
+    def servers_are(self, servers: list[Server]) -> None:
+        """Take the list servers that live now; the partitions of those that do not have no owner from here on."""
+        self.servers = {server.number: server for server in servers}
+        living = {server.incarnation for server in servers}
+        self._reported &= living
+        for partition, owner in enumerate(self.owners):
+            if owner is not None and owner.server.incarnation not in living:
+                self.owners[partition] = None
+        self._pending = {
+            partition: effect for partition, effect in self._pending.items() if effect.server.incarnation in living
+        }
+
+    def to_be_asked(self) -> list[Server]:
+        """Return the live servers that have not said what they own."""
+        return [server for server in self.servers.values() if server.incarnation not in self._reported]
+
+    def reported(self, server: Server, owned: list[tuple[int, int]]) -> None:
+        """Take a server's word on what it owns, first or again; the higher epoch wins where two claim the same."""
+        if self.servers.get(server.number) != server:
+            return
+        self._reported.add(server.incarnation)
+        named = dict(owned)
+        for partition, epoch in named.items():
+            known = self.owners[partition]
+            if epoch >= self._epochs[partition] and (known is None or known.epoch < epoch):
+                self._set_owner(partition, Owner(server, epoch))
+        for partition, known in enumerate(self.owners):
+            if known is not None and known.server == server and partition not in named | self._pending:
+                self.owners[partition] = None
+
+    def plan(self, placing: bool) -> list[Own | Release]:
+        """Return what is to be asked of list servers now; each is answered by ``owned``, ``released`` or ``failed``.
+
+        Args:
+            placing: whether it is known which list servers live; while it is not, nothing is moved.
+        """
+        if not placing or not self.servers or self.to_be_asked():
+            return []
+        effects: list[Own | Release] = []
+        for partition in range(PARTITIONS):
+            if partition in self._pending:
+                continue
+            home, owner = self._home(partition), self.owners[partition]
+            effect: Own | Release
+            if owner is None:
+                effect = Own(home, partition, self._epochs[partition] + 1)
+            elif owner.server != home:
+                effect = Release(owner.server, partition, owner.epoch)
+            else:
+                continue
+            self._pending[partition] = effect
+            effects.append(effect)
+        return effects
+
+    def owned(self, effect: Own, granted: bool, stored_epoch: int) -> None:
+        """Take the answer to ``Own``: granted, or refused because a higher epoch is stored."""
+        self._epochs[effect.partition] = max(self._epochs[effect.partition], stored_epoch)
+        if self._pending.get(effect.partition) != effect:
+            return
+        del self._pending[effect.partition]
+        if granted and self.servers.get(effect.server.number) == effect.server:
+            self._set_owner(effect.partition, Owner(effect.server, effect.epoch))
+            self.moves += 1
+
+    def released(self, effect: Release) -> None:
+        """Take the answer to ``Release``: the partition has no owner."""
+        if self._pending.get(effect.partition) == effect:
+            del self._pending[effect.partition]
+            self.owners[effect.partition] = None
+
+    def failed(self, effect: Own | Release) -> None:
+        """Take the word that an effect was not answered; it is planned again."""
+        if self._pending.get(effect.partition) == effect:
+            del self._pending[effect.partition]
+
+    def changes(self) -> list[tuple[int, Owner]]:
+        """Return and forget the partitions whose owner changed, for the router."""
+        changed, self._changed = self._changed, set()
+        return [(partition, owner) for partition in sorted(changed) if (owner := self.owners[partition]) is not None]
+
+    def all_rows(self) -> list[tuple[int, Owner]]:
+        """Return every partition that has an owner."""
+        return [(partition, owner) for partition, owner in enumerate(self.owners) if owner is not None]
+
+    def _set_owner(self, partition: int, owner: Owner) -> None:
+        self.owners[partition] = owner
+        self._epochs[partition] = max(self._epochs[partition], owner.epoch)
+        self._changed.add(partition)
+
+    def _home(self, partition: int) -> Server:
+        return max(self.servers.values(), key=lambda server: rank(server.number, partition))
+
+
+def rank(server: int, partition: int) -> int:
+    """Return how high a server ranks for a partition: SplitMix64 (Steele, Lea and Flood, 2014) of the two numbers."""
+    mixed = (server * PARTITIONS + partition + 1) * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
+    mixed = (mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
+    mixed = (mixed ^ (mixed >> 27)) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
+    return mixed ^ (mixed >> 31)

@@ -1,0 +1,207 @@
+"""The cache's wiring: the registry's news in, claims and releases to list servers, the table to the router.
+
+Talks to: list servers (own, release, owned, activate), the router (table), whoever asks for the server of a list.
+Requests to routed lists go on while it is away: nothing of theirs passes through here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from todomq.cache.directory import Directory, Own, Owner, Release, Server
+from todomq.errors import DeadlineExceeded, InvalidRequest, TodoMQError, Unavailable
+from todomq.protocol import limits
+from todomq.protocol.partitions import partition_of, worker_of
+from todomq.runtime.calls import LATER, Call, Service
+from todomq.runtime.daemon import Daemon
+from todomq.runtime.log import log
+from todomq.runtime.peers import Answer, Peer
+
+VERIFY_S = 1.0
+ASK_AGAIN_S = 0.02
+
+
+class CacheService(Service):
+    """Everything the cache does with a request."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        super().__init__()
+        self.directory = Directory()
+        self._daemon = daemon
+        self._loop = daemon.loop
+        self._router_incarnation = b""
+        self._asked: set[bytes] = set()
+        self._waiting: list[Call] = []
+        self.operations |= {
+            "server_process": self._server_process,
+            "whereis_list": self._whereis_list,
+            "kill_list": lambda call: self._of_list(call, "kill_list"),
+            "describe_list": lambda call: self._of_list(call, "describe_list"),
+        }
+        daemon.on_registry_change.append(self._registry_changed)
+        self._loop.every(VERIFY_S, self._verify)
+        self._loop.at_turn_end(self._act)
+
+    def stats(self) -> dict[str, Any]:
+        """Return how partitions are placed."""
+        owned: dict[int, int] = {}
+        for _, owner in self.directory.all_rows():
+            owned[owner.server.number] = owned.get(owner.server.number, 0) + 1
+        return {"partitions": owned, "moves": self.directory.moves, "waiting": len(self._waiting)}
+
+    # -- requests ------------------------------------------------------------------------------------------------------
+
+    def _server_process(self, call: Call) -> object:
+        """Get or create: answer where the list's actor lives; it is loaded first if it must be."""
+        name = _list_name(call)
+        owner, peer = self._owner(name)
+        if owner is None or peer is None:
+            self._waiting.append(call)
+            return LATER
+
+        def activated(answer: Answer) -> None:
+            if answer.error is None:
+                activation, epoch = answer.value
+                number = ["list_server", owner.server.number]
+                call.answer([number, owner.server.incarnation, activation, partition_of(name.encode()), epoch])
+            else:
+                self._try_again(call, answer.error)
+
+        peer.call("activate", name, done=activated, timeout_s=self._time_left_s(call))
+        return LATER
+
+    def _whereis_list(self, call: Call) -> list[Any]:
+        name = _list_name(call)
+        partition = partition_of(name.encode())
+        owner = self.directory.owners[partition]
+        worker = worker_of(partition, self._daemon.settings.database_workers)
+        epoch, server = (0, None) if owner is None else (owner.epoch, owner.server.number)
+        return [partition, epoch, server, worker]
+
+    def _of_list(self, call: Call, operation: str) -> object:
+        """Ask the list's server in the caller's place."""
+        name = _list_name(call)
+        owner, peer = self._owner(name)
+        if owner is None or peer is None:
+            raise Unavailable("the list's partition has no list server at the moment")
+
+        def answered(answer: Answer) -> None:
+            if answer.error is not None:
+                call.refuse(answer.error)
+            elif operation == "describe_list":
+                call.answer({"list_server": owner.server.number, **answer.value})
+            else:
+                call.answer(answer.value)
+
+        peer.call(operation, name, done=answered, timeout_s=self._time_left_s(call))
+        return LATER
+
+    def _try_again(self, call: Call, error: TodoMQError) -> None:
+        """A list's server that was asked at the wrong moment (its partition moves, it died) is asked again."""
+        if error.code not in ("unavailable", "name_not_found", "deadline_exceeded"):
+            call.refuse(error)
+        else:
+            self._loop.after(ASK_AGAIN_S, lambda: self._waiting.append(call))
+
+    def _serve_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for call in waiting:
+            if self._time_left_s(call) <= 0:
+                call.refuse(DeadlineExceeded("the list's partition found no list server in time"))
+            else:
+                self._server_process(call)
+
+    def _owner(self, name: str) -> tuple[Owner | None, Peer | None]:
+        owner = self.directory.owners[partition_of(name.encode())]
+        return owner, None if owner is None else self._daemon.peer(["list_server", owner.server.number])
+
+    def _time_left_s(self, call: Call) -> float:
+        return (call.deadline_ms - self._loop.now_ms()) / 1000
+
+    # -- placement -----------------------------------------------------------------------------------------------------
+
+    def _registry_changed(self) -> None:
+        servers = [
+            Server(registration.name[1], registration.incarnation, registration.address)
+            for registration in self._daemon.registrations.values()
+            if type(registration.name) is list and registration.name[:1] == ["list_server"]
+        ]
+        before = {server.incarnation for server in self.directory.servers.values()}
+        self.directory.servers_are(servers)
+        if before != {server.incarnation for server in servers}:
+            log("list_servers", numbers=sorted(server.number for server in servers))
+
+    def _verify(self) -> None:
+        """Ask every list server again what it owns: it may have dropped a partition that a worker refused."""
+        for server in self.directory.servers.values():
+            self._ask(server)
+
+    def _act(self) -> None:
+        directory = self.directory
+        for server in directory.to_be_asked():
+            self._ask(server)
+        # While the registry can't tell absence from death, only a full house is a known one.
+        placing = self._daemon.settled or len(directory.servers) >= self._daemon.settings.list_servers
+        for effect in directory.plan(placing):
+            self._carry_out(effect)
+        self._tell_router()
+        if self._waiting:
+            self._serve_waiting()
+
+    def _ask(self, server: Server) -> None:
+        peer = self._daemon.peer(["list_server", server.number])
+        if peer is None or server.incarnation in self._asked:
+            return
+        self._asked.add(server.incarnation)
+
+        def answered(answer: Answer) -> None:
+            self._asked.discard(server.incarnation)
+            if answer.error is None:
+                self.directory.reported(server, [(partition, epoch) for partition, epoch in answer.value])
+
+        peer.call("owned", done=answered, timeout_s=1.0)
+        peer.flush()
+
+    def _carry_out(self, effect: Own | Release) -> None:
+        peer = self._daemon.peer(["list_server", effect.server.number])
+        if peer is None:
+            self.directory.failed(effect)
+            return
+
+        def answered(answer: Answer) -> None:
+            if answer.error is not None:
+                self._loop.after(ASK_AGAIN_S, lambda: self.directory.failed(effect))
+            elif isinstance(effect, Own):
+                self.directory.owned(effect, *answer.value)
+            else:
+                self.directory.released(effect)
+
+        operation = "own" if isinstance(effect, Own) else "release"
+        peer.call(operation, effect.partition, effect.epoch, done=answered, timeout_s=5.0)
+
+    def _tell_router(self) -> None:
+        router = self._daemon.whereis(["router"])
+        peer = self._daemon.peer(["router"])
+        if router is None or peer is None:
+            self._router_incarnation = b""
+            return
+        rows = self.directory.changes()
+        if router.incarnation != self._router_incarnation:
+            self._router_incarnation = router.incarnation
+            rows = self.directory.all_rows()
+        if not rows:
+            return
+        servers = {owner.server for _, owner in rows}
+        table = [(partition, owner.server.number, owner.epoch) for partition, owner in rows]
+        peer.call("table", list(servers), table, done=self._router_told, timeout_s=1.0)
+
+    def _router_told(self, answer: Answer) -> None:
+        if answer.error is not None:
+            self._router_incarnation = b""  # tell it everything, whichever router it is by then
+
+
+def _list_name(call: Call) -> str:
+    name = call.arguments[0] if len(call.arguments) == 1 else None
+    if type(name) is not str or not 1 <= len(name.encode()) <= limits.LIST_NAME_BYTES:
+        raise InvalidRequest(f"a list name of 1 to {limits.LIST_NAME_BYTES} bytes of UTF-8 is needed")
+    return name

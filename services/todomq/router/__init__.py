@@ -1,0 +1,1 @@
+"""The router: one endpoint for clients, forwarding to list servers and to daemons by name."""

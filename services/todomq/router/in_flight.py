@@ -1,0 +1,120 @@
+"""Requests that are in the router and not answered yet: bounded in number and bytes, each until its deadline.
+
+Owns: the router's own request ids, the limits, the deadlines. Must not know: where a request goes, what it means.
+Keeps law 6: past a limit the sender gets ``Overloaded`` at once. The limit of one client is a small part of the whole,
+so that a flood of one leaves room for the others.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import count
+from typing import Any, NamedTuple
+
+from todomq.errors import Overloaded
+from todomq.protocol import limits
+
+REQUESTS = 65_536
+BYTES = 96 * limits.MIB
+REQUESTS_PER_CLIENT = 4_096
+BYTES_PER_CLIENT = 16 * limits.MIB
+OVERHEAD_BYTES = 64
+SLOT_MS = 128
+
+
+class Flight(NamedTuple):
+    """A request on its way.
+
+    Attributes:
+        order: rises with arrival and stays the same when the request is sent again.
+        peer: the connection it came from.
+        sender: the client's id.
+        request: ``[id, target, deadline_ms, body, number, floor]`` as it came.
+        place: its partition (int), or the canonical name of the daemon it goes to (bytes).
+        size: bytes that it counts for.
+    """
+
+    order: int
+    peer: bytes
+    sender: bytes
+    request: list[Any]
+    place: int | bytes
+    size: int
+
+
+class InFlight:
+    """All requests in flight, by the id under which they were sent last."""
+
+    def __init__(self) -> None:
+        self.flights: dict[int, Flight] = {}
+        self.bytes = 0
+        self._ids = count(1)
+        self._requests_of: Counter[bytes] = Counter()
+        self._bytes_of: Counter[bytes] = Counter()
+        self._slots: dict[int, list[int]] = {}
+        self._next_slot = 0
+
+    def admit(self, peer: bytes, sender: bytes, request: list[Any], place: int | bytes) -> int:
+        """Take in a request.
+
+        Returns:
+            the id to send it under.
+
+        Raises:
+            Overloaded: a limit is reached; the request went no further.
+        """
+        size = len(request[3]) + OVERHEAD_BYTES
+        requests = self._requests_of[peer]
+        if requests >= REQUESTS_PER_CLIENT or self._bytes_of[peer] + size > BYTES_PER_CLIENT:
+            raise Overloaded("this client has too many requests in flight")
+        if len(self.flights) >= REQUESTS or self.bytes + size > BYTES:
+            raise Overloaded("the router has too many requests in flight")
+        identifier = next(self._ids)
+        self.flights[identifier] = Flight(identifier, peer, sender, request, place, size)
+        self._requests_of[peer] = requests + 1
+        self._bytes_of[peer] += size
+        self.bytes += size
+        self._plan(identifier, request[2])
+        return identifier
+
+    def renew(self, identifier: int) -> int:
+        """Give a request a new id, so that an answer to the old one is not taken; return the new id."""
+        flight = self.flights.pop(identifier)
+        fresh = next(self._ids)
+        self.flights[fresh] = flight
+        self._plan(fresh, flight.request[2])
+        return fresh
+
+    def end(self, identifier: int) -> Flight | None:
+        """Take a request out and return it; None if it is not in flight under this id."""
+        flight = self.flights.pop(identifier, None)
+        if flight is None:
+            return None
+        peer, size = flight.peer, flight.size
+        self.bytes -= size
+        left = self._requests_of[peer] - 1
+        if left:
+            self._requests_of[peer] = left
+            self._bytes_of[peer] -= size
+        else:
+            del self._requests_of[peer], self._bytes_of[peer]
+        return flight
+
+    def expire(self, now_ms: int) -> list[int]:
+        """Return the ids of requests whose deadline has passed; the caller ends them."""
+        late: list[int] = []
+        slot = now_ms // SLOT_MS
+        if slot == self._next_slot:
+            return late
+        # The slots in use are few (60 s of them): looking at all of them is cheaper than walking a stalled clock's gap.
+        for passed in [key for key in self._slots if key < slot]:
+            late += [identifier for identifier in self._slots.pop(passed) if identifier in self.flights]
+        self._next_slot = slot
+        return late
+
+    def _plan(self, identifier: int, deadline_ms: int) -> None:
+        slot = deadline_ms // SLOT_MS
+        try:
+            self._slots[slot].append(identifier)
+        except KeyError:
+            self._slots[slot] = [identifier]

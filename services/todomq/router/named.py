@@ -1,0 +1,60 @@
+"""Requests for a daemon by name: which wait for it, which go to it this turn, which fail when it dies.
+
+Owns: nothing but this bookkeeping. Must not know: lists, what a request means, sockets.
+A request for a database key is safe to send again (its number is kept beside the value), so it outlives its worker; a
+request for a daemon by name is not, so it fails with ``Unavailable`` whose outcome is unknown.
+"""
+
+from __future__ import annotations
+
+from todomq.errors import UNKNOWN, Unavailable
+from todomq.router.in_flight import Flight, InFlight
+
+
+class NamedRouting:
+    """Requests between clients and daemons that are called by name."""
+
+    def __init__(self, in_flight: InFlight) -> None:
+        self._in_flight = in_flight
+        self._waiting: dict[bytes, list[int]] = {}
+        self._outgoing: dict[bytes, list[int]] = {}
+
+    def forward(self, identifier: int, name: bytes, present: bool) -> None:
+        """Send an admitted request to the daemon this turn, or let it wait until the name is registered."""
+        (self._outgoing if present else self._waiting).setdefault(name, []).append(identifier)
+
+    def registered(self, name: bytes) -> None:
+        """The name is there: what waited for it goes out."""
+        waiting = self._waiting.pop(name, None)
+        if waiting:
+            self._outgoing.setdefault(name, []).extend(waiting)
+
+    def lost(self, name: bytes) -> list[tuple[int, Unavailable]]:
+        """The daemon died: requests for keys wait for the next one; the others are returned with their error."""
+        waiting: list[int] = []
+        failed: list[tuple[int, Unavailable]] = []
+        for identifier, flight in sorted(self._in_flight.flights.items(), key=lambda item: item[1].order):
+            if flight.place != name:
+                continue
+            if type(flight.request[1]) is bytes:
+                waiting.append(identifier)
+            else:
+                failed.append((identifier, Unavailable("the daemon died before it answered", outcome=UNKNOWN)))
+        self._outgoing.pop(name, None)
+        self._waiting.pop(name, None)
+        if waiting:
+            self._waiting[name] = [self._in_flight.renew(identifier) for identifier in waiting]
+        return failed
+
+    def names_waited_for(self) -> list[bytes]:
+        """Return the canonical names that requests wait for."""
+        return list(self._waiting)
+
+    def ready(self) -> dict[bytes, list[tuple[int, Flight]]]:
+        """Return and forget what goes out this turn, by canonical name."""
+        outgoing, self._outgoing = self._outgoing, {}
+        flights = self._in_flight.flights
+        return {
+            name: [(identifier, flights[identifier]) for identifier in identifiers if identifier in flights]
+            for name, identifiers in outgoing.items()
+        }

@@ -1,0 +1,120 @@
+"""Where a list's requests go: the router's copy of the table partition -> (list server, epoch), and what waits for it.
+
+Owns: the table, which requests wait because their partition is moving, what goes to which list server this turn.
+Must not know: what a request means (it never looks into a body), where the table comes from.
+
+Keeps laws 2 and 4 on the way: a request that goes to a new owner gets a new id, so an old owner's answer finds no
+taker; requests of a moving partition wait here and leave in the order in which they came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple, cast
+
+from todomq.protocol import limits
+from todomq.protocol.partitions import PARTITIONS
+from todomq.router.in_flight import OVERHEAD_BYTES, InFlight
+
+
+class Row(NamedTuple):
+    """Who owns a partition: list server number, its incarnation, the epoch it has claimed."""
+
+    server: int
+    incarnation: bytes
+    epoch: int
+
+
+class Batch:
+    """What goes to one list server in one message: requests grouped by their sender, in order."""
+
+    __slots__ = ("bytes", "groups")
+
+    def __init__(self) -> None:
+        self.groups: dict[bytes, list[Any]] = {}
+        self.bytes = 0
+
+
+class Routing:
+    """The table and the requests between clients and list servers."""
+
+    def __init__(self, in_flight: InFlight) -> None:
+        self.table: list[Row | None] = [None] * PARTITIONS
+        self.moving: set[int] = set(range(PARTITIONS))
+        self.sent_again = 0
+        self._in_flight = in_flight
+        self._batches: dict[int, list[Batch]] = {}
+
+    def forward(self, identifier: int, sender: bytes, request: list[Any], partition: int) -> None:
+        """Send an admitted request to its list server this turn; one of a moving partition waits in flight."""
+        row = self.table[partition]
+        if row is None or partition in self.moving:
+            return
+        size = len(request[3]) + OVERHEAD_BYTES
+        batches = self._batches.get(row.server)
+        if batches is None:
+            batches = self._batches[row.server] = [Batch()]
+        batch = batches[-1]
+        if batch.bytes and batch.bytes + size > limits.BATCH_BYTES:
+            batch = Batch()
+            batches.append(batch)
+        batch.bytes += size
+        forwarded = (identifier, *request[1:6], row.epoch)
+        group = batch.groups.get(sender)
+        if group is None:
+            batch.groups[sender] = [forwarded]
+        else:
+            group.append(forwarded)
+
+    def not_taken(self, identifier: int) -> None:
+        """A list server says that it does not own the request's partition: it waits for a newer row of the table."""
+        flight = self._in_flight.flights.get(identifier)
+        if flight is not None and isinstance(flight.place, int):
+            self.moving.add(flight.place)
+
+    def learn(self, rows: Iterable[tuple[int, Row]]) -> None:
+        """Take newer rows of the table; whatever is in flight to an older owner goes to the new one, in order."""
+        changed = set()
+        for partition, row in rows:
+            known = self.table[partition]
+            if known is None or row.epoch > known.epoch:
+                self.table[partition] = row
+                changed.add(partition)
+        self._send_again(changed)
+
+    def server_lost(self, server: int) -> None:
+        """The connection to a list server broke: what is in flight to it waits for the table or for its return."""
+        self.moving.update(
+            partition for partition, row in enumerate(self.table) if row is not None and row.server == server
+        )
+
+    def server_found(self, server: int, incarnation: bytes) -> None:
+        """A list server is connected again: if it is the same life of it, what waits for it goes there again."""
+        self._send_again(
+            {
+                partition
+                for partition in self.moving
+                if (row := self.table[partition]) is not None and row[:2] == (server, incarnation)
+            }
+        )
+
+    def ready(self) -> dict[int, list[Batch]]:
+        """Return and forget what goes out this turn, by list server."""
+        batches, self._batches = self._batches, {}
+        return batches
+
+    def _send_again(self, partitions: set[int]) -> None:
+        if not partitions:
+            return
+        self.moving -= partitions
+        flights = self._in_flight.flights
+        again = sorted(
+            (flight.order, identifier)
+            for identifier, flight in flights.items()
+            if type(flight.place) is int and flight.place in partitions
+        )
+        for _, identifier in again:
+            fresh = self._in_flight.renew(identifier)
+            _, _, sender, request, partition, _ = flights[fresh]
+            self.forward(fresh, sender, request, cast(int, partition))
+        self.sent_again += len(again)

@@ -1,0 +1,257 @@
+"""The router's wiring of requests to where they go, and of answers back to their clients.
+
+Talks to: clients and the cache (who call it), list servers, and every daemon that is called by name.
+It reads version, target, deadline and number of a request and never its body.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import groupby
+from typing import Any
+from zlib import crc32
+
+from todomq.errors import (
+    UNKNOWN,
+    DeadlineExceeded,
+    InvalidRequest,
+    NameNotFound,
+    ProtocolError,
+    TodoMQError,
+)
+from todomq.protocol import limits, messages
+from todomq.protocol.codec import canonical
+from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
+from todomq.router.in_flight import REQUESTS_PER_CLIENT, InFlight
+from todomq.router.named import NamedRouting
+from todomq.router.routing import Batch, Routing, Row
+from todomq.runtime.calls import DEFAULT_DEADLINE_MS, Call, CallServer, Service
+from todomq.runtime.daemon import Daemon
+from todomq.runtime.peers import Peer
+
+WINDOW = REQUESTS_PER_CLIENT // 2
+"""How many requests a client is asked to have in flight at most; ``hello`` tells it."""
+
+EXPIRE_S = 0.1
+NAMED_PEERS = 256
+
+
+class RouterService(Service):
+    """Everything the router does with a message."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        super().__init__()
+        self.in_flight = InFlight()
+        self.routing = Routing(self.in_flight)
+        self.named = NamedRouting(self.in_flight)
+        self.counts: Counter[str] = Counter()
+        self.operations |= {"hello": self._hello, "table": self._table}
+        self._daemon = daemon
+        self._loop = daemon.loop
+        self._servers: dict[int, tuple[bytes, Peer]] = {}
+        self._peers: dict[bytes, tuple[bytes, Peer]] = {}
+        self._own_daemons = {canonical(name) for name in daemon.settings.daemon_names()}
+        self._workers = {
+            number: canonical(["database_worker", number]) for number in range(1, daemon.settings.database_workers + 1)
+        }
+        daemon.on_registry_change.append(self._registry_changed)
+        self._loop.every(EXPIRE_S, self._expire)
+        self._loop.at_turn_end(self._flush)
+
+    def on_call(self, server: CallServer, peer: bytes, sender: bytes, requests: list[Any]) -> None:
+        """Send each request of a call on its way, or refuse it."""
+        now_ms = self._loop.now_ms()
+        latest_ms = now_ms + limits.DEADLINE_AHEAD_MS
+        admit, forward = self.in_flight.admit, self.routing.forward
+        self.counts["requests"] += len(requests)
+        for request in requests:
+            if not messages.is_request(request) or request[1] is None:
+                server.dispatch(self, peer, sender, request)
+                continue
+            try:
+                deadline_ms = request[2]
+                if not now_ms < deadline_ms <= latest_ms:
+                    request[2] = self._deadline(deadline_ms, now_ms)
+                if len(request[3]) > limits.REQUEST_BYTES:
+                    raise InvalidRequest(f"a request of over {limits.REQUEST_BYTES} bytes")
+                target = request[1]
+                if type(target) is str:
+                    name = target.encode()
+                    if len(name) > limits.LIST_NAME_BYTES or len(request) != 6:
+                        raise _invalid_list_request(name)
+                    partition = crc32(name) % PARTITIONS
+                    forward(admit(peer, sender, request, partition), sender, request, partition)
+                else:
+                    self._forward_to_daemon(peer, sender, request)
+            except TodoMQError as error:
+                self._refuse(peer, request[0], error)
+
+    def stats(self) -> dict[str, Any]:
+        """Return requests in flight, their bytes, partitions that move, requests sent again."""
+        return {
+            **self.counts,
+            "in_flight": len(self.in_flight.flights),
+            "in_flight_bytes": self.in_flight.bytes,
+            "moving_partitions": len(self.routing.moving),
+            "sent_again": self.routing.sent_again,
+        }
+
+    def _hello(self, call: Call) -> list[Any]:
+        return [messages.VERSION, self._loop.now_ms(), self._daemon.incarnation, WINDOW]
+
+    def _table(self, call: Call) -> bool:
+        servers, rows = call.arguments
+        incarnations = {}
+        for number, incarnation, address in servers:
+            incarnations[number] = incarnation
+            self._connect(number, incarnation, address)
+        self.routing.learn(
+            (partition, Row(number, incarnations[number], epoch)) for partition, number, epoch in rows
+        )
+        return True
+
+    def _connect(self, number: int, incarnation: bytes, address: str) -> None:
+        known = self._servers.get(number)
+        if known is not None:
+            if known[0] == incarnation:
+                return
+            known[1].close()
+            self.routing.server_lost(number)
+        peer = Peer(
+            self._loop,
+            address,
+            self._daemon.incarnation,
+            on_replies=self._answered,
+            on_break=lambda: self.routing.server_lost(number),
+            on_connect=lambda: self.routing.server_found(number, incarnation),
+        )
+        self._servers[number] = (incarnation, peer)
+
+    def _deadline(self, deadline_ms: int, now_ms: int) -> int:
+        if not deadline_ms:
+            return now_ms + DEFAULT_DEADLINE_MS
+        if deadline_ms <= now_ms:
+            raise DeadlineExceeded("the deadline had passed when the request arrived")
+        raise InvalidRequest(f"a deadline is at most {limits.DEADLINE_AHEAD_MS} ms ahead of the router's clock")
+
+    def _forward_to_daemon(self, peer: bytes, sender: bytes, request: list[Any]) -> None:
+        target = request[1]
+        if type(target) is bytes:
+            if len(target) > limits.KEY_BYTES or len(request) != 6:
+                raise InvalidRequest(f"a key has at most {limits.KEY_BYTES} bytes, and number and floor beside it")
+            name = self._workers[worker_of(partition_of(target), len(self._workers))]
+        elif type(target) is list and len(target) == 1:
+            name = canonical(target[0])
+        else:
+            raise ProtocolError("a target is nil, a list's name, a database key or [a daemon's name]")
+        present = name in self._daemon.registrations
+        if not present and self._daemon.settled and name not in self._own_daemons:
+            raise NameNotFound("nobody is registered under this name")
+        self.named.forward(self.in_flight.admit(peer, sender, request, name), name, present)
+
+    def _refuse(self, peer: bytes, identifier: int | None, error: TodoMQError) -> None:
+        self.counts["refused"] += 1
+        if identifier is None:
+            self.counts["casts_dropped"] += 1
+        self._daemon.server.reply(peer, identifier, messages.ERROR, messages.error_value(error))
+
+    def _answered(self, replies: list[Any]) -> None:
+        end, reply = self.in_flight.end, self._daemon.server.reply
+        for identifier, status, value in replies:
+            if status == messages.MOVED:
+                self.routing.not_taken(identifier)
+                continue
+            flight = end(identifier)
+            if flight is None:
+                self.counts["replies_without_taker"] += 1
+                continue
+            if flight.request[0] is not None:
+                reply(flight.peer, flight.request[0], status, value)
+            elif status == messages.ERROR:
+                self.counts["casts_dropped"] += 1
+
+    def _expire(self) -> None:
+        for identifier in self.in_flight.expire(self._loop.now_ms()):
+            flight = self.in_flight.end(identifier)
+            if flight is not None:
+                error = DeadlineExceeded("no answer before the deadline", outcome=UNKNOWN)
+                self._refuse(flight.peer, flight.request[0], error)
+
+    def _registry_changed(self) -> None:
+        registrations = self._daemon.registrations
+        for name, (incarnation, peer) in list(self._peers.items()):
+            registration = registrations.get(name)
+            if registration is None or registration.incarnation != incarnation:
+                del self._peers[name]
+                peer.close()
+                self._lost(name)
+        for name in self.named.names_waited_for():
+            if name in registrations:
+                self.named.registered(name)
+
+    def _lost(self, name: bytes) -> None:
+        for identifier, error in self.named.lost(name):
+            flight = self.in_flight.end(identifier)
+            if flight is not None:
+                self._refuse(flight.peer, flight.request[0], error)
+        if name in self._daemon.registrations:
+            self.named.registered(name)
+
+    def _peer(self, name: bytes) -> Peer | None:
+        known = self._peers.get(name)
+        if known is not None:
+            return known[1]
+        registration = self._daemon.registrations.get(name)
+        if registration is None:
+            return None
+        if len(self._peers) >= NAMED_PEERS:
+            self._close_idle_peer()
+        peer = Peer(
+            self._loop,
+            registration.address,
+            self._daemon.incarnation,
+            on_replies=self._answered,
+            on_break=lambda: self._lost(name),
+        )
+        self._peers[name] = (registration.incarnation, peer)
+        return peer
+
+    def _close_idle_peer(self) -> None:
+        busy = {flight.place for flight in self.in_flight.flights.values()} | self._own_daemons
+        for name in self._peers:
+            if name not in busy:
+                self._peers.pop(name)[1].close()
+                return
+
+    def _flush(self) -> None:
+        for number, batches in self.routing.ready().items():
+            peer = self._servers[number][1]
+            for batch in batches:
+                peer.send(_packed(batch))
+        for name, flights in self.named.ready().items():
+            named_peer = self._peer(name)
+            if named_peer is None:
+                for identifier, _ in flights:
+                    self.named.forward(identifier, name, present=False)
+                continue
+            for sender, group in groupby(flights, key=lambda item: item[1].sender):
+                named_peer.send(messages.call(sender, [_for_daemon(*item) for item in group]))
+        for _, peer in self._servers.values():
+            peer.flush()
+        for _, peer in self._peers.values():
+            peer.flush()
+
+
+def _packed(batch: Batch) -> bytes:
+    return messages.forward(list(batch.groups.items()))
+
+
+def _for_daemon(identifier: int, flight: Any) -> list[Any]:
+    target = flight.request[1]
+    return [identifier, target if type(target) is bytes else None, *flight.request[2:]]
+
+
+def _invalid_list_request(name: bytes) -> InvalidRequest:
+    if len(name) > limits.LIST_NAME_BYTES:
+        return InvalidRequest(f"a list name has 1 to {limits.LIST_NAME_BYTES} bytes of UTF-8, not {len(name)}")
+    return InvalidRequest("a request to a list has six fields: number and floor are needed")
