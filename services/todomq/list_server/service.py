@@ -16,15 +16,12 @@ from todomq.list_server.worker_link import WorkerLink
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack
 from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
-from todomq.runtime import sockets
 from todomq.runtime.calls import LATER, Call, CallServer, Service
 from todomq.runtime.daemon import Daemon
 from todomq.runtime.log import log, log_counted
 from todomq.runtime.peers import Answer
 
 TICK_S = 0.05
-DRAIN_COMMITS = 256
-BACKLOG_BYTES = 8 * limits.MIB
 
 
 class ListServerService(Service):
@@ -37,8 +34,7 @@ class ListServerService(Service):
         self._daemon = daemon
         self._loop = daemon.loop
         commits_address = f"{daemon.address}.commits"
-        self._commits = sockets.pull(commits_address)
-        self._loop.watch(self._commits, self._drain_commits)
+        daemon.pull(commits_address, self._take_commit)
         self._links = {
             number: WorkerLink(daemon, number, commits_address, gate) for number, gate in self.hosting.gates.items()
         }
@@ -227,18 +223,14 @@ class ListServerService(Service):
     def _link_of(self, partition: int) -> WorkerLink:
         return self._links[worker_of(partition, len(self._links))]
 
-    def _drain_commits(self) -> None:
-        for _ in range(DRAIN_COMMITS):
-            frames = sockets.receive(self._commits)
-            if frames is None:
-                return
-            try:
-                kind, fields = messages.read(frames[-1])
-                if kind != "committed":
-                    raise ProtocolError(f"a {kind[:20]!r} message where committed was expected")
-                self._take_word(messages.read_committed(fields))
-            except ProtocolError as error:
-                log_counted("malformed_commit", why=error.text)
+    def _take_commit(self, message: bytes) -> None:
+        try:
+            kind, fields = messages.read(message)
+            if kind != "committed":
+                raise ProtocolError(f"a {kind[:20]!r} message where committed was expected")
+            self._take_word(messages.read_committed(fields))
+        except ProtocolError as error:
+            log_counted("malformed_commit", why=error.text)
 
     def _take_word(self, word: messages.Committed) -> None:
         if word.sender != self._daemon.incarnation:
@@ -313,8 +305,6 @@ class ListServerService(Service):
             reply(peer, identifier, status, value)
         for read in reads:
             self._read(read)
-        for link in self._links.values():
-            link.flush()
 
 
 def _partition_and_epoch(call: Call) -> tuple[int, int]:

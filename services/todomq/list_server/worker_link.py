@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import todomq.runtime.sockets as sockets
 from todomq.list_server.gate import Batch, Gate
 from todomq.protocol import messages
 from todomq.runtime.daemon import Daemon
 from todomq.runtime.log import log
 from todomq.runtime.peers import Answer, Peer
+from todomq.runtime.pipes import Push
 
 GREET_AGAIN_S = 0.05
 SEND_AGAIN_S = 0.002
@@ -36,7 +36,7 @@ class WorkerLink:
         self._gate = gate
         self._peer: Peer | None = None
         self._address = ""
-        self._push: Any = None
+        self._push: Push | None = None
         self._unsent: list[Batch] = []
         self._waiting: list[Waiting] = []
         self._greeting = False
@@ -49,10 +49,8 @@ class WorkerLink:
         if self._peer is not None:
             self._peer.close()
         self._address = registration.address
-        self._peer = Peer(
-            self._daemon.loop,
+        self._peer = self._daemon.connect(
             registration.address,
-            self._daemon.incarnation,
             on_break=self._lost,
             on_connect=self.greet,
         )
@@ -88,11 +86,6 @@ class WorkerLink:
             "hello", self._daemon.incarnation, self._commits_address, first, done=self._greeted, timeout_s=2.0
         )
 
-    def flush(self) -> None:
-        """Send what this turn has for the worker's calls."""
-        if self._peer is not None:
-            self._peer.flush()
-
     def _lost(self) -> None:
         self.greeted = False
 
@@ -103,8 +96,8 @@ class WorkerLink:
             return
         self.incarnation, writes_address, *_ = answer.value
         if self._push is not None:
-            self._push.close(0)
-        self._push = sockets.push(writes_address)
+            self._push.close()
+        self._push = self._daemon.push(writes_address)
         self.greeted = True
         self._unsent = [self._gate.batches[number] for number in sorted(self._gate.batches)]
         log("greeted", worker=self._name[1], incarnation=self.incarnation, batches_again=len(self._unsent))
@@ -124,7 +117,7 @@ class WorkerLink:
             message = messages.writes(
                 messages.Writes(self._daemon.incarnation, self.incarnation, batch.number, partitions)
             )
-            if not sockets.send(self._push, (message,)):
+            if self._push is None or not self._push.send(message):
                 self._daemon.loop.after(SEND_AGAIN_S, self._send_if_greeted)
                 break
             sent += 1

@@ -117,10 +117,8 @@ class RouterService(Service):
                 return
             known[1].close()
             self.routing.server_lost(number)
-        peer = Peer(
-            self._loop,
+        peer = self._daemon.connect(
             address,
-            self._daemon.incarnation,
             on_replies=self._answered,
             on_break=lambda: self.routing.server_lost(number),
             on_connect=lambda: self.routing.server_found(number, incarnation),
@@ -206,10 +204,8 @@ class RouterService(Service):
             return None
         if len(self._peers) >= NAMED_PEERS:
             self._close_idle_peer()
-        peer = Peer(
-            self._loop,
+        peer = self._daemon.connect(
             registration.address,
-            self._daemon.incarnation,
             on_replies=self._answered,
             on_break=lambda: self._lost(name),
         )
@@ -236,10 +232,6 @@ class RouterService(Service):
                 continue
             for sender, group in groupby(flights, key=lambda item: item[1].sender):
                 named_peer.send(messages.call(sender, [_for_daemon(*item) for item in group]))
-        for _, peer in self._servers.values():
-            peer.flush()
-        for _, peer in self._peers.values():
-            peer.flush()
 
 
 def _packed(batch: Batch) -> bytes:

@@ -1,7 +1,9 @@
 """What every daemon has in common: its lock, its socket, its place in the registry, its stop.
 
 Owns: start (lock, bind, register, then wait for what it depends on, in any order), the lease, the copy of the
-registry's names, connections to other daemons by name, SIGTERM. Must not know: what the daemon does.
+registry's names, every connection to other processes, SIGTERM. Must not know: what the daemon does.
+
+It is all of the world that a service sees: a service that is given another ``Daemon`` runs in another world.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from todomq.runtime.log import log
 from todomq.runtime.loop import Loop
 from todomq.runtime.parent import die_with_parent
 from todomq.runtime.peers import Answer, Peer
+from todomq.runtime.pipes import Pull, Push
 from todomq.settings import Settings, SettingsError, read_settings, socket_name
 
 Name = list[Any]
@@ -60,6 +63,7 @@ class Daemon:
         self._registers = registers
         self._registry: Peer | None = None
         self._peers: dict[bytes, tuple[bytes, Peer]] = {}
+        self._connections: list[Peer] = []
         self._registry_version = 0
         self._stopping = False
         locks.private_directory(settings.run)
@@ -71,7 +75,7 @@ class Daemon:
         service.operations.setdefault("stats", lambda call: self._stats(service))
         self.loop.at_turn_end(self._flush)
         if self._registers:
-            self._registry = Peer(self.loop, self.settings.address("registry"), self.incarnation)
+            self._registry = self.connect(self.settings.address("registry"))
             self._renew()
             self._watch()
             self.loop.every(RENEW_S, self._renew)
@@ -81,6 +85,30 @@ class Daemon:
         log("started", name=socket_name(self.name), pid=os.getpid(), incarnation=self.incarnation)
         self.loop.run()
         log("stopped", name=socket_name(self.name), pid=os.getpid())
+
+    def connect(
+        self,
+        address: str,
+        on_replies: Callable[[list[Any]], None] | None = None,
+        on_break: Callable[[], None] | None = None,
+        on_connect: Callable[[], None] | None = None,
+    ) -> Peer:
+        """Return a connection for calls to an address; what it has to send leaves at the end of each turn."""
+
+        def closed() -> None:
+            self._connections.remove(peer)
+
+        peer = Peer(self.loop, address, self.incarnation, on_replies, on_break, on_connect, closed)
+        self._connections.append(peer)
+        return peer
+
+    def pull(self, address: str, take: Callable[[bytes], None]) -> Pull:
+        """Bind a PULL and give each message of one frame to ``take``; others are counted and dropped."""
+        return Pull(self.loop, address, take)
+
+    def push(self, address: str) -> Push:
+        """Connect a PUSH."""
+        return Push(address)
 
     def whereis(self, name: Name) -> Registration | None:
         """Return the registration of a name in this process's copy of the registry, or None."""
@@ -101,7 +129,7 @@ class Daemon:
         if registration is None:
             return None
         if known is None:
-            known = (registration.incarnation, Peer(self.loop, registration.address, self.incarnation))
+            known = (registration.incarnation, self.connect(registration.address))
             self._peers[key] = known
         return known[1]
 
@@ -117,10 +145,8 @@ class Daemon:
 
     def _flush(self) -> None:
         self.server.flush()
-        for _, peer in self._peers.values():
+        for peer in self._connections:
             peer.flush()
-        if self._registry is not None:
-            self._registry.flush()
 
     def _renew(self) -> None:
         if self._registry is None or self._stopping:

@@ -47,6 +47,7 @@ class Peer:
         on_replies: Callable[[list[Any]], None] | None = None,
         on_break: Callable[[], None] | None = None,
         on_connect: Callable[[], None] | None = None,
+        on_close: Callable[[], None] | None = None,
     ) -> None:
         """Connect.
 
@@ -57,6 +58,7 @@ class Peer:
             on_replies: gets every ``[id, status, value]`` list whole, for callers that keep ids of their own.
             on_break: runs when the connection broke, after calls in flight have failed.
             on_connect: runs when the connection is made, the first time and every time after it broke.
+            on_close: runs when this side closes it.
         """
         self.address = address
         self._loop = loop
@@ -64,6 +66,7 @@ class Peer:
         self._on_replies = on_replies
         self._on_break = on_break
         self._on_connect = on_connect
+        self._on_close = on_close
         self._ids = count(1)
         self._calls: dict[int, tuple[Done, float]] = {}
         self._requests: list[tuple[int | None, None, int, bytes]] = []
@@ -78,6 +81,9 @@ class Peer:
 
     def call(self, operation: str, *arguments: Any, done: Done, timeout_s: float = 5.0) -> None:
         """Ask at the end of this turn; ``done`` gets the answer, or an error after ``timeout_s`` seconds."""
+        if self._closed:
+            done(Answer(None, Unavailable(f"{self.address} is gone")))
+            return
         if self.outbox_bytes > OUTBOX_BYTES:
             done(Answer(None, Overloaded(f"too much waits for {self.address}")))
             return
@@ -115,6 +121,8 @@ class Peer:
         self._socket.close(0)
         self._requests.clear()
         self._outbox.clear()
+        if self._on_close is not None:
+            self._on_close()
         self._fail_calls(Unavailable(f"{self.address} is gone", outcome=errors.UNKNOWN))
 
     def _pack_requests(self) -> None:

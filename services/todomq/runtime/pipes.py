@@ -1,0 +1,57 @@
+"""One-way pipes: a PULL that hands over messages, a PUSH that sends over a living connection or not at all.
+
+Owns: their sockets. Must not know: what a message means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from todomq.runtime import sockets
+from todomq.runtime.log import log_counted
+from todomq.runtime.loop import Loop
+
+DRAIN_MESSAGES = 64
+
+
+class Pull:
+    """A bound PULL socket."""
+
+    def __init__(self, loop: Loop, address: str, take: Callable[[bytes], None]) -> None:
+        self.malformed = 0
+        self._loop = loop
+        self._address = address
+        self._take = take
+        self._socket = sockets.pull(address)
+        loop.watch(self._socket, self.drain)
+
+    def drain(self) -> None:
+        """Hand over what has arrived, a bounded number of messages."""
+        for _ in range(DRAIN_MESSAGES):
+            frames = sockets.receive(self._socket)
+            if frames is None:
+                return
+            if len(frames) == 1:
+                self._take(frames[0])
+            else:
+                self.malformed += 1
+                log_counted("malformed_message", at=self._address.rsplit("/", 1)[-1], why="more than one frame")
+
+    def stop(self) -> None:
+        """Hand over nothing more."""
+        self._loop.unwatch(self._socket)
+
+
+class Push:
+    """A connected PUSH socket."""
+
+    def __init__(self, address: str) -> None:
+        self._socket = sockets.push(address)
+
+    def send(self, message: bytes) -> bool:
+        """Send one message; False where nobody is connected or the pipe is full."""
+        return sockets.send(self._socket, (message,))
+
+    def close(self) -> None:
+        """Close the connection; what it had not delivered is dropped."""
+        self._socket.close(0)
