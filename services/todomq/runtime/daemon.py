@@ -81,7 +81,7 @@ class Daemon:
             self.loop.every(RENEW_S, self._renew)
         signal.set_wakeup_fd(self.loop.wake_descriptor, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self.loop.after(0, lambda: self._stop(service)))
+            signal.signal(number, lambda *_: self.loop.post(lambda: self._stop(service)))
         log("started", name=socket_name(self.name), pid=os.getpid(), incarnation=self.incarnation)
         self.loop.run()
         log("stopped", name=socket_name(self.name), pid=os.getpid())

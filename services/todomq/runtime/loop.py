@@ -92,6 +92,11 @@ class Loop:
             threading.Thread(target=self._work, args=(queue,), name=lane, daemon=True).start()
         queue.put((work, done))
 
+    def post(self, action: Action) -> None:
+        """Run ``action`` on the loop soon; may be called from any thread or signal handler."""
+        self._completions.append((lambda result, error: action(), None, None))
+        self.wake()
+
     def wake(self) -> None:
         """Begin a turn soon; may be called from any thread or signal handler."""
         try:

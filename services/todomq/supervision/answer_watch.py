@@ -1,0 +1,54 @@
+"""Whether a process that should answer has hung: the registry, which watches all others and is watched by nobody.
+
+Owns: how long silence may last. Must not know: how the process is asked, or ended.
+"""
+
+from __future__ import annotations
+
+STARTING_MS = 10_000
+
+
+class AnswerWatch:
+    """The silence of one process. Times are milliseconds of any steady clock."""
+
+    def __init__(self, silence_ms: int, tick_ms: int) -> None:
+        """Begin with nobody to watch.
+
+        Args:
+            silence_ms: longest silence allowed to a process that has answered before.
+            tick_ms: how often ``tick`` is called.
+        """
+        self._silence_ms = silence_ms
+        self._tick_ms = tick_ms
+        self._since_ms: int | None = None
+        self._allowed_ms = 0
+        self._last_tick_ms = 0
+
+    def began(self, now_ms: int) -> None:
+        """Watch a new process, which is given longer until its first answer."""
+        self._since_ms = now_ms
+        self._last_tick_ms = now_ms
+        self._allowed_ms = max(self._silence_ms, STARTING_MS)
+
+    def ended(self) -> None:
+        """Watch nobody."""
+        self._since_ms = None
+
+    def answered(self, now_ms: int) -> None:
+        """Take note of an answer."""
+        if self._since_ms is not None:
+            self._since_ms = now_ms
+            self._allowed_ms = self._silence_ms
+
+    def tick(self, now_ms: int) -> bool:
+        """Tell whether the process has been silent for too long.
+
+        Where ticks themselves were late, it is the watcher that stood still, and the silence counts from now.
+        """
+        late = now_ms - self._last_tick_ms > 2 * self._tick_ms
+        self._last_tick_ms = now_ms
+        if self._since_ms is None:
+            return False
+        if late:
+            self._since_ms = now_ms
+        return now_ms - self._since_ms >= self._allowed_ms

@@ -1,0 +1,37 @@
+"""What the logs say of a process that ended: supervisord tells its listeners that one did, but not how.
+
+Owns: reading the ends of log files. Must not know: what follows from it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+TAIL_BYTES = 32 * 1024
+
+
+def how_it_ended(log: Path, process: str) -> str:
+    """Say how the process ended last, and its last words.
+
+    Args:
+        log: the stack's log directory.
+        process: its name.
+
+    Returns:
+        such as ``exit status 78; its last line: ...``; what cannot be found out is left out.
+    """
+    marks = (f"exited: {process} (", f"spawnerr: {process}")
+    endings = [line for line in _tail(log / "supervisord.log") if any(mark in line for mark in marks)]
+    how = endings[-1].partition(" (")[2].partition(";")[0].strip(" )") if endings else "it ended"
+    words = [line for line in _tail(log / f"{process}.log") if line.strip()]
+    return f"{how}; its last line: {words[-1].strip()}" if words else how
+
+
+def _tail(path: Path) -> list[str]:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            return file.read().decode(errors="replace").splitlines()
+    except FileNotFoundError:
+        return []

@@ -1,0 +1,106 @@
+"""The process manager, asked over its own socket: supervisord's XML-RPC through HTTP on ``<home>/run/supervisor.sock``.
+
+Owns: the connection, its time limit, the shape of the answers. Must not know: why anyone asks.
+Used by the listener (off its loop), by ``stack.py`` and by the probe. Methods: http://supervisord.org/api.html
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import xmlrpc.client
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from todomq.errors import Unavailable
+from todomq.supervision.restart_intensity import GROUPS
+
+RUNNING = "RUNNING"
+
+
+class Process(NamedTuple):
+    """One process as supervisord sees it; ``pid`` 0 where it does not run, ``uptime_s`` since its start."""
+
+    group: str
+    name: str
+    state: str
+    pid: int
+    uptime_s: int
+    trouble: str
+
+
+class Manager:
+    """One stack's supervisord."""
+
+    def __init__(self, run: Path) -> None:
+        """Name the run directory of the stack; nothing is asked yet."""
+        self.socket = run / "supervisor.sock"
+
+    def pid(self) -> int:
+        """Return supervisord's process id."""
+        return int(self._call("supervisor.getPID"))
+
+    def processes(self) -> list[Process]:
+        """Return all processes, in the order of their start: the listener, then the groups of the tree."""
+        processes = [
+            Process(
+                info["group"], info["name"], info["statename"], info["pid"],
+                info["now"] - info["start"] if info["pid"] else 0, info["spawnerr"],
+            )
+            for info in self._call("supervisor.getAllProcessInfo")
+        ]  # fmt: skip
+        return sorted(processes, key=lambda process: (_place(process.group), process.name))
+
+    def stop_group(self, group: str) -> None:
+        """Begin to stop every process of the group."""
+        self._call("supervisor.stopProcessGroup", group, False)
+
+    def stop(self, process: Process, timeout_s: float) -> None:
+        """Stop one process gracefully and wait until it has ended."""
+        self._call("supervisor.stopProcess", f"{process.group}:{process.name}", True, timeout_s=timeout_s)
+
+    def start(self, process: Process, timeout_s: float) -> None:
+        """Start one process that was stopped."""
+        self._call("supervisor.startProcess", f"{process.group}:{process.name}", True, timeout_s=timeout_s)
+
+    def shutdown(self) -> None:
+        """Begin to stop everything, in reverse order of the start, then supervisord itself."""
+        self._call("supervisor.shutdown")
+
+    def _call(self, method: str, *arguments: Any, timeout_s: float = 2.0) -> Any:
+        connection = _UnixConnection(self.socket, timeout_s)
+        try:
+            connection.request("POST", "/RPC2", xmlrpc.client.dumps(arguments, method), {"Content-Type": "text/xml"})
+            response = connection.getresponse()
+            (value,), _ = xmlrpc.client.loads(response.read())
+        except xmlrpc.client.Fault as fault:
+            raise Unavailable(f"supervisord refused {method}: {fault.faultString}") from None
+        except (OSError, http.client.HTTPException, xmlrpc.client.Error, ValueError) as error:
+            raise Unavailable(f"supervisord does not answer at {self.socket}: {error}") from None
+        finally:
+            connection.close()
+        return value
+
+
+def knock(run: Path) -> None:
+    """Wake supervisord's poll loop by a connection that says nothing; where nobody listens, nothing happens.
+
+    supervisord looks for dead children and for what is to be started only when its poll returns, else once a second.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as caller:
+        caller.connect_ex(str(run / "supervisor.sock"))
+
+
+def _place(group: str) -> int:
+    return GROUPS.index(group) if group in GROUPS else -1
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))

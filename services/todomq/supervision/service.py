@@ -1,0 +1,195 @@
+"""The restart-intensity listener: sees deaths, hurries supervisord, counts restarts, gives up, ends a hung registry.
+
+Owns: one pidfd per process, the event listener protocol on its standard input and output, the ping of the registry.
+Must not know: what the daemons do. Talks to supervisord (events, XML-RPC, its process) and asks the registry ``ping``.
+
+Law 9: within the restart limit the same set of processes is back, soon; past it everything stops with a reason. The
+listener keeps nothing that it cannot find again: killed, it is restarted and learns the processes from supervisord.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+from todomq.runtime.log import log
+from todomq.runtime.loop import Loop, Timer
+from todomq.runtime.peers import Answer, Peer
+from todomq.settings import Settings
+from todomq.supervision import evidence, records
+from todomq.supervision.answer_watch import AnswerWatch
+from todomq.supervision.events import DONE, READY, SHUTDOWN, Event, EventReader
+from todomq.supervision.manager import RUNNING, Manager, Process, knock
+from todomq.supervision.restart_intensity import Effect, GiveUp, Limit, RestartIntensity, StopGroup, Wake
+
+PING_S = 0.5
+RECONCILE_AGAIN_S = 0.5
+EVENTS_BYTES = 65_536
+STOPPED_STATES = ("STOPPING", "STOPPED", "FATAL", "UNKNOWN")
+
+
+class Listener:
+    """One life of the listener."""
+
+    def __init__(self, loop: Loop, settings: Settings, limits: dict[str, Limit]) -> None:
+        """Take the place in the loop; ``begin`` starts to work."""
+        self._loop = loop
+        self._settings = settings
+        self._manager = Manager(settings.run)
+        self._manager_pid = os.getppid()
+        self._intensity = RestartIntensity(limits, records.read_restarts(settings.run, self._manager_pid).items())
+        self._reader = EventReader()
+        self._pidfds: dict[str, int] = {}
+        self._heard_of: set[str] = set()
+        self._next_tick: Timer | None = None
+        self._registry = Peer(loop, settings.address("registry"), os.urandom(16))
+        self._registry_watch = AnswerWatch(settings.lease_ms, int(PING_S * 1000))
+
+    def begin(self) -> None:
+        """Ask for events, learn what runs already, watch the registry."""
+        self._loop.watch(sys.stdin.fileno(), self._read_events)
+        self._loop.at_turn_end(self._registry.flush)
+        self._loop.every(PING_S, self._watch_registry)
+        os.write(sys.stdout.fileno(), READY)
+        self._reconcile()
+
+    def _reconcile(self) -> None:
+        self._heard_of.clear()
+        self._loop.offload(self._manager.processes, self._reconciled)
+
+    def _reconciled(self, processes: list[Process] | None, error: BaseException | None) -> None:
+        if processes is None:
+            log("processes_unknown", why=str(error))
+            self._loop.after(RECONCILE_AGAIN_S, self._reconcile)
+            return
+        for process in processes:
+            # An event that came meanwhile is newer than this answer.
+            if process.name not in self._heard_of and process.group in self._intensity.groups:
+                self._take_process(process)
+
+    def _take_process(self, process: Process) -> None:
+        if process.state == RUNNING:
+            self._follow(process.name, process.pid)
+        elif process.state not in STOPPED_STATES:
+            self._carry_out(self._intensity.vanished(process.name, _now_ms()))
+
+    def _read_events(self) -> None:
+        data = os.read(sys.stdin.fileno(), EVENTS_BYTES)
+        if not data:
+            self._loop.stop()
+            return
+        for event in self._reader.feed(data):
+            if event.state == SHUTDOWN:
+                self._intensity.ending()
+            elif event.group in self._intensity.groups:
+                self._heard_of.add(event.process)
+                self._take_event(event)
+            os.write(sys.stdout.fileno(), DONE + READY)
+
+    def _take_event(self, event: Event) -> None:
+        if event.state == RUNNING and event.pid:
+            self._follow(event.process, event.pid)
+        elif event.state == "EXITED":
+            how = evidence.how_it_ended(self._settings.log, event.process)
+            log("exited", process=event.process, pid=event.pid, how=how)
+            self._unfollow(event.process)
+            self._carry_out(self._intensity.exited(event.process, event.group, how, _now_ms()))
+            records.write_restarts(self._settings.run, self._manager_pid, self._intensity.restarts)
+        elif event.state == "BACKOFF":
+            how = evidence.how_it_ended(self._settings.log, event.process)
+            log("could_not_start", process=event.process, tries=event.tries, how=how)
+            self._carry_out(self._intensity.could_not_start(event.process, event.group, event.tries, how))
+        elif event.state in STOPPED_STATES:
+            self._intensity.settled(event.process)
+            if event.state != "STOPPING":
+                self._unfollow(event.process)
+
+    def _follow(self, process: str, pid: int) -> None:
+        """Hold the running process by a pidfd, through which its death is seen at once."""
+        self._unfollow(process)
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            self._carry_out(self._intensity.vanished(process, _now_ms()))
+            return
+        self._pidfds[process] = pidfd
+        self._intensity.settled(process)
+        self._loop.watch(pidfd, lambda: self._on_death(process))
+        if process == "registry":
+            self._registry_watch.began(_now_ms())
+            self._ping_registry()
+
+    def _unfollow(self, process: str) -> None:
+        pidfd = self._pidfds.pop(process, None)
+        if pidfd is None:
+            return
+        self._loop.unwatch(pidfd)
+        os.close(pidfd)
+        if process == "registry":
+            self._registry_watch.ended()
+
+    def _on_death(self, process: str) -> None:
+        self._unfollow(process)
+        self._carry_out(self._intensity.vanished(process, _now_ms()))
+
+    def _carry_out(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Wake():
+                    knock(self._settings.run)
+                case StopGroup(group):
+                    self._loop.offload(_bound(self._manager.stop_group, group), self._log_failure)
+                case GiveUp(reason):
+                    self._give_up(reason)
+        self._plan_tick()
+
+    def _give_up(self, reason: str) -> None:
+        log("gave_up", why=reason)
+        records.write_failure(self._settings.run, reason)
+        # In the same lane as stopping the group, so after it.
+        self._loop.offload(self._manager.shutdown, self._shut_down)
+
+    def _shut_down(self, _: None, error: BaseException | None) -> None:
+        if error is None:
+            return
+        log("shutdown_refused", why=str(error))
+        os.kill(self._manager_pid, signal.SIGTERM)
+
+    def _log_failure(self, _: None, error: BaseException | None) -> None:
+        if error is not None:
+            log("stop_group_refused", why=str(error))
+
+    def _plan_tick(self) -> None:
+        delay_ms = self._intensity.next_tick_ms(_now_ms())
+        if delay_ms is not None and self._next_tick is None:
+            self._next_tick = self._loop.after(delay_ms / 1000, self._tick)
+
+    def _tick(self) -> None:
+        self._next_tick = None
+        self._carry_out(self._intensity.tick())
+
+    def _watch_registry(self) -> None:
+        if self._registry_watch.tick(_now_ms()):
+            log("registry_hangs", silent_ms=self._settings.lease_ms)
+            self._registry_watch.ended()
+            signal.pidfd_send_signal(self._pidfds["registry"], signal.SIGKILL)
+            return
+        self._ping_registry()
+
+    def _ping_registry(self) -> None:
+        self._registry.call("ping", done=self._registry_answered, timeout_s=PING_S)
+
+    def _registry_answered(self, answer: Answer) -> None:
+        if answer.error is None:
+            self._registry_watch.answered(_now_ms())
+
+
+def _bound(method: Callable[[str], None], argument: str) -> Callable[[], None]:
+    return lambda: method(argument)
+
+
+def _now_ms() -> int:
+    return time.monotonic_ns() // 1_000_000

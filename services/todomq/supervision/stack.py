@@ -1,0 +1,390 @@
+"""The whole stack from outside: ``python -m todomq.supervision.stack up``, and ``--help`` for the other commands.
+
+Owns: starting supervisord with what ``supervisord.conf`` expects, waiting until a real add and read have gone through,
+the stop that leaves no process and no socket, what a person is told. Must not know: what the daemons do.
+
+Law 9: after ``down`` nothing runs and the data is there; ``up`` works at once, also after supervisord was killed.
+Exit status: 0 done, 1 the stack failed or is not healthy, 2 usage or a setting that cannot be used, 3 it does not run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import select
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from todomq.errors import Unavailable
+from todomq.runtime.locks import hold, private_directory
+from todomq.settings import SettingsError, read_settings
+from todomq.supervision import records
+from todomq.supervision.limits import read_limits
+from todomq.supervision.manager import RUNNING, Manager, Process
+
+DONE, FAILED, USAGE, NOT_RUNNING = 0, 1, 2, 3
+
+CONFIGURATION = Path(__file__).parents[3] / "supervisord.conf"
+ANOTHER_COMMAND_S = 60.0
+STOP_S = 60.0
+SPAWN_S = 5.0
+SPAWN_POLL_S = 0.01
+HEALTHY_S = 30
+LOG_LINES = 20
+
+
+class Stack:
+    """One stack, named by its settings."""
+
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        """Name the stack by its environment; nothing is started yet.
+
+        Raises:
+            SettingsError: a variable has no usable value.
+        """
+        self.settings = read_settings(environment)
+        self.limits = read_limits(self.settings, environment)
+        self.manager = Manager(self.settings.run)
+        self._environment = environment
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment in which this stack's supervisord and commands run."""
+        return {
+            **self._environment,
+            "TODOMQ_HOME": str(self.settings.home),
+            "TODOMQ_DATABASE_WORKERS": str(self.settings.database_workers),
+            "TODOMQ_LIST_SERVERS": str(self.settings.list_servers),
+            "TODOMQ_PYTHON": self._environment.get("TODOMQ_PYTHON") or sys.executable,
+        }
+
+    def is_running(self) -> bool:
+        """Tell whether its supervisord answers."""
+        try:
+            self.manager.pid()
+        except Unavailable:
+            return False
+        return True
+
+    def prepare(self) -> None:
+        """Make the directories and forget why an earlier life ended.
+
+        Raises:
+            SettingsError: a socket's path would be too long.
+        """
+        self.settings.address(f"{self.manager.socket.name}.{1 << 22}")  # supervisord first binds it with its pid behind
+        private_directory(self.settings.run)
+        self.settings.log.mkdir(parents=True, exist_ok=True)
+        records.forget(self.settings.run)
+
+    def command(self, *more: str) -> list[str]:
+        """Return the command line of its supervisord."""
+        return [sys.executable, "-m", "supervisor.supervisord", "-c", str(CONFIGURATION), *more]
+
+    def start(self) -> None:
+        """Start supervisord in the background, unless it runs.
+
+        Raises:
+            SettingsError: as ``prepare``.
+            Unavailable: supervisord refused to start; the text says why.
+        """
+        if self.is_running():
+            return
+        self._end_silent_manager()
+        self.prepare()
+        started = subprocess.run(self.command(), env=self.environment(), capture_output=True, text=True, check=False)
+        if started.returncode != 0:
+            lines = (started.stdout + started.stderr).strip().splitlines() or ["no reason given"]
+            raise Unavailable(f"supervisord does not start: {lines[0]}")
+        self._wait_for_processes()
+
+    def wait_healthy(self, timeout_s: int = HEALTHY_S) -> None:
+        """Wait until a real add and read have gone through every database worker.
+
+        Raises:
+            Unavailable: the stack has given up, or is not healthy in time; the text says why.
+        """
+        command = [sys.executable, "-m", "todomq.cli", "probe", "health", "--wait", str(timeout_s)]
+        with subprocess.Popen(
+            command, env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as probe:
+            while True:
+                try:
+                    said, _ = probe.communicate(timeout=0.1)
+                    break
+                except subprocess.TimeoutExpired:
+                    if self.failure() is not None:
+                        probe.kill()
+        if probe.returncode != 0:
+            raise Unavailable(self._wait_for_failure() or said.strip() or "the stack is not healthy")
+
+    def failure(self) -> str | None:
+        """Return why the stack gave up, or None if it did not."""
+        return records.read_failure(self.settings.run)
+
+    def stop(self) -> bool:
+        """Stop everything in order and remove the sockets; the data stays.
+
+        Returns:
+            False where nothing ran.
+
+        Raises:
+            Unavailable: something still runs.
+        """
+        try:
+            pids = [self.manager.pid(), *(process.pid for process in self.manager.processes() if process.pid)]
+            with _Processes(pids) as processes:
+                self.manager.shutdown()
+                if not processes.wait_for_first(STOP_S):
+                    processes.kill_first()
+                if not processes.wait_for_all(STOP_S):
+                    raise Unavailable(f"still running: {processes.alive()}")
+            ran = True
+        except Unavailable:
+            if self.is_running():
+                raise
+            ran = self._end_silent_manager()
+        self._remove_sockets()
+        return ran
+
+    def restart(self, say: Callable[[str], None]) -> None:
+        """Stop and start one process after another, in the order of the tree, each gracefully.
+
+        Raises:
+            Unavailable: the stack does not run, or was not healthy after one of them.
+        """
+        self.manager.pid()
+        for process in self.manager.processes():
+            self.manager.stop(process, STOP_S)
+            self.manager.start(process, STOP_S)
+            self.wait_healthy()
+            say(f"{process.name} restarted")
+
+    def _wait_for_processes(self) -> None:
+        """Ask until every process was started: each question turns supervisord's loop, which else waits a second."""
+        give_up = time.monotonic() + SPAWN_S
+        while time.monotonic() < give_up:
+            try:
+                states = {process.state for process in self.manager.processes()}
+            except Unavailable:
+                return  # it has given up already; whoever waits for health learns why
+            if not states & {"STOPPED", "STARTING"}:
+                return
+            time.sleep(SPAWN_POLL_S)
+
+    def _end_silent_manager(self) -> bool:
+        """End a supervisord of this stack that lives and does not answer; its daemons end with it."""
+        pid = self._silent_manager()
+        if pid is None:
+            return False
+        children = _children(pid)
+        with _Processes([pid, *children]) as processes:
+            processes.kill_first()
+            processes.wait_for_all(STOP_S)
+        return True
+
+    def _silent_manager(self) -> int | None:
+        try:
+            pid = int((self.settings.run / "supervisord.pid").read_text())
+            ours = b"supervisord" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            at_home = Path(f"/proc/{pid}/cwd").readlink() == self.settings.home.resolve()
+        except (OSError, ValueError):
+            return None
+        return pid if ours and at_home else None
+
+    def _wait_for_failure(self) -> str | None:
+        """Return why the stack gave up, once it is down."""
+        reason = self.failure()
+        if reason is not None:
+            give_up = time.monotonic() + STOP_S
+            while self.is_running() and time.monotonic() < give_up:
+                time.sleep(0.05)
+            self._remove_sockets()
+        return reason
+
+    def _remove_sockets(self) -> None:
+        if not self.settings.run.is_dir():
+            return
+        for path in self.settings.run.iterdir():
+            if stat.S_ISSOCK(path.lstat().st_mode):
+                path.unlink(missing_ok=True)
+        (self.settings.run / "supervisord.pid").unlink(missing_ok=True)
+
+
+class _Processes:
+    """Processes held by pidfds, so that a reused pid is never taken for one of them. The first is supervisord."""
+
+    def __init__(self, pids: Iterable[int]) -> None:
+        self._held: dict[int, int] = {}
+        for pid in pids:
+            try:
+                self._held[pid] = os.pidfd_open(pid)
+            except ProcessLookupError:
+                continue
+        self._first = next(iter(self._held.values()), None)
+
+    def __enter__(self) -> _Processes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pidfd in self._held.values():
+            os.close(pidfd)
+
+    def alive(self) -> list[int]:
+        return [pid for pid, pidfd in self._held.items() if not _has_ended(pidfd, 0)]
+
+    def kill_first(self) -> None:
+        if self._first is not None and not _has_ended(self._first, 0):
+            signal.pidfd_send_signal(self._first, signal.SIGKILL)
+
+    def wait_for_first(self, timeout_s: float) -> bool:
+        return self._first is None or _has_ended(self._first, timeout_s)
+
+    def wait_for_all(self, timeout_s: float) -> bool:
+        give_up = time.monotonic() + timeout_s
+        return all(_has_ended(pidfd, max(0.0, give_up - time.monotonic())) for pidfd in self._held.values())
+
+
+def _has_ended(pidfd: int, timeout_s: float) -> bool:
+    return bool(select.select([pidfd], [], [], timeout_s)[0])
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+NEXT = """\
+TodoMQ is up; its home is {home}. Try:
+  {todomq} add "Bob's list" dentist --date 2026-12-01
+  {todomq} ls "Bob's list"
+  {todomq} probe tree
+  make status | logs | demo | down"""
+
+
+def _up(stack: Stack) -> int:
+    with _Alone(stack):
+        stack.start()
+        stack.wait_healthy()
+    print(NEXT.format(home=stack.settings.home, todomq=Path(sys.executable).with_name("todomq")))
+    return DONE
+
+
+def _run(stack: Stack) -> int:
+    """Run supervisord in the foreground, for a container or another process manager."""
+    with _Alone(stack):
+        if stack.is_running():
+            print("this stack runs already", file=sys.stderr)
+            return FAILED
+        stack.prepare()
+        manager = subprocess.Popen(stack.command("-n"), env=stack.environment(), start_new_session=True)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: manager.terminate())
+    status = manager.wait()
+    reason = stack.failure()
+    if reason is not None:
+        print(reason, file=sys.stderr)
+    return FAILED if reason is not None or status != 0 else DONE
+
+
+def _down(stack: Stack) -> int:
+    with _Alone(stack):
+        ran = stack.stop()
+    print(f"TodoMQ is {'down' if ran else 'not running'}; its data is in {stack.settings.data}")
+    return DONE
+
+
+def _remove_data(stack: Stack) -> int:
+    with _Alone(stack):
+        stack.stop()
+        shutil.rmtree(stack.settings.data, ignore_errors=not stack.settings.data.exists())
+    print(f"{stack.settings.data} and every list in it are removed")
+    return DONE
+
+
+def _restart(stack: Stack) -> int:
+    with _Alone(stack):
+        stack.restart(lambda line: print(line, flush=True))
+    return DONE
+
+
+def _status(stack: Stack) -> int:
+    if not stack.is_running():
+        reason = stack.failure()
+        print(f"TodoMQ is stopped: {reason}" if reason else "TodoMQ is not running; start it with: make up")
+        return NOT_RUNNING
+    processes = stack.manager.processes()
+    restarts = records.read_restarts(stack.settings.run)
+    for process in processes:
+        print(_status_line(process, restarts.get(process.name, 0)))
+    reason = stack.failure()
+    if reason is not None:
+        print(f"TodoMQ is stopping: {reason}")
+    return DONE if reason is None and all(process.state == RUNNING for process in processes) else FAILED
+
+
+def _status_line(process: Process, restarts: int) -> str:
+    where = f"pid {process.pid:<8} up {process.uptime_s} s" if process.pid else process.trouble
+    return f"{process.group:<12} {process.name:<20} {process.state:<9} restarts {restarts:<4} {where}".rstrip()
+
+
+def _logs(stack: Stack, follow: bool) -> int:
+    files = sorted(stack.settings.log.glob("*.log"))
+    if not files:
+        print(f"no logs in {stack.settings.log}")
+        return DONE
+    if follow:
+        os.execvp("tail", ["tail", "-n", str(LOG_LINES), "-F", *map(str, files)])
+    for file in files:
+        print(f"==> {file.name} <==")
+        print("\n".join(file.read_text(errors="replace").splitlines()[-LOG_LINES:]))
+    return DONE
+
+
+class _Alone:
+    """While another command starts or stops this stack, wait for it."""
+
+    def __init__(self, stack: Stack) -> None:
+        private_directory(stack.settings.run)
+        self._lock = hold(stack.settings.run / "stack.lock", ANOTHER_COMMAND_S)
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._lock)
+
+
+COMMANDS = {"up": _up, "run": _run, "down": _down, "restart": _restart, "status": _status, "remove-data": _remove_data}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Carry out one command.
+
+    Returns:
+        the exit status.
+    """
+    parser = argparse.ArgumentParser(prog="todomq.supervision.stack", description="Start, stop, show one TodoMQ stack.")
+    parser.add_argument("command", choices=[*COMMANDS, "logs"])
+    parser.add_argument("--follow", action="store_true", help="logs: go on showing what is written")
+    options = parser.parse_args(arguments)
+    try:
+        stack = Stack()
+        return _logs(stack, options.follow) if options.command == "logs" else COMMANDS[options.command](stack)
+    except SettingsError as error:
+        print(error.text, file=sys.stderr)
+        return USAGE
+    except Unavailable as error:
+        print(error.text, file=sys.stderr)
+        return FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,208 @@
+"""The real stack under supervisord: kill -9 anything, any number of times (law 9)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from subprocess import DEVNULL, PIPE
+
+import pytest
+from conftest import RunningStack, is_gone, wait_until
+
+from todomq.settings import socket_name
+from todomq.supervision import records
+
+MakeStack = Callable[..., RunningStack]
+
+DAEMONS = [
+    "registry", "cache", "database_worker-1", "database_worker-2", "database_worker-3",
+    "list_server-1", "list_server-2", "router",
+]  # fmt: skip
+
+STACK = "todomq.supervision.stack"
+
+
+def kill_and_time(stack: RunningStack, name: str) -> float:
+    """Kill a daemon; return after how many seconds its successor answered. Nothing here wakes supervisord meanwhile."""
+    killed = stack.kill(name)
+    began = time.monotonic()
+    stack.wait_restarted(name, killed)
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize("name", DAEMONS)
+def test_a_killed_daemon_is_back_at_once_and_no_other_is_touched(shared_stack: RunningStack, name: str) -> None:
+    before = shared_stack.pids()
+
+    seconds = [kill_and_time(shared_stack, name) for _ in range(3)]
+
+    after = shared_stack.pids()
+    assert {process for process in before if before[process] != after[process]} == {name}
+    assert statistics.median(seconds) < 0.3, seconds
+    assert max(seconds) < 1.0, seconds
+    shared_stack.wait_healthy()
+
+
+def test_a_killed_listener_is_back_and_goes_on_hurrying_and_counting(shared_stack: RunningStack) -> None:
+    kill_and_time(shared_stack, "cache")
+    counted = records.read_restarts(shared_stack.home / "run")["cache"]
+    killed = shared_stack.kill("supervision")
+    wait_until(lambda: shared_stack.pid("supervision") not in (0, killed), 5, "the listener is back")
+
+    seconds = [kill_and_time(shared_stack, "cache") for _ in range(3)]
+
+    assert statistics.median(seconds) < 0.3, seconds
+    wait_until(
+        lambda: records.read_restarts(shared_stack.home / "run")["cache"] == counted + 3, 5, "all restarts are counted"
+    )
+
+
+def test_a_deliberate_restart_is_not_counted(shared_stack: RunningStack) -> None:
+    before, counted = shared_stack.pids(), records.read_restarts(shared_stack.home / "run")
+
+    result = shared_stack.run(STACK, "restart")
+
+    assert result.returncode == 0, result.stderr
+    after = shared_stack.pids()
+    assert all(before[name] != after[name] for name in before)
+    assert records.read_restarts(shared_stack.home / "run") == counted
+
+
+def test_the_status_names_every_process(shared_stack: RunningStack) -> None:
+    result = shared_stack.run(STACK, "status")
+
+    assert result.returncode == 0, result.stdout
+    for name, pid in shared_stack.pids().items():
+        assert any(name in line and str(pid) in line and "RUNNING" in line for line in result.stdout.splitlines())
+
+
+def test_starting_again_what_runs_is_harmless(shared_stack: RunningStack) -> None:
+    before = shared_stack.pids()
+    result = shared_stack.run(STACK, "up")
+    assert result.returncode == 0, result.stderr
+    assert shared_stack.pids() == before
+
+
+def test_a_registry_that_hangs_is_ended_and_replaced(make_stack: MakeStack) -> None:
+    stack = make_stack(TODOMQ_LEASE_MS="1000")
+    stack.start()
+    wait_until(lambda: stack.ask("registry") == "pong", 5, "the registry answers")
+
+    hung = stack.kill("registry", signal.SIGSTOP)
+
+    # A second, or ten where the listener had not heard of it yet.
+    stack.wait_restarted("registry", hung, timeout_s=15)
+    assert is_gone(hung)
+
+
+def test_too_many_restarts_stop_the_stack_with_a_reason(make_stack: MakeStack) -> None:
+    stack = make_stack(TODOMQ_MAX_RESTARTS_CACHE="3", TODOMQ_MAX_RESTARTS_S_CACHE="60")
+    stack.start()
+    manager = stack.manager_pid()
+    for _ in range(3):
+        kill_and_time(stack, "cache")
+    assert stack.control.failure() is None
+
+    stack.kill("cache")
+
+    wait_until(lambda: is_gone(manager), 20, "supervisord has ended")
+    assert stack.living() == {}
+    status = stack.run(STACK, "status")
+    assert status.returncode != 0
+    for part in ("group cache gave up", "4 times within 60 s", "terminated by SIGKILL"):
+        assert part in status.stdout
+    stack.start()
+    assert stack.control.failure() is None
+
+
+def test_a_group_that_fails_for_ever_ends_the_start_with_a_reason(make_stack: MakeStack) -> None:
+    stack = make_stack()
+    stack.start()
+    stack.stop()
+    (stack.home / "data" / "worker-3").rename(stack.home / "moved-away")
+
+    result = stack.run(STACK, "up")
+
+    assert result.returncode != 0
+    for part in ("group database gave up", "database_worker-3", "exit status 78", "worker-3 is missing"):
+        assert part in result.stderr
+    assert stack.living() == {}
+
+
+def test_in_the_foreground_giving_up_is_an_exit_status_that_is_not_0(make_stack: MakeStack) -> None:
+    stack = make_stack(TODOMQ_MAX_RESTARTS="0")
+    command = [sys.executable, "-m", STACK, "run"]
+    with subprocess.Popen(command, env=stack.environment, stdout=DEVNULL, stderr=PIPE, text=True) as foreground:
+        wait_until(lambda: stack.ask("cache", timeout_s=0.1) == "pong", 30, "the cache answers")
+        stack.kill("cache")
+        _, said = foreground.communicate(timeout=30)
+
+    assert foreground.returncode == 1
+    assert "group cache gave up" in said
+
+
+def test_nothing_outlives_a_killed_supervisord_and_it_starts_again_at_once(stack: RunningStack) -> None:
+    processes = {stack.manager_pid(): "supervisord", **{pid: name for name, pid in stack.pids().items()}}
+    stopped = stack.kill("list_server-1", signal.SIGSTOP)  # one that hangs can't leave by itself
+
+    os.kill(stack.manager_pid(), signal.SIGKILL)
+
+    wait_until(lambda: all(is_gone(pid) for pid in processes), 2, "all have left")
+    assert is_gone(stopped)
+    stack.start()
+    assert sorted(stack.pids()) == sorted([*stack.daemons, "supervision"])
+
+
+def test_down_leaves_no_process_and_no_socket_and_keeps_the_data(stack: RunningStack) -> None:
+    result = stack.run(STACK, "down")
+
+    assert result.returncode == 0, result.stderr
+    assert stack.living() == {}
+    assert stack.sockets() == []
+    assert any((stack.home / "data").iterdir())
+    assert stack.run(STACK, "down").returncode == 0
+    assert stack.run(STACK, "status").returncode == 3
+    stack.start()
+
+
+def test_down_ends_a_supervisord_that_hangs(stack: RunningStack) -> None:
+    os.kill(stack.manager_pid(), signal.SIGSTOP)
+    assert stack.run(STACK, "down").returncode == 0
+    assert stack.living() == {}
+
+
+def test_two_stacks_run_side_by_side(stack: RunningStack, make_stack: MakeStack) -> None:
+    before = stack.pids()
+    other = make_stack(TODOMQ_DATABASE_WORKERS="1", TODOMQ_LIST_SERVERS="1")
+    other.start()
+    assert sorted(other.pids()) == sorted(
+        [*(socket_name(name) for name in other.control.settings.daemon_names()), "supervision"]
+    )
+    other.stop()
+    assert stack.pids() == before
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "complaint"),
+    [
+        ("TODOMQ_MAX_RESTARTS_DATABASE", "many", "group database"),
+        ("TODOMQ_LIST_SERVERS", "0", "TODOMQ_LIST_SERVERS"),
+        ("TODOMQ_HOME", "/tmp/" + 100 * "x", "TODOMQ_HOME"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_one_clear_line(
+    make_stack: MakeStack, variable: str, value: str, complaint: str
+) -> None:
+    stack = make_stack()
+
+    result = stack.run(STACK, "up", settings={variable: value})
+
+    assert result.returncode == 2
+    assert complaint in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert stack.living() == {}

@@ -1,0 +1,73 @@
+"""The shape of the source tree: who may import what, where the laws stand."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "services" / "todomq"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+DAEMONS = ["registry", "cache", "database_worker", "list_server", "router", "supervision"]
+PURE_CORES = [
+    "registry/registrations.py",
+    "cache/directory.py",
+    "router/routing.py",
+    "list_server/todo_list.py",
+    "list_server/hosting.py",
+    "database_worker/commit.py",
+    "supervision/restart_intensity.py",
+    "client/session.py",
+]
+
+
+def imports_of(module: Path) -> set[str]:
+    """Return the dotted names of all modules that a module imports, anywhere in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+def imports_any(module: Path, *packages: str) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for name in imports_of(module) for package in packages)
+
+
+def test_only_the_runtime_and_the_client_import_zmq() -> None:
+    importers = {module.relative_to(PACKAGE).parts[0] for module in MODULES if imports_any(module, "zmq")}
+    assert importers == {"runtime", "client"}
+
+
+@pytest.mark.parametrize("core", PURE_CORES)
+def test_a_pure_core_has_no_sockets_no_clock_and_no_threads(core: str) -> None:
+    impure = ("zmq", "socket", "time", "threading", "asyncio", "select", "todomq.runtime")
+    assert not imports_any(PACKAGE / core, *impure)
+
+
+@pytest.mark.parametrize("daemon", DAEMONS)
+def test_a_daemon_starts_without_what_it_does_not_need(daemon: str) -> None:
+    heavy = ("typer", "rich", "asyncio", "todomq.client", "todomq.cli")
+    program = f"import todomq.{daemon}.__main__, sys; print(*(name for name in {heavy!r} if name in sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert loaded.stdout.split() == []
+
+
+@pytest.mark.parametrize("law", range(1, 10))
+def test_each_law_stands_at_the_top_of_a_file_that_keeps_it(law: int) -> None:
+    tops = (ast.get_docstring(ast.parse(module.read_text())) or "" for module in MODULES)
+    assert any(f"law {law}" in top.lower() for top in tops)
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    silent = [str(module) for module in MODULES if not ast.get_docstring(ast.parse(module.read_text()))]
+    assert silent == []
+
+
+def test_no_module_has_a_name_that_says_nothing() -> None:
+    assert not {module.stem for module in MODULES} & {"utils", "core", "common", "helpers", "misc"}
