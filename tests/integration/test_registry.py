@@ -72,6 +72,7 @@ class Stack:
         }
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.children: list[subprocess.Popen[bytes]] = []
+        self.sockets: list[zmq.Socket[bytes]] = []
         self.log = home / "log"
         self.socket = self.connect(zmq.REQ)
         self.start()
@@ -86,10 +87,8 @@ class Stack:
         socket: zmq.Socket[bytes] = self.context.socket(kind)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.RCVTIMEO, int(BOUND_S * 1000))
-        if kind == zmq.REQ:
-            socket.setsockopt(zmq.REQ_RELAXED, 1)
-            socket.setsockopt(zmq.REQ_CORRELATE, 1)
         socket.connect(self.address)
+        self.sockets.append(socket)
         return socket
 
     def kill_registry(self) -> None:
@@ -139,7 +138,9 @@ class Stack:
             child.wait(BOUND_S)
             if child.stdout is not None:
                 child.stdout.close()
-        self.context.destroy(linger=0)
+        for socket in self.sockets:
+            socket.close()
+        self.context.term()
 
 
 def replies_in(message: bytes) -> list[Any]:
@@ -321,7 +322,7 @@ class TestWatch:
     def test_a_watcher_is_answered_on_change(self, stack: Stack) -> None:
         wait_until(lambda: stack.ask("stats")["settled"] is True, "settled")
         version, _, _ = stack.ask("watch", 0)
-        other = Stack.connect(stack, zmq.REQ)
+        other = stack.connect(zmq.REQ)
         stack.send("watch", version)
         with suppress(zmq.Again):
             pytest.fail(f"answered without a change: {stack.socket.recv(zmq.NOBLOCK)!r}")
@@ -390,7 +391,7 @@ class TestBadInput:
         child.kill()
         child.wait(BOUND_S)
         ends = threading.Event()
-        thread = threading.Thread(target=ends.wait)
+        thread = threading.Thread(target=ends.wait, daemon=True)
         thread.start()
         for pid in (child.pid, thread.native_id):
             with pytest.raises(InvalidRequest, match="no process"):

@@ -4,8 +4,8 @@ Owns: numbers of senders, epochs of partitions, the queue of what waits, the ans
 know: sockets, threads, the clock, lists and entries. ``service.py`` feeds it; ``shard.py`` runs ``commit_group`` off
 the loop and takes what ``drain`` returns.
 
-One queue holds batches, claims and stores in the order they came. One group is in flight; what comes meanwhile is the
-next one. Nothing is answered before its group is on disk.
+One queue holds batches, claims, stores and gets in the order they came. One group is in flight; what comes meanwhile
+is the next one. Nothing is answered before its group is on disk.
 
 Law 1: words and answers leave after the commit. Law 2: a batch is taken under the epoch that the last accepted claim
 set; a partition whose batch names another is refused, the rest of the batch goes on. Law 3: a store is one atomic write
@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Container, Iterable
 from typing import Any
 
-from todomq.database_worker.group import Answered, Ask, Batch, Change, Item
+from todomq.database_worker.group import Answered, Ask, Batch, Change, Get, Item
 from todomq.database_worker.records import RESERVED, epoch_key, packed_number
 from todomq.database_worker.senders import Sender
 from todomq.database_worker.storage import Write
@@ -136,11 +136,15 @@ class Commits:
             Overloaded: too much waits.
         """
         size = sum(len(key) + len(data or b"") for key, data in writes)
-        if self._call_items >= CALL_ITEMS or self._call_bytes + size > CALL_BYTES:
-            raise Overloaded("too many changes wait for this database worker")
-        self._call_items += 1
-        self._call_bytes += size
-        self._queue.append(Change(size, writes, once, ask, value))
+        self._queue_call(Change(size, writes, once, ask, value))
+
+    def take_get(self, key: bytes, ask: Ask) -> None:
+        """Queue a read of a key that changes write; it sees those before it and none behind it.
+
+        Raises:
+            Overloaded: too much waits.
+        """
+        self._queue_call(Get(len(key), key, ask))
 
     def next_group(self) -> list[Item]:
         """Return what to commit now, bounded in bytes and number; empty where nothing waits or a group is in flight."""
@@ -152,15 +156,15 @@ class Commits:
             size += group[-1].size
         return list(group)
 
-    def committed(self) -> None:
-        """The group in flight is on disk: its words and answers may leave."""
+    def committed(self, outcomes: list[Any]) -> None:
+        """The group in flight is on disk: its words and answers, as ``commit_group`` returned them, may leave."""
         self.counts["commits"] += 1
         self.counts["committed_bytes"] += sum(item.size for item in self._in_flight)
-        for item in self._in_flight:
+        for item, outcome in zip(self._in_flight, outcomes, strict=True):
             if isinstance(item, Batch):
                 self._settle(item, item.fault)
             elif item.ask is not None:
-                self._answers.append(Answered(item.ask, item.value))
+                self._answers.append(Answered(item.ask, outcome))
         self._release(self._in_flight)
         self._in_flight = []
 
@@ -197,6 +201,13 @@ class Commits:
         words, answers = self._words, self._answers
         self._words, self._answers = [], []
         return words, answers
+
+    def _queue_call(self, item: Change | Get) -> None:
+        if self._call_items >= CALL_ITEMS or self._call_bytes + item.size > CALL_BYTES:
+            raise Overloaded("too many calls wait for this database worker")
+        self._call_items += 1
+        self._call_bytes += item.size
+        self._queue.append(item)
 
     def _checked(self, batch: Writes, size: int) -> Batch:
         """Return the batch as it goes into the queue: what its epochs allow of it."""

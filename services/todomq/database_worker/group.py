@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from todomq.database_worker.storage import Storage, Write
+from todomq.errors import TodoMQError
 
 Ask = Callable[[Any], None]
 """Whoever waits for a change; called with the value, or with the ``TodoMQError`` that it failed with."""
@@ -36,7 +37,15 @@ class Change(NamedTuple):
     value: Any
 
 
-Item = Batch | Change
+class Get(NamedTuple):
+    """A read of one of the keys that changes write: it sees the changes before it and none behind it."""
+
+    size: int
+    key: bytes
+    ask: Ask  # called with the value, None where there is none
+
+
+Item = Batch | Change | Get
 
 
 class Answered(NamedTuple):
@@ -46,18 +55,36 @@ class Answered(NamedTuple):
     outcome: Any
 
 
-def commit_group(group: Sequence[Item], storage: Storage) -> None:
+def commit_group(group: Sequence[Item], storage: Storage) -> list[Any]:
     """Write a group as one atomic durable commit; runs off the loop.
+
+    Returns:
+        for each item what is to be answered: a change's value, what a get has found (or the error it met).
 
     Raises:
         StorageFailed: the outcome is unknown. CorruptRecord: a once-record cannot be read.
     """
     writes: list[Write] = []
-    done: set[bytes] = set()
+    changed: dict[bytes, bytes | None] = {}
+    outcomes: list[Any] = []
     for item in group:
-        if isinstance(item, Change) and item.once is not None:
-            if item.once in done or storage.get(item.once) is not None:
+        if isinstance(item, Get):
+            outcomes.append(changed[item.key] if item.key in changed else _found(storage, item.key))
+            continue
+        if isinstance(item, Batch):
+            outcomes.append(None)
+        else:
+            outcomes.append(item.value)
+            if item.once is not None and (item.once in changed or storage.get(item.once) is not None):
                 continue
-            done.add(item.once)
+            changed.update(item.writes)
         writes.extend(item.writes)
     storage.apply(writes)
+    return outcomes
+
+
+def _found(storage: Storage, key: bytes) -> bytes | TodoMQError | None:
+    try:
+        return storage.get(key)
+    except TodoMQError as error:  # one damaged record is the matter of whoever asked for it
+        return error

@@ -3,8 +3,8 @@
 Owns: the PULL socket that batches come in on; the checks of what is asked; the stop. Must not know: lists and entries;
 which engine is used. Talks to: list servers (hello, claim, read, batches), the router (store, get), the probe (check).
 
-Law 4: a get waits for the changes that came before it. Law 7: whatever comes in on the PULL socket and is not a batch
-is counted, logged and dropped.
+Law 4: a get sees the stores sent before it and none sent after. Law 7: whatever comes in on the PULL socket and is not
+a batch is counted, logged and dropped.
 """
 
 from __future__ import annotations
@@ -23,12 +23,10 @@ from todomq.errors import CorruptRecord, InvalidRequest, ProtocolError, TodoMQEr
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import canonical, check_plain, pack, unpack
 from todomq.protocol.partitions import PARTITIONS, worker_of
-from todomq.runtime import sockets
 from todomq.runtime.calls import LATER, Call, Operation, Service
 from todomq.runtime.daemon import Daemon
 from todomq.runtime.log import log_counted
 
-DRAIN_MESSAGES = 64
 ADDRESS = re.compile(r"ipc:///[^\0]{1,106}|tcp://[\w.\[\]:-]{1,200}:\d{1,5}")
 
 
@@ -50,10 +48,9 @@ class DatabaseWorker(Service):
         self._malformed = 0
         mine = frozenset(p for p in range(PARTITIONS) if worker_of(p, self._pool_size) == number)
         self._shard = Shard(daemon.loop, daemon.incarnation, mine, open_storage)
-        self._words = Words(daemon.loop)
+        self._words = Words(daemon.loop, daemon.push)
         self._address = daemon.settings.address(f"database_worker-{number}.writes")
-        self._writes = sockets.pull(self._address)
-        daemon.loop.watch(self._writes, self._take_writes)
+        self._writes = daemon.pull(self._address, self._take_writes)
         daemon.loop.at_turn_end(self._end_turn)
         self.operations["hello"] = self._hello
         for name, operation in {
@@ -63,40 +60,36 @@ class DatabaseWorker(Service):
 
     def stats(self) -> dict[str, Any]:
         """Return counters, depths of queues and what storage says of itself."""
-        return {**self._shard.stats(), "words_dropped": self._words.dropped, "malformed_batches": self._malformed}
+        malformed = self._malformed + self._writes.malformed
+        return {**self._shard.stats(), "words_dropped": self._words.dropped, "malformed_batches": malformed}
 
     def drain(self, done: Callable[[], None]) -> None:
         """Commit and answer what has arrived, close storage, then call ``done``."""
-        self._take_writes()
-        self._loop.unwatch(self._writes)
+        self._writes.drain()
+        self._writes.stop()
         self._stopped = done
 
     def _end_turn(self) -> None:
         for word in self._shard.end_turn():
             self._words.add(word)
-        self._words.flush()
+        for gone in self._words.flush():
+            self._shard.commits.forget(gone)
         if self._stopped is not None and self._shard.is_quiet:
             done, self._stopped = self._stopped, None
             self._shard.close(done)
 
-    def _take_writes(self) -> None:
-        for _ in range(DRAIN_MESSAGES):
-            frames = sockets.receive(self._writes)
-            if frames is None:
-                return
-            try:
-                if len(frames) != 1:
-                    raise ProtocolError("a batch is one frame")
-                kind, fields = messages.read(frames[0])
-                if kind != "writes":
-                    raise ProtocolError(f"a {kind[:20]!r} message where batches of writes come in")
-                batch = messages.read_writes(fields)
-            except ProtocolError as error:
-                self._malformed += 1
-                log_counted("malformed_batch", at=self._address.rsplit("/", 1)[-1], why=error.text)
-                continue
-            if self._shard.is_open:  # else the sender hears what is wanted once storage is open again
-                self._shard.commits.take_batch(batch, len(frames[0]))
+    def _take_writes(self, message: bytes) -> None:
+        try:
+            kind, fields = messages.read(message)
+            if kind != "writes":
+                raise ProtocolError(f"a {kind[:20]!r} message where batches of writes come in")
+            batch = messages.read_writes(fields)
+        except ProtocolError as error:
+            self._malformed += 1
+            log_counted("malformed_batch", at=self._address.rsplit("/", 1)[-1], why=error.text)
+            return
+        if self._shard.is_open:  # else the sender hears what is wanted once storage is open again
+            self._shard.commits.take_batch(batch, len(message))
 
     def _while_open(self, operation: Operation) -> Operation:
         def guarded(call: Call) -> Any:
@@ -152,14 +145,16 @@ class DatabaseWorker(Service):
             raise InvalidRequest("get has a key")
         key = records.stored_key(self._canonical_key(call))
 
-        def read(storage: Storage) -> Any:
-            packed = storage.get(key)
+        def found(outcome: Any) -> None:
+            if isinstance(outcome, TodoMQError):
+                call.refuse(outcome)
+                return
             try:
-                return None if packed is None else unpack(packed)
+                call.answer(None if outcome is None else unpack(outcome))
             except ProtocolError as error:
-                raise CorruptRecord(f"the value stored under this key is damaged: {error.text}") from None
+                call.refuse(CorruptRecord(f"the value stored under this key is damaged: {error.text}"))
 
-        self._shard.read_after_changes(read, _answering(call))
+        self._shard.commits.take_get(key, found)
 
     def _check(self, call: Call) -> None:
         """Write and read a record of the worker's own, for real; the answer is how many microseconds it took."""

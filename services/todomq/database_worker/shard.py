@@ -112,9 +112,9 @@ class Shard:
             "storage_open": self.is_open,
         }
 
-    def _committed(self, result: None, error: BaseException | None) -> None:
-        if error is None:
-            self.commits.committed()
+    def _committed(self, outcomes: list[Any] | None, error: BaseException | None) -> None:
+        if outcomes is not None:
+            self.commits.committed(outcomes)
             return
         log("commit_failed", why=error)
         self.is_open = False

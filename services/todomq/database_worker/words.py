@@ -7,25 +7,35 @@ A new incarnation at an address replaces the one before, so the connections are 
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from collections.abc import Callable
 
 from todomq.protocol import messages
 from todomq.protocol.messages import Committed
-from todomq.runtime import sockets
 from todomq.runtime.loop import Loop
+from todomq.runtime.pipes import Push
 
 WAITING_WORDS = 4_096
 RETRY_S = 0.005
+GONE_MS = 30_000
 
 
 class Words:
     """Connections to senders."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, connect: Callable[[str], Push]) -> None:
+        """Make no connection yet.
+
+        Args:
+            loop: tells the time.
+            connect: returns a PUSH connected to an address.
+        """
         self._loop = loop
+        self._connect = connect
         self._listening: dict[str, bytes] = {}
-        self._sockets: dict[bytes, Any] = {}
+        self._pushes: dict[bytes, Push] = {}
         self._waiting: dict[bytes, deque[bytes]] = {}
+        self._blocked_since_ms: dict[bytes, int] = {}
+        self._retries = False
         self.dropped = 0
 
     def connect(self, incarnation: bytes, address: str) -> bytes | None:
@@ -41,7 +51,7 @@ class Words:
             self._close(before)
         self._close(incarnation)
         self._listening[address] = incarnation
-        self._sockets[incarnation] = sockets.push(address)
+        self._pushes[incarnation] = self._connect(address)
         self._waiting[incarnation] = deque()
         return before
 
@@ -53,23 +63,37 @@ class Words:
         else:
             waiting.append(messages.committed(word))
 
-    def flush(self) -> None:
-        """Send what can be sent, the rest soon."""
-        for incarnation, waiting in self._waiting.items():
-            while waiting and sockets.send(self._sockets[incarnation], [waiting[0]]):
-                waiting.popleft()
-        if not self.is_empty:
-            self._loop.after(RETRY_S, self._loop.wake)
+    def flush(self) -> list[bytes]:
+        """Send what can be sent, the rest soon.
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether no word waits."""
-        return not any(self._waiting.values())
+        Returns:
+            the incarnations that have taken no word for ``GONE_MS``; they are disconnected.
+        """
+        for incarnation, waiting in self._waiting.items():
+            while waiting and self._pushes[incarnation].send(waiting[0]):
+                waiting.popleft()
+                self._blocked_since_ms.pop(incarnation, None)
+            if waiting:
+                self._blocked_since_ms.setdefault(incarnation, self._loop.now_ms())
+        if not self._blocked_since_ms:
+            return []
+        if not self._retries:
+            self._retries = True
+            self._loop.after(RETRY_S, self._retry)
+        now_ms = self._loop.now_ms()
+        gone = [sender for sender, since_ms in self._blocked_since_ms.items() if now_ms - since_ms > GONE_MS]
+        for incarnation in gone:
+            self._close(incarnation)
+        return gone
+
+    def _retry(self) -> None:
+        self._retries = False  # the end of this turn flushes
 
     def _close(self, incarnation: bytes) -> None:
         for address in [a for a, listener in self._listening.items() if listener == incarnation]:
             del self._listening[address]
-        socket = self._sockets.pop(incarnation, None)
-        if socket is not None:
-            self._waiting.pop(incarnation)
-            socket.close(0)
+        push = self._pushes.pop(incarnation, None)
+        if push is not None:
+            self.dropped += len(self._waiting.pop(incarnation))
+            self._blocked_since_ms.pop(incarnation, None)
+            push.close()

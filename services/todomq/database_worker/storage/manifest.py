@@ -14,8 +14,6 @@ import fcntl
 import json
 import os
 import re
-import secrets
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,7 +72,7 @@ def _read_or_make_manifest(data: Path, pool_size: int) -> dict[str, Any]:
     found = sorted(child.name for child in data.iterdir() if re.fullmatch(r"worker-\d+", child.name))
     if found:
         raise CorruptRecord(f"{path} is missing though {', '.join(found)} exist; restore it from a backup")
-    manifest = {"format": FORMAT, "stack": secrets.token_hex(16), "pool_size": pool_size, "made": []}
+    manifest = {"format": FORMAT, "stack": os.urandom(16).hex(), "pool_size": pool_size, "made": []}
     _write_durably(path, manifest)
     return manifest
 
@@ -93,6 +91,8 @@ def _check_identity(directory: Path, stack: str, worker: int) -> None:
 
 
 def _make(directory: Path, identity: dict[str, Any], fill: Callable[[Path], None]) -> None:
+    import shutil  # of the first start only; it costs every other start some milliseconds
+
     unfinished = directory.with_name(directory.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)  # of a first start that a crash ended; nothing was ever stored in it
     unfinished.mkdir(mode=0o700)

@@ -162,9 +162,9 @@ def _options() -> Options:
     options.set_block_based_table_factory(tables)
     options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
     options.set_paranoid_checks(True)
-    options.set_write_buffer_size(16 << 20)  # also bounds what a restart reads again from the log
-    options.set_max_write_buffer_number(3)
-    options.set_max_total_wal_size(32 << 20)
+    options.set_write_buffer_size(8 << 20)  # also bounds what a restart reads again from the log: 0.1 s
+    options.set_max_write_buffer_number(4)
+    options.set_max_total_wal_size(24 << 20)
     options.set_max_background_jobs(2)
     options.set_bytes_per_sync(1 << 20)
     options.set_max_open_files(256)

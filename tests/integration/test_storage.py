@@ -1,0 +1,366 @@
+"""One suite over every storage, and what only RocksDB can suffer: damage, a torn tail, a full disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from todomq.database_worker.storage import Storage, StorageFailed, Write
+from todomq.database_worker.storage.log_files import BLOCK_BYTES, damage_in
+from todomq.database_worker.storage.memory import MemoryStorage
+from todomq.database_worker.storage.rocksdb import RocksDBStorage
+from todomq.errors import CorruptRecord
+
+Open = Callable[[], Storage]
+
+
+@pytest.fixture(params=["memory", "rocksdb"])
+def opens(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
+    """Give a function that opens the same shard each time; what is open at the end is closed."""
+    opened: list[Storage] = []
+    disk: dict[bytes, bytes] = {}
+    if request.param == "rocksdb":
+        RocksDBStorage.create(tmp_path)
+
+    def open_shard() -> Storage:
+        for storage in opened:
+            storage.close()
+        opened.append(MemoryStorage(disk) if request.param == "memory" else RocksDBStorage(tmp_path))
+        return opened[-1]
+
+    yield open_shard
+    for storage in opened:
+        storage.close()
+
+
+def test_what_was_applied_is_read_and_still_there_when_opened_again(opens: Open) -> None:
+    storage = opens()
+    storage.apply([(b"a", b"1"), (b"b", b""), (b"c", b"3"), (b"c", None), (b"\xff\x00", b"x" * 100_000)])
+    for _ in range(2):
+        assert storage.get(b"a") == b"1"
+        assert storage.get(b"b") == b""
+        assert storage.get(b"c") is None
+        assert storage.get(b"never") is None
+        assert storage.get(b"\xff\x00") == b"x" * 100_000
+        storage = opens()
+
+
+def test_the_last_write_of_a_key_in_a_group_wins(opens: Open) -> None:
+    storage = opens()
+    storage.apply([(b"a", b"1"), (b"a", None), (b"a", b"2")])
+    storage.apply([])
+    assert storage.get(b"a") == b"2"
+
+
+def test_a_scan_is_ordered_bounded_by_its_prefix_and_goes_on_where_a_page_ended(opens: Open) -> None:
+    storage = opens()
+    keys = [b"l" + bytes([n]) for n in (0, 1, 2, 254, 255)]
+    storage.apply([(key, b"v" * 10) for key in reversed(keys)])
+    storage.apply([(b"k", b"before"), (b"m", b"behind"), (b"l", b"itself"), (b"\xff\xff", b"last"), (b"\xff", b"")])
+    found: list[bytes] = []
+    after: bytes | None = None
+    pages = 0
+    while True:
+        page = storage.scan(b"l", after, 20)
+        found += page.items[::2]
+        pages += 1
+        after = page.last
+        if after is None:
+            break
+    assert found == [b"l", *keys]
+    assert pages > 2
+    assert storage.scan(b"\xff", None, 1_000).items == [b"\xff", b"", b"\xff\xff", b"last"]
+    assert storage.scan(b"", None, 1_000).items[::2] == [b"k", b"l", *keys, b"m", b"\xff", b"\xff\xff"]
+    assert storage.scan(b"none", None, 1_000) == ([], None)
+
+
+def test_a_page_holds_at_least_one_record(opens: Open) -> None:
+    storage = opens()
+    storage.apply([(b"a1", b"x" * 1_000), (b"a2", b"y")])
+    page = storage.scan(b"a", None, 1)
+    assert page.items == [b"a1", b"x" * 1_000]
+    assert storage.scan(b"a", page.last, 1) == ([b"a2", b"y"], None)
+
+
+def test_a_closed_storage_says_so_and_closes_again(opens: Open) -> None:
+    storage = opens()
+    storage.close()
+    storage.close()
+    with pytest.raises(StorageFailed):
+        storage.apply([(b"a", b"1")])
+    with pytest.raises(StorageFailed):
+        storage.get(b"a")
+    with pytest.raises(StorageFailed):
+        storage.scan(b"a", None, 1)
+
+
+def test_reads_and_writes_of_several_threads_do_not_disturb_each_other(opens: Open) -> None:
+    storage = opens()
+    storage.apply([(b"n", b"0"), (b"m", b"0")])
+    unequal: list[list[bytes]] = []
+
+    def read() -> None:
+        for _ in range(200):
+            page = storage.scan(b"", None, 1_000)
+            if page.items[1] != page.items[3]:
+                unequal.append(page.items)
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for number in range(100):
+        storage.apply([(b"n", b"%d" % number), (b"m", b"%d" % number)])
+    for reader in readers:
+        reader.join()
+    if isinstance(storage, RocksDBStorage):  # the one in memory is for one thread
+        assert unequal == []
+
+
+# RocksDB alone
+
+GROUPS = 8
+
+
+def crashed_image(directory: Path, image: Path, flush_after: int | None = None) -> None:
+    """Make in ``image`` what a killed worker leaves: eight acknowledged commits of three records, not closed."""
+    directory.mkdir()
+    RocksDBStorage.create(directory)
+    storage = RocksDBStorage(directory)
+    for group in range(GROUPS):
+        storage.apply([(b"%d-%d" % (group, n), b"v" * 20) for n in range(3)])
+        if group == flush_after:
+            assert storage._db is not None
+            storage._db.flush()
+    shutil.copytree(directory, image)
+    storage.close()
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    crashed_image(tmp_path / "living", tmp_path / "image")
+    return tmp_path / "image"
+
+
+@pytest.fixture
+def flushed_image(tmp_path: Path) -> Path:
+    crashed_image(tmp_path / "living", tmp_path / "image", flush_after=3)
+    return tmp_path / "image"
+
+
+def records_or_error(image: Path, damage: Callable[[Path], None]) -> int | str:
+    """Return how many records a damaged copy of the image gives, or the error's text."""
+    copy = image.with_name("copy")
+    shutil.copytree(image, copy)
+    try:
+        damage(copy / "rocksdb")
+        try:
+            storage = RocksDBStorage(copy)
+        except CorruptRecord as error:
+            return error.text
+        try:
+            return len(storage.scan(b"", None, 1 << 20).items) // 2
+        except CorruptRecord as error:
+            return error.text
+        finally:
+            storage.close()
+    finally:
+        shutil.rmtree(copy)
+
+
+def flip(path: Path, at: int, mask: int) -> None:
+    with open(path, "r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ mask]))
+
+
+def log_of(image: Path) -> Path:
+    logs = [path for path in sorted((image / "rocksdb").glob("*.log")) if path.stat().st_size]
+    return logs[-1]
+
+
+def test_a_killed_worker_loses_nothing(image: Path) -> None:
+    assert records_or_error(image, lambda path: None) == 3 * GROUPS
+
+
+def test_a_byte_flipped_anywhere_in_the_tail_of_the_log_is_an_error_and_never_fewer_records(image: Path) -> None:
+    log = log_of(image)
+    size = log.stat().st_size
+    for at in range(size - 2 * size // GROUPS, size):
+        for mask in (1 << at % 8, 0xFF):
+            found = records_or_error(image, lambda path, at=at, mask=mask: flip(path / log.name, at, mask))  # type: ignore[misc]
+            assert isinstance(found, str), f"byte {at} of {size} flipped by {mask}: {found} records and no error"
+            assert str(image.with_name("copy")) in found
+
+
+def test_a_flipped_bit_in_a_record_length_is_told_from_a_torn_write(image: Path) -> None:
+    log = log_of(image)
+    size = log.stat().st_size
+    for record in (0, size // GROUPS * (GROUPS - 1)):
+        for bit in range(16):
+            at, mask = record + 4 + bit // 8, 1 << bit % 8
+            found = records_or_error(image, lambda path, at=at, mask=mask: flip(path / log.name, at, mask))  # type: ignore[misc]
+            assert isinstance(found, str), (record, bit, found)
+
+
+def test_zeroes_in_the_log_are_an_error(image: Path) -> None:
+    log = log_of(image)
+
+    def wipe(path: Path) -> None:
+        with open(path / log.name, "r+b") as file:
+            file.seek(200)
+            file.write(bytes(150))
+
+    assert isinstance(records_or_error(image, wipe), str)
+
+
+def test_a_torn_write_that_was_never_acknowledged_opens_by_itself(image: Path) -> None:
+    log = log_of(image)
+    whole = log.read_bytes()
+    one = whole[-(len(whole) // GROUPS) :]
+    for length in (1, 6, 7, 8, len(one) // 2, len(one) - 1):
+        torn = one[:length]
+
+        def tear(path: Path, torn: bytes = torn) -> None:
+            with open(path / log.name, "ab") as file:
+                file.write(torn)
+
+        assert records_or_error(image, tear) == 3 * GROUPS, length
+
+
+@pytest.mark.parametrize("lost", [1, 20, 97, 98, 300, 700])
+def test_a_log_that_lost_acknowledged_records_at_its_end_is_an_error(image: Path, lost: int) -> None:
+    log = log_of(image)
+    size = log.stat().st_size
+
+    def cut(path: Path) -> None:
+        os.truncate(path / log.name, size - lost)
+
+    def wipe(path: Path) -> None:
+        cut(path)
+        os.truncate(path / log.name, size)
+
+    assert "were acknowledged" in str(records_or_error(image, cut))
+    assert isinstance(records_or_error(image, wipe), str)
+
+
+def test_zeroes_behind_the_last_acknowledged_record_are_a_torn_write(image: Path) -> None:
+    log = log_of(image)
+    assert records_or_error(image, lambda path: os.truncate(path / log.name, log.stat().st_size + 500)) == 3 * GROUPS
+
+
+def test_a_flip_or_a_cut_in_the_manifest_is_never_fewer_records(flushed_image: Path) -> None:
+    name = (flushed_image / "rocksdb" / "CURRENT").read_text().strip()
+    size = (flushed_image / "rocksdb" / name).stat().st_size
+    for at in range(size):
+        found = records_or_error(flushed_image, lambda path, at=at: flip(path / name, at, 0x40))  # type: ignore[misc]
+        assert isinstance(found, str) or found == 3 * GROUPS, f"byte {at} of {size}: {found}"
+    for cut in range(0, size, 7):
+        found = records_or_error(flushed_image, lambda path, cut=cut: os.truncate(path / name, cut))  # type: ignore[misc]
+        assert isinstance(found, str), f"cut to {cut} of {size}: {found}"
+
+
+def test_a_flip_in_a_table_is_an_error_or_changes_nothing(flushed_image: Path) -> None:
+    (table,) = (flushed_image / "rocksdb").glob("*.sst")
+    for at in range(0, table.stat().st_size, 5):
+        found = records_or_error(flushed_image, lambda path, at=at: flip(path / table.name, at, 0x40))  # type: ignore[misc]
+        assert isinstance(found, str) or found == 3 * GROUPS, f"byte {at}: {found}"
+
+
+def test_any_file_removed_or_emptied_is_never_fewer_records(flushed_image: Path) -> None:
+    for file in sorted((flushed_image / "rocksdb").iterdir()):
+        for damage in (Path.unlink, lambda path: os.truncate(path, 0)):
+            found = records_or_error(flushed_image, lambda path, file=file, damage=damage: damage(path / file.name))  # type: ignore[misc]
+            assert isinstance(found, str) or found == 3 * GROUPS, (file.name, found)
+
+
+def test_the_file_that_says_what_was_acknowledged_must_be_there_and_whole(image: Path) -> None:
+    def on_mark(damage: Callable[[Path], None]) -> int | str:
+        return records_or_error(image, lambda path: damage(path.parent / "acknowledged"))
+
+    assert "acknowledged" in str(on_mark(Path.unlink))
+    assert "acknowledged" in str(on_mark(lambda path: flip(path, 3, 1)))
+    assert "acknowledged" in str(on_mark(lambda path: os.truncate(path, 5)))
+
+
+def test_a_missing_shard_is_not_made_anew(tmp_path: Path) -> None:
+    RocksDBStorage.create(tmp_path)
+    shutil.rmtree(tmp_path / "rocksdb")
+    with pytest.raises(CorruptRecord, match="rocksdb"):
+        RocksDBStorage(tmp_path)
+    with pytest.raises(CorruptRecord):
+        RocksDBStorage(tmp_path / "nowhere")
+
+
+def test_a_framing_walk_sees_through_whole_blocks(tmp_path: Path) -> None:
+    RocksDBStorage.create(tmp_path)
+    storage = RocksDBStorage(tmp_path)
+    for _ in range(20):
+        storage.apply([(os.urandom(8), b"v" * 9_000)])
+    log = sorted((tmp_path / "rocksdb").glob("*.log"))[-1]
+    assert log.stat().st_size > 4 * BLOCK_BYTES
+    assert damage_in(log) is None
+    with open(log, "r+b") as file:
+        file.seek(2 * BLOCK_BYTES)
+        file.write(bytes(512))
+    assert "zeroes" in str(damage_in(log))
+    storage.close()
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from todomq.database_worker.storage import StorageFailed
+from todomq.database_worker.storage.rocksdb import RocksDBStorage
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+directory = Path(sys.argv[1])
+RocksDBStorage.create(directory)
+storage = RocksDBStorage(directory)
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
+written = 0
+try:
+    while True:
+        storage.apply([(b"%08d" % written, b"v" * 1000)])
+        written += 1
+except StorageFailed as error:
+    assert error.outcome == "unknown", error.outcome
+try:
+    storage.get(b"00000000")
+    sys.exit("a failed storage must not be read: what it holds may not be on disk")
+except StorageFailed:
+    pass
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+storage.close()
+storage = RocksDBStorage(directory)
+assert written > 50, written
+assert all(storage.get(b"%08d" % number) == b"v" * 1000 for number in range(written))
+storage.apply([(b"again", b"works")])
+storage.close()
+"""
+
+
+def test_a_full_disk_fails_the_write_and_opening_again_has_everything_acknowledged(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_failing_memory_storage_has_written_all_or_nothing() -> None:
+    for when, expected in (("before", None), ("after", b"1")):
+        disk: dict[bytes, bytes] = {}
+        storage = MemoryStorage(disk)
+        storage.fail_next = when
+        write: Write = (b"a", b"1")
+        with pytest.raises(StorageFailed):
+            storage.apply([write])
+        with pytest.raises(StorageFailed):
+            storage.get(b"a")
+        assert MemoryStorage(disk).get(b"a") == expected

@@ -1,0 +1,140 @@
+"""The directories of a stack's shards: made once, and refused whenever they are not what they must be."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+from todomq.database_worker.storage.manifest import shard_directory
+from todomq.errors import CorruptRecord
+from todomq.settings import SettingsError
+
+
+def fill(directory: Path) -> None:
+    (directory / "shard").touch()
+
+
+def refuse_to_fill(directory: Path) -> None:
+    raise AssertionError(f"{directory} must not be made anew")
+
+
+def start(data: Path, worker: int = 1, pool_size: int = 2) -> Path:
+    return shard_directory(data, worker, pool_size, fill)
+
+
+def start_again(data: Path, worker: int = 1, pool_size: int = 2) -> Path:
+    return shard_directory(data, worker, pool_size, refuse_to_fill)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Return the data directory of a stack of two workers that has run once."""
+    for worker in (1, 2):
+        start(tmp_path / "data", worker)
+    return tmp_path / "data"
+
+
+def change(path: Path, **fields: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def test_the_first_start_makes_the_directory_and_later_ones_find_it(tmp_path: Path) -> None:
+    directory = start(tmp_path / "data")
+    assert (directory / "shard").exists()
+    assert start_again(tmp_path / "data") == directory
+
+
+def test_workers_that_start_at_once_agree_on_one_manifest(tmp_path: Path) -> None:
+    starts = [threading.Thread(target=start, args=(tmp_path / "data", worker, 4)) for worker in (1, 2, 3, 4)]
+    for thread in starts:
+        thread.start()
+    for thread in starts:
+        thread.join()
+    for worker in (1, 2, 3, 4):
+        start_again(tmp_path / "data", worker, 4)
+
+
+def test_another_pool_size_is_refused_and_the_error_says_what_to_set(data: Path) -> None:
+    with pytest.raises(SettingsError, match="TODOMQ_DATABASE_WORKERS=2"):
+        start_again(data, pool_size=3)
+    start_again(data)
+
+
+def test_a_missing_manifest_beside_shards_is_refused(data: Path) -> None:
+    (data / "manifest").unlink()
+    with pytest.raises(CorruptRecord, match="manifest is missing though worker-1, worker-2"):
+        start_again(data)
+
+
+def test_a_missing_directory_is_refused_and_the_other_worker_goes_on(data: Path) -> None:
+    shutil.rmtree(data / "worker-1")
+    with pytest.raises(CorruptRecord, match=r"worker-1 is missing"):
+        start_again(data)
+    start_again(data, worker=2)
+
+
+def test_a_file_in_place_of_the_directory_is_refused(data: Path) -> None:
+    shutil.rmtree(data / "worker-1")
+    (data / "worker-1").touch()
+    with pytest.raises(CorruptRecord, match=r"worker-1"):
+        start_again(data)
+
+
+def test_directories_that_changed_places_are_refused(data: Path) -> None:
+    (data / "worker-1").rename(data / "x")
+    (data / "worker-2").rename(data / "worker-1")
+    (data / "x").rename(data / "worker-2")
+    with pytest.raises(CorruptRecord, match="is the shard of worker 2"):
+        start_again(data)
+
+
+def test_a_directory_of_another_stack_is_refused(data: Path, tmp_path: Path) -> None:
+    other = start(tmp_path / "other")
+    shutil.rmtree(data / "worker-1")
+    other.rename(data / "worker-1")
+    with pytest.raises(CorruptRecord, match="belongs to another stack"):
+        start_again(data)
+
+
+def test_a_directory_without_identity_is_refused(data: Path) -> None:
+    (data / "worker-1" / "identity").unlink()
+    with pytest.raises(CorruptRecord, match="not known to be ours"):
+        start_again(data)
+
+
+@pytest.mark.parametrize("file", ["manifest", "worker-1/identity"])
+def test_a_newer_format_and_a_damaged_file_are_refused(data: Path, file: str) -> None:
+    whole = (data / file).read_bytes()
+    change(data / file, format=2)
+    with pytest.raises(CorruptRecord, match="format 2"):
+        start_again(data)
+    for damaged in (b"", whole[:-5], b"[]", b"\xff" + whole, whole.replace(b'"stack"', b'"stuck"')):
+        (data / file).write_bytes(damaged)
+        with pytest.raises(CorruptRecord, match=file):
+            start_again(data)
+    (data / file).write_bytes(whole)
+    start_again(data)
+
+
+def test_a_crash_while_the_directory_is_made_leaves_nothing_behind(tmp_path: Path) -> None:
+    def crash(directory: Path) -> None:
+        (directory / "half").touch()
+        raise OSError("the power is gone")
+
+    with pytest.raises(OSError, match="power"):
+        shard_directory(tmp_path, 1, 2, crash)
+    directory = start(tmp_path)
+    assert not (directory / "half").exists()
+
+
+def test_a_crash_before_the_manifest_knows_the_directory_keeps_it(data: Path) -> None:
+    change(data / "manifest", made=[2])
+    (data / "worker-1" / "shard").write_text("acknowledged")
+    assert (start_again(data) / "shard").read_text() == "acknowledged"
+    shutil.rmtree(data / "worker-1")
+    with pytest.raises(CorruptRecord, match="is missing"):
+        start_again(data)
