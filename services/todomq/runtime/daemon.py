@@ -69,8 +69,8 @@ class Daemon:
         locks.private_directory(settings.run)
         self._lock = locks.hold(settings.run / f"{socket_name(name)}.lock")
 
-    def run(self, service: Service) -> None:
-        """Bind, register, serve until SIGTERM; then let the service drain, for at most ``DRAIN_S`` seconds."""
+    def begin(self, service: Service) -> None:
+        """Bind and register: from the next turn on the service is asked."""
         self.server = CallServer(self.loop, self.address, service)
         service.operations.setdefault("stats", lambda call: self._stats(service))
         self.loop.at_turn_end(self._flush)
@@ -79,10 +79,14 @@ class Daemon:
             self._renew()
             self._watch()
             self.loop.every(RENEW_S, self._renew)
+        log("started", name=socket_name(self.name), pid=os.getpid(), incarnation=self.incarnation)
+
+    def run(self, service: Service) -> None:
+        """Serve until SIGTERM; then let the service drain, for at most ``DRAIN_S`` seconds."""
+        self.begin(service)
         signal.set_wakeup_fd(self.loop.wake_descriptor, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.loop.post(lambda: self._stop(service)))
-        log("started", name=socket_name(self.name), pid=os.getpid(), incarnation=self.incarnation)
         self.loop.run()
         log("stopped", name=socket_name(self.name), pid=os.getpid())
 
