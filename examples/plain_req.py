@@ -1,0 +1,29 @@
+"""Add an entry to a list and read the list, with nothing but pyzmq and msgpack: any language's REQ socket can do this.
+
+Usage: python plain_req.py ENDPOINT LIST TITLE
+"""
+
+import os
+import sys
+
+import msgpack
+import zmq
+
+endpoint, list_name, title = sys.argv[1:4]
+me = os.urandom(16)  # a client's id: its changes are numbered under it, per list, from 1 on
+socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.REQ)
+socket.connect(endpoint)
+
+
+def call(number: int, *body: object) -> object:
+    """Send one request to the list and return its value; deadline 0 is 5 seconds from arrival."""
+    request = [1, list_name, 0, msgpack.packb(body), number, number]
+    socket.send(msgpack.packb([1, "call", me, [request]]))
+    _version, _kind, [[_id, status, value]] = msgpack.unpackb(socket.recv())
+    if status != 0:
+        raise SystemExit(f"refused: {msgpack.unpackb(value)}")
+    return msgpack.unpackb(value)
+
+
+print("added", call(1, "add_entry", title, None, None))  # a change takes the next number
+print("entries", call(2, "entries", None))  # a read only names it

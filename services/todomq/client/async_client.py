@@ -1,0 +1,261 @@
+"""The face of asyncio: the names of ``Client``, each call returns an ``asyncio.Future`` of the running loop.
+
+Owns: ``AsyncClient``, its handles and its pipeline. Must not know: messages, numbers. A request is on its way as
+soon as the method is called, awaited or not, so requests take effect in the order of the calls. A call never waits for
+room, for that would stop the loop: at the client's bound its future fails with ``Overloaded`` (law 6).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections import defaultdict
+from collections.abc import Callable
+from functools import wraps
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from todomq.client import operations
+from todomq.client.connection import Connection
+from todomq.client.endpoint import choose_endpoint
+from todomq.client.outcomes import FAILURES_MOST, check_deadline, outcome, set_deadline
+from todomq.client.request import Request
+from todomq.client.values import ServerRef
+from todomq.errors import InvalidRequest, TodoMQError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_Outcome = tuple["asyncio.Future[Any]", Any, TodoMQError | None]
+
+
+class _Part:
+    """A part of the face: of a client, or of its pipeline."""
+
+    def __init__(self, face: _Face) -> None:
+        self._face = face
+
+
+def _ask(build: Callable[P, Request[T]]) -> Callable[Concatenate[_Part, P], asyncio.Future[T]]:
+    """Offer an operation as a method to await."""
+
+    @wraps(build)
+    def method(self: _Part, /, *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
+        return self._face.ask(build(*args, **kwargs))
+
+    return method
+
+
+def _ask_list(
+    build: Callable[Concatenate[str, P], Request[T]],
+) -> Callable[Concatenate[AsyncTodoList, P], asyncio.Future[T]]:
+    """Offer an operation on one list as a method of its handle."""
+
+    @wraps(build)
+    def method(self: AsyncTodoList, /, *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
+        return self._face.ask(build(self.name, *args, **kwargs))
+
+    return method
+
+
+class AsyncTodoList(_Part):
+    """The handle of one list. Making it sends nothing.
+
+    Attributes:
+        name: the list's name.
+    """
+
+    def __init__(self, face: _Face, name: str) -> None:
+        super().__init__(face)
+        self.name = operations.check_list_name(name)
+
+    def __repr__(self) -> str:
+        return f"AsyncTodoList({self.name!r})"
+
+    add_entry = _ask_list(operations.add_entry)
+    add_entries = _ask_list(operations.add_entries)
+    entries = _ask_list(operations.entries)
+    undated_entries = _ask_list(operations.undated_entries)
+    update_entry = _ask_list(operations.update_entry)
+    delete_entry = _ask_list(operations.delete_entry)
+    clear = _ask_list(operations.clear)
+    delete = _ask_list(operations.delete)
+    size = _ask_list(operations.size)
+    cast_add_entry = _ask_list(operations.cast_add_entry)
+
+
+class AsyncCache(_Part):
+    """Who serves which list."""
+
+    def server_process(
+        self, list_name: str, *, deadline_s: float | None = None
+    ) -> asyncio.Future[ServerRef[AsyncTodoList]]:
+        """Return where the list's actor lives; it is activated if it was not."""
+        return self._face.ask(operations.server_process(list_name, self._face.todo_list, deadline_s=deadline_s))
+
+
+class AsyncRegistry(_Part):
+    """Who is registered under which name."""
+
+    register_name = _ask(operations.register_name)
+    unregister_name = _ask(operations.unregister_name)
+    whereis_name = _ask(operations.whereis_name)
+    names = _ask(operations.names)
+    send = _ask(operations.send_to_name)
+
+
+class AsyncDatabase(_Part):
+    """Any value under any key, beside the lists."""
+
+    store = _ask(operations.store)
+    get = _ask(operations.get)
+    cast_store = _ask(operations.cast_store)
+
+
+class _Face(_Part):
+    """What a client and its pipeline have in common."""
+
+    def __init__(self) -> None:
+        super().__init__(self)
+        self.cache = AsyncCache(self)
+        self.registry = AsyncRegistry(self)
+        self.database = AsyncDatabase(self)
+
+    list_names = _ask(operations.list_names)
+    call = _ask(operations.call)
+    send = _ask(operations.send)
+
+    def todo_list(self, name: str) -> AsyncTodoList:
+        """Return the handle of a list; nothing is sent.
+
+        Raises:
+            InvalidRequest: not a list's name.
+        """
+        return AsyncTodoList(self, name)
+
+    def ask(self, request: Request[T]) -> asyncio.Future[T]:
+        """Submit a request; return the future of its result."""
+        raise NotImplementedError
+
+
+class AsyncClient(_Face):
+    """A client of one stack for asyncio, see ``Client``. It may be used from the loops of several threads.
+
+    Args:
+        endpoint: the router's address; None for ``TODOMQ_ENDPOINT``, else this machine's stack.
+        deadline_s: how long a request may take that names no deadline of its own; at most 60.
+
+    Raises:
+        InvalidRequest: not a usable endpoint or deadline.
+    """
+
+    def __init__(self, endpoint: str | None = None, deadline_s: float = 5.0) -> None:
+        super().__init__()
+        self.endpoint = choose_endpoint(endpoint)
+        self._deadline_s = check_deadline(deadline_s)
+        self._connection = Connection(self.endpoint, _completion(weakref.ref(self)))
+        self._closing = weakref.finalize(self, self._connection.close)
+
+    def pipeline(self) -> AsyncPipeline:
+        """Return a context that waits for every request begun in it."""
+        return AsyncPipeline(self)
+
+    async def close(self) -> None:
+        """End the connection. What is unanswered fails with ``Unavailable``; closing again does nothing."""
+        await asyncio.get_running_loop().run_in_executor(None, self._closing)
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def ask(self, request: Request[T]) -> asyncio.Future[T]:
+        """Submit a request; return the future of its result, that of a cast settled."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        set_deadline(request, self._deadline_s)
+        try:
+            if not request.is_cast:
+                request.waiter = future
+            self._connection.submit(request, may_wait=False)
+        except TodoMQError as error:
+            future.set_exception(error)
+        else:
+            if request.is_cast:
+                future.set_result(None)
+        return future
+
+
+class AsyncPipeline(_Face):
+    """A face for ``async with``.
+
+    Leaving the block waits for every answer and raises an ``ExceptionGroup`` of the failures (the first 10,000).
+    """
+
+    def __init__(self, client: AsyncClient) -> None:
+        super().__init__()
+        self._client = client
+        self._waited_for: set[asyncio.Future[Any]] = set()
+        self._begun = 0
+        self._failures: list[Exception] = []
+
+    def ask(self, request: Request[T]) -> asyncio.Future[T]:
+        """Submit a request; return the future of its result."""
+        future = self._client.ask(request)
+        self._begun += 1
+        self._waited_for.add(future)
+        future.add_done_callback(self._note)
+        return future
+
+    def _note(self, future: asyncio.Future[Any]) -> None:
+        self._waited_for.discard(future)
+        error = None if future.cancelled() else future.exception()
+        if isinstance(error, Exception) and len(self._failures) < FAILURES_MOST:
+            self._failures.append(error)
+
+    async def __aenter__(self) -> AsyncPipeline:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        while self._waited_for:
+            await asyncio.wait(self._waited_for)
+        failures, self._failures = self._failures, []
+        if failures and error is None:
+            raise ExceptionGroup(f"{len(failures)} of {self._begun} requests failed", failures)
+
+
+def _completion(client_ref: weakref.ref[AsyncClient]) -> Callable[[list[Request[Any]]], None]:
+    """Return what settles the futures of finished requests, each on its own loop, with one call per loop."""
+
+    def complete(finished: list[Request[Any]]) -> None:
+        client = client_ref()
+        resend = _refuse_to_resend if client is None else client.ask
+        by_loop: defaultdict[asyncio.AbstractEventLoop, list[_Outcome]] = defaultdict(list)
+        for request in finished:
+            if request.waiter is not None:
+                by_loop[request.waiter.get_loop()].append((request.waiter, *outcome(request, resend)))
+        for loop, outcomes in by_loop.items():
+            try:
+                loop.call_soon_threadsafe(_settle, outcomes)
+            except RuntimeError:
+                continue  # this loop is closed: nobody is left to await
+
+    return complete
+
+
+def _settle(outcomes: list[_Outcome]) -> None:
+    for future, value, error in outcomes:
+        if future.done():
+            continue  # cancelled by its caller
+        if error is None:
+            future.set_result(value)
+        else:
+            future.set_exception(error)
+
+
+def _refuse_to_resend(request: Request[Any]) -> Any:
+    raise request.error or InvalidRequest("the client of this request is gone")

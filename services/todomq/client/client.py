@@ -1,0 +1,208 @@
+"""The blocking face: each method waits for its answer. ``pipeline`` gives the face of futures.
+
+Owns: ``Client`` and its handles. Must not know: messages, numbers. The operations, with their arguments and
+results, stand in ``operations.py``; here they become methods.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from functools import wraps
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from todomq.client import operations
+from todomq.client.connection import Connection
+from todomq.client.endpoint import choose_endpoint
+from todomq.client.futures import Answer, settle
+from todomq.client.outcomes import check_deadline, outcome, set_deadline
+from todomq.client.pipeline import Pipeline
+from todomq.client.request import Request
+from todomq.client.values import ServerRef
+from todomq.errors import InvalidRequest
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _Part:
+    """A part of a client's face."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+
+def _ask(build: Callable[P, Request[T]]) -> Callable[Concatenate[_Part, P], T]:
+    """Offer an operation as a method that waits for the answer; a cast returns at once."""
+
+    @wraps(build)
+    def method(self: _Part, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._client.ask(build(*args, **kwargs))
+
+    return method
+
+
+def _ask_list(build: Callable[Concatenate[str, P], Request[T]]) -> Callable[Concatenate[TodoList, P], T]:
+    """Offer an operation on one list as a method of its handle."""
+
+    @wraps(build)
+    def method(self: TodoList, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._client.ask(build(self.name, *args, **kwargs))
+
+    return method
+
+
+class TodoList(_Part):
+    """The handle of one list. Making it sends nothing.
+
+    Attributes:
+        name: the list's name.
+    """
+
+    def __init__(self, client: Client, name: str) -> None:
+        super().__init__(client)
+        self.name = operations.check_list_name(name)
+
+    def __repr__(self) -> str:
+        return f"TodoList({self.name!r})"
+
+    add_entry = _ask_list(operations.add_entry)
+    add_entries = _ask_list(operations.add_entries)
+    entries = _ask_list(operations.entries)
+    undated_entries = _ask_list(operations.undated_entries)
+    update_entry = _ask_list(operations.update_entry)
+    delete_entry = _ask_list(operations.delete_entry)
+    clear = _ask_list(operations.clear)
+    delete = _ask_list(operations.delete)
+    size = _ask_list(operations.size)
+    cast_add_entry = _ask_list(operations.cast_add_entry)
+
+
+class Cache(_Part):
+    """Who serves which list."""
+
+    def server_process(self, list_name: str, *, deadline_s: float | None = None) -> ServerRef[TodoList]:
+        """Return where the list's actor lives; it is activated if it was not."""
+        return self._client.ask(
+            operations.server_process(list_name, self._client.todo_list, deadline_s=deadline_s)
+        )
+
+
+class Registry(_Part):
+    """Who is registered under which name."""
+
+    register_name = _ask(operations.register_name)
+    unregister_name = _ask(operations.unregister_name)
+    whereis_name = _ask(operations.whereis_name)
+    names = _ask(operations.names)
+    send = _ask(operations.send_to_name)
+
+
+class Database(_Part):
+    """Any value under any key, beside the lists."""
+
+    store = _ask(operations.store)
+    get = _ask(operations.get)
+    cast_store = _ask(operations.cast_store)
+
+
+class Client(_Part):
+    """A client of one stack; usable from any thread, and in a forked child under an identity of its own.
+
+    The connection is made by the first request and kept up from then on. Requests are sent again as long as their
+    deadline allows; changes take effect once all the same.
+
+    Args:
+        endpoint: the router's address; None for ``TODOMQ_ENDPOINT``, else this machine's stack.
+        deadline_s: how long a request may take that names no deadline of its own; at most 60.
+
+    Raises:
+        InvalidRequest: not a usable endpoint or deadline.
+    """
+
+    def __init__(self, endpoint: str | None = None, deadline_s: float = 5.0) -> None:
+        super().__init__(self)
+        self.endpoint = choose_endpoint(endpoint)
+        self._deadline_s = check_deadline(deadline_s)
+        # The connection's thread must not keep alive a client that everybody else has forgotten.
+        self._connection = Connection(self.endpoint, _completion(weakref.ref(self)))
+        self._closing = weakref.finalize(self, self._connection.close)
+        self.cache = Cache(self)
+        self.registry = Registry(self)
+        self.database = Database(self)
+
+    list_names = _ask(operations.list_names)
+    call = _ask(operations.call)
+    send = _ask(operations.send)
+
+    def todo_list(self, name: str) -> TodoList:
+        """Return the handle of a list; nothing is sent.
+
+        Raises:
+            InvalidRequest: not a list's name.
+        """
+        return TodoList(self, name)
+
+    def pipeline(self) -> Pipeline:
+        """Return a context in which each call returns a future at once, with many requests in flight."""
+        return Pipeline(self.submit)
+
+    def close(self) -> None:
+        """End the connection. What is unanswered fails with ``Unavailable``; closing again does nothing."""
+        self._closing()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def ask(self, request: Request[T]) -> T:
+        """Submit a request and wait for its result.
+
+        Raises:
+            TodoMQError: the request failed. InvalidRequest: called from a future's callback, which must not wait.
+        """
+        if not request.is_cast and self._connection.is_own_thread():
+            raise InvalidRequest("a callback of a future must not wait for another request")
+        answer: Answer[T] = Answer()
+        self.submit(request, answer)
+        return answer.result()
+
+    def submit(self, request: Request[T], answer: Answer[T]) -> None:
+        """Hand a request over; its answer is settled when it is finished, that of a cast at once.
+
+        Raises:
+            Overloaded: too many are waiting or in flight, and none of them finished before the deadline.
+        """
+        set_deadline(request, self._deadline_s)
+        if request.is_cast:
+            self._connection.submit(request, may_wait=False)
+            settle([answer])
+        else:
+            request.waiter = answer
+            self._connection.submit(request, may_wait=True)
+
+
+def _completion(client_ref: weakref.ref[Client]) -> Callable[[list[Request[Any]]], None]:
+    """Return what settles the answers of finished requests."""
+
+    def complete(finished: list[Request[Any]]) -> None:
+        client = client_ref()
+        resend = _refuse_to_resend if client is None else client.ask
+        answers = []
+        for request in finished:
+            answer = request.waiter
+            if answer is not None:
+                answer.set_outcome(*outcome(request, resend))
+                answers.append(answer)
+        settle(answers)
+
+    return complete
+
+
+def _refuse_to_resend(request: Request[Any]) -> Any:
+    raise request.error or InvalidRequest("the client of this request is gone")

@@ -1,0 +1,25 @@
+"""Where the client connects: the argument, else ``TODOMQ_ENDPOINT``, else this machine's stack."""
+
+from __future__ import annotations
+
+import os
+
+from todomq.errors import InvalidRequest
+from todomq.settings import SOCKET_PATH_BYTES, read_settings
+
+
+def choose_endpoint(endpoint: str | None) -> str:
+    """Return the router's address.
+
+    Args:
+        endpoint: ``ipc://PATH`` or ``tcp://HOST:PORT``; None for what the environment says.
+
+    Raises:
+        InvalidRequest: it is no such address, or its path is longer than a socket's path may be.
+    """
+    chosen = read_settings().endpoint if endpoint is None else endpoint
+    if not isinstance(chosen, str) or not chosen.startswith(("ipc://", "tcp://")):
+        raise InvalidRequest(f"endpoint: ipc://PATH or tcp://HOST:PORT is needed, not {chosen!r:.60}")
+    if chosen.startswith("ipc://") and not 1 <= len(os.fsencode(chosen[6:])) <= SOCKET_PATH_BYTES:
+        raise InvalidRequest(f"endpoint: a socket path has 1 to {SOCKET_PATH_BYTES} bytes, not as in {chosen:.160}")
+    return chosen

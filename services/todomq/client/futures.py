@@ -1,0 +1,111 @@
+"""Futures for answers, made so that a hundred thousand a second cost little.
+
+Owns: ``Answer``, a ``concurrent.futures.Future``. Must not know: requests, sessions, sockets.
+
+A plain Future makes a condition variable when it is born (1.6 us with its lists, of about 5 us that a whole pipelined
+request costs here); most answers are there before anybody looks. An ``Answer`` makes its condition when one is first
+asked for: by a waiter, a callback, ``concurrent.futures.wait``. Both the making and the settling of an answer that has
+none happen under one lock, taken once per batch of answers, so no waiter is missed.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+
+_PENDING = "PENDING"  # the states of concurrent.futures, by their documented meaning
+_FINISHED = "FINISHED"
+_MADE_ON_DEMAND = frozenset(("_condition", "_waiters", "_done_callbacks"))
+
+_making = threading.Lock()
+
+
+def _make_lock_in_child() -> None:
+    """Replace the lock: at the fork another thread, which the child does not have, may have held it."""
+    global _making
+    _making = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_make_lock_in_child)
+
+
+_group = attrgetter("group")
+
+
+class Group(Protocol):
+    """Whoever counts the answers of several requests."""
+
+    def note_settled(self, count: int, failures: list[Exception]) -> None:
+        """Take note of answers that are settled, and of the errors among them."""
+
+
+class Answer(Future[T]):
+    """The future of a request. It can't be cancelled: what was sent may take effect.
+
+    Attributes:
+        group: who counts this answer, or None.
+    """
+
+    group: Group | None = None
+    _is_watched = False
+
+    def __init__(self) -> None:
+        self._state = _PENDING
+        self._result: Any = None
+        self._exception: BaseException | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        """Make what only waiting needs (see the module's text)."""
+        if name not in _MADE_ON_DEMAND:
+            raise AttributeError(name)
+        with _making:
+            made = self.__dict__
+            if "_condition" not in made:
+                made["_waiters"] = []
+                made["_done_callbacks"] = []
+                made["_condition"] = threading.Condition()
+                self._is_watched = True
+        return made[name]
+
+    def set_outcome(self, value: T | None, error: Exception | None) -> None:
+        """Set the result or the error, which nobody sees before ``settle``."""
+        self._result = value
+        self._exception = error
+
+    def cancel(self) -> bool:
+        """Return False: a request that was handed over is not called back."""
+        return False
+
+    def result(self, timeout: float | None = None) -> T:
+        """Return the result, waiting up to ``timeout`` seconds; raise the error of a request that failed."""
+        if self._state == _FINISHED and self._exception is None:
+            value: T = self._result
+            return value
+        return super().result(timeout)
+
+
+def settle(answers: Sequence[Answer[Any]]) -> None:
+    """Settle answers whose outcome is set; callbacks run here. Groups are told after that."""
+    watched = []
+    with _making:
+        for answer in answers:
+            if answer._is_watched:
+                watched.append(answer)
+            else:
+                answer._state = _FINISHED
+    for answer in watched:
+        if answer._exception is None:
+            answer.set_result(answer._result)
+        else:
+            answer.set_exception(answer._exception)
+    for group, members in groupby(answers, key=_group):
+        if group is not None:
+            errors = [answer._exception for answer in members]
+            group.note_settled(len(errors), [error for error in errors if isinstance(error, Exception)])

@@ -1,0 +1,128 @@
+"""The numbers under which one client's changes to one list take effect once and in order (laws 3 and 4).
+
+Owns: per list the next number, the floor, the numbers whose outcome is unknown; which lists are remembered at all.
+Must not know: requests, messages, time. The session takes numbers here and tells what became of them.
+
+A number is *open* from when it is taken until it is *closed*: answered, or given up. The floor is the lowest number
+that is not closed. A change whose outcome is unknown is *held*: its number stays above the floor, so that the same
+request can be sent again under it, until the next new change to that list is sent, or a later one is refused because
+a number is missing. Then held numbers are given up, and sending those requests again is refused without a word sent.
+"""
+
+from __future__ import annotations
+
+REMEMBERED_LISTS = 100_000
+
+_NONE: frozenset[int] = frozenset()
+
+
+class Counter:
+    """The numbers of one list.
+
+    Attributes:
+        next: the number that the next change takes.
+        floor: every number below it is answered or given up.
+    """
+
+    __slots__ = ("_ahead", "_held", "floor", "next")
+
+    def __init__(self, first: int = 1) -> None:
+        self.next = first
+        self.floor = first
+        # Closed numbers above the floor, and held ones. Most lists never have any: they share the empty set.
+        self._ahead: set[int] | frozenset[int] = _NONE
+        self._held: set[int] | frozenset[int] = _NONE
+
+    def take(self) -> int:
+        """Take the next number for a change; numbers held until now are given up."""
+        if self._held:
+            self.give_up_held(self.next)
+        number = self.next
+        self.next = number + 1
+        return number
+
+    def to_read(self) -> int:
+        """Return the number that a read names: all changes sent before it are waited for, except held ones.
+
+        Where nothing but held numbers is open, the floor is named: a read must not wait for what may never arrive.
+        """
+        return self.next if self.has_open() else self.floor
+
+    def has_open(self) -> bool:
+        """Tell whether a change is neither answered, given up nor held."""
+        return self.next - self.floor > len(self._ahead) + len(self._held)
+
+    def close(self, number: int) -> None:
+        """Note that a number is answered or given up."""
+        if number == self.floor:
+            self._advance()
+        elif number > self.floor:
+            if not self._ahead:
+                self._ahead = set()
+            self._ahead.add(number)  # type: ignore[union-attr]
+
+    def hold(self, number: int) -> None:
+        """Keep the number of a change whose outcome is unknown."""
+        self._held = self._held | {number}
+
+    def take_again(self, number: int) -> bool:
+        """Open a held number again; False where it was given up or is on its way already."""
+        if number not in self._held:
+            return False
+        self._held = self._held - {number}
+        return True
+
+    def give_up_held(self, below: int) -> None:
+        """Give up the held numbers below ``below``: no change sent from now on waits for them."""
+        given_up = [number for number in self._held if number < below]
+        if given_up:
+            self._held = self._held.difference(given_up)
+            for number in given_up:
+                self.close(number)
+
+    def _advance(self) -> None:
+        self.floor += 1
+        while self.floor in self._ahead:
+            self._ahead.remove(self.floor)  # type: ignore[union-attr]
+            self.floor += 1
+
+
+class Counters:
+    """The counters of all lists that one client has sent to, bounded in number.
+
+    A list that was forgotten starts again above every number that was used in any forgotten list, with the floor the
+    same, which the protocol allows. Lists with open numbers are never forgotten.
+    """
+
+    def __init__(self, remembered_lists: int = REMEMBERED_LISTS) -> None:
+        self._counters: dict[str, Counter] = {}
+        self._remembered_lists = remembered_lists
+        self._limit = remembered_lists
+        self._first = 1
+
+    def __len__(self) -> int:
+        return len(self._counters)
+
+    def of(self, list_name: str) -> Counter:
+        """Return the counter of a list, a fresh one where there is none."""
+        counter = self._counters.get(list_name)
+        if counter is None:
+            if len(self._counters) >= self._limit:
+                self._forget_half()
+            counter = self._counters[list_name] = Counter(self._first)
+        return counter
+
+    def has(self, list_name: str, counter: Counter) -> bool:
+        """Tell whether this very counter is still the one of the list."""
+        return self._counters.get(list_name) is counter
+
+    def _forget_half(self) -> None:
+        """Forget the older half; lists with open numbers stay, and where they are many the limit gives way for them."""
+        half = self._remembered_lists // 2
+        for list_name, counter in list(self._counters.items()):
+            if len(self._counters) <= half:
+                break
+            if not counter.has_open():
+                self._first = max(self._first, counter.next)
+                del self._counters[list_name]
+        self._limit = max(self._remembered_lists, len(self._counters) + half)

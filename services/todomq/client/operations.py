@@ -1,0 +1,463 @@
+"""Every operation that a client offers, described once: what it sends and what it makes of the answer.
+
+Owns: arguments and their checks, bodies, results. Must not know: sockets, threads, numbers, whether the caller waits,
+gets a future or awaits. The faces (``client``, ``pipeline``, ``async_client``) offer these functions as methods: those
+under "One list" take the list's name first, which a handle knows.
+
+Whatever is wrong with the arguments is an ``InvalidRequest`` that names the limit, before a number is taken (law 7).
+``deadline_s`` is always how many seconds the whole request may take, retries included; None is the client's default.
+"""
+
+from __future__ import annotations
+
+import datetime
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
+from functools import partial
+from typing import Any, TypeVar
+
+from msgpack import Packer
+
+from todomq.client.request import CALL, KEY_CHANGE, LIST_CHANGE, LIST_READ, SAFE, Request
+from todomq.client.values import Entry, Registration, ServerRef, Via, read_entry, read_registration
+from todomq.errors import InvalidRequest, ProtocolError
+from todomq.list_server.checks import check_done, check_entry_size, check_extra, check_id, check_title
+from todomq.protocol import limits
+from todomq.protocol.codec import canonical, check_plain, unpack
+
+H = TypeVar("H")
+
+NewEntry = str | tuple[str, datetime.date | None] | tuple[str, datetime.date | None, dict[str, Any] | None]
+"""One of several entries to add: a title, or ``(title, date)``, or ``(title, date, extra)``."""
+
+_REGISTRY = Via(["registry"])
+_CACHE = Via(["cache"])
+_HARMLESS = frozenset(("ping", "stats"))
+
+
+class Unchanged(Enum):
+    """The type of ``UNCHANGED``, which stands for a field that an update leaves as it is."""
+
+    UNCHANGED = "unchanged"
+
+
+UNCHANGED = Unchanged.UNCHANGED
+
+
+class _Packers(threading.local):
+    """A packer for each thread that calls."""
+
+    def __init__(self) -> None:
+        self.pack = Packer(autoreset=True, buf_size=4096).pack
+
+
+_packers = _Packers()
+
+
+# One list.
+
+
+def add_entry(
+    list_name: str,
+    title: str,
+    date: datetime.date | None = None,
+    extra: dict[str, Any] | None = None,
+    *,
+    done: bool = False,
+    deadline_s: float | None = None,
+) -> Request[Entry]:
+    """Add an entry; it is on disk when the answer is there.
+
+    Args:
+        title: 1 to 10,000 characters.
+        date: a day, or None.
+        extra: open fields of plain values, nested at most 16 deep.
+        done: whether it is done already.
+
+    Returns:
+        the entry, with the id that the list gave it.
+    """
+    check_title(title)
+    day = None if date is None else _day(date)
+    if extra is None and done is False:
+        body = _body("add_entry", title, day)
+        return Request(LIST_CHANGE, list_name, body, partial(_added, title, date), deadline_s)
+    _check_entry(title, day, done, extra)
+    body = _body("add_entry", title, day, extra, done)
+    kept = _plain_copy(extra)
+    return Request(LIST_CHANGE, list_name, body, lambda value: Entry(_id(value), title, date, done, kept), deadline_s)
+
+
+def add_entries(
+    list_name: str, entries: Iterable[NewEntry], *, deadline_s: float | None = None
+) -> Request[list[Entry]]:
+    """Add several entries in one request: all or none.
+
+    Args:
+        entries: of each the title, or ``(title, date)``, or ``(title, date, extra)``.
+
+    Returns:
+        the entries in the same order, with their ids.
+    """
+    fields = [_new_entry(place, entry) for place, entry in enumerate(entries)]
+    if len(fields) > limits.DECODED_ITEMS:
+        raise InvalidRequest(f"add_entries: {len(fields)} entries where at most {limits.DECODED_ITEMS} are allowed")
+    body = _body("add_entries", [(title, day, extra) for title, day, extra, _ in fields])
+
+    def read(value: Any) -> list[Entry]:
+        if type(value) is not list or len(value) != len(fields):
+            raise ValueError("one id for each entry is needed")
+        return [
+            Entry(_id(identifier), title, date, False, _plain_copy(extra))
+            for identifier, (title, _, extra, date) in zip(value, fields)
+        ]
+
+    return Request(LIST_CHANGE, list_name, body, read, deadline_s)
+
+
+def entries(
+    list_name: str, date: datetime.date | None = None, *, deadline_s: float | None = None
+) -> Request[list[Entry]]:
+    """Read the entries of a day, or all of them, by ascending id.
+
+    Args:
+        date: the day; None for all entries.
+    """
+    if date is None:
+        return _read_entries(list_name, ("entries",), deadline_s)
+    return _read_entries(list_name, ("entries_on", _day(date)), deadline_s)
+
+
+def undated_entries(list_name: str, *, deadline_s: float | None = None) -> Request[list[Entry]]:
+    """Read the entries that have no date, by ascending id."""
+    return _read_entries(list_name, ("entries_on", None), deadline_s)
+
+
+def update_entry(
+    list_name: str,
+    id: int,
+    *,
+    title: str | Unchanged = UNCHANGED,
+    date: datetime.date | Unchanged | None = UNCHANGED,
+    done: bool | Unchanged = UNCHANGED,
+    extra: dict[str, Any] | Unchanged | None = UNCHANGED,
+    deadline_s: float | None = None,
+) -> Request[Entry]:
+    """Change an entry: what is left out stays, ``date=None`` takes the date away.
+
+    Returns:
+        the entry as it is then.
+
+    Raises:
+        EntryNotFound: the list has none of this id.
+    """
+    changes: dict[str, Any] = {}
+    if title is not UNCHANGED:
+        changes["title"] = check_title(title)
+    if date is not UNCHANGED:
+        changes["date"] = None if date is None else _day(date)
+    if done is not UNCHANGED:
+        changes["done"] = check_done(done)
+    if extra is not UNCHANGED:
+        changes["extra"] = check_extra(extra)
+    return Request(LIST_CHANGE, list_name, _body("update_entry", check_id(id), changes), read_entry, deadline_s)
+
+
+def delete_entry(list_name: str, id: int, *, deadline_s: float | None = None) -> Request[bool]:
+    """Delete an entry; its id is not given again. Returns False where there was none."""
+    return Request(LIST_CHANGE, list_name, _body("delete_entry", check_id(id)), _boolean, deadline_s)
+
+
+def clear(list_name: str, *, deadline_s: float | None = None) -> Request[None]:
+    """Empty the list; ids start at 1 again."""
+    return Request(LIST_CHANGE, list_name, _body("clear"), _nothing, deadline_s)
+
+
+def delete(list_name: str, *, deadline_s: float | None = None) -> Request[None]:
+    """Delete the list itself; it is gone from ``list_names``."""
+    return Request(LIST_CHANGE, list_name, _body("delete"), _nothing, deadline_s)
+
+
+def size(list_name: str, *, deadline_s: float | None = None) -> Request[int]:
+    """Return the number of entries."""
+    return Request(LIST_READ, list_name, _body("size"), _integer, deadline_s)
+
+
+def cast_add_entry(
+    list_name: str,
+    title: str,
+    date: datetime.date | None = None,
+    extra: dict[str, Any] | None = None,
+    *,
+    deadline_s: float | None = None,
+) -> Request[None]:
+    """Ask for an entry to be added, with no promise and no answer."""
+    check_title(title)
+    day = None if date is None else _day(date)
+    _check_entry(title, day, False, extra)
+    body = _body("add_entry", title, day, extra)
+    return Request(LIST_CHANGE, list_name, body, _nothing, deadline_s, is_cast=True)
+
+
+# All lists.
+
+
+def list_names(prefix: str = "", *, deadline_s: float | None = None) -> Request[list[str]]:
+    """Return the names of all stored lists that begin with ``prefix``, sorted, whether loaded or not."""
+    pages = _Pages(("list_names", _text("prefix", prefix)))
+    return Request(SAFE, "", pages.first, lambda _: sorted(set(pages.items)), deadline_s, pages=pages)
+
+
+def server_process(
+    list_name: str, handle: Callable[[str], H], *, deadline_s: float | None = None
+) -> Request[ServerRef[H]]:
+    """Return where the list's actor lives; it is activated if it was not.
+
+    Args:
+        handle: makes the list's handle.
+    """
+    todo_list = handle(list_name)
+
+    def read(value: Any) -> ServerRef[H]:
+        (kind, n), incarnation, activation, partition, epoch = value
+        return ServerRef(list_name, (kind, n), incarnation, activation, partition, epoch, todo_list)
+
+    return Request(SAFE, _by_name(_CACHE), _body("server_process", list_name), read, deadline_s)
+
+
+# Names.
+
+
+def register_name(
+    name: Any, address: str, pid: int | None = None, *, lease_ms: int = 0, deadline_s: float | None = None
+) -> Request[bool]:
+    """Register a name.
+
+    Args:
+        name: any msgpack value.
+        address: where it can be reached.
+        pid: the process of this machine whose end ends the registration.
+        lease_ms: without a pid: how long the registration lasts unless it is registered again.
+
+    Returns:
+        True, or False where somebody living has the name.
+    """
+    canonical(name)
+    body = _body("register_name", name, _text("address", address), pid, None, lease_ms)
+    return Request(SAFE, _by_name(_REGISTRY), body, _boolean, deadline_s)
+
+
+def unregister_name(name: Any, *, deadline_s: float | None = None) -> Request[bool]:
+    """Take a name out of the registry. Returns False where it was not there."""
+    canonical(name)
+    return Request(CALL, _by_name(_REGISTRY), _body("unregister_name", name, None), _boolean, deadline_s)
+
+
+def whereis_name(name: Any, *, deadline_s: float | None = None) -> Request[Registration | None]:
+    """Return who is registered under a name, or None."""
+    canonical(name)
+
+    def read(value: Any) -> Registration | None:
+        return None if value is None else read_registration(value)
+
+    return Request(SAFE, _by_name(_REGISTRY), _body("whereis_name", name), read, deadline_s)
+
+
+def names(*, deadline_s: float | None = None) -> Request[list[Registration]]:
+    """Return all registrations."""
+
+    def read(value: Any) -> list[Registration]:
+        return [read_registration(item) for item in value]
+
+    return Request(SAFE, _by_name(_REGISTRY), _body("names"), read, deadline_s)
+
+
+def call(via: Via, operation: str, *arguments: Any, deadline_s: float | None = None) -> Request[Any]:
+    """Call whoever is registered under a name, looked up for each call.
+
+    A call that was on its way when the daemon or the connection went is not sent again: its outcome is ``unknown``.
+
+    Args:
+        via: the name.
+        operation, arguments: what the callee knows them to mean; plain msgpack values.
+
+    Raises:
+        NameNotFound: nobody is registered under the name.
+    """
+    kind = SAFE if operation in _HARMLESS else CALL
+    body = _body(_text("operation", operation), *arguments)
+    return Request(kind, _by_name(via), body, _anything, deadline_s)
+
+
+def send(via: Via, operation: str, *arguments: Any, deadline_s: float | None = None) -> Request[None]:
+    """Send a request to whoever is registered under a name, with no promise and no answer."""
+    body = _body(_text("operation", operation), *arguments)
+    return Request(CALL, _by_name(via), body, _nothing, deadline_s, is_cast=True)
+
+
+def send_to_name(name: Any, operation: str, *arguments: Any, deadline_s: float | None = None) -> Request[None]:
+    """Send a request to whoever is registered under a name, with no promise and no answer."""
+    return send(Via(name), operation, *arguments, deadline_s=deadline_s)
+
+
+# Database.
+
+
+def store(key: Any, value: Any, *, deadline_s: float | None = None) -> Request[None]:
+    """Store any msgpack value under any msgpack key; it is on disk when the answer is there."""
+    return Request(KEY_CHANGE, _key(key), _store_body(key, value), _nothing, deadline_s)
+
+
+def cast_store(key: Any, value: Any, *, deadline_s: float | None = None) -> Request[None]:
+    """Ask for a value to be stored, with no promise and no answer."""
+    return Request(KEY_CHANGE, _key(key), _store_body(key, value), _nothing, deadline_s, is_cast=True)
+
+
+def get(key: Any, *, deadline_s: float | None = None) -> Request[Any]:
+    """Return the value stored under a key, None where there is none."""
+    return Request(SAFE, _key(key), _body("get", key), _anything, deadline_s)
+
+
+# What requests are made of.
+
+
+class _Pages:
+    """A read in pages: ``body`` less the cursor asks; a page is ``[[item, ...], next cursor or nil]``."""
+
+    def __init__(self, question: Sequence[Any]) -> None:
+        self._question = question
+        self.first = _body(*question, None)
+        self.items: list[Any] = []
+
+    def turn(self, value: bytes) -> bytes | None:
+        page = unpack(value)
+        if type(page) is not list or len(page) != 2 or type(page[0]) is not list:
+            raise ProtocolError("a page is [[item, ...], cursor or nil]")
+        self.items += page[0]
+        return None if page[1] is None else _body(*self._question, page[1])
+
+    def restart(self) -> bytes:
+        self.items.clear()
+        return self.first
+
+
+def _read_entries(list_name: str, question: Sequence[Any], deadline_s: float | None) -> Request[list[Entry]]:
+    pages = _Pages(question)
+
+    def read(_: Any) -> list[Entry]:
+        return [read_entry(fields) for fields in pages.items]
+
+    return Request(LIST_READ, list_name, pages.first, read, deadline_s, pages=pages)
+
+
+def check_list_name(name: str) -> str:
+    """Check a list's name: 1 to 255 bytes of UTF-8, any characters."""
+    try:
+        length = len(name.encode())
+    except (AttributeError, UnicodeEncodeError):
+        raise InvalidRequest("list name: a text of valid Unicode is needed") from None
+    if not 1 <= length <= limits.LIST_NAME_BYTES:
+        raise InvalidRequest(f"list name: {length} bytes of UTF-8 where 1 to {limits.LIST_NAME_BYTES} are allowed")
+    return name
+
+
+def _body(*parts: Any) -> bytes:
+    try:
+        body: bytes = _packers.pack(parts)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidRequest(f"{parts[0]}: {error}") from None
+    if len(body) > limits.REQUEST_BYTES:
+        raise InvalidRequest(f"{parts[0]}: a request of {len(body)} bytes where {limits.REQUEST_BYTES} are allowed")
+    return body
+
+
+def _store_body(key: Any, value: Any) -> bytes:
+    check_plain(value)
+    return _body("store", key, value)
+
+
+def _key(key: Any) -> bytes:
+    return canonical(key, limits.KEY_BYTES, "key")
+
+
+def _by_name(via: Via) -> list[Any]:
+    """Return the target of a name: a copy, for it is packed later, on another thread."""
+    if not isinstance(via, Via):
+        raise InvalidRequest("via: a Via(name) is needed")
+    return [unpack(canonical(via.name))]
+
+
+def _text(what: str, value: str) -> str:
+    if not isinstance(value, str):
+        raise InvalidRequest(f"{what}: a text is needed, not {type(value).__name__}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest(f"{what}: text that is not valid Unicode") from None
+    return value
+
+
+def _day(date: datetime.date) -> str:
+    if not isinstance(date, datetime.date) or isinstance(date, datetime.datetime):
+        raise InvalidRequest(f"date: a datetime.date or None is needed, not {type(date).__name__}")
+    return date.isoformat()
+
+
+def _new_entry(
+    place: int, entry: NewEntry
+) -> tuple[str, str | None, dict[str, Any] | None, datetime.date | None]:
+    """Return title, day, extra and date of one of several entries."""
+    given: tuple[Any, ...] = (entry,) if isinstance(entry, str) else tuple(entry)
+    try:
+        if not 1 <= len(given) <= 3:
+            raise InvalidRequest("a title, (title, date) or (title, date, extra) is needed")
+        title, date, extra = given + (None,) * (3 - len(given))
+        day = None if date is None else _day(date)
+        check_title(title)
+        _check_entry(title, day, False, extra)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"entry {place}: {error.text}") from None
+    return title, day, extra, date
+
+
+def _check_entry(title: str, day: str | None, done: bool, extra: dict[str, Any] | None) -> None:
+    check_done(done)
+    if extra is not None:
+        check_extra(extra)
+        check_entry_size(title, day, done, extra)
+
+
+def _plain_copy(extra: dict[str, Any] | None) -> dict[str, Any]:
+    """Return open fields as the list keeps them: the caller may change its own afterwards."""
+    if not extra:
+        return {}
+    copy: dict[str, Any] = unpack(_packers.pack(extra))
+    return copy
+
+
+def _added(title: str, date: datetime.date | None, value: Any) -> Entry:
+    return Entry(_id(value), title, date)
+
+
+def _id(value: Any) -> int:
+    if type(value) is not int:
+        raise ValueError("an id is an integer")
+    return value
+
+
+_integer = _id
+
+
+def _boolean(value: Any) -> bool:
+    if type(value) is not bool:
+        raise ValueError("true or false is needed")
+    return value
+
+
+def _nothing(value: Any) -> None:
+    return None
+
+
+def _anything(value: Any) -> Any:
+    return value

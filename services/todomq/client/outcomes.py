@@ -1,0 +1,57 @@
+"""From a finished request to what its caller gets: the result, or the error with a way to try again.
+
+Owns: reading the value of an answer, attaching ``retry()``. Must not know: futures, sockets. The faces use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from todomq.client.connection import now_ms
+from todomq.client.request import Request
+from todomq.errors import UNKNOWN, InvalidRequest, ProtocolError, TodoMQError
+from todomq.protocol import limits
+from todomq.protocol.codec import unpack
+
+Resend = Callable[[Request[Any]], Any]
+
+FAILURES_MOST = 10_000
+"""Failures that a pipeline keeps to tell of them in the end."""
+
+DEADLINE_MOST_S = limits.DEADLINE_AHEAD_MS / 1000
+
+
+def outcome(request: Request[Any], resend: Resend) -> tuple[Any, TodoMQError | None]:
+    """Return the result of a finished request, or its error.
+
+    Args:
+        request: finished by the session.
+        resend: submits a request as the caller would have; ``error.retry()`` does it with the repeated request.
+    """
+    error = request.error
+    if error is None:
+        try:
+            return request.read(unpack(request.value)), None
+        except (ProtocolError, ValueError, TypeError) as unreadable:
+            return None, ProtocolError(f"an answer that cannot be read: {unreadable}")
+    if error.outcome == UNKNOWN:
+        error.can_retry_with(lambda: resend(request.repeated()))
+    return None, error
+
+
+def check_deadline(deadline_s: float) -> float:
+    """Check how long a request may take: more than 0, at most 60 seconds.
+
+    Raises:
+        InvalidRequest: it is not that.
+    """
+    if not isinstance(deadline_s, int | float) or not 0 < deadline_s <= DEADLINE_MOST_S:
+        raise InvalidRequest(f"deadline_s: more than 0 and at most {DEADLINE_MOST_S:g} seconds, not {deadline_s!r:.40}")
+    return deadline_s
+
+
+def set_deadline(request: Request[Any], default_s: float) -> None:
+    """Set when a request's time is up, counted from now."""
+    seconds = default_s if request.deadline_s is None else check_deadline(request.deadline_s)
+    request.deadline_ms = now_ms() + int(seconds * 1000)

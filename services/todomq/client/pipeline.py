@@ -1,0 +1,187 @@
+"""The face of futures: many requests in flight from one thread.
+
+Owns: ``Pipeline`` and its handles; counting what is out, collecting what failed. Must not know: the connection,
+messages. Law 6: of a request that is answered a pipeline keeps only its error; how much may be in flight is bounded by
+the connection, and there a call waits for room.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import wraps
+from itertools import count
+from types import TracebackType
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
+
+from todomq.client import operations
+from todomq.client.futures import Answer
+from todomq.client.outcomes import FAILURES_MOST
+from todomq.client.request import Request
+from todomq.client.values import ServerRef
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Submit(Protocol):
+    """Hands a request over and settles the answer when it is finished."""
+
+    def __call__(self, request: Request[T], answer: Answer[T]) -> None: ...
+
+
+class _Part:
+    """A part of a pipeline's face."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+
+
+def _begin(build: Callable[P, Request[T]]) -> Callable[Concatenate[_Part, P], Future[T]]:
+    """Offer an operation as a method that returns a future."""
+
+    @wraps(build)
+    def method(self: _Part, /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        return self._pipeline.begin(build(*args, **kwargs))
+
+    return method
+
+
+def _begin_list(
+    build: Callable[Concatenate[str, P], Request[T]],
+) -> Callable[Concatenate[PipelinedTodoList, P], Future[T]]:
+    """Offer an operation on one list as a method of its handle."""
+
+    @wraps(build)
+    def method(self: PipelinedTodoList, /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        return self._pipeline.begin(build(self.name, *args, **kwargs))
+
+    return method
+
+
+class PipelinedTodoList(_Part):
+    """The handle of one list in a pipeline: its methods return futures.
+
+    Attributes:
+        name: the list's name.
+    """
+
+    def __init__(self, pipeline: Pipeline, name: str) -> None:
+        self._pipeline = pipeline
+        self.name = operations.check_list_name(name)
+
+    def __repr__(self) -> str:
+        return f"PipelinedTodoList({self.name!r})"
+
+    add_entry = _begin_list(operations.add_entry)
+    add_entries = _begin_list(operations.add_entries)
+    entries = _begin_list(operations.entries)
+    undated_entries = _begin_list(operations.undated_entries)
+    update_entry = _begin_list(operations.update_entry)
+    delete_entry = _begin_list(operations.delete_entry)
+    clear = _begin_list(operations.clear)
+    delete = _begin_list(operations.delete)
+    size = _begin_list(operations.size)
+    cast_add_entry = _begin_list(operations.cast_add_entry)
+
+
+class PipelinedCache(_Part):
+    """Who serves which list, by futures."""
+
+    def server_process(
+        self, list_name: str, *, deadline_s: float | None = None
+    ) -> Future[ServerRef[PipelinedTodoList]]:
+        """Return where the list's actor lives; it is activated if it was not."""
+        return self._pipeline.begin(
+            operations.server_process(list_name, self._pipeline.todo_list, deadline_s=deadline_s)
+        )
+
+
+class PipelinedRegistry(_Part):
+    """Who is registered under which name, by futures."""
+
+    register_name = _begin(operations.register_name)
+    unregister_name = _begin(operations.unregister_name)
+    whereis_name = _begin(operations.whereis_name)
+    names = _begin(operations.names)
+    send = _begin(operations.send_to_name)
+
+
+class PipelinedDatabase(_Part):
+    """Any value under any key, by futures. Unlike a list's changes, stores in flight together have no order."""
+
+    store = _begin(operations.store)
+    get = _begin(operations.get)
+    cast_store = _begin(operations.cast_store)
+
+
+class Pipeline(_Part):
+    """A client's face of futures, to be used with ``with``.
+
+    Each call returns a ``concurrent.futures.Future`` at once, or after a wait for room; arguments that are wrong raise
+    at once. Leaving the block waits for every answer and raises an ``ExceptionGroup`` of the requests that failed (the
+    first 10,000 of them), if any did.
+    """
+
+    def __init__(self, submit: Submit) -> None:
+        super().__init__(self)
+        self._submit = submit
+        self._pid = os.getpid()
+        self._begun = count()  # counts without a lock, from any thread
+        self._ended = 0
+        self._is_leaving = False
+        self._failures: list[Exception] = []
+        self._changed = threading.Condition()
+        self.cache = PipelinedCache(self)
+        self.registry = PipelinedRegistry(self)
+        self.database = PipelinedDatabase(self)
+
+    list_names = _begin(operations.list_names)
+    call = _begin(operations.call)
+    send = _begin(operations.send)
+
+    def todo_list(self, name: str) -> PipelinedTodoList:
+        """Return the handle of a list; nothing is sent."""
+        return PipelinedTodoList(self, name)
+
+    def begin(self, request: Request[T]) -> Future[T]:
+        """Submit a request; return the future of its result."""
+        answer: Answer[T] = Answer()
+        if request.is_cast:
+            self._submit(request, answer)
+            return answer
+        answer.group = self
+        next(self._begun)
+        try:
+            self._submit(request, answer)
+        except BaseException:
+            self.note_settled(1, [])
+            raise
+        return answer
+
+    def note_settled(self, count: int, failures: list[Exception]) -> None:
+        """Take note of answers that are settled, and of the errors among them."""
+        with self._changed:
+            self._ended += count
+            self._failures += failures[: FAILURES_MOST - len(self._failures)]
+            if self._is_leaving:
+                self._changed.notify_all()
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._pid != os.getpid():
+            return  # a forked child: the answers come to the parent
+        with self._changed:
+            self._is_leaving = True
+            begun = next(self._begun)
+            while self._ended < begun:
+                self._changed.wait()
+            failures, self._failures = self._failures, []
+        if failures and error is None:
+            raise ExceptionGroup(f"{len(failures)} of {begun} requests failed", failures)

@@ -1,0 +1,115 @@
+"""A request on its way: what the caller says of it, and what the session keeps with it.
+
+Owns: the kinds of requests and what each allows. Must not know: the session's rules, sockets, what a body means.
+The operations make requests, the session carries them, the faces turn finished ones into results. One object serves for
+all of that, because a pipelined request must cost little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, Generic, Protocol, TypeVar
+
+from todomq.client.numbers import Counter
+from todomq.errors import TodoMQError
+
+T = TypeVar("T")
+
+
+class Kind(Enum):
+    """What a request may do, and so how it is numbered and whether it may be sent twice."""
+
+    SAFE = "safe"
+    """Without a number; sent again as often as need be: reads, and what does no more when done twice."""
+    LIST_READ = "list read"
+    """Names the number of the next change, so that it sees the changes sent before it."""
+    LIST_CHANGE = "list change"
+    """Takes the list's next number."""
+    KEY_CHANGE = "key change"
+    """Takes the next number of the client's one counter for all database keys."""
+    CALL = "call"
+    """Without a number, may do anything: never sent twice unasked."""
+
+
+# Looked up for every request: a plain name costs less than a member of an Enum.
+SAFE = Kind.SAFE
+LIST_READ = Kind.LIST_READ
+LIST_CHANGE = Kind.LIST_CHANGE
+KEY_CHANGE = Kind.KEY_CHANGE
+CALL = Kind.CALL
+
+
+class Pages(Protocol):
+    """A read that is answered in pages."""
+
+    def turn(self, value: bytes) -> bytes | None:
+        """Take in a page; return the body that asks for the next one, or None after the last.
+
+        Raises:
+            ProtocolError: not a page.
+        """
+
+    def restart(self) -> bytes:
+        """Forget all pages and return the body that asks for the first one."""
+
+
+class Request(Generic[T]):
+    """A request on its way.
+
+    What the caller says:
+        kind, target, body (packed): as the message carries them. is_cast: nobody waits for an answer.
+        read: makes the result of the unpacked value. pages: for a read that is answered in pages.
+        deadline_s: seconds from submission, None for the client's default.
+        deadline_ms: absolute, by the session's clock. size: bytes that it counts for. waiter: who is told.
+
+    What the session says:
+        value (packed) or error, once it is finished.
+    """
+
+    __slots__ = (
+        "attempts", "body", "counter", "deadline_ms", "deadline_s", "error", "first_sent_ms", "id", "is_cast",
+        "is_exposed", "kind", "number", "pages", "read", "refusal", "size", "target", "value", "waiter",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        kind: Kind,
+        target: Any,
+        body: bytes,
+        read: Callable[[Any], T],
+        deadline_s: float | None = None,
+        *,
+        is_cast: bool = False,
+        pages: Pages | None = None,
+    ) -> None:
+        self.kind = kind
+        self.target = target
+        self.body = body
+        self.read = read
+        self.deadline_s = deadline_s
+        self.is_cast = is_cast
+        self.pages = pages
+        self.size = len(body) + 128
+        self.deadline_ms = 0
+        self.waiter: Any = None
+        self.value = b""
+        self.error: TodoMQError | None = None
+        self.id = 0
+        self.number = 0
+        self.counter: Counter | None = None
+        self.first_sent_ms = 0
+        self.attempts = 0
+        self.refusal: TodoMQError | None = None
+        # An attempt was sent and its answer will never come: whatever is said later, that attempt may take effect.
+        self.is_exposed = False
+
+    def repeated(self) -> Request[T]:
+        """Return this request, finished with outcome ``unknown``, as one to submit again under the same number."""
+        request = Request(self.kind, self.target, self.body, self.read, self.deadline_s, pages=self.pages)
+        request.number = self.number
+        request.counter = self.counter
+        request.first_sent_ms = self.first_sent_ms
+        request.error = self.error
+        request.is_exposed = True
+        return request

@@ -1,0 +1,449 @@
+"""One client's session with the service: what is sent under which number, sent again, given up, answered.
+
+Owns: request ids, numbers (``numbers.py``), deadlines, retries, what goes into which message, when a connection counts
+as lost. Must not know: sockets, threads, the clock (time is an argument: milliseconds of one clock that never goes
+back), what a request's body means. The connection drives it; it is the only one that does.
+
+It keeps the client's side of
+law 3 (once): a change keeps its number however often it is sent, and tells the floor below which all is settled;
+law 4 (in order): numbers are taken in the order in which requests are handed to the socket, and what is sent again is
+sent in the order of the numbers;
+law 6: the service's window bounds what is in flight; how much may wait is bounded by the connection.
+
+A request goes ``outbox -> unanswered -> finished``; refused retryably it goes ``unanswered -> delayed -> again ->
+unanswered``, and when the connection is lost ``unanswered -> again``. Nothing but ``hello`` is sent on a connection
+before the router has greeted, for deadlines are told in the router's clock. Casts are finished once they are sent.
+
+What may have taken effect when its deadline comes is finished with outcome ``unknown``, and its number is held:
+``Request.repeated`` is the same request under the same number, to be submitted again (see ``numbers.py`` for how long).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from heapq import heapify, heappop, heappush
+from itertools import chain
+from operator import attrgetter
+from typing import Any
+
+from msgpack import Packer
+
+from todomq.client.numbers import Counter, Counters
+from todomq.client.request import CALL, KEY_CHANGE, LIST_CHANGE, LIST_READ, Request
+from todomq.errors import (
+    NOT_APPLIED,
+    UNKNOWN,
+    DeadlineExceeded,
+    EntryNotFound,
+    InvalidRequest,
+    OutOfOrder,
+    ProtocolError,
+    TodoMQError,
+    Unavailable,
+)
+from todomq.protocol import limits, messages
+from todomq.protocol.codec import unpack
+
+WINDOW_REQUESTS = 2_048
+"""Requests in flight at most, where the router's greeting names no window of its own."""
+WINDOW_BYTES = 8 * limits.MIB
+
+BACKOFF_MS = 10
+BACKOFF_MOST_MS = 250
+SILENCE_MS = 1_000
+SILENCE_MOST_MS = 5_000
+CLOCK_REFRESH_MS = 30_000
+CLOCK_SLACK_MS = 50
+EXPIRY_STEP_MS = 10
+"""Deadlines are looked at no more often than this, so that a look over all requests costs little."""
+REPEATABLE_MS = limits.REMEMBERED_MS - 2 * limits.DEADLINE_AHEAD_MS
+"""How long after it was first sent a change may still be sent again: well within the time that it is remembered."""
+
+HELLO_ID = 0
+_HELLO = (HELLO_ID, None, 0, messages.body("hello"))
+_NIL = b"\xc0"
+_NEVER_MS = 1 << 62
+_by_id = attrgetter("id")
+_CHANGING = frozenset((LIST_CHANGE, KEY_CHANGE, CALL))
+
+
+class Session:
+    """All requests of one client, from submission to the end.
+
+    Args:
+        client_id: 16 random bytes, never used by any other session.
+        random: numbers from 0 to 1, for the jitter of retries.
+        counters: the numbers of lists.
+
+    Attributes:
+        unreadable: messages that were not replies of this protocol, and replies to nothing that was asked.
+    """
+
+    def __init__(self, client_id: bytes, random: Callable[[], float], counters: Counters | None = None) -> None:
+        self.unreadable = 0
+        self._client_id = client_id
+        self._random = random
+        self._pack: Callable[[Any], bytes] = Packer(autoreset=True, buf_size=limits.BATCH_BYTES).pack
+        self._counters = counters or Counters()
+        self._keys = Counter()
+        self._last_id = HELLO_ID
+        self._outbox: deque[Request[Any]] = deque()
+        self._again: deque[Request[Any]] = deque()
+        self._unanswered: dict[int, Request[Any]] = {}
+        self._unanswered_bytes = 0
+        self._delayed: list[tuple[int, int, Request[Any]]] = []
+        self._finished: list[Request[Any]] = []
+        self._soonest_deadline_ms = _NEVER_MS
+        self._window = WINDOW_REQUESTS
+        # The connection: greeted or not, when it was last heard, since when an answer is due.
+        self._is_greeted = False
+        self._is_hello_due = False
+        self._is_hello_waiting = False
+        self._is_probed = False
+        self._was_heard = True
+        self._offset_ms = 0
+        self._clock_ms = 0
+        self._quiet_since_ms = 0
+        self._patience_ms = SILENCE_MS
+
+    # What the connection does, in the order of its turn.
+
+    def connected(self, now_ms: int) -> None:
+        """Begin on a new connection: say hello; once greeted, all that is unanswered is sent again, in order."""
+        if not self._was_heard:
+            self._patience_ms = min(2 * self._patience_ms, SILENCE_MOST_MS)
+        self._was_heard = False
+        self._is_greeted = self._is_probed = self._is_hello_waiting = False
+        self._is_hello_due = True
+        self._quiet_since_ms = now_ms
+        lost, self._unanswered, self._unanswered_bytes = self._unanswered, {}, 0
+        for request in lost.values():
+            if request.kind is CALL:
+                self._finish(request, Unavailable("the connection broke before the answer came", outcome=UNKNOWN))
+            else:
+                request.is_exposed = True
+                self._again.append(request)
+        self._again = deque(sorted(self._again, key=_by_id))
+
+    def receive(self, data: bytes, now_ms: int) -> None:
+        """Take in a message of the router; one that can't be read is counted and changes nothing (law 7)."""
+        try:
+            kind, fields = messages.read(data)
+            replies = messages.read_replies(fields) if kind == "reply" else []
+        except ProtocolError:
+            replies = []
+        if not replies:
+            self.unreadable += 1
+            return
+        self._heard(now_ms)
+        refused = []
+        unanswered = self._unanswered
+        for identifier, status, value in replies:
+            request = unanswered.pop(identifier, None) if type(identifier) is int else None
+            if request is None:
+                self._answered_otherwise(identifier, status, value, now_ms)
+                continue
+            self._unanswered_bytes -= request.size
+            if status == messages.OK:
+                self._answered(request, value)
+            else:
+                refused.append((request, messages.read_error(value)))
+        for request, error in sorted(refused, key=lambda item: item[0].id):
+            self._refused(request, error, now_ms)
+
+    def submit(self, requests: Sequence[Request[Any]], now_ms: int) -> None:
+        """Take in requests, which take effect in this order."""
+        self._outbox.extend(requests)
+        for request in requests:
+            if request.deadline_ms < self._soonest_deadline_ms:
+                self._soonest_deadline_ms = request.deadline_ms
+
+    def tick(self, now_ms: int) -> None:
+        """Let time pass: retries come due, deadlines pass, a silent router is asked whether it is there."""
+        if self._delayed and self._delayed[0][0] <= now_ms:
+            self._end_delays(now_ms)
+        if now_ms >= self._soonest_deadline_ms:
+            self._expire(now_ms)
+        if self._is_expecting():
+            quiet_ms = now_ms - self._quiet_since_ms
+            if not self._is_probed and quiet_ms >= self._patience_ms // 2:
+                self._is_probed = self._is_hello_due = True
+        elif (self._outbox or self._again) and (not self._is_greeted or now_ms - self._clock_ms >= CLOCK_REFRESH_MS):
+            self._is_hello_due = True
+
+    def must_reconnect(self, now_ms: int) -> bool:
+        """Tell whether the connection has been silent for too long while an answer was due."""
+        return self._is_expecting() and now_ms - self._quiet_since_ms >= self._patience_ms
+
+    def take_message(self, now_ms: int) -> bytes | None:
+        """Return the next message to send, or None. What it carries counts as sent."""
+        if self._is_hello_due:
+            self._is_hello_due = False
+            self._expect(now_ms)
+            self._is_hello_waiting = True
+            return self._pack((messages.VERSION, "call", self._client_id, (_HELLO,)))
+        if not self._is_greeted or not (self._again or self._outbox):
+            return None
+        self._expect(now_ms)
+        batch = self._take_batch(now_ms)
+        return self._pack((messages.VERSION, "call", self._client_id, batch)) if batch else None
+
+    def take_finished(self) -> list[Request[Any]]:
+        """Return and forget the requests that are finished: ``value`` or ``error`` is set."""
+        finished, self._finished = self._finished, []
+        return finished
+
+    def has_casts_to_send(self) -> bool:
+        """Tell whether a cast has not been sent yet."""
+        return any(request.is_cast for request in self._outbox)
+
+    def wake_at_ms(self) -> int:
+        """Return when ``tick`` has something to do, if nothing else happens before."""
+        at_ms = self._soonest_deadline_ms
+        if self._delayed:
+            at_ms = min(at_ms, self._delayed[0][0])
+        if self._is_expecting():
+            patience_ms = self._patience_ms if self._is_probed else self._patience_ms // 2
+            at_ms = min(at_ms, self._quiet_since_ms + patience_ms)
+        return at_ms
+
+    def fail_all(self, make_error: Callable[[str], TodoMQError]) -> None:
+        """Finish every request with an error, made from the outcome that is true of it."""
+        for request in self._unanswered.values():
+            request.is_exposed = True
+        everything = list(self._everything())
+        self._unanswered, self._unanswered_bytes = {}, 0
+        self._again, self._outbox, self._delayed = deque(), deque(), []
+        self._soonest_deadline_ms = _NEVER_MS
+        for request in everything:
+            if request.error is not None:
+                self._finish_unsent(request)
+            else:
+                self._finish(request, make_error(_outcome_so_far(request)))
+
+    # Sending.
+
+    def _take_batch(self, now_ms: int) -> list[tuple[Any, ...]]:
+        batch: list[tuple[Any, ...]] = []
+        size = 0
+        room = min(self._window - len(self._unanswered), limits.MESSAGE_REQUESTS)
+        room_bytes = limits.BATCH_BYTES
+        if self._unanswered_bytes >= WINDOW_BYTES:
+            return batch
+        for queue in (self._again, self._outbox):
+            while queue and len(batch) < room:
+                size += queue[0].size
+                if size > room_bytes and batch:
+                    return batch
+                request = queue.popleft()
+                wire = self._stamped(request, now_ms)
+                if wire is not None:
+                    batch.append(wire)
+        return batch
+
+    def _stamped(self, request: Request[Any], now_ms: int) -> tuple[Any, ...] | None:
+        """Return the request as it stands in a message, or None where it may not be sent again."""
+        if request.error is not None and not self._may_repeat(request):
+            self._finish_unsent(request)
+            return None
+        kind = request.kind
+        floor = 0
+        if kind is LIST_CHANGE:
+            counter = request.counter
+            if counter is None:
+                counter = request.counter = self._counters.of(request.target)
+                request.number = counter.take()
+            floor = counter.floor
+        elif kind is LIST_READ:
+            counter = request.counter
+            if counter is None:
+                counter = request.counter = self._counters.of(request.target)
+                request.number = counter.to_read()
+            floor = counter.floor
+            if request.number < floor:
+                request.number = floor
+        elif kind is KEY_CHANGE and request.counter is None:
+            request.counter = self._keys
+            request.number = self._keys.take()
+            self._keys.close(request.number)
+        if not request.first_sent_ms:
+            request.first_sent_ms = now_ms
+        deadline_ms = request.deadline_ms + self._offset_ms
+        if request.is_cast:
+            # Sent once. Its number counts as given up, so that nothing waits for a cast that was lost on its way.
+            self._finish(request, None)
+            return None, request.target, deadline_ms, request.body, request.number, floor
+        identifier = request.id
+        if not identifier:
+            identifier = request.id = self._last_id = self._last_id + 1
+        self._unanswered[identifier] = request
+        self._unanswered_bytes += request.size
+        return identifier, request.target, deadline_ms, request.body, request.number, floor
+
+    def _may_repeat(self, request: Request[Any]) -> bool:
+        """Decide once whether a request whose outcome is unknown is sent again under its number."""
+        if request.kind is not CALL:
+            counter = request.counter
+            if counter is None or request.deadline_ms > request.first_sent_ms + REPEATABLE_MS:
+                return False
+            if request.kind is KEY_CHANGE and counter is not self._keys:
+                return False
+            if request.kind is LIST_CHANGE and not (
+                self._counters.has(request.target, counter) and counter.take_again(request.number)
+            ):
+                return False
+        request.error = None
+        return True
+
+    # Answers.
+
+    def _answered(self, request: Request[Any], value: bytes) -> None:
+        if request.pages is not None:
+            try:
+                body = request.pages.turn(value)
+            except ProtocolError as error:
+                self._finish(request, error)
+                return
+            if body is not None:
+                request.body = body
+                request.id = request.attempts = 0  # a new question: a late answer to the last one is not taken for this
+                self._again.append(request)
+                return
+        request.value = value if request.pages is None else _NIL
+        if request.kind is LIST_CHANGE:
+            request.counter.close(request.number)  # type: ignore[union-attr]
+        self._finished.append(request)
+
+    def _answered_otherwise(self, identifier: Any, status: int, value: bytes, now_ms: int) -> None:
+        """Take in the greeting; a reply to what nobody waits for any more is counted."""
+        if type(identifier) is not int or identifier != HELLO_ID or not self._is_hello_waiting:
+            self.unreadable += 1
+            return
+        if status == messages.OK:
+            self._greeted(value, now_ms)
+            return
+        error = messages.read_error(value)
+        if not error.retryable:
+            self._is_hello_waiting = False
+            self._fail_all_as(error)
+
+    def _greeted(self, value: bytes, now_ms: int) -> None:
+        try:
+            version, router_ms, _, *more = unpack(value)
+            window = more[0] if more else WINDOW_REQUESTS
+            if version != messages.VERSION or type(router_ms) is not int or type(window) is not int or window < 1:
+                raise ValueError
+        except (ProtocolError, ValueError, TypeError):
+            self._is_hello_waiting = False
+            self._fail_all_as(ProtocolError(f"the router's greeting is not one of version {messages.VERSION}"))
+            return
+        self._is_hello_waiting = False
+        self._is_greeted = True
+        self._offset_ms = router_ms - now_ms
+        self._clock_ms = now_ms
+        self._window = window
+
+    def _fail_all_as(self, error: TodoMQError) -> None:
+        self.fail_all(lambda outcome: type(error)(error.text, retryable=error.retryable, outcome=outcome))
+
+    def _refused(self, request: Request[Any], error: TodoMQError, now_ms: int) -> None:
+        if request.kind not in _CHANGING:
+            error.outcome = NOT_APPLIED
+        if error.outcome == NOT_APPLIED:
+            if type(error) is DeadlineExceeded and now_ms + CLOCK_SLACK_MS < request.deadline_ms:
+                # Its deadline has not passed here: one of the two clocks was set. Ask for the time and try again.
+                self._is_hello_due = True
+                return self._retry_later(request, error, now_ms)
+            if error.retryable:
+                return self._retry_later(request, error, now_ms)
+            if request.is_exposed and type(error) not in (InvalidRequest, EntryNotFound):
+                # The list did not say this under the request's number, so it is not said of the lost attempt.
+                error.outcome = _outcome_so_far(request)
+        self._finish(request, error)
+
+    def _retry_later(self, request: Request[Any], error: TodoMQError, now_ms: int) -> None:
+        longest_ms = min(BACKOFF_MS << min(request.attempts, 8), BACKOFF_MOST_MS)
+        due_ms = now_ms + int(longest_ms * (1 + self._random()) / 2)
+        request.attempts += 1
+        request.refusal = error
+        if due_ms >= request.deadline_ms:
+            error.outcome = _outcome_so_far(request)
+            self._finish(request, error)
+            return
+        if type(error) is OutOfOrder and request.counter is not None:
+            request.counter.give_up_held(request.number)
+        if request.pages is not None:
+            request.body = request.pages.restart()
+        heappush(self._delayed, (due_ms, request.id, request))
+
+    def _finish_unsent(self, request: Request[Any]) -> None:
+        """Finish a repetition that was never sent: with the error it came with, for nothing new is known."""
+        self._finished.append(request)
+
+    def _finish(self, request: Request[Any], error: TodoMQError | None) -> None:
+        request.error = error
+        if request.kind is LIST_CHANGE and request.counter is not None:
+            if error is not None and error.outcome == UNKNOWN:
+                request.counter.hold(request.number)
+            else:
+                request.counter.close(request.number)
+        self._finished.append(request)
+
+    # Time.
+
+    def _heard(self, now_ms: int) -> None:
+        self._quiet_since_ms = now_ms
+        self._patience_ms = SILENCE_MS
+        self._is_probed = False
+        self._was_heard = True
+
+    def _is_expecting(self) -> bool:
+        return self._is_hello_waiting or bool(self._unanswered)
+
+    def _expect(self, now_ms: int) -> None:
+        if not self._is_expecting():
+            self._quiet_since_ms = now_ms
+
+    def _end_delays(self, now_ms: int) -> None:
+        while self._delayed and self._delayed[0][0] <= now_ms:
+            self._again.append(heappop(self._delayed)[2])
+        self._again = deque(sorted(self._again, key=_by_id))
+
+    def _everything(self) -> Iterable[Request[Any]]:
+        delayed = (request for _, _, request in self._delayed)
+        return chain(self._unanswered.values(), self._again, delayed, self._outbox)
+
+    def _expire(self, now_ms: int) -> None:
+        late = [request for request in self._everything() if request.deadline_ms <= now_ms]
+        for request in late:
+            if self._unanswered.pop(request.id, None) is not None:
+                self._unanswered_bytes -= request.size
+                request.is_exposed = True
+        if late:
+            self._outbox = deque(request for request in self._outbox if request.deadline_ms > now_ms)
+            self._again = deque(request for request in self._again if request.deadline_ms > now_ms)
+            self._delayed = [item for item in self._delayed if item[2].deadline_ms > now_ms]
+            heapify(self._delayed)
+        soonest_ms = min((request.deadline_ms for request in self._everything()), default=_NEVER_MS)
+        self._soonest_deadline_ms = max(soonest_ms, now_ms + EXPIRY_STEP_MS)
+        for request in late:
+            self._finish_late(request)
+
+    def _finish_late(self, request: Request[Any]) -> None:
+        if request.error is not None:
+            self._finish_unsent(request)
+            return
+        outcome = _outcome_so_far(request)
+        error: TodoMQError
+        if request.refusal is not None and outcome == NOT_APPLIED:
+            error = request.refusal
+        elif request.first_sent_ms or self._is_greeted:
+            error = DeadlineExceeded("no answer before the deadline", outcome=outcome)
+        else:
+            error = Unavailable("the router does not answer")
+        self._finish(request, error)
+
+
+def _outcome_so_far(request: Request[Any]) -> str:
+    return UNKNOWN if request.is_exposed and request.kind in _CHANGING else NOT_APPLIED

@@ -1,0 +1,679 @@
+"""The client against a scripted router on a real socket: answers, silence, garbage, death, forks, the end."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import datetime
+import gc
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+import zmq
+
+from todomq import AsyncClient, Client, Entry, Registration, ServerRef, Via, errors
+from todomq.client import connection
+from todomq.protocol import messages
+from todomq.protocol.codec import pack, unpack
+
+ROOT = Path(__file__).resolve().parents[2]
+TOMORROW = datetime.date(2026, 12, 1)
+
+Handler = Callable[[Any, list[Any], list[Any]], Any]
+
+
+class ScriptedRouter:
+    """A ROUTER that keeps lists in memory, or answers as the test says.
+
+    Attributes:
+        script: given the target, the body and the whole request, returns the value; raises a refusal; SILENT or bytes
+            (sent as they are) for what a router should not do.
+        requests: every request that came, hello apart. senders: their client ids. connections: the peers.
+    """
+
+    def __init__(self, address: str, script: Handler | None = None) -> None:
+        self.address = address
+        self.lists: dict[str, list[list[Any]]] = {}
+        self.keys: dict[bytes, Any] = {}
+        self.script: Handler = script or self.serve
+        self.requests: list[list[Any]] = []
+        self.senders: set[bytes] = set()
+        self.connections: set[bytes] = set()
+        self._ends = threading.Event()
+        self._bound = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        assert self._bound.wait(5)
+
+    def kill(self) -> None:
+        self._ends.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with zmq.Context() as context, context.socket(zmq.ROUTER) as socket:
+            socket.setsockopt(zmq.LINGER, 0)
+            path = self.address.removeprefix("ipc://")
+            if os.path.exists(path):
+                os.unlink(path)
+            socket.bind(self.address)
+            self._bound.set()
+            while not self._ends.is_set():
+                if socket.poll(5):
+                    peer, _, data = socket.recv_multipart()
+                    self.connections.add(peer)
+                    for reply in self._replies(data):
+                        socket.send_multipart([peer, b"", reply])
+
+    def _replies(self, data: bytes) -> list[bytes]:
+        sender, requests = messages.read_call(messages.read(data)[1])
+        self.senders.add(sender)
+        replies: list[Any] = []
+        raw: list[bytes] = []
+        for request in requests:
+            assert messages.is_request(request)
+            if request[1] is None:
+                now_ms = time.time_ns() // 1_000_000
+                replies.append((request[0], messages.OK, pack([messages.VERSION, now_ms, b"incarnation"])))
+                continue
+            self.requests.append(request)
+            try:
+                value = self.script(request[1], unpack(request[3]), request)
+            except errors.TodoMQError as error:
+                replies.append((request[0], messages.ERROR, messages.error_value(error)))
+                continue
+            if isinstance(value, bytes):
+                raw.append(value)
+            elif value is not SILENT and request[0] is not None:
+                replies.append((request[0], messages.OK, pack(value)))
+        return [*raw, messages.reply(replies)] if replies else raw
+
+    def serve(self, target: Any, body: list[Any], request: list[Any]) -> Any:
+        operation, *arguments = body
+        if isinstance(target, bytes):
+            return self.keys.get(target) if operation == "get" else self.keys.update({target: arguments[1]})
+        if isinstance(target, list):
+            return self._serve_daemon(target[0], operation, arguments)
+        if operation == "list_names":
+            return [sorted(self.lists)[::-1], None]
+        return self._serve_list(self.lists.setdefault(target, []), operation, arguments)
+
+    def _serve_daemon(self, name: Any, operation: str, arguments: list[Any]) -> Any:
+        if operation == "server_process":
+            return [["list_server", 1], b"life", len(arguments[0]), 7, 3]
+        if operation in ("names", "whereis_name"):
+            found = [["my", "job"], "tcp://127.0.0.1:5000", 12, b""]
+            return [found] if operation == "names" else found
+        if operation in ("register_name", "unregister_name"):
+            return True
+        if name == ["nobody"]:
+            raise errors.NameNotFound("nobody is registered under this name")
+        return [name, operation, arguments]
+
+    def _serve_list(self, entries: list[list[Any]], operation: str, arguments: list[Any]) -> Any:
+        if operation == "add_entry":
+            title, date, extra, done = [*arguments, None, None][:4]
+            entries.append([len(entries) + 1, title, date, bool(done), extra])
+            return len(entries)
+        if operation == "add_entries":
+            return [self._serve_list(entries, "add_entry", list(fields)) for fields in arguments[0]]
+        if operation in ("entries", "entries_on"):
+            after = arguments[-1] or 0
+            page = [entry for entry in entries if operation == "entries" or entry[2] == arguments[0]][after : after + 2]
+            return [page, after + 2 if len(page) == 2 else None]
+        if operation == "update_entry":
+            for entry in entries:
+                if entry[0] == arguments[0]:
+                    for place, field in enumerate(("title", "date", "done", "extra"), start=1):
+                        entry[place] = arguments[1].get(field, entry[place])
+                    return entry
+            raise errors.EntryNotFound(f"no entry {arguments[0]}")
+        if operation == "delete_entry":
+            return arguments[0] <= len(entries)
+        return len(entries) if operation == "size" else entries.clear()
+
+
+SILENT = object()
+
+
+def wait_until(condition: Callable[[], object], what: str = "") -> None:
+    """Wait for a condition, at most ten seconds."""
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end, what or "the condition never held"
+        threading.Event().wait(0.002)
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    directory = tempfile.mkdtemp(prefix="todomq-")
+    yield f"ipc://{directory}/router"
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def router(address: str) -> Iterator[ScriptedRouter]:
+    made = ScriptedRouter(address)
+    yield made
+    made.kill()
+
+
+@pytest.fixture
+def client(router: ScriptedRouter) -> Iterator[Client]:
+    with Client(router.address) as made:
+        yield made
+
+
+class TestFace:
+    def test_an_entry_comes_back_as_it_was_added(self, client: Client) -> None:
+        bob = client.todo_list("Bob's list")
+        entry = bob.add_entry("dentist", date=TOMORROW, extra={"room": 4, "tags": ("a",)})
+        assert entry == Entry(1, "dentist", TOMORROW, False, {"room": 4, "tags": ["a"]})
+        assert bob.entries() == [entry]
+
+    def test_several_entries_go_in_one_request(self, client: Client, router: ScriptedRouter) -> None:
+        bob = client.todo_list("Bob's list")
+        added = bob.add_entries([("milk", None), ("bread", TOMORROW), "salt", ("tea", None, {"kind": "green"})])
+        assert [entry.id for entry in added] == [1, 2, 3, 4]
+        assert len(router.requests) == 1
+        assert bob.entries() == added
+        assert bob.entries(TOMORROW) == [added[1]]
+        assert [entry.title for entry in bob.undated_entries()] == ["milk", "salt", "tea"]
+        assert bob.size() == 4
+
+    def test_an_update_says_only_what_changes(self, client: Client, router: ScriptedRouter) -> None:
+        bob = client.todo_list("Bob's list")
+        bob.add_entry("milk", TOMORROW)
+        assert bob.update_entry(1, done=True) == Entry(1, "milk", TOMORROW, True)
+        assert unpack(router.requests[-1][3]) == ["update_entry", 1, {"done": True}]
+        assert bob.update_entry(1, date=None).date is None
+        with pytest.raises(errors.EntryNotFound):
+            bob.update_entry(9, title="bread")
+
+    def test_the_rest_of_a_list(self, client: Client) -> None:
+        bob = client.todo_list("Bob's list")
+        bob.add_entry("milk")
+        assert bob.delete_entry(1) is True
+        assert bob.delete_entry(2) is False
+        bob.clear()
+        bob.delete()
+        assert client.list_names() == ["Bob's list"]
+
+    def test_a_cast_returns_at_once_and_arrives(self, client: Client, router: ScriptedRouter) -> None:
+        bob = client.todo_list("Bob's list")
+        bob.cast_add_entry("milk")
+        assert [entry.title for entry in bob.entries()] == ["milk"]
+        assert router.requests[0][0] is None
+
+    def test_a_cast_just_before_the_end_is_sent(self, router: ScriptedRouter) -> None:
+        with Client(router.address) as client:
+            client.todo_list("Bob's list").cast_add_entry("milk")
+        wait_until(lambda: router.lists.get("Bob's list"))
+
+    def test_keys_are_any_value(self, client: Client) -> None:
+        for key in ("", "a/../b", b"\x00", ["array", 1], {"b": 1, "a": 2}, None, 3.5):
+            assert client.database.get(key) is None
+            client.database.store(key, {"value": [1, None]})
+            assert client.database.get(key) == {"value": [1, None]}
+        client.database.cast_store("k", 1)
+        assert client.database.get("k") == 1
+
+    def test_names_and_servers(self, client: Client) -> None:
+        assert client.registry.register_name(["my", "job"], "tcp://127.0.0.1:5000", pid=os.getpid())
+        assert client.registry.names() == [client.registry.whereis_name(["my", "job"])]
+        assert client.registry.names() == [Registration(["my", "job"], "tcp://127.0.0.1:5000", 12, b"")]
+        assert client.registry.unregister_name(["my", "job"])
+        assert client.call(Via(["job", 1]), "work", 1, [2]) == [["job", 1], "work", [1, [2]]]
+        client.send(Via(["job", 1]), "work")
+        client.registry.send(["job", 1], "work")
+        with pytest.raises(errors.NameNotFound):
+            client.call(Via(["nobody"]), "ping")
+
+    def test_a_server_ref_is_equal_while_the_actor_lives(self, client: Client) -> None:
+        ref = client.cache.server_process("Bob's list")
+        assert ref == client.cache.server_process("Bob's list")
+        assert ref != client.cache.server_process("Ann's list!")
+        assert isinstance(ref, ServerRef)
+        assert ref.todo_list.add_entry("milk").id == 1
+
+    @pytest.mark.parametrize(
+        "ask",
+        [
+            lambda c: c.todo_list(""),
+            lambda c: c.todo_list("x" * 256),
+            lambda c: c.todo_list("\ud800"),
+            lambda c: c.todo_list(7),
+            lambda c: c.todo_list("l").add_entry(""),
+            lambda c: c.todo_list("l").add_entry("x" * 10_001),
+            lambda c: c.todo_list("l").add_entry("\ud800"),
+            lambda c: c.todo_list("l").add_entry(7),
+            lambda c: c.todo_list("l").add_entry("milk", date="2026-12-01"),
+            lambda c: c.todo_list("l").add_entry("milk", date=datetime.datetime(2026, 12, 1)),
+            lambda c: c.todo_list("l").add_entry("milk", extra={"x": "x" * 70_000}),
+            lambda c: c.todo_list("l").add_entry("milk", extra={1: 1}),
+            lambda c: c.todo_list("l").add_entry("milk", extra={"x": object()}),
+            lambda c: c.todo_list("l").add_entries([("milk",), ("bread", None, None, None)]),
+            lambda c: c.todo_list("l").add_entries([("milk", None, {"x": "x" * 60_000})] * 20),
+            lambda c: c.todo_list("l").update_entry("1"),
+            lambda c: c.todo_list("l").update_entry(1, done=1),
+            lambda c: c.todo_list("l").delete_entry(0),
+            lambda c: c.todo_list("l").cast_add_entry(""),
+            lambda c: c.todo_list("l").size(deadline_s=61),
+            lambda c: c.todo_list("l").size(deadline_s=0),
+            lambda c: c.todo_list("l").size(deadline_s="1"),
+            lambda c: c.database.get("k" * 5_000),
+            lambda c: c.database.store("k", object()),
+            lambda c: c.call(["registry"], "ping"),
+            lambda c: c.call(Via(["registry"]), "ping", object()),
+        ],
+    )
+    def test_bad_arguments_are_refused_before_anything_is_sent(
+        self, client: Client, router: ScriptedRouter, ask: Callable[[Client], Any]
+    ) -> None:
+        with pytest.raises(errors.InvalidRequest):
+            ask(client)
+        client.todo_list("l").add_entry("milk")
+        assert router.requests[0][4:] == [1, 1]
+        assert len(router.requests) == 1
+
+    @pytest.mark.parametrize("endpoint", ["", "http://x", "ipc://" + "x" * 108, "ipc://", 7])
+    def test_an_endpoint_that_is_none_is_refused(self, endpoint: Any) -> None:
+        with pytest.raises(errors.InvalidRequest):
+            Client(endpoint)
+
+    def test_an_endpoint_that_cannot_be_connected_to_is_an_error_of_each_request(self) -> None:
+        with Client("tcp://nowhere:port") as client:
+            for _ in range(2):
+                with pytest.raises(errors.InvalidRequest, match="endpoint"):
+                    client.todo_list("l").size()
+
+    def test_the_endpoint_is_taken_from_the_environment(
+        self, router: ScriptedRouter, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("TODOMQ_ENDPOINT", router.address)
+        with Client() as client:
+            assert client.todo_list("l").size() == 0
+
+
+class TestPipeline:
+    def test_many_requests_are_in_flight_and_in_order(self, client: Client, router: ScriptedRouter) -> None:
+        with client.pipeline() as pipeline:
+            lists = [pipeline.todo_list(f"list {n}") for n in range(7)]
+            futures = [lists[n % 7].add_entry(f"entry {n}") for n in range(5_000)]
+        assert all(isinstance(future, concurrent.futures.Future) for future in futures)
+        assert [future.result().id for future in futures] == [n // 7 + 1 for n in range(5_000)]
+        assert [entry[1] for entry in router.lists["list 3"]] == [f"entry {n}" for n in range(3, 5_000, 7)]
+
+    def test_failures_come_as_one_group(self, client: Client) -> None:
+        with pytest.raises(ExceptionGroup) as caught, client.pipeline() as pipeline:  # noqa: PT012
+            bad = pipeline.todo_list("l").update_entry(5, title="x")
+            good = pipeline.todo_list("l").add_entry("milk")
+            worse = pipeline.call(Via(["nobody"]), "ping")
+        assert {type(error) for error in caught.value.exceptions} == {errors.EntryNotFound, errors.NameNotFound}
+        assert good.result().title == "milk"
+        assert isinstance(bad.exception(), errors.EntryNotFound)
+        assert isinstance(worse.exception(), errors.NameNotFound)
+
+    def test_an_error_of_the_block_comes_out_as_it_is(self, client: Client) -> None:
+        with pytest.raises(KeyError), client.pipeline() as pipeline:  # noqa: PT012
+            pipeline.todo_list("l").update_entry(5, title="x")
+            raise KeyError
+
+    def test_futures_do_what_futures_do(self, client: Client, router: ScriptedRouter) -> None:
+        release = threading.Event()
+        router.script = lambda *request: release.wait(5) and router.serve(*request)
+        seen: list[int] = []
+        with client.pipeline() as pipeline:
+            future = pipeline.todo_list("l").size()
+            future.add_done_callback(lambda done: seen.append(done.result()))
+            assert not future.cancel()
+            assert not future.done()
+            with pytest.raises(concurrent.futures.TimeoutError):
+                future.result(timeout=0.01)
+            release.set()
+            assert concurrent.futures.wait([future], timeout=5).done == {future}
+            assert list(concurrent.futures.as_completed([future], timeout=5)) == [future]
+        future.add_done_callback(lambda done: seen.append(done.result()))
+        assert seen == [0, 0]
+
+    def test_a_callback_may_begin_a_request_but_not_wait_for_one(self, client: Client) -> None:
+        seen: list[Any] = []
+
+        def wait_for_another(done: Any) -> None:
+            try:
+                client.todo_list("l").size()
+            except errors.InvalidRequest as error:
+                seen.append(error)
+
+        with client.pipeline() as pipeline:
+            pipeline.todo_list("l").size().add_done_callback(wait_for_another)
+            pipeline.todo_list("l").size().add_done_callback(lambda _: pipeline.todo_list("l").add_entry("milk"))
+        wait_until(lambda: client.todo_list("l").size() == 1)
+        wait_until(lambda: seen)
+
+    def test_reads_casts_and_keys_have_futures_too(self, client: Client) -> None:
+        with client.pipeline() as pipeline:
+            pipeline.todo_list("l").cast_add_entry("milk").result(timeout=0)
+            entries = pipeline.todo_list("l").entries()
+            pipeline.database.store("k", 1)
+            value = pipeline.database.get("k")
+            names = pipeline.list_names()
+            ref = pipeline.cache.server_process("l")
+        assert [entry.title for entry in entries.result()] == ["milk"]
+        assert (value.result(), names.result()) == (1, ["l"])
+        assert ref.result().todo_list.name == "l"
+
+
+class TestTrouble:
+    def test_a_router_that_is_killed_and_back_is_found_again(self, address: str) -> None:
+        first = ScriptedRouter(address)
+        with Client(address) as client:
+            assert client.todo_list("l").add_entry("milk").id == 1
+            first.kill()
+            second = ScriptedRouter(address)
+            try:
+                begin = time.monotonic()
+                assert client.todo_list("l").add_entry("bread").id == 1
+                assert time.monotonic() - begin < 1
+                assert second.requests[0][4:] == [2, 2]
+            finally:
+                second.kill()
+
+    def test_what_was_unanswered_when_the_router_died_is_sent_again_in_order(self, address: str) -> None:
+        first = ScriptedRouter(address, lambda *_: SILENT)
+        with Client(address) as client, client.pipeline() as pipeline:
+            futures = [pipeline.todo_list("l").add_entry(f"entry {n}") for n in range(100)]
+            wait_until(lambda: len(first.requests) == 100)
+            first.kill()
+            second = ScriptedRouter(address)
+            try:
+                assert [future.result(10).id for future in futures] == list(range(1, 101))
+                assert [request[3:5] for request in second.requests] == [request[3:5] for request in first.requests]
+                assert second.senders == first.senders
+            finally:
+                second.kill()
+
+    def test_a_router_that_swallows_everything_is_left_for_a_new_connection(
+        self, client: Client, router: ScriptedRouter
+    ) -> None:
+        client.todo_list("l").size()
+        real, router._replies = router._replies, lambda data: []  # type: ignore[method-assign]
+        with client.pipeline() as pipeline:
+            future = pipeline.todo_list("l").add_entry("milk")
+            wait_until(lambda: len(router.connections) > 1)
+            router._replies = real  # type: ignore[method-assign]
+            assert future.result(10).id == 1
+
+    def test_a_client_may_be_there_before_the_router(self, address: str) -> None:
+        with Client(address) as client, client.pipeline() as pipeline:
+            future = pipeline.todo_list("l").add_entry("milk")
+            router = ScriptedRouter(address)
+            try:
+                assert future.result(10).id == 1
+            finally:
+                router.kill()
+
+    def test_without_a_router_a_request_ends_at_its_deadline(self, address: str) -> None:
+        with Client(address) as client:
+            begin = time.monotonic()
+            with pytest.raises(errors.Unavailable) as caught:
+                client.todo_list("l").add_entry("milk", deadline_s=0.1)
+            assert caught.value.outcome == errors.NOT_APPLIED
+            assert 0.09 < time.monotonic() - begin < 2
+
+    @pytest.mark.parametrize(
+        "garbage", [b"", b"\xc1", b"\xff" * 1_000, pack([1, "reply", [[[], 0, b""]]]), b"\x91" * 100_000]
+    )
+    def test_garbage_is_passed_over(self, client: Client, router: ScriptedRouter, garbage: bytes) -> None:
+        router.script = lambda *_: garbage
+        with pytest.raises(errors.DeadlineExceeded):
+            client.todo_list("l").size(deadline_s=0.1)
+        router.script = router.serve
+        assert client.todo_list("l").size() == 0
+
+    def test_an_answer_of_another_shape_is_an_error(self, client: Client, router: ScriptedRouter) -> None:
+        router.script = lambda *_: ["what", "is", "this"]
+        for ask in (
+            lambda: client.todo_list("l").size(),
+            lambda: client.todo_list("l").entries(),
+            lambda: client.todo_list("l").add_entry("milk"),
+            lambda: client.todo_list("l").add_entries(["milk"]),
+            lambda: client.todo_list("l").update_entry(1),
+            lambda: client.cache.server_process("l"),
+            lambda: client.registry.names(),
+            lambda: client.list_names(),
+        ):
+            with pytest.raises(errors.ProtocolError):
+                ask()
+
+    def test_a_refusal_for_now_is_tried_again(self, client: Client, router: ScriptedRouter) -> None:
+        refusals = iter([errors.Overloaded("full"), errors.Unavailable("away"), errors.OutOfOrder("wait")])
+
+        def script(*request: Any) -> Any:
+            for refusal in refusals:
+                raise refusal
+            return router.serve(*request)
+
+        router.script = script
+        assert client.todo_list("l").add_entry("milk").id == 1
+        assert [request[4] for request in router.requests] == [1, 1, 1, 1]
+
+    def test_an_unknown_outcome_can_be_retried_under_the_same_number(
+        self, client: Client, router: ScriptedRouter
+    ) -> None:
+        router.script = lambda *_: SILENT
+        with pytest.raises(errors.DeadlineExceeded) as caught:
+            client.todo_list("l").add_entry("milk", deadline_s=0.1)
+        assert caught.value.outcome == errors.UNKNOWN
+        router.script = router.serve
+        assert caught.value.retry() == Entry(1, "milk")
+        assert [request[4] for request in router.requests] == [1, 1]
+
+    def test_a_retry_that_came_too_late_raises_the_error_again(self, client: Client, router: ScriptedRouter) -> None:
+        router.script = lambda *_: SILENT
+        with pytest.raises(errors.DeadlineExceeded) as caught:
+            client.todo_list("l").add_entry("milk", deadline_s=0.1)
+        router.script = router.serve
+        client.todo_list("l").add_entry("bread")
+        with pytest.raises(errors.DeadlineExceeded) as again:
+            caught.value.retry()
+        assert again.value is caught.value
+
+
+class TestBounds:
+    @pytest.fixture
+    def narrow(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(connection, "OUTBOX_REQUESTS", 10)
+
+    @pytest.mark.usefixtures("narrow")
+    def test_a_pipeline_waits_for_room(self, client: Client) -> None:
+        with client.pipeline() as pipeline:
+            futures = [pipeline.todo_list("l").add_entry("milk") for _ in range(500)]
+        assert [future.result().id for future in futures] == list(range(1, 501))
+
+    @pytest.mark.usefixtures("narrow")
+    def test_who_waits_for_room_until_the_deadline_is_refused(self, client: Client, router: ScriptedRouter) -> None:
+        router.script = lambda *_: SILENT
+        with pytest.raises(errors.Overloaded), client.pipeline() as pipeline:  # noqa: PT012
+            for n in range(11):
+                pipeline.todo_list("l").add_entry("milk", deadline_s=0.5 if n < 10 else 0.05)
+
+    @pytest.mark.usefixtures("narrow")
+    def test_a_cast_without_room_is_refused_at_once(self, address: str) -> None:
+        with Client(address) as client:
+            for _ in range(10):
+                client.todo_list("l").cast_add_entry("milk", deadline_s=30)
+            with pytest.raises(errors.Overloaded):
+                client.todo_list("l").cast_add_entry("milk", deadline_s=30)
+
+
+class TestEnds:
+    def test_closing_answers_whoever_waits(self, client: Client, router: ScriptedRouter) -> None:
+        router.script = lambda *_: SILENT
+        with pytest.raises(ExceptionGroup) as caught, client.pipeline() as pipeline:  # noqa: PT012
+            pipeline.todo_list("l").add_entry("milk")
+            pipeline.todo_list("l").size()
+            wait_until(lambda: len(router.requests) == 2)
+            client.close()
+        closed = caught.value.exceptions
+        assert [type(error) for error in closed] == [errors.Unavailable] * 2
+        assert [error.outcome for error in closed if isinstance(error, errors.TodoMQError)] == [
+            errors.UNKNOWN,
+            errors.NOT_APPLIED,
+        ]
+
+    def test_closing_twice_does_nothing_and_a_closed_client_says_so(self, client: Client) -> None:
+        client.todo_list("l").size()
+        client.close()
+        client.close()
+        with pytest.raises(errors.Unavailable, match="closed"):
+            client.todo_list("l").size()
+
+    def test_a_forgotten_client_leaves_no_thread(self, router: ScriptedRouter) -> None:
+        client = Client(router.address)
+        client.todo_list("l").size()
+        names = [thread.name for thread in threading.enumerate()]
+        assert "todomq-client" in names
+        del client
+        gc.collect()
+        wait_until(lambda: "todomq-client" not in [thread.name for thread in threading.enumerate()])
+
+    def test_an_unclosed_client_neither_hangs_nor_prints_at_exit(self, router: ScriptedRouter) -> None:
+        script = """
+            import sys
+            from todomq import Client
+            client = Client(sys.argv[1])
+            client.todo_list("l").add_entry("milk")
+            client.todo_list("l").cast_add_entry("bread")
+        """
+        assert run(script, router.address) == ""
+        wait_until(lambda: len(router.lists["l"]) == 2)
+
+    def test_a_forked_child_is_another_client(self, router: ScriptedRouter) -> None:
+        script = """
+            import os, sys, threading
+            from todomq import Client
+            client = Client(sys.argv[1])
+            bob = client.todo_list("l")
+            bob.add_entry("parent's")
+            stop = threading.Event()
+            busy = threading.Thread(target=lambda: [bob.size() for _ in iter(stop.is_set, True)])
+            busy.start()
+            children = []
+            for n in range(5):
+                pid = os.fork()
+                if pid == 0:
+                    bob.add_entry("child's")
+                    assert bob.size() >= 2
+                    client.close()
+                    os._exit(0)
+                children.append(pid)
+            codes = [os.waitpid(pid, 0)[1] for pid in children]
+            stop.set()
+            busy.join()
+            bob.add_entry("parent's")
+            print(codes)
+        """
+        assert run(script, router.address) == "[0, 0, 0, 0, 0]\n"
+        assert len(router.senders) == 6
+        assert len(router.lists["l"]) == 7
+
+    def test_many_threads_share_a_client(self, client: Client, router: ScriptedRouter) -> None:
+        def work(n: int) -> list[int]:
+            return [client.todo_list(f"list {n % 3}").add_entry(f"{n}").id for _ in range(50)]
+
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(work, range(8)))
+        assert all(ids == sorted(ids) for ids in found)
+        assert sum(map(len, router.lists.values())) == 400
+
+
+class TestAsync:
+    def test_the_same_names_with_await(self, router: ScriptedRouter) -> None:
+        async def main() -> None:
+            async with AsyncClient(router.address) as client:
+                bob = client.todo_list("Bob's list")
+                assert await bob.add_entry("milk", TOMORROW) == Entry(1, "milk", TOMORROW)
+                assert [entry.id for entry in await bob.add_entries(["bread", ("tea", None)])] == [2, 3]
+                assert [entry.title for entry in await bob.entries()] == ["milk", "bread", "tea"]
+                assert (await bob.update_entry(1, done=True)).done
+                await bob.cast_add_entry("salt")
+                assert await bob.size() == 4
+                assert await client.list_names() == ["Bob's list"]
+                assert (await client.cache.server_process("Bob's list")).todo_list.name == "Bob's list"
+                await client.database.store("k", 1)
+                assert await client.database.get("k") == 1
+                assert (await client.registry.names())[0].pid == 12
+                with pytest.raises(errors.NameNotFound):
+                    await client.call(Via(["nobody"]), "ping")
+
+        asyncio.run(main())
+
+    def test_its_pipeline_gives_awaitables_and_a_group_of_failures(self, router: ScriptedRouter) -> None:
+        async def main() -> None:
+            async with AsyncClient(router.address) as client:
+                with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012
+                    async with client.pipeline() as pipeline:
+                        futures = [pipeline.todo_list("l").add_entry(f"{n}") for n in range(1_000)]
+                        pipeline.todo_list("l").update_entry(5_000, title="x")
+                assert [type(error) for error in caught.value.exceptions] == [errors.EntryNotFound]
+                assert [(await future).id for future in futures] == list(range(1, 1_001))
+
+        asyncio.run(main())
+
+    def test_a_cancelled_wait_harms_nobody(self, router: ScriptedRouter) -> None:
+        async def main() -> None:
+            async with AsyncClient(router.address) as client:
+                router.script = lambda *_: SILENT
+                waiting = client.todo_list("l").size(deadline_s=0.1)
+                with pytest.raises(asyncio.TimeoutError):
+                    await asyncio.wait_for(waiting, 0.01)
+                router.script = router.serve
+                assert await client.todo_list("l").size() == 0
+
+        asyncio.run(main())
+
+    def test_an_unknown_outcome_is_retried_with_await(self, router: ScriptedRouter) -> None:
+        async def main() -> None:
+            async with AsyncClient(router.address) as client:
+                router.script = lambda *_: SILENT
+                with pytest.raises(errors.DeadlineExceeded) as caught:
+                    await client.todo_list("l").add_entry("milk", deadline_s=0.1)
+                router.script = router.serve
+                assert await caught.value.retry() == Entry(1, "milk")
+
+        asyncio.run(main())
+
+
+def test_the_plain_req_example_adds_and_reads(router: ScriptedRouter) -> None:
+    command = [sys.executable, str(ROOT / "examples" / "plain_req.py"), router.address, "Bob's list", "milk"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.splitlines() == ["added 1", "entries [[[1, 'milk', None, False, None]], None]"]
+
+
+def test_a_message_is_one_array_of_the_protocol() -> None:
+    """What the scripted router reads with the protocol's own code is what the page on the protocol shows."""
+    request = [1, "Bob's list", 0, msgpack.packb(["size"]), 1, 1]
+    packed = messages.call(b"me", [request])
+    assert msgpack.unpackb(packed) == [1, "call", b"me", [request]]
+
+
+def run(script: str, *arguments: str) -> str:
+    """Run a script in a process of its own; return what it printed, errors included."""
+    lines = script.splitlines()
+    code = "\n".join(line[12:] for line in lines)
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code, *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "services")}
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=30, env=environment, check=False
+    )
+    return done.stdout if done.returncode == 0 else f"exit {done.returncode}: {done.stdout}"

@@ -1,0 +1,797 @@
+"""The client's session against scripted answers, and against a model of the service that loses, repeats and refuses.
+
+No sockets, no threads, no clock: time is a number.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from todomq.client.numbers import Counter, Counters
+from todomq.client.request import CALL, KEY_CHANGE, LIST_CHANGE, LIST_READ, SAFE, Kind, Request
+from todomq.client.session import BACKOFF_MOST_MS, REPEATABLE_MS, SILENCE_MS, WINDOW_REQUESTS, Session
+from todomq.errors import (
+    NOT_APPLIED,
+    UNKNOWN,
+    DeadlineExceeded,
+    EntryNotFound,
+    InvalidRequest,
+    OutOfOrder,
+    Overloaded,
+    ProtocolError,
+    TodoMQError,
+    Unavailable,
+)
+from todomq.protocol import limits, messages
+from todomq.protocol.codec import pack, unpack
+
+ROUTER_CLOCK_MS = 1_800_000_000_000
+START_MS = 1_000
+FOREVER_MS = 60_000
+
+
+def request(
+    kind: Kind = LIST_CHANGE, target: Any = "list", *, deadline_ms: int = FOREVER_MS, **more: Any
+) -> Request[Any]:
+    body = more.pop("body", messages.body("add_entry", "milk"))
+    made: Request[Any] = Request(kind, target, body, lambda value: value, **more)
+    made.deadline_ms = deadline_ms
+    return made
+
+
+class Driver:
+    """Drives a session by hand, as the connection does, with the router's side in the test's hands."""
+
+    def __init__(self, **more: Any) -> None:
+        self.now = START_MS
+        self.session = Session(b"c" * 16, lambda: 0.0, **more)
+        self.finished: list[Request[Any]] = []
+
+    def greet(self, window: int | None = None) -> None:
+        self.session.connected(self.now)
+        (hello,) = self.sent()
+        assert hello[:3] == [0, None, 0]
+        greeting = [messages.VERSION, ROUTER_CLOCK_MS + self.now, b"i"]
+        self.reply((0, messages.OK, pack(greeting if window is None else [*greeting, window])))
+
+    def submit(self, *requests: Request[Any]) -> None:
+        self.session.submit(requests, self.now)
+
+    def messages(self) -> list[list[Any]]:
+        """Return the requests of each message that the session sends now."""
+        found = []
+        while (data := self.session.take_message(self.now)) is not None:
+            assert len(data) <= limits.TRANSPORT_BYTES
+            kind, fields = messages.read(data)
+            assert kind == "call"
+            sender, requests = messages.read_call(fields)
+            assert sender == b"c" * 16
+            assert all(messages.is_request(item) for item in requests)
+            found.append(requests)
+        self.finished += self.session.take_finished()
+        return found
+
+    def sent(self) -> list[list[Any]]:
+        return [item for message in self.messages() for item in message]
+
+    def reply(self, *replies: tuple[Any, int, bytes]) -> None:
+        self.session.receive(messages.reply(list(replies)), self.now)
+        self.finished += self.session.take_finished()
+
+    def answer(self, item: list[Any], value: Any = None) -> None:
+        self.reply((item[0], messages.OK, pack(value)))
+
+    def refuse(self, item: list[Any], error: TodoMQError) -> None:
+        self.reply((item[0], messages.ERROR, messages.error_value(error)))
+
+    def advance(self, milliseconds: int) -> None:
+        self.now += milliseconds
+        self.session.tick(self.now)
+        self.finished += self.session.take_finished()
+
+
+@pytest.fixture
+def driver() -> Driver:
+    made = Driver()
+    made.greet()
+    return made
+
+
+def numbers_and_floors(items: list[list[Any]]) -> list[tuple[int, int]]:
+    return [(item[4], item[5]) for item in items]
+
+
+class TestNumbers:
+    def test_changes_to_one_list_are_numbered_without_gaps(self, driver: Driver) -> None:
+        driver.submit(request(), request(target="other"), request())
+        assert [(item[1], item[4]) for item in driver.sent()] == [("list", 1), ("other", 1), ("list", 2)]
+
+    def test_a_read_names_the_next_number_and_takes_none(self, driver: Driver) -> None:
+        driver.submit(request(), request(LIST_READ), request(LIST_READ), request())
+        assert numbers_and_floors(driver.sent()) == [(1, 1), (2, 1), (2, 1), (2, 1)]
+
+    def test_the_floor_is_the_lowest_number_that_is_not_answered(self, driver: Driver) -> None:
+        driver.submit(request(), request(), request())
+        first, second, third = driver.sent()
+        driver.answer(third)
+        driver.submit(request())
+        driver.answer(second)
+        driver.submit(request())
+        assert numbers_and_floors(driver.sent()) == [(4, 1), (5, 1)]
+        driver.answer(first)
+        driver.submit(request())
+        assert numbers_and_floors(driver.sent()) == [(6, 4)]
+
+    def test_a_change_refused_for_good_is_below_the_floor(self, driver: Driver) -> None:
+        driver.submit(request())
+        driver.refuse(driver.sent()[0], EntryNotFound("none"))
+        driver.submit(request())
+        assert numbers_and_floors(driver.sent()) == [(2, 2)]
+
+    def test_a_cast_is_numbered_sent_once_and_waited_for_by_nobody(self, driver: Driver) -> None:
+        driver.submit(request(is_cast=True), request())
+        cast, change = driver.sent()
+        assert cast[0] is None
+        assert numbers_and_floors([cast, change]) == [(1, 1), (2, 2)]
+        driver.session.connected(driver.now)
+        driver.greet()
+        assert [item[4] for item in driver.sent()] == [2]
+
+    def test_database_keys_share_one_counter(self, driver: Driver) -> None:
+        driver.submit(request(KEY_CHANGE, b"a"), request(KEY_CHANGE, b"b"), request(SAFE, b"a"))
+        assert numbers_and_floors(driver.sent()) == [(1, 0), (2, 0), (0, 0)]
+
+    def test_deadlines_are_told_in_the_routers_clock(self, driver: Driver) -> None:
+        driver.submit(request(deadline_ms=5_000))
+        assert driver.sent()[0][2] == ROUTER_CLOCK_MS + 5_000
+
+    def test_a_number_is_taken_only_when_the_request_is_sent(self) -> None:
+        driver = Driver()
+        driver.session.connected(driver.now)
+        driver.submit(request(deadline_ms=2_000), request())
+        driver.advance(1_500)
+        assert [type(item.error) for item in driver.finished] == [Unavailable]
+        driver.greet()
+        assert numbers_and_floors(driver.sent()) == [(1, 1)]
+
+
+class TestCounters:
+    def test_forgotten_lists_start_above_every_number_they_used(self) -> None:
+        counters = Counters(remembered_lists=4)
+        for count, name in enumerate("abcd", start=1):
+            for _ in range(count):
+                counter = counters.of(name)
+                counter.close(counter.take())
+        fresh = counters.of("e")
+        assert len(counters) == 3
+        assert (fresh.next, fresh.floor) == (3, 3)
+        assert counters.of("d").next == 5
+
+    def test_a_list_with_an_open_number_is_not_forgotten(self) -> None:
+        counters = Counters(remembered_lists=4)
+        first = counters.of("open")
+        first.take()
+        for n in range(50):
+            counter = counters.of(f"list {n}")
+            counter.close(counter.take())
+        assert counters.of("open") is first
+        assert len(counters) <= 7
+
+    @given(st.lists(st.integers(0, 5), max_size=60), st.randoms(use_true_random=False))
+    def test_the_floor_is_what_a_plain_set_says(self, steps: list[int], chance: random.Random) -> None:
+        counter, open_numbers, held = Counter(), set[int](), set[int]()
+        for step in steps:
+            if step <= 2:
+                taken = counter.take()
+                assert taken == counter.next - 1
+                open_numbers.add(taken)
+                held.clear()
+            elif step == 3 and held:
+                number = chance.choice(sorted(held))
+                assert counter.take_again(number)
+                held.remove(number)
+                open_numbers.add(number)
+            elif open_numbers:
+                number = chance.choice(sorted(open_numbers))
+                open_numbers.remove(number)
+                if step == 4:
+                    counter.hold(number)
+                    held.add(number)
+                else:
+                    counter.close(number)
+            assert counter.floor == min(open_numbers | held, default=counter.next)
+            assert counter.has_open() == bool(open_numbers)
+
+
+class TestBatches:
+    def test_what_waits_goes_into_one_message(self, driver: Driver) -> None:
+        driver.submit(*(request(target=f"list {n}") for n in range(1_000)))
+        assert [len(message) for message in driver.messages()] == [1_000]
+
+    def test_a_message_closes_at_its_size(self, driver: Driver) -> None:
+        body = messages.body("add_entry", "m" * 10_000)
+        driver.submit(*(request(body=body) for _ in range(120)))
+        sizes = [sum(len(item[3]) for item in message) for message in driver.messages()]
+        assert len(sizes) == 3
+        assert max(sizes) <= limits.BATCH_BYTES
+
+    def test_a_request_over_the_size_of_a_batch_goes_alone(self, driver: Driver) -> None:
+        big = request(body=b"x" * limits.REQUEST_BYTES)
+        driver.submit(request(), big, request())
+        assert [len(message) for message in driver.messages()] == [1, 1, 1]
+
+    def test_no_more_than_the_routers_window_is_in_flight(self) -> None:
+        driver = Driver()
+        driver.greet(window=10)
+        driver.submit(*(request() for _ in range(25)))
+        first = driver.sent()
+        assert len(first) == 10
+        for item in first[:4]:
+            driver.answer(item)
+        assert [item[4] for item in driver.sent()] == [11, 12, 13, 14]
+
+    def test_a_router_that_names_no_window_gets_the_default(self, driver: Driver) -> None:
+        driver.submit(*(request() for _ in range(WINDOW_REQUESTS + 5)))
+        assert len(driver.sent()) == WINDOW_REQUESTS
+
+
+class TestAnswers:
+    def test_answers_may_come_in_any_order_and_twice(self, driver: Driver) -> None:
+        asked = [request(), request(), request()]
+        driver.submit(*asked)
+        items = driver.sent()
+        for item in (items[2], items[0], items[2], items[1], items[1]):
+            driver.answer(item, item[4])
+        assert [unpack(item.value) for item in asked] == [1, 2, 3]
+        assert len(driver.finished) == 3
+        assert driver.session.unreadable == 2
+
+    @pytest.mark.parametrize(
+        "garbage",
+        [
+            b"",
+            b"\xc1",
+            b"\x93\x01",
+            pack([1, "reply", []]),
+            pack([2, "reply", [[1, 0, b""]]]),
+            pack([1, "call", b"", []]),
+            pack([1, "reply", [[1, 0]]]),
+            pack([1, "reply", [[[1], 0, b""]]]),
+            pack([1, "reply", [[True, 0, b""]]]),
+            pack([1, "reply", [[None, 1, b""]]]),
+            pack([1, "reply", [[99, 0, b""]]]),
+            b"\xdd\xff\xff\xff\xff",
+        ],
+    )
+    def test_garbage_is_counted_and_changes_nothing(self, driver: Driver, garbage: bytes) -> None:
+        driver.submit(request())
+        item = driver.sent()[0]
+        driver.session.receive(garbage, driver.now)
+        assert driver.session.take_finished() == []
+        assert driver.session.unreadable == 1
+        driver.answer(item, 7)
+        assert unpack(driver.finished[0].value) == 7
+
+    def test_an_error_that_cannot_be_read_is_an_error(self, driver: Driver) -> None:
+        driver.submit(request())
+        driver.reply((driver.sent()[0][0], messages.ERROR, b"\xc1"))
+        error = driver.finished[0].error
+        assert isinstance(error, ProtocolError)
+        assert error.outcome == UNKNOWN
+
+    def test_a_read_never_ends_with_an_unknown_outcome(self, driver: Driver) -> None:
+        driver.submit(request(LIST_READ, deadline_ms=2_000))
+        driver.refuse(driver.sent()[0], Unavailable("the shard was reopened", retryable=False, outcome=UNKNOWN))
+        assert driver.finished[0].error is not None
+        assert driver.finished[0].error.outcome == NOT_APPLIED
+
+
+class TestRetries:
+    @pytest.mark.parametrize("error", [Overloaded("full"), Unavailable("away"), OutOfOrder("a number is missing")])
+    def test_what_was_refused_for_now_is_sent_again_under_its_number(self, driver: Driver, error: TodoMQError) -> None:
+        driver.submit(request(), request())
+        first, second = driver.sent()
+        driver.answer(second, 2)
+        driver.refuse(first, error)
+        assert driver.sent() == []
+        driver.advance(10)
+        (again,) = driver.sent()
+        assert again[4:] == [1, 1]
+        driver.answer(again, 1)
+        assert all(item.error is None for item in driver.finished)
+
+    def test_retries_back_off_up_to_a_limit(self, driver: Driver) -> None:
+        driver.submit(request())
+        waits = []
+        for _ in range(12):
+            (item,) = driver.sent()
+            driver.refuse(item, Overloaded("full"))
+            wait = driver.session.wake_at_ms() - driver.now
+            waits.append(wait)
+            driver.advance(wait)
+        assert waits[0] == 5
+        assert waits == sorted(waits)
+        assert waits[-1] == BACKOFF_MOST_MS // 2
+
+    def test_what_was_refused_together_is_sent_again_in_order(self, driver: Driver) -> None:
+        driver.submit(*(request() for _ in range(6)))
+        items = driver.sent()
+        refusal = messages.error_value(OutOfOrder("a number is missing"))
+        driver.reply(*((item[0], messages.ERROR, refusal) for item in reversed(items)))
+        driver.advance(300)
+        assert [item[4] for item in driver.sent()] == [1, 2, 3, 4, 5, 6]
+
+    def test_the_last_refusal_is_what_the_caller_gets_at_the_deadline(self, driver: Driver) -> None:
+        driver.submit(request(deadline_ms=START_MS + 40))
+        while not driver.finished:
+            for item in driver.sent():
+                driver.refuse(item, Overloaded("the queue is full"))
+            driver.advance(1)
+        error = driver.finished[0].error
+        assert isinstance(error, Overloaded)
+        assert (error.text, error.outcome) == ("the queue is full", NOT_APPLIED)
+
+    def test_a_number_given_up_no_longer_holds_back_the_ones_behind_it(self, driver: Driver) -> None:
+        driver.submit(request(deadline_ms=START_MS + 20), request())
+        first, second = driver.sent()
+        driver.refuse(first, Overloaded("full"))
+        driver.advance(5)
+        driver.refuse(driver.sent()[0], Overloaded("full"))
+        driver.advance(50)
+        assert [type(item.error) for item in driver.finished] == [Overloaded]
+        driver.refuse(second, OutOfOrder("1 is missing"))
+        driver.advance(10)
+        assert numbers_and_floors(driver.sent()) == [(2, 2)]
+
+    def test_an_unknown_outcome_is_told_at_once(self, driver: Driver) -> None:
+        driver.submit(request())
+        driver.refuse(driver.sent()[0], Unavailable("the commit failed", outcome=UNKNOWN))
+        error = driver.finished[0].error
+        assert isinstance(error, Unavailable)
+        assert error.outcome == UNKNOWN
+
+    def test_a_deadline_that_has_not_passed_here_means_a_clock_was_set(self, driver: Driver) -> None:
+        driver.submit(request(deadline_ms=START_MS + 5_000))
+        driver.refuse(driver.sent()[0], DeadlineExceeded("it has passed"))
+        (hello,) = driver.sent()
+        assert hello[1] is None
+        driver.reply((0, messages.OK, pack([1, ROUTER_CLOCK_MS * 2, b"i"])))
+        driver.advance(10)
+        (again,) = driver.sent()
+        assert again[2] == ROUTER_CLOCK_MS * 2 + 5_000
+
+
+class TestDeadlines:
+    def test_a_change_that_was_sent_has_an_unknown_outcome(self, driver: Driver) -> None:
+        driver.submit(request(deadline_ms=START_MS + 100))
+        driver.sent()
+        driver.advance(100)
+        error = driver.finished[0].error
+        assert isinstance(error, DeadlineExceeded)
+        assert error.outcome == UNKNOWN
+
+    @pytest.mark.parametrize("kind", [LIST_READ, SAFE])
+    def test_a_read_was_not_applied(self, driver: Driver, kind: Kind) -> None:
+        driver.submit(request(kind, deadline_ms=START_MS + 100))
+        driver.sent()
+        driver.advance(100)
+        assert driver.finished[0].error is not None
+        assert driver.finished[0].error.outcome == NOT_APPLIED
+
+    def test_a_change_that_was_never_sent_was_not_applied(self) -> None:
+        driver = Driver()
+        driver.greet(window=1)
+        driver.submit(request(), request(deadline_ms=START_MS + 100))
+        driver.sent()
+        driver.advance(100)
+        error = driver.finished[0].error
+        assert isinstance(error, DeadlineExceeded)
+        assert error.outcome == NOT_APPLIED
+
+    def test_where_no_router_answers_that_is_the_error(self) -> None:
+        driver = Driver()
+        driver.session.connected(driver.now)
+        driver.submit(request(deadline_ms=START_MS + 100))
+        driver.advance(100)
+        error = driver.finished[0].error
+        assert isinstance(error, Unavailable)
+        assert error.outcome == NOT_APPLIED
+
+    def test_a_lost_attempt_makes_the_outcome_unknown_whatever_is_refused_later(self, driver: Driver) -> None:
+        driver.submit(request(deadline_ms=START_MS + 100))
+        driver.sent()
+        driver.greet()
+        driver.refuse(driver.sent()[0], Overloaded("full"))
+        driver.advance(100)
+        error = driver.finished[0].error
+        assert error is not None
+        assert error.outcome == UNKNOWN
+
+    def test_what_the_list_itself_says_holds_for_every_attempt(self, driver: Driver) -> None:
+        driver.submit(request())
+        driver.sent()
+        driver.greet()
+        driver.refuse(driver.sent()[0], InvalidRequest("no such operation"))
+        assert driver.finished[0].error is not None
+        assert driver.finished[0].error.outcome == NOT_APPLIED
+
+    def test_each_request_ends_at_its_own_deadline(self, driver: Driver) -> None:
+        chance = random.Random(1)
+        asked = [request(deadline_ms=START_MS + chance.randrange(1, 3_000)) for _ in range(200)]
+        driver.submit(*asked)
+        driver.sent()
+        for _ in range(3_100):
+            driver.advance(1)
+            driver.sent()
+            for item in driver.finished:
+                assert item.deadline_ms <= driver.now <= item.deadline_ms + 10
+            driver.finished.clear()
+        assert all(item.error is not None for item in asked)
+
+
+class TestRepeating:
+    @pytest.fixture
+    def unknown(self, driver: Driver) -> Request[Any]:
+        asked = request(deadline_ms=START_MS + 100)
+        driver.submit(asked)
+        driver.sent()
+        driver.advance(100)
+        driver.finished.clear()
+        return asked
+
+    def repeat(self, driver: Driver, asked: Request[Any], deadline_ms: int = FOREVER_MS) -> Request[Any]:
+        again = asked.repeated()
+        again.deadline_ms = deadline_ms
+        driver.submit(again)
+        return again
+
+    def test_the_same_request_goes_under_the_same_number(self, driver: Driver, unknown: Request[Any]) -> None:
+        again = self.repeat(driver, unknown)
+        (item,) = driver.sent()
+        assert numbers_and_floors([item]) == [(1, 1)]
+        driver.answer(item, 5)
+        assert again.error is None
+        assert unpack(again.value) == 5
+
+    def test_a_read_in_between_leaves_the_number_alone_and_does_not_wait_for_it(
+        self, driver: Driver, unknown: Request[Any]
+    ) -> None:
+        driver.submit(request(LIST_READ))
+        assert numbers_and_floors(driver.sent()) == [(1, 1)]
+        self.repeat(driver, unknown)
+        assert numbers_and_floors(driver.sent()) == [(1, 1)]
+
+    def test_the_next_change_gives_the_number_up(self, driver: Driver, unknown: Request[Any]) -> None:
+        driver.submit(request())
+        assert numbers_and_floors(driver.sent()) == [(2, 2)]
+        again = self.repeat(driver, unknown)
+        assert driver.sent() == []
+        assert again.error is unknown.error
+
+    def test_a_later_change_that_waits_for_the_number_gives_it_up(self, driver: Driver) -> None:
+        lost, waiting = request(deadline_ms=START_MS + 100), request()
+        driver.submit(lost, waiting)
+        item = driver.sent()[1]
+        driver.advance(100)
+        driver.refuse(item, OutOfOrder("1 is missing"))
+        driver.advance(10)
+        assert numbers_and_floors(driver.sent()) == [(2, 2)]
+
+    def test_two_repetitions_at_once_are_one(self, driver: Driver, unknown: Request[Any]) -> None:
+        first, second = self.repeat(driver, unknown), self.repeat(driver, unknown)
+        (item,) = driver.sent()
+        assert second.error is unknown.error
+        driver.answer(item)
+        assert first.error is None
+
+    def test_a_repetition_that_ends_unknown_may_be_repeated(self, driver: Driver, unknown: Request[Any]) -> None:
+        again = self.repeat(driver, unknown, deadline_ms=driver.now + 50)
+        driver.sent()
+        driver.advance(100)
+        assert again.error is not None
+        assert again.error.outcome == UNKNOWN
+        self.repeat(driver, again)
+        assert numbers_and_floors(driver.sent()) == [(1, 1)]
+
+    def test_what_the_service_may_have_forgotten_is_not_repeated(self, driver: Driver, unknown: Request[Any]) -> None:
+        again = self.repeat(driver, unknown, deadline_ms=START_MS + REPEATABLE_MS + 1)
+        assert driver.sent() == []
+        assert again.error is unknown.error
+
+    def test_another_client_cannot_repeat_it(self, unknown: Request[Any]) -> None:
+        other = Driver()
+        other.greet()
+        again = self.repeat(other, unknown)
+        assert other.sent() == []
+        assert again.error is unknown.error
+
+    def test_a_store_is_repeated_under_its_number(self, driver: Driver) -> None:
+        lost = request(KEY_CHANGE, b"key", deadline_ms=START_MS + 100)
+        driver.submit(lost)
+        driver.sent()
+        driver.advance(100)
+        driver.submit(request(KEY_CHANGE, b"other"))
+        driver.sent()
+        self.repeat(driver, lost)
+        assert driver.sent()[0][4] == 1
+
+
+class TestConnections:
+    def test_nothing_is_sent_before_the_greeting(self) -> None:
+        driver = Driver()
+        driver.session.connected(driver.now)
+        driver.submit(request())
+        (hello,) = driver.sent()
+        assert hello[1] is None
+        driver.reply((0, messages.OK, pack([1, ROUTER_CLOCK_MS, b"i"])))
+        assert len(driver.sent()) == 1
+
+    def test_all_that_is_unanswered_is_sent_again_in_order(self, driver: Driver) -> None:
+        driver.submit(*(request() for _ in range(5)))
+        items = driver.sent()
+        driver.answer(items[1])
+        driver.refuse(items[2], Overloaded("full"))
+        driver.submit(request())
+        driver.advance(20)
+        driver.greet()
+        assert [item[4] for item in driver.sent()] == [1, 3, 4, 5, 6]
+
+    def test_a_call_to_a_daemon_is_not_sent_twice(self, driver: Driver) -> None:
+        driver.submit(request(CALL, [["job"]]))
+        driver.sent()
+        driver.greet()
+        assert driver.sent() == []
+        error = driver.finished[0].error
+        assert isinstance(error, Unavailable)
+        assert error.outcome == UNKNOWN
+
+    def test_silence_is_probed_and_then_ends_the_connection(self, driver: Driver) -> None:
+        driver.submit(request())
+        driver.sent()
+        driver.advance(SILENCE_MS // 2)
+        assert not driver.session.must_reconnect(driver.now)
+        assert [item[1] for item in driver.sent()] == [None]
+        driver.advance(SILENCE_MS // 2)
+        assert driver.session.must_reconnect(driver.now)
+
+    def test_a_slow_answer_of_a_living_router_keeps_the_connection(self, driver: Driver) -> None:
+        driver.submit(request())
+        item = driver.sent()[0]
+        for _ in range(1_000):
+            driver.advance(10)
+            for probe in driver.sent():
+                driver.reply((probe[0], messages.OK, pack([1, ROUTER_CLOCK_MS, b"i"])))
+            assert not driver.session.must_reconnect(driver.now)
+        driver.answer(item, 1)
+        assert driver.finished[0].error is None
+
+    def test_without_requests_silence_is_fine(self, driver: Driver) -> None:
+        driver.advance(1_000_000)
+        assert not driver.session.must_reconnect(driver.now)
+        assert driver.sent() == []
+
+    def test_patience_grows_while_nobody_is_heard(self) -> None:
+        driver = Driver()
+        driver.submit(request(deadline_ms=1 << 40))
+        waits = []
+        for _ in range(6):
+            driver.session.connected(driver.now)
+            driver.sent()
+            begin = driver.now
+            while not driver.session.must_reconnect(driver.now):
+                driver.advance(100)
+                driver.sent()
+            waits.append(driver.now - begin)
+        assert waits == [1_000, 2_000, 4_000, 5_000, 5_000, 5_000]
+
+    def test_a_router_of_another_version_is_an_error(self) -> None:
+        driver = Driver()
+        driver.session.connected(driver.now)
+        driver.submit(request())
+        driver.sent()
+        driver.reply((0, messages.OK, pack([2, ROUTER_CLOCK_MS, b"i"])))
+        assert isinstance(driver.finished[0].error, ProtocolError)
+
+    def test_a_greeting_is_asked_for_again_by_the_next_request(self) -> None:
+        driver = Driver()
+        driver.session.connected(driver.now)
+        driver.sent()
+        driver.refuse([0], InvalidRequest("no"))
+        driver.submit(request())
+        driver.advance(1)
+        assert [item[1] for item in driver.sent()] == [None]
+
+    def test_closing_tells_the_true_outcome(self, driver: Driver) -> None:
+        driver.submit(request(), request(LIST_READ))
+        driver.sent()
+        driver.submit(request())
+        driver.session.fail_all(lambda outcome: Unavailable("closed", outcome=outcome))
+        outcomes = [item.error.outcome for item in driver.session.take_finished() if item.error]
+        assert outcomes == [UNKNOWN, NOT_APPLIED, NOT_APPLIED]
+
+
+class Book:
+    """Pages of a read, as the operations have them."""
+
+    def __init__(self) -> None:
+        self.items: list[int] = []
+
+    def turn(self, value: bytes) -> bytes | None:
+        items, cursor = unpack(value)
+        self.items += items
+        return None if cursor is None else pack(["entries", cursor])
+
+    def restart(self) -> bytes:
+        self.items.clear()
+        return pack(["entries", None])
+
+
+class TestPages:
+    def ask(self, driver: Driver) -> tuple[Request[Any], Book]:
+        book = Book()
+        asked = request(LIST_READ, pages=book, body=pack(["entries", None]))
+        driver.submit(asked)
+        return asked, book
+
+    def test_pages_are_asked_for_until_the_last(self, driver: Driver) -> None:
+        asked, book = self.ask(driver)
+        for page, cursor in (([1, 2], 2), ([3], 3), ([4], None)):
+            (item,) = driver.sent()
+            assert not driver.finished
+            driver.answer(item, [page, cursor])
+        assert driver.finished == [asked]
+        assert book.items == [1, 2, 3, 4]
+
+    def test_a_cursor_that_is_gone_starts_the_read_again(self, driver: Driver) -> None:
+        _, book = self.ask(driver)
+        driver.answer(driver.sent()[0], [[1, 2], 2])
+        driver.refuse(driver.sent()[0], Unavailable("the list was loaded again"))
+        driver.advance(10)
+        (item,) = driver.sent()
+        assert unpack(item[3]) == ["entries", None]
+        driver.answer(item, [[7], None])
+        assert book.items == [7]
+
+
+class Service:
+    """A model of router and list: takes each client's changes to one list once and in order, by the binding rules."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self.chance = chance
+        self.next = 1
+        self.answers: dict[int, bytes] = {}
+        self.floor = 1
+        self.applied: list[int] = []
+        self.waiting: list[tuple[list[Any], int]] = []
+        self.failing = True
+
+    def take(self, item: list[Any], now: int) -> list[tuple[Any, int, bytes]]:
+        if item[1] is None:
+            return [(item[0], messages.OK, pack([1, ROUTER_CLOCK_MS + now, b"i", 8]))]
+        identifier, _, deadline_ms, _, _, floor = item
+        if deadline_ms <= ROUTER_CLOCK_MS + now:
+            return [(identifier, messages.ERROR, messages.error_value(DeadlineExceeded("late", outcome=UNKNOWN)))]
+        if self.failing and self.chance.random() < 0.2:
+            kind = self.chance.choice([Overloaded, Unavailable])
+            return [(identifier, messages.ERROR, messages.error_value(kind("not now")))]
+        self.floor = max(self.floor, floor)
+        self.next = max(self.next, floor)
+        self.answers = {known: answer for known, answer in self.answers.items() if known >= self.floor}
+        self.waiting.append((item, now))
+        return self.drain()
+
+    def drain(self) -> list[tuple[Any, int, bytes]]:
+        replies = []
+        ready = [entry for entry in self.waiting if entry[0][4] <= self.next]
+        while ready:
+            entry = min(ready, key=lambda found: found[0][4])
+            self.waiting.remove(entry)
+            replies.append(self.apply(*entry[0]))
+            ready = [entry for entry in self.waiting if entry[0][4] <= self.next]
+        return replies
+
+    def apply(self, identifier: int, target: str, deadline_ms: int, body: bytes, number: int, floor: int) -> Any:
+        operation, *arguments = unpack(body)
+        if operation == "read":
+            return identifier, messages.OK, pack(list(self.applied))
+        if number < self.next:
+            if number not in self.answers:
+                return identifier, messages.ERROR, messages.error_value(ProtocolError("below the floor"))
+            return identifier, messages.OK, self.answers[number]
+        self.applied.append(arguments[0])
+        self.next = number + 1
+        self.answers[number] = pack(arguments[0])
+        return identifier, messages.OK, self.answers[number]
+
+    def tick(self, now: int) -> list[tuple[Any, int, bytes]]:
+        late = [entry for entry in self.waiting if now - entry[1] >= 250]
+        self.waiting = [entry for entry in self.waiting if now - entry[1] < 250]
+        refusal = messages.error_value(OutOfOrder("a number is missing"))
+        return [(entry[0][0], messages.ERROR, refusal) for entry in late]
+
+
+class Network:
+    """Connections that lose everything, or let it arrive after their end, when they break."""
+
+    def __init__(self, chance: random.Random, driver: Driver, service: Service) -> None:
+        self.chance = chance
+        self.driver = driver
+        self.service = service
+        self.lanes: list[deque[list[Any]]] = []
+        self.replies: deque[list[tuple[Any, int, bytes]]] = deque()
+        self.connect()
+
+    def connect(self) -> None:
+        self.replies.clear()
+        for lane in self.lanes:
+            if self.chance.random() < 0.5:
+                lane.clear()
+        self.lanes = [lane for lane in self.lanes if lane] + [deque()]
+        self.driver.session.connected(self.driver.now)
+
+    def carry(self) -> None:
+        """Move some of what is under way one hop further; only the newest connection has an end to reply to."""
+        self.lanes[-1].extend(self.driver.sent())
+        for _ in range(self.chance.randrange(40)):
+            lane = self.chance.choice(self.lanes)
+            if lane:
+                replies = self.service.take(lane.popleft(), self.driver.now)
+                self.replies.append(replies if lane is self.lanes[-1] else [])
+        self.replies.append(self.service.tick(self.driver.now))
+        while self.replies and self.chance.random() < 0.7:
+            arriving = self.replies.popleft()
+            self.chance.shuffle(arriving)
+            for reply in arriving * (2 if self.chance.random() < 0.1 else 1):
+                self.driver.reply(reply)
+        if self.driver.session.must_reconnect(self.driver.now):
+            self.connect()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 1 << 32), st.integers(1, 40), st.booleans())
+def test_each_change_takes_effect_once_and_in_order(seed: int, count: int, is_hasty: bool) -> None:
+    """Laws 3 and 4 against a service that refuses, connections that break, messages that are lost, late or repeated."""
+    chance = random.Random(seed)
+    driver, service = Driver(), Service(chance)
+    network = Network(chance, driver, service)
+    changes: list[Request[Any]] = []
+    reads: list[tuple[set[int], Request[Any]]] = []
+    steps = 0
+    while len(changes) < count or not all(map(is_ended, [*changes, *(read for _, read in reads)])):
+        steps += 1
+        assert steps < 20_000, "a request never ended"
+        service.failing = steps < 1_000
+        if len(changes) < count and chance.random() < 0.5:
+            deadline_ms = driver.now + (chance.randrange(1, 400) if is_hasty else 40_000)
+            changes.append(request(body=pack(["add", len(changes)]), deadline_ms=deadline_ms))
+            driver.submit(changes[-1])
+        if chance.random() < 0.1:
+            answered = {n for n, change in enumerate(changes) if is_ended(change) and change.error is None}
+            reads.append((answered, request(LIST_READ, body=pack(["read"]), deadline_ms=driver.now + 40_000)))
+            driver.submit(reads[-1][1])
+        if service.failing and chance.random() < 0.03:
+            network.connect()
+        network.carry()
+        driver.advance(chance.randrange(30))
+    assert service.applied == sorted(set(service.applied)), "not once, or not in order"
+    for n, change in enumerate(changes):
+        if change.error is None:
+            assert unpack(change.value) == n
+            assert n in service.applied
+        elif change.error.outcome == NOT_APPLIED:
+            assert n not in service.applied
+    if not is_hasty:
+        assert service.applied == list(range(count))
+    for answered, read in reads:
+        assert read.error is None
+        assert answered <= set(unpack(read.value)), "a read missed a change that had been answered"
+
+
+def is_ended(item: Request[Any]) -> bool:
+    return item.error is not None or item.value != b""
