@@ -149,8 +149,7 @@ def replies_in(message: bytes) -> list[Any]:
     return messages.read_replies(fields)
 
 
-@pytest.fixture
-def stack() -> Iterator[Stack]:
+def running_stack() -> Iterator[Stack]:
     home = Path(tempfile.mkdtemp(prefix="todomq-"))
     stack = Stack(home)
     try:
@@ -158,6 +157,11 @@ def stack() -> Iterator[Stack]:
     finally:
         stack.close()
         shutil.rmtree(home)
+
+
+@pytest.fixture
+def stack() -> Iterator[Stack]:
+    yield from running_stack()
 
 
 class TestNames:
@@ -212,7 +216,7 @@ class TestDeaths:
     def test_a_death_is_told_to_watchers_within_milliseconds(self, stack: Stack) -> None:
         wait_until(lambda: stack.ask("stats")["settled"] is True, "settled")
         took_s = []
-        for _ in range(5):
+        for _ in range(9):
             child = stack.sleeper()
             stack.ask("register_name", "child", ADDRESS, child.pid)
             version = stack.ask("watch", 0)[0]
@@ -221,7 +225,7 @@ class TestDeaths:
             child.kill()
             assert "child" not in [name for name, *_ in stack.receive()[2]]
             took_s.append(time.monotonic() - began)
-        assert min(took_s) < 0.02, took_s
+        assert sorted(took_s)[4] < 0.02, took_s
 
     def test_a_hung_process_with_a_lease_is_killed_and_its_name_free(self, stack: Stack) -> None:
         child = stack.renewer()
@@ -356,6 +360,11 @@ class TestWatch:
 
 
 class TestBadInput:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def stack(cls) -> Iterator[Stack]:
+        yield from running_stack()
+
     @pytest.mark.parametrize(
         "arguments",
         [
@@ -384,16 +393,19 @@ class TestBadInput:
     def test_a_registration_that_breaks_a_rule_is_refused(self, stack: Stack, arguments: tuple[Any, ...]) -> None:
         with pytest.raises(InvalidRequest):
             stack.ask("register_name", *arguments)
-        assert stack.ask("stats")["names"] == 1 and stack.ask("stats")["processes"] == 1
+        stats = stack.ask("stats")
+        assert (stats["names"], stats["processes"]) == (1, 1)
 
     def test_a_dead_pid_and_a_threads_id_are_no_process(self, stack: Stack) -> None:
-        child = stack.sleeper()
+        child, unreaped = stack.sleeper(), stack.sleeper()
         child.kill()
         child.wait(BOUND_S)
+        unreaped.kill()
+        os.waitid(os.P_PID, unreaped.pid, os.WEXITED | os.WNOWAIT)
         ends = threading.Event()
         thread = threading.Thread(target=ends.wait, daemon=True)
         thread.start()
-        for pid in (child.pid, thread.native_id):
+        for pid in (child.pid, unreaped.pid, thread.native_id):
             with pytest.raises(InvalidRequest, match="no process"):
                 stack.ask("register_name", "name", ADDRESS, pid)
         ends.set()
@@ -429,3 +441,4 @@ class TestBadInput:
         assert isinstance(messages.read_error(value), ProtocolError)
         assert stack.registry.poll() is None
         assert len(stack.ask("names")) == 2
+        assert stack.ask("unregister_name", "kept") is True
