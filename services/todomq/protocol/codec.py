@@ -10,6 +10,7 @@ Format: https://github.com/msgpack/msgpack/blob/master/spec.md
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import msgpack
@@ -27,8 +28,23 @@ def pack_free(value: Any) -> bytes:
     return packed
 
 
+_NOT_CONTAINERS = bytes(byte for byte in range(256) if not (0x80 <= byte <= 0x9F or 0xDC <= byte <= 0xDF))
+
+
 def _refuse_extension(code: int, data: bytes) -> Any:
     raise ProtocolError(f"msgpack extension type {code} is not used here")
+
+
+def _counting() -> dict[str, Callable[[Any], Any]]:
+    """Return hooks that refuse the container after the last one allowed, before the rest is built."""
+    numbers = count(1)
+
+    def counted(container: Any) -> Any:
+        if next(numbers) > limits.DECODED_ITEMS:
+            raise ProtocolError(f"more than {limits.DECODED_ITEMS} arrays and maps")
+        return container
+
+    return {"list_hook": counted, "object_hook": counted}
 
 
 def unpack(data: bytes | memoryview, max_bytes: int = limits.TRANSPORT_BYTES) -> Any:
@@ -44,20 +60,34 @@ def unpack(data: bytes | memoryview, max_bytes: int = limits.TRANSPORT_BYTES) ->
     if len(data) > max_bytes:
         raise ProtocolError(f"{len(data)} bytes where at most {max_bytes} are allowed")
     try:
-        return msgpack.unpackb(
-            data,
-            raw=False,
-            strict_map_key=False,
-            ext_hook=_refuse_extension,
-            max_str_len=limits.REQUEST_BYTES,
-            max_bin_len=limits.REQUEST_BYTES,
-            max_array_len=limits.DECODED_ITEMS,
-            max_map_len=limits.DECODED_ITEMS,
-        )
+        # No length in a value can be over the length of the whole: short input is within all other bounds as it is.
+        # The hook is not asked about timestamps (type -1), the length of 0 is.
+        if len(data) <= limits.DECODED_ITEMS:
+            return msgpack.unpackb(data, strict_map_key=False, ext_hook=_refuse_extension, max_ext_len=0)
+        return _unpack_long(data)
     except ProtocolError:
         raise
     except (ValueError, TypeError, msgpack.UnpackException, RecursionError, OverflowError) as error:
         raise ProtocolError(f"not readable msgpack: {type(error).__name__} {error}".rstrip()) from None
+
+
+def _unpack_long(data: bytes | memoryview) -> Any:
+    hooks = {}
+    # An empty map takes one byte here and 64 in memory. Counting costs time, so it is done only where the bytes that
+    # could begin an array or a map are too many (those of texts and numbers among them).
+    if len(bytes(data).translate(None, _NOT_CONTAINERS)) > limits.DECODED_ITEMS:
+        hooks = _counting()
+    return msgpack.unpackb(
+        data,
+        strict_map_key=False,
+        ext_hook=_refuse_extension,
+        max_ext_len=0,
+        max_str_len=limits.REQUEST_BYTES,
+        max_bin_len=limits.REQUEST_BYTES,
+        max_array_len=limits.DECODED_ITEMS,
+        max_map_len=limits.DECODED_ITEMS,
+        **hooks,
+    )
 
 
 def check_plain(value: Any, nesting: int = limits.EXTRA_NESTING, what: str = "value") -> None:

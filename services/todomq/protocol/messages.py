@@ -21,8 +21,10 @@ from todomq import errors
 from todomq.errors import ProtocolError, TodoMQError
 from todomq.protocol import limits
 from todomq.protocol.codec import pack, unpack
+from todomq.protocol.partitions import PARTITIONS
 
 VERSION = 1
+SENDER_BYTES = 64
 
 # Status of a reply. ``MOVED`` is between list server and router only: not the owner under this epoch.
 OK = 0
@@ -94,10 +96,14 @@ def error_value(error: TodoMQError) -> bytes:
 def read_error(value: bytes) -> TodoMQError:
     """Return the error that a reply's value describes; never raises."""
     try:
-        code, text, retryable, outcome = unpack(value)
-    except (ProtocolError, ValueError, TypeError):
+        fields = unpack(value)
+    except ProtocolError:
+        fields = None
+    if type(fields) is not list or [type(field) for field in fields] != [str, str, bool, str]:
         return ProtocolError("an error reply that cannot be read", outcome=errors.UNKNOWN)
-    return errors.from_wire(str(code), str(text), bool(retryable), str(outcome))
+    code, text, retryable, outcome = fields
+    # Whatever does not promise that nothing happened leaves it open.
+    return errors.from_wire(code, text, retryable, outcome if outcome == errors.NOT_APPLIED else errors.UNKNOWN)
 
 
 def read(data: bytes | memoryview) -> tuple[str, list[Any]]:
@@ -112,8 +118,10 @@ def read(data: bytes | memoryview) -> tuple[str, list[Any]]:
     message = unpack(data)
     if type(message) is not list or len(message) < 3 or type(message[1]) is not str:
         raise ProtocolError("a message is an array [version, kind, ...]")
+    if type(message[0]) is not int:
+        raise ProtocolError("a message begins with its version, an integer")
     if message[0] != VERSION:
-        raise ProtocolError(f"version {message[0]!r:.20} where this service speaks {VERSION}")
+        raise ProtocolError(f"version {message[0]} where this service speaks {VERSION}")
     return message[1], message[2:]
 
 
@@ -126,8 +134,8 @@ def read_call(fields: list[Any]) -> tuple[bytes, list[Any]]:
     Raises:
         ProtocolError: not ``[sender, [request, ...]]``, no request, or too many.
     """
-    if len(fields) != 2 or type(fields[0]) is not bytes or len(fields[0]) > 64 or type(fields[1]) is not list:
-        raise ProtocolError('a call is [version, "call", sender (up to 64 bytes), [request, ...]]')
+    if len(fields) != 2 or not _is_sender(fields[0]) or type(fields[1]) is not list:
+        raise ProtocolError(f'a call is [version, "call", sender (up to {SENDER_BYTES} bytes), [request, ...]]')
     if not 1 <= len(fields[1]) <= limits.MESSAGE_REQUESTS:
         raise ProtocolError(f"a call carries 1 to {limits.MESSAGE_REQUESTS} requests, not {len(fields[1])}")
     return fields[0], fields[1]
@@ -147,6 +155,10 @@ def is_request(request: Any) -> bool:
 
 def _is_counter(value: Any) -> bool:
     return type(value) is int and 0 <= value < (1 << 63)
+
+
+def _is_sender(value: Any) -> bool:
+    return type(value) is bytes and len(value) <= SENDER_BYTES
 
 
 def request_id(request: Any) -> int | None:
@@ -185,6 +197,8 @@ def read_replies(fields: list[Any]) -> list[Any]:
     for item in fields[0]:
         if type(item) is not list or len(item) != 3 or type(item[1]) is not int or type(item[2]) is not bytes:
             raise ProtocolError("a reply item is [id, status, value]")
+        if not OK <= item[1] <= MOVED or (item[0] is not None and not _is_counter(item[0])):
+            raise ProtocolError("a reply item has an id (or nil, where the whole message is refused) and a status 0-2")
     replies: list[Any] = fields[0]
     return replies
 
@@ -203,7 +217,7 @@ def read_writes(fields: list[Any]) -> Writes:
     if len(fields) != 4:
         raise ProtocolError("writes have a sender, a receiver, a number and partitions")
     sender, receiver, number, partitions = fields
-    if type(sender) is not bytes or type(receiver) is not bytes or not _is_counter(number):
+    if not _is_sender(sender) or not _is_sender(receiver) or not _is_counter(number):
         raise ProtocolError("writes have a sender, a receiver and a number")
     if type(partitions) is not list or not all(_is_partition_writes(item) for item in partitions):
         raise ProtocolError("a partition's writes are [partition, epoch, [key, value, ...]]")
@@ -212,6 +226,8 @@ def read_writes(fields: list[Any]) -> Writes:
 
 def _is_partition_writes(item: Any) -> bool:
     if type(item) is not list or len(item) != 3 or not _is_counter(item[0]) or not _is_counter(item[1]):
+        return False
+    if item[0] >= PARTITIONS:
         return False
     pairs = item[2]
     return (
@@ -237,12 +253,12 @@ def read_committed(fields: list[Any]) -> Committed:
         raise ProtocolError("committed has seven fields")
     word = Committed(*fields)
     numbers = _is_counter(word.first) and _is_counter(word.last)
-    if not numbers or type(word.sender) is not bytes or type(word.receiver) is not bytes:
+    if not numbers or not _is_sender(word.sender) or not _is_sender(word.receiver):
         raise ProtocolError("committed has a sender, a receiver and a range of numbers")
     if word.outcome not in (COMMITTED, WANTED, FAILED) or type(word.refused) is not list or type(word.text) is not str:
         raise ProtocolError("committed has an outcome, what was refused, and a text")
     for item in word.refused:
-        if type(item) is not list or len(item) != 3 or not all(_is_counter(number) for number in item):
+        if type(item) is not list or len(item) != 3 or not all(map(_is_counter, item)) or item[1] >= PARTITIONS:
             raise ProtocolError("what was refused is [number, partition, stored epoch]")
     return word
 
@@ -261,10 +277,10 @@ def read_forward(fields: list[Any]) -> list[Any]:
     if len(fields) != 1 or type(fields[0]) is not list:
         raise ProtocolError("forward carries groups [sender, [forwarded, ...]]")
     for group in fields[0]:
-        if type(group) is not list or len(group) != 2 or type(group[0]) is not bytes or type(group[1]) is not list:
+        if type(group) is not list or len(group) != 2 or not _is_sender(group[0]) or type(group[1]) is not list:
             raise ProtocolError("forward carries groups [sender, [forwarded, ...]]")
         for item in group[1]:
-            if type(item) is not list or len(item) != 7 or not is_request(item[:6]) or type(item[6]) is not int:
+            if type(item) is not list or len(item) != 7 or not is_request(item[:6]) or not _is_counter(item[6]):
                 raise ProtocolError("a forwarded request is [id, target, deadline_ms, body, number, floor, epoch]")
     groups: list[Any] = fields[0]
     return groups

@@ -1,0 +1,24 @@
+"""Which addresses a daemon connects to when a peer names them.
+
+Owns: their form. Must not know: sockets, who listens there. Used wherever an address comes out of a message, because
+connecting to what is no address is an error of the socket, and no peer's bytes may raise there (law 7).
+"""
+
+from __future__ import annotations
+
+import re
+
+ADDRESS_BYTES = 256
+_IPC = re.compile(r"ipc:///[^\0]+")
+SOCKET_PATH_BYTES = 107  # sun_path of Linux, less its closing zero byte
+_TCP = re.compile(r"tcp://(?:[0-9A-Za-z](?:[0-9A-Za-z.-]*[0-9A-Za-z])?|\[[0-9A-Fa-f:.]{2,45}\]):([0-9]{1,5})")
+
+
+def is_address(text: str) -> bool:
+    """Tell whether a text is ``ipc:///absolute/path`` (of 107 bytes at most) or ``tcp://host:port``."""
+    if len(text) > ADDRESS_BYTES:
+        return False
+    tcp = _TCP.fullmatch(text)
+    if tcp is not None:
+        return 1 <= int(tcp.group(1)) <= 65_535
+    return _IPC.fullmatch(text) is not None and len(text.encode()) - len("ipc://") <= SOCKET_PATH_BYTES

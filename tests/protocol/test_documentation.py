@@ -1,0 +1,132 @@
+"""What ``docs/protocol.md`` says is what the stack does: its hex examples are sent, its tables compared."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import msgpack
+import pytest
+from running import Running, running
+
+from todomq.errors import BY_CODE
+from todomq.protocol import limits, messages
+from todomq.protocol.codec import unpack
+from todomq.protocol.partitions import partition_of
+
+REPOSITORY = Path(__file__).parents[2]
+TEXT = (REPOSITORY / "docs" / "protocol.md").read_text(encoding="utf-8")
+
+
+class Example(NamedTuple):
+    """One example: the frame to send, to which socket, and the bytes of the reply, None for one that varies."""
+
+    name: str
+    to: str
+    request: bytes
+    reply: list[int | None]
+
+    @property
+    def sample(self) -> bytes:
+        """The reply with 0x01 for what varies."""
+        return bytes(1 if byte is None else byte for byte in self.reply)
+
+
+def read_examples() -> list[Example]:
+    """Return the examples in the order in which they stand."""
+    examples = []
+    for name, to, block in re.findall(r"^```hex name=(\w+) to=([\w-]+)\n(.*?)^```$", TEXT, re.M | re.S):
+        request, _, reply = block.partition("<")
+        wanted = [None if byte == "??" else int(byte, 16) for byte in reply.split()]
+        examples.append(Example(name, to, bytes.fromhex(request.replace(">", "")), wanted))
+    return examples
+
+
+EXAMPLES = read_examples()
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Running]:
+    with running() as stack:
+        yield stack
+
+
+def test_there_are_examples_of_every_part() -> None:
+    assert {example.to for example in EXAMPLES} >= {"router", "cache", "registry", "list_server-1", "database_worker-1"}
+    assert len({example.name for example in EXAMPLES}) == len(EXAMPLES) >= 25
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
+def test_plain_msgpack_reads_every_example_and_packs_it_to_the_same_bytes(example: Example) -> None:
+    for frame in (example.request, example.sample) if example.reply else (example.request,):
+        fields = msgpack.unpackb(frame)
+        assert msgpack.packb(fields) == frame
+        assert fields[1] in ("call", "reply", "forward", "writes", "committed")
+        for body in (item[3] for item in fields[3] if len(item) > 3) if fields[1] == "call" else ():
+            assert msgpack.packb(msgpack.unpackb(body)) == body
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
+def test_the_readers_of_messages_take_every_example(example: Example) -> None:
+    if example.name != "wrong_version":
+        kind, fields = messages.read(example.request)
+        readers = {
+            "call": messages.read_call, "forward": messages.read_forward,
+            "writes": messages.read_writes, "committed": messages.read_committed,
+        }  # fmt: skip
+        assert readers[kind](fields)
+    if example.reply:
+        kind, fields = messages.read(example.sample)
+        assert kind == "reply"
+        assert messages.read_replies(fields)
+
+
+def test_a_running_stack_answers_every_example_as_the_page_says(stack: Running) -> None:
+    for example in EXAMPLES:
+        if not example.reply:
+            continue
+        answered = stack.exchange(example.to, example.request)
+        matches = len(answered) == len(example.reply) and all(
+            wanted is None or wanted == byte for wanted, byte in zip(example.reply, answered)
+        )
+        assert matches, f"{example.name}: {[unpack(item[2]) for item in unpack(answered)[2]]} {answered.hex(' ')}"
+
+
+def test_the_table_of_limits_is_that_of_the_code() -> None:
+    in_code = {name: value for name, value in vars(limits).items() if name.isupper() and name not in ("KIB", "MIB")}
+    rows = re.findall(r"^\| `([A-Z_]+)` \| ([\d,]+)", TEXT, re.M)
+    assert {name: int(value.replace(",", "")) for name, value in rows} == in_code
+
+
+def test_the_table_of_errors_is_that_of_the_code() -> None:
+    on_page = dict(re.findall(r"^\| `([a-z_]+)` \| (true|false) \|", TEXT, re.M))
+    assert on_page == {code: str(kind.retryable_by_default).lower() for code, kind in BY_CODE.items()}
+
+
+def test_the_partition_that_the_page_names_is_right() -> None:
+    assert f"is in partition {partition_of(b'Bob' + bytes([39]) + b's list')}." in TEXT
+
+
+@pytest.mark.parametrize("part", ["router", "cache", "registry", "database_worker-1", "list_server-1"])
+def test_every_operation_of_every_daemon_is_on_the_page(part: str) -> None:
+    source = REPOSITORY / "services" / "todomq" / part.partition("-")[0]
+    operations = set()
+    for path in source.glob("*.py"):
+        for block in re.findall(r"operations \|= \{(.*?)\}|operation in \{(.*?)\}", path.read_text("utf-8"), re.S):
+            operations |= set(re.findall(r'"([a-z_]+)":', "".join(block)))
+    assert operations
+    missing = {operation for operation in operations if f'["{operation}"' not in TEXT}
+    assert not missing
+
+
+def test_the_plain_client_adds_and_reads_an_entry(stack: Running) -> None:
+    run = subprocess.run(
+        [sys.executable, str(REPOSITORY / "examples" / "plain_req.py"), stack.address("router"), "plain list", "milk"],
+        capture_output=True, text=True, timeout=20, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert "milk" in run.stdout
