@@ -1,0 +1,68 @@
+"""Many questions at once: each gets its answer or its error, and how long that took.
+
+Owns: nothing that lasts. Must not know: what is asked. The probe uses it, for which an error is an answer too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from todomq.errors import TodoMQError
+
+if TYPE_CHECKING:
+    from todomq.client import Client, Pipeline
+
+K = TypeVar("K")
+
+
+class Answer(NamedTuple):
+    """What became of one question: ``value``, or ``error``; ``took_s`` is the time from question to answer."""
+
+    value: Any
+    error: TodoMQError | None
+    took_s: float
+
+
+def ask_all(todo: Client, questions: Mapping[K, Callable[[Pipeline], Future[Any]]]) -> dict[K, Answer]:
+    """Ask all questions at once and wait for every answer.
+
+    Args:
+        todo: the client.
+        questions: what begins each of them, by any key.
+
+    Returns:
+        the answers by the same keys.
+    """
+    began: dict[K, float] = {}
+    ended: dict[K, float] = {}
+    futures: dict[K, Future[Any]] = {}
+    try:
+        with todo.pipeline() as pipeline:
+            for key, begin in questions.items():
+                began[key] = time.monotonic()
+                futures[key] = begin(pipeline)
+                futures[key].add_done_callback(_clock(ended, key))
+    except* TodoMQError:
+        pass  # each future says it of its own question
+    return {
+        key: _answer(future, ended.get(key, time.monotonic()) - began[key]) for key, future in futures.items()
+    }
+
+
+def _clock(ended: dict[K, float], key: K) -> Callable[[Future[Any]], None]:
+    def note(_: Future[Any]) -> None:
+        ended[key] = time.monotonic()
+
+    return note
+
+
+def _answer(future: Future[Any], took_s: float) -> Answer:
+    error = future.exception()
+    if error is None:
+        return Answer(future.result(), None, took_s)
+    if isinstance(error, TodoMQError):
+        return Answer(None, error, took_s)
+    raise error

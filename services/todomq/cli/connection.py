@@ -1,0 +1,63 @@
+"""The command line's way to the service: one client for one command, and what is said where nobody answers.
+
+Owns: the choice of deadlines, the words for a stack that is not there. Must not know: the commands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from todomq.errors import InvalidRequest, Unavailable
+from todomq.settings import SettingsError
+
+if TYPE_CHECKING:
+    from todomq.client import Client
+
+DEADLINE_S = 5.0
+NOBODY_THERE_S = 0.5
+"""How long to wait where not even the socket is there: long enough for a router that is being restarted."""
+
+
+@contextmanager
+def connect(deadline_s: float = DEADLINE_S) -> Iterator[Client]:
+    """Give a client of the stack that the environment names.
+
+    Args:
+        deadline_s: how long one request may take.
+
+    Raises:
+        SettingsError: the environment names no usable endpoint.
+        Unavailable: the router does not answer; the text says what to do.
+    """
+    from todomq.client.client import Client
+
+    try:
+        client = Client(deadline_s=deadline_s)
+    except SettingsError:
+        raise
+    except InvalidRequest as error:
+        raise SettingsError(error.text) from None
+    is_there = _is_there(client.endpoint)
+    if not is_there:
+        client = Client(deadline_s=min(deadline_s, NOBODY_THERE_S))
+    with client:
+        try:
+            yield client
+        except Unavailable as error:
+            if error.text != "the router does not answer":
+                raise
+            raise Unavailable(unreachable(client.endpoint), outcome=error.outcome) from None
+
+
+def unreachable(endpoint: str) -> str:
+    """Return what to tell a person where the router does not answer."""
+    if _is_there(endpoint):
+        return f"the router does not answer at {endpoint}; what runs, says: make status"
+    return f"no stack runs at {endpoint}; start one with: make up"
+
+
+def _is_there(endpoint: str) -> bool:
+    return not endpoint.startswith("ipc://") or Path(endpoint.removeprefix("ipc://")).exists()

@@ -1,0 +1,242 @@
+"""``todomq probe health``: a real add and read through every database worker, and which part is at fault.
+
+Owns: what is asked of each part, the judgement. Must not know: the terminal.
+An add goes through the router, a list server and a worker, so its failure alone names nobody. Each part is asked for
+itself at the same time: one that fails there is at fault; a worker that passes there while its add fails is *blocked*,
+by the list server that does not answer if there is one.
+
+The lists are named ``todomq/health/...`` and deleted again; what an interrupted check leaves, a later one deletes.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from itertools import count
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from todomq.cli.asking import Answer, ask_all
+from todomq.cli.stack_parts import Name, expected_daemons, supervised
+from todomq.errors import DeadlineExceeded, TodoMQError, Unavailable
+from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
+
+if TYPE_CHECKING:
+    from todomq.client import Client, Pipeline
+    from todomq.settings import Settings
+    from todomq.supervision.manager import Process
+
+OK, FAILED, BLOCKED = "ok", "failed", "blocked"
+PREFIX = "todomq/health/"
+CHECK_S = 2.0
+LEFTOVER_S = 120
+
+Begin = Callable[["Pipeline"], Future[Any]]
+
+
+class Part(NamedTuple):
+    """The judgement on one part of the stack; ``state`` is OK, FAILED or BLOCKED (by another)."""
+
+    name: Name
+    state: str
+    text: str
+
+
+class Health(NamedTuple):
+    """The judgement on a stack. ``is_reachable`` is whether the router answered."""
+
+    parts: list[Part]
+    is_reachable: bool = True
+
+    @property
+    def at_fault(self) -> list[Name]:
+        """The names of the parts that failed."""
+        return [part.name for part in self.parts if part.state == FAILED]
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether every part did what it is there for."""
+        return all(part.state == OK for part in self.parts)
+
+
+def check_health(todo: Client, settings: Settings, check_s: float = CHECK_S) -> Health:
+    """Check every part of the stack.
+
+    Args:
+        todo: the client.
+        settings: the stack's, for what should be there.
+        check_s: how long one request may take.
+    """
+    processes = supervised(settings)
+    daemons = expected_daemons(settings, processes)
+    workers = [int(name[1]) for name in daemons if name[0] == "database_worker"]
+    lists = {worker: _list_of(worker, len(workers)) for worker in workers}
+    questions: dict[Any, Begin] = {"names": lambda pipeline: pipeline.registry.names(deadline_s=check_s)}
+    questions |= {name: _stats_of(name, check_s) for name in daemons}
+    questions |= {("check", worker): _check_of(worker, check_s) for worker in workers}
+    questions |= {("server", worker): _server_of(name, check_s) for worker, name in lists.items()}
+    questions |= {("add", worker): _add_to(name, check_s) for worker, name in lists.items()}
+    answers = ask_all(todo, questions)
+    if all(_says_nothing_answers(answer) for answer in answers.values()):
+        return Health([_unreachable_router(todo, processes)], is_reachable=False)
+    answers |= _read_back(todo, lists, answers, check_s)
+    health = judge(daemons, lists, answers)
+    if health.is_healthy:
+        _delete_leftovers(todo, check_s)
+    return health
+
+
+def judge(daemons: list[Name], lists: dict[int, str], answers: dict[Any, Answer]) -> Health:
+    """Judge the parts of a stack by their answers.
+
+    Args:
+        daemons: the parts that should be there.
+        lists: the list that was tried for each database worker.
+        answers: to ``stats`` by the daemon's name, to ``"names"``, and by ``(step, worker)`` to the steps ``check``,
+            ``server``, ``add``, ``read``, ``delete``.
+    """
+    judged = [_judge_daemon(name, answers) for name in daemons]
+    failed = {part.name for part in judged if part.state == FAILED}
+    judged = [_judge_placement(part, answers, failed) for part in judged]
+    return Health([_judge_adds(part, lists, answers, failed) for part in judged])
+
+
+# What is asked.
+
+
+def _list_of(worker: int, pool_size: int) -> str:
+    """Return the name of a list that the worker keeps and that nobody else has."""
+    names = (f"{PREFIX}{int(time.time())}-{os.getpid()}-{n}" for n in count())
+    return next(name for name in names if worker_of(partition_of(name.encode()), pool_size) == worker)
+
+
+def _via(name: Name) -> Any:
+    from todomq.client.values import Via
+
+    return Via(list(name))
+
+
+def _stats_of(name: Name, check_s: float) -> Begin:
+    return lambda pipeline: pipeline.call(_via(name), "stats", deadline_s=check_s)
+
+
+def _check_of(worker: int, check_s: float) -> Begin:
+    return lambda pipeline: pipeline.call(_via(("database_worker", worker)), "check", deadline_s=check_s)
+
+
+def _server_of(list_name: str, check_s: float) -> Begin:
+    return lambda pipeline: pipeline.call(_via(("cache",)), "whereis_list", list_name, deadline_s=check_s)
+
+
+def _add_to(list_name: str, check_s: float) -> Begin:
+    return lambda pipeline: pipeline.todo_list(list_name).add_entry("health", deadline_s=check_s)
+
+
+def _read_back(todo: Client, lists: dict[int, str], answers: dict[Any, Answer], check_s: float) -> dict[Any, Answer]:
+    """Read what was added, then delete it."""
+    added = {worker: name for worker, name in lists.items() if answers["add", worker].error is None}
+    read = ask_all(todo, {("read", worker): _read_of(name, check_s) for worker, name in added.items()})
+    return read | ask_all(todo, {("delete", worker): _deletion_of(name, check_s) for worker, name in added.items()})
+
+
+def _read_of(list_name: str, check_s: float) -> Begin:
+    return lambda pipeline: pipeline.todo_list(list_name).entries(deadline_s=check_s)
+
+
+def _deletion_of(list_name: str, check_s: float) -> Begin:
+    return lambda pipeline: pipeline.todo_list(list_name).delete(deadline_s=check_s)
+
+
+def _delete_leftovers(todo: Client, check_s: float) -> None:
+    listed = ask_all(todo, {"": lambda pipeline: pipeline.list_names(PREFIX, deadline_s=check_s)})[""]
+    old = [name for name in listed.value or () if _age_s(name) > LEFTOVER_S]
+    ask_all(todo, {name: _deletion_of(name, check_s) for name in old})
+
+
+def _age_s(list_name: str) -> float:
+    began = list_name.removeprefix(PREFIX).partition("-")[0]
+    return time.time() - int(began) if began.isdecimal() else 0
+
+
+# What follows from the answers.
+
+
+def _says_nothing_answers(answer: Answer) -> bool:
+    return type(answer.error) is Unavailable and answer.error.text == "the router does not answer"
+
+
+def _unreachable_router(todo: Client, processes: list[Process] | None) -> Part:
+    where = f"does not answer at {todo.endpoint}"
+    if processes is None:
+        return Part(("router",), FAILED, f"{where}, and no supervisord runs the stack; start it with: make up")
+    router = next((process for process in processes if process.name == "router"), None)
+    if router is None or not router.pid:
+        return Part(("router",), FAILED, f"{where}; supervisord says {router.state if router else 'it has none'}")
+    return Part(("router",), FAILED, f"{where}, though it runs as pid {router.pid}")
+
+
+def _judge_daemon(name: Name, answers: dict[Any, Answer]) -> Part:
+    """Judge a daemon by what it answered itself."""
+    answer = answers[name]
+    if answer.error is not None:
+        return Part(name, FAILED, _trouble(name, answer.error, answers["names"]))
+    if name[0] == "database_worker":
+        check = answers["check", name[1]]
+        if check.error is not None:
+            return Part(name, FAILED, f"its storage can't be written and read: {check.error}")
+    return Part(name, OK, _good_news(name, answer))
+
+
+def _trouble(name: Name, error: TodoMQError, names: Answer) -> str:
+    registered = {} if names.error else {repr(entry.name): entry.pid for entry in names.value}
+    if names.error is None and repr(list(name)) not in registered:
+        return "is not running: nobody is registered under its name"
+    if isinstance(error, DeadlineExceeded):
+        pid = registered.get(repr(list(name)))
+        return "does not answer" if pid is None else f"does not answer, pid {pid}"
+    return str(error)
+
+
+def _judge_placement(part: Part, answers: dict[Any, Answer], failed: set[Name]) -> Part:
+    """Complete the judgement on the cache, which can place no partition whose worker is away."""
+    if part.name != ("cache",) or part.state != OK:
+        return part
+    homeless = PARTITIONS - sum(answers[part.name].value["partitions"].values())
+    if homeless == 0:
+        return part
+    is_blocked = any(name[0] in ("database_worker", "list_server") for name in failed)
+    text = f"{homeless} of {PARTITIONS} partitions have no list server"
+    return part._replace(state=BLOCKED if is_blocked else FAILED, text=text)
+
+
+def _good_news(name: Name, answer: Answer) -> str:
+    if name[0] != "list_server":
+        return ""
+    quarantined = answer.value["quarantined"]
+    held = f"{answer.value['partitions']} partitions, {answer.value['lists']} lists loaded"
+    return f"{held}, {len(quarantined)} quarantined, for they can't be read" if quarantined else held
+
+
+def _judge_adds(part: Part, lists: dict[int, str], answers: dict[Any, Answer], failed: set[Name]) -> Part:
+    """Complete the judgement on a worker by what became of the add and the read."""
+    if part.name[0] != "database_worker" or part.state != OK:
+        return part
+    worker = int(part.name[1])
+    steps = [(step, answers[step, worker]) for step in ("add", "read", "delete") if (step, worker) in answers]
+    broken = next(((step, answer.error) for step, answer in steps if answer.error is not None), None)
+    if broken is None:
+        if [entry.title for entry in answers["read", worker].value] != ["health"]:
+            return part._replace(state=FAILED, text=f"the entry added to {lists[worker]} is not there")
+        took_ms = sum(answer.took_s for _, answer in steps[:2]) * 1000
+        check_ms = answers["check", worker].value / 1000
+        return part._replace(text=f"add and read {took_ms:.1f} ms, of it storage {check_ms:.1f} ms")
+    step, error = broken
+    where = answers["server", worker]
+    server = ("list_server", where.value[2]) if where.error is None and where.value[2] is not None else None
+    told = f"{step} failed: {error}"
+    if server is not None and server not in failed:
+        told += f"; worker and list_server {server[1]} answer, so ask: todomq probe why {lists[worker]}"
+    elif server is not None:
+        told += f"; its list lives on list_server {server[1]}"
+    return part._replace(state=BLOCKED if failed else FAILED, text=told)

@@ -1,0 +1,84 @@
+"""``todomq probe`` on one list: where it lives, what it waits for, the end of its actor.
+
+Owns: how that looks. Must not know: which hop is asked what (``whereabouts.py``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from todomq.cli.connection import connect
+from todomq.cli.lists import ListName
+from todomq.cli.outcome import Result
+from todomq.cli.show import coloured, dim, duration, name_of, safe
+from todomq.settings import read_settings
+
+if TYPE_CHECKING:
+    from todomq.cli.whereabouts import Whereabouts
+
+
+def show_list(list_name: ListName) -> Result:
+    """Show where a list lives: partition, epoch, list server, database worker, whether it is loaded, what waits.
+
+    Example: todomq probe list "Bob's list"
+    """
+    from todomq.cli.whereabouts import find
+
+    with connect() as todo:
+        found = find(todo, read_settings(), list_name)
+    value = {
+        **found.description,
+        "list": list_name, "partition": found.partition, "list_server": found.server, "worker": found.worker,
+    }  # fmt: skip
+    return Result(value, _whereabouts_text(found))
+
+
+def why(list_name: ListName) -> Result:
+    """Say what a list's requests wait for at the moment, and since when.
+
+    Example: todomq probe why "Bob's list"
+    """
+    from todomq.cli.whereabouts import explain, find
+
+    with connect() as todo:
+        reason = explain(find(todo, read_settings(), list_name))
+    hop = None if reason.hop is None else list(reason.hop)
+    value = {"list": list_name, "waits_for": hop, "reason": reason.text, "since_ms": reason.since_ms}
+    since = "" if reason.since_ms is None else f", for {duration(reason.since_ms / 1000)}"
+    where = f"{coloured(name_of(hop), False)}{since}: " if hop else ""
+    return Result(value, f"{safe(list_name)} waits for {where}{safe(reason.text)}")
+
+
+def kill_list(list_name: str) -> Result:
+    """End a list's actor; its next request finds the same entries under another activation."""
+    from todomq.client.values import Via
+
+    with connect() as todo:
+        was_loaded = todo.call(Via(["cache"]), "kill_list", list_name)
+    told = "is ended; its next request loads it again" if was_loaded else "was not loaded, so there was nothing to end"
+    return Result({"list": list_name, "was_loaded": was_loaded}, f"The actor of {safe(list_name)} {told}.")
+
+
+def _whereabouts_text(found: Whereabouts) -> str:
+    said = found.description
+    epoch = f", epoch {said['epoch']}" if said else ""
+    lines = [
+        ("partition", f"{found.partition}{epoch}"),
+        ("list server", "none serves it at the moment" if found.server is None else f"list_server {found.server}"),
+        ("database worker", f"database_worker {found.worker}"),
+    ]
+    if said:
+        since = f" for {duration(said['state_since_ms'] / 1000)}" if "state_since_ms" in said else ""
+        lines.append(("state", f"{said['state']}{since}"))
+    if "entries" in said:
+        entries = "unknown until it is loaded" if said["entries"] is None else f"{said['entries']:,}"
+        waiting = f"{said['queued']} queued, {said['out_of_turn']} out of turn"
+        lines += [
+            ("activation", str(said["activation"])),
+            ("entries", entries),
+            ("clients", str(said["clients"])),
+            ("waiting", f"{waiting}, {'some' if said['uncommitted'] else 'nothing'} uncommitted"),
+        ]
+    if said.get("error"):
+        lines.append(("error", safe(said["error"])))
+    return "\n".join([safe(found.list_name), *(f"  {dim(f'{label:<16}')}{text}" for label, text in lines)])

@@ -1,0 +1,196 @@
+"""The main job on a running stack: what ``todomq demo`` does, with parts of the stack killed on the way.
+
+Owns: the steps, the measurements, the check of every promise. Must not know: the command line, how a report looks.
+A promise is an add whose answer came. At the end each promised entry must be there, once, in its list.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from todomq.cli.connection import connect
+from todomq.cli.formats import read_todo_txt
+from todomq.cli.killing import kill_daemon
+from todomq.cli.progress import Advance, Begin, bars
+from todomq.cli.report import Memory, Report
+from todomq.cli.show import console, name_of, safe
+from todomq.cli.stack_parts import resident_bytes
+from todomq.cli.transfer import Format, lines_of, store
+from todomq.client.client import Client
+from todomq.client.values import Via
+from todomq.errors import TodoMQError
+from todomq.settings import Settings
+
+DEADLINE_S = 60.0
+STEP = 250
+VICTIMS: tuple[list[str | int], ...] = (["database_worker", 1], ["cache"])
+
+OWN_SAMPLE = b"""\
+(A) call the plumber +house @phone due:2026-12-01
+x 2026-11-20 2026-11-02 book the hall for the choir +choir
+(B) 2026-11-03 write the minutes +choir @desk
+milk, bread & "the good" coffee
+water the plants rec:1w t:2026-11-28 due:2026-11-30 +house
+"""
+
+
+def run(settings: Settings, lists: int, sample: Path, victims: Sequence[list[str | int]], keep: bool) -> Report:
+    """Do the main job.
+
+    Args:
+        settings: the stack's.
+        lists: how many lists to create.
+        sample: the todo.txt file to import; where it is not there, a sample of our own.
+        victims: the daemons to kill while the lists are created.
+        keep: leave the lists there.
+
+    Raises:
+        TodoMQError: the stack does not answer, or the sample's export is not what was imported.
+    """
+    prefix = f"demo/{time.time_ns():x}/"
+    with bars() as begin, connect(DEADLINE_S) as todo:
+        imported = _import_sample(todo, f"{prefix}sample", sample, begin)
+        before = _memory(todo, settings)
+        promises, created_s, killed = _create(todo, prefix, lists, victims, begin)
+        after = _memory(todo, settings)
+        checked_s = _check(todo, promises, begin)
+        if not keep:
+            _remove(todo, prefix, lists, begin)
+    return Report(lists, imported, promises.made, promises.broken, created_s, checked_s, killed, before, after)
+
+
+class Promises:
+    """Which of the adds were promised, by the number of their list; and what became of the others."""
+
+    def __init__(self, total: int, prefix: str) -> None:
+        self.prefix = prefix
+        self.ids: list[int | None] = [None] * total
+        self.broken = 0
+
+    def note(self, number: int) -> Callable[[Future[Any]], None]:
+        """Return what takes the answer to the add to list ``number``."""
+
+        def take(future: Future[Any]) -> None:
+            if future.exception() is None:
+                self.ids[number] = future.result().id
+
+        return take
+
+    def check(self, number: int) -> Callable[[Future[Any]], None]:
+        """Return what compares the entries of list ``number`` with the promise."""
+
+        def take(future: Future[Any]) -> None:
+            found = None if future.exception() else [(entry.id, entry.title) for entry in future.result()]
+            if self.ids[number] is not None and found != [(self.ids[number], title_of(number))]:
+                self.broken += 1
+
+        return take
+
+    @property
+    def made(self) -> int:
+        """How many adds were promised."""
+        return sum(identifier is not None for identifier in self.ids)
+
+
+class _Counter:
+    """Counts answers for a bar, which costs too much to be moved for each of them."""
+
+    def __init__(self, advance: Advance) -> None:
+        self._advance = advance
+        self.count = 0
+
+    def __call__(self, _: Future[Any]) -> None:
+        self.count += 1
+        if self.count % STEP == 0:
+            self._advance(STEP)
+
+    def finish(self) -> None:
+        self._advance(self.count % STEP)
+
+
+def title_of(number: int) -> str:
+    """Return the title of the one entry of list ``number``."""
+    return f"what list {number} is for"
+
+
+def _import_sample(todo: Client, list_name: str, sample: Path, begin: Begin) -> int:
+    """Import the real file if it is there, else our own, and see that its export gives the same bytes."""
+    content = sample.read_bytes() if sample.exists() else OWN_SAMPLE
+    fields = list(read_todo_txt(content.splitlines(keepends=True)))
+    store(todo, list_name, fields, begin("storing the sample", len(fields)))
+    exported = b"".join(lines_of(todo.todo_list(list_name).entries(), Format.TODO_TXT))
+    if exported.splitlines() != [line for line in content.splitlines() if line.strip()]:
+        raise TodoMQError(f"the export of {list_name} is not what was imported")
+    return len(fields)
+
+
+def _create(
+    todo: Client, prefix: str, lists: int, victims: Sequence[list[str | int]], begin: Begin
+) -> tuple[Promises, float, list[str]]:
+    """Create the lists; kill the victims one after the other, evenly spread over the way."""
+    promises = Promises(lists, prefix)
+    counter = _Counter(begin("creating lists", lists))
+    kill_at = {lists * (place + 1) // (len(victims) + 1): victim for place, victim in enumerate(victims)}
+    killed: list[str] = []
+    began_s = time.monotonic()
+    # The kills have a client of their own: through the first they would wait behind all that is on its way.
+    with connect() as killer, _failures_are_told(), todo.pipeline() as pipeline:
+        for number in range(lists):
+            if number in kill_at:
+                pid = kill_daemon(killer, kill_at[number])
+                killed.append(f"{name_of(kill_at[number])} (pid {pid})")
+            future = pipeline.todo_list(f"{prefix}{number}").add_entry(title_of(number))
+            future.add_done_callback(promises.note(number))
+            future.add_done_callback(counter)
+    counter.finish()
+    return promises, time.monotonic() - began_s, killed
+
+
+def _check(todo: Client, promises: Promises, begin: Begin) -> float:
+    """Read every list and compare it with its promise; return the seconds that it took."""
+    counter = _Counter(begin("reading them all", len(promises.ids)))
+    began_s = time.monotonic()
+    with _failures_are_told(), todo.pipeline() as pipeline:
+        for number in range(len(promises.ids)):
+            future = pipeline.todo_list(f"{promises.prefix}{number}").entries()
+            future.add_done_callback(promises.check(number))
+            future.add_done_callback(counter)
+    counter.finish()
+    return time.monotonic() - began_s
+
+
+def _remove(todo: Client, prefix: str, lists: int, begin: Begin) -> None:
+    counter = _Counter(begin("removing them", lists))
+    with _failures_are_told(), todo.pipeline() as pipeline:
+        pipeline.todo_list(f"{prefix}sample").delete()
+        for number in range(lists):
+            pipeline.todo_list(f"{prefix}{number}").delete().add_done_callback(counter)
+    counter.finish()
+
+
+@contextmanager
+def _failures_are_told() -> Iterator[None]:
+    """Go on where requests of a pipeline failed: the promises say which."""
+    try:
+        yield
+    except* TodoMQError as failures:
+        first: BaseException = failures
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        console(stderr=True).print(f"some requests failed, the first with: {safe(str(first))}")
+
+
+def _memory(todo: Client, settings: Settings) -> dict[str, Memory]:
+    """Return what each daemon of this machine holds in memory."""
+    found = {}
+    for name in settings.daemon_names():
+        stats = todo.call(Via(name), "stats")
+        held = resident_bytes(stats["pid"])
+        if held is not None:
+            found[name_of(name)] = Memory(stats["pid"], *held, stats.get("lists", 0))
+    return found

@@ -1,0 +1,111 @@
+"""How every command ends: what it prints, for a person or as JSON, and its exit code.
+
+Owns: ``--json``, the exit codes, how an error is told. Must not know: what the commands do. A command returns a
+``Result``; it never prints and never exits, unless it draws something that moves.
+
+Exit codes: 0 done, 1 refused by the service, 2 usage (an option, an argument or a setting that can't be used), 3 the
+service can't be reached, or a part of it did not answer in time. With ``--json`` a command that was understood prints
+exactly one JSON value on standard output, which is ``{"error": {...}}`` where the exit code comes from an error.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from functools import partial, wraps
+from typing import Annotated, Any, NamedTuple, TypeVar, get_type_hints
+
+import typer
+
+from todomq.cli.show import json_text, safe, say
+from todomq.errors import UNKNOWN, DeadlineExceeded, TodoMQError, Unavailable
+from todomq.settings import SettingsError
+
+DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
+
+F = TypeVar("F", bound="Callable[..., Result]")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead, for programs.", show_default=False)]
+
+
+class Result(NamedTuple):
+    """What a command has to say.
+
+    Attributes:
+        value: for programs; any value that ``json_text`` takes.
+        text: for a person, safe already; or what prints it.
+        code: the exit code.
+    """
+
+    value: Any
+    text: str | Callable[[], None]
+    code: int = DONE
+
+
+def command(app: typer.Typer, name: str | None = None, **options: Any) -> Callable[[F], F]:
+    """Make a function a command of ``app``, with ``--json`` and with errors told as every command tells them.
+
+    Args:
+        app: what it becomes a command of.
+        name: the command's name, where it is not the function's.
+        options: more for ``typer.Typer.command``.
+    """
+
+    def register(function: F) -> F:
+        @wraps(function)
+        def run(as_json: bool, **arguments: Any) -> None:
+            raise typer.Exit(_run(partial(function, **arguments), as_json))
+
+        hints = {**get_type_hints(function, include_extras=True), "as_json": Json}
+        own = inspect.signature(function, eval_str=True).parameters.values()
+        json_option = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json)
+        run.__annotations__ = hints
+        run.__signature__ = inspect.Signature([*own, json_option])  # type: ignore[attr-defined]
+        app.command(name, **options)(run)
+        return function
+
+    return register
+
+
+def exit_code(error: TodoMQError) -> int:
+    """Return the exit code that stands for an error."""
+    if isinstance(error, SettingsError):
+        return USAGE
+    return UNREACHABLE if isinstance(error, Unavailable | DeadlineExceeded) else REFUSED
+
+
+def error_value(error: TodoMQError) -> dict[str, Any]:
+    """Return an error as a value for programs."""
+    return {"code": error.code, "text": error.text, "retryable": error.retryable, "outcome": error.outcome}
+
+
+def _run(function: Callable[[], Result], as_json: bool) -> int:
+    try:
+        result = function()
+    except TodoMQError as error:
+        return _tell_error(error, as_json)
+    except BrokenPipeError:
+        raise  # whoever read has had enough; typer ends it quietly
+    except OSError as error:
+        return _tell_error(TodoMQError(f"{error.filename or 'the system'}: {error.strerror or error}"), as_json)
+    if as_json:
+        say(json_text(result.value))
+    elif callable(result.text):
+        result.text()
+    elif result.text:
+        say(result.text)
+    return result.code
+
+
+def _tell_error(error: TodoMQError, as_json: bool) -> int:
+    code = exit_code(error)
+    if as_json:
+        say(json_text({"error": error_value(error)}))
+        return code
+    told = typer.style("error:", fg="red", bold=True)
+    typer.echo(f"{told} {safe(error.text)}", err=True)
+    if error.outcome == UNKNOWN:
+        typer.echo("Whether the change has taken effect is not known; look before you try again.", err=True)
+    sys.stderr.flush()
+    return code

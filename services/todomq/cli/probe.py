@@ -1,0 +1,206 @@
+"""``todomq probe``: what a stack is doing, and what is wrong with it.
+
+Owns: the commands and how their answers look (those on one list stand in ``list_probe.py``). Must not know: how a part
+comes to its answers.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from todomq.cli.asking import ask_all
+from todomq.cli.connection import connect
+from todomq.cli.killing import daemon_name, kill_daemon
+from todomq.cli.list_probe import kill_list, show_list, why
+from todomq.cli.outcome import DONE, REFUSED, UNREACHABLE, Result, command
+from todomq.cli.show import coloured, console, name_of, safe, table
+from todomq.cli.stack_parts import expected_daemons, supervised
+from todomq.settings import read_settings
+
+if TYPE_CHECKING:
+    from todomq.cli.health import Health
+    from todomq.cli.stack_parts import Name
+    from todomq.cli.tree import Sample
+    from todomq.client import Registration
+
+HELP = "Look into a stack: what runs, where a list lives, what it waits for, which part is at fault."
+AGAIN_S = 0.05
+PING_S = 2.0
+
+
+def make_app() -> typer.Typer:
+    """Return the commands under ``todomq probe``."""
+    app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode=None)
+    for function in (health, ping, tree, top, why, registry, kill):
+        command(app)(function)
+    command(app, "list")(show_list)
+    return app
+
+
+def health(
+    wait_s: Annotated[
+        float, typer.Option("--wait", metavar="SECONDS", min=0, help="Try again until it is healthy, for so long.")
+    ] = 0,
+) -> Result:
+    """Add and read an entry through every database worker; say which part is at fault.
+
+    Example: todomq probe health --wait 30
+    """
+    from todomq.cli.health import CHECK_S, check_health
+
+    settings = read_settings()
+    give_up = time.monotonic() + wait_s
+    while True:
+        with connect(CHECK_S) as todo:
+            found = check_health(todo, settings)
+        if found.is_healthy or time.monotonic() >= give_up:
+            break
+        time.sleep(AGAIN_S)
+    code = DONE if found.is_healthy else REFUSED if found.is_reachable else UNREACHABLE
+    parts = [{"name": part.name, "state": part.state, "text": part.text} for part in found.parts]
+    value = {"healthy": found.is_healthy, "at_fault": found.at_fault, "parts": parts}
+    return Result(value, _health_text(found), code)
+
+
+def ping(
+    daemon: Annotated[
+        list[str] | None, typer.Argument(metavar="[DAEMON]", help="Such as list_server 1.", show_default=False)
+    ] = None,
+) -> Result:
+    """Ask a daemon, or all of them, whether they are there, and show how long the answer takes.
+
+    Example: todomq probe ping list_server 1
+    """
+    with connect(PING_S) as todo:
+        names = [daemon_name(daemon)] if daemon else [list(name) for name in _all_daemons()]
+        answers = ask_all(todo, {place: _begin_ping(name) for place, name in enumerate(names)})
+    values, lines, code = [], [], DONE
+    for place, name in enumerate(names):
+        error, took_ms = answers[place].error, answers[place].took_s * 1000
+        told = f"{took_ms:.1f} ms" if error is None else coloured(safe(error.text), False)
+        values.append({"name": name, "ms": took_ms if error is None else None, "error": error and error.code})
+        lines.append(f"{name_of(name):<17}  {told}")
+        code = code if error is None else UNREACHABLE
+    return Result(values, "\n".join(lines), code)
+
+
+def tree() -> Result:
+    """Show the supervision tree: state, pid, uptime, restarts and queues of every process.
+
+    Example: todomq probe tree
+    """
+    from todomq.cli.tree import gather, tree_lines
+
+    with connect() as todo:
+        rows = gather(todo, read_settings())
+    text = "\n".join(tree_lines(rows, is_supervised=any(row.group == "supervision" for row in rows)))
+    return Result([row.value() for row in rows], text)
+
+
+def top(
+    every_s: Annotated[float, typer.Option("--every", metavar="SECONDS", min=0.1, help="How often.")] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Show it once, then leave.", show_default=False)] = False,
+) -> Result:
+    """Show what every process does, again and again: processor, memory, work, queues. Ctrl-C ends it.
+
+    With --json, or where the output is no terminal, it is shown once.
+
+    Example: todomq probe top --every 2
+    """
+    from todomq.cli.tree import sample, top_table, top_value
+
+    screen = console()
+    settings = read_settings()
+    with connect() as todo:
+        before = sample(todo, settings)
+        time.sleep(every_s)
+        now = sample(todo, settings)
+    if once or not screen.is_terminal:
+        return Result(top_value(now, before), lambda: screen.print(top_table(now, before)))
+    return Result(top_value(now, before), lambda: _top_live(every_s, before, now))
+
+
+def registry() -> Result:
+    """Show the registered names: the daemons' and those that others have registered.
+
+    Example: todomq probe registry
+    """
+    with connect() as todo:
+        entries = todo.registry.names()
+    entries.sort(key=lambda entry: name_of(entry.name))
+    values = [entry_value(entry) for entry in entries]
+    rows = [
+        (name_of(entry.name), entry.pid, safe(entry.address), entry.incarnation.hex()[:8] if entry.incarnation else "")
+        for entry in entries
+    ]
+    drawn = table(("name", "pid", "address", "incarnation"), rows, right=("pid",))
+    return Result(values, lambda: console().print(drawn))
+
+
+def kill(
+    what: Annotated[list[str], typer.Argument(metavar="list NAME | DAEMON", help="One list's actor, or a daemon.")],
+) -> Result:
+    """End one list's actor, or kill a daemon of this machine with SIGKILL. Nothing that was promised is lost by it.
+
+    \b
+    Examples:
+      todomq probe kill list "Bob's list"
+      todomq probe kill database_worker 2
+    """
+    if what[0] == "list":
+        if len(what) != 2:
+            raise typer.BadParameter("kill list takes one list's name")
+        return kill_list(what[1])
+    return _kill_daemon(daemon_name(what))
+
+
+def entry_value(entry: Registration) -> dict[str, Any]:
+    """Return a registration as a value for programs."""
+    return {"name": entry.name, "address": entry.address, "pid": entry.pid, "incarnation": entry.incarnation.hex()}
+
+
+def _kill_daemon(name: list[str | int]) -> Result:
+    with connect() as todo:
+        pid = kill_daemon(todo, name)
+    return Result({"killed": name, "pid": pid}, f"{name_of(name)} (pid {pid}) is killed.")
+
+
+def _begin_ping(name: Any) -> Any:
+    from todomq.client.values import Via
+
+    return lambda pipeline: pipeline.call(Via(name), "ping", deadline_s=PING_S)
+
+
+def _all_daemons() -> list[Name]:
+    settings = read_settings()
+    return expected_daemons(settings, supervised(settings))
+
+
+def _health_text(found: Health) -> str:
+    from todomq.cli.health import OK
+
+    lines = [
+        f"{coloured(f'{part.state:<7}', part.state == OK)}  {name_of(list(part.name)):<17}  {safe(part.text)}".rstrip()
+        for part in found.parts
+    ]
+    at_fault = ", ".join(name_of(list(name)) for name in found.at_fault)
+    return "\n".join([*lines, f"At fault: {at_fault}" if at_fault else "Healthy: every part answers."])
+
+
+def _top_live(every_s: float, before: Sample, now: Sample) -> None:
+    from rich.live import Live
+
+    from todomq.cli.tree import sample, top_table
+
+    settings = read_settings()
+    with connect() as todo, Live(console=console(), auto_refresh=False, screen=True) as live:
+        try:
+            while True:
+                live.update(top_table(now, before), refresh=True)
+                time.sleep(every_s)
+                before, now = now, sample(todo, settings)
+        except KeyboardInterrupt:
+            return

@@ -1,0 +1,76 @@
+"""Which parts the stack should have, and what its process manager and the kernel say of their processes.
+
+Owns: the joining of supervisord's word, the settings and /proc. Must not know: clients, requests.
+Where supervisord does not answer (a stack started by hand, or on another machine) the settings say what should be.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from todomq.errors import Unavailable
+from todomq.settings import Settings
+
+if TYPE_CHECKING:
+    from todomq.supervision.manager import Process
+
+Name = tuple[str | int, ...]
+"""A daemon's registered name, as a key: ``("list_server", 1)``."""
+
+
+def supervised(settings: Settings) -> list[Process] | None:
+    """Return the stack's processes as supervisord sees them, or None where it does not answer."""
+    from todomq.supervision.manager import Manager
+
+    try:
+        return Manager(settings.run).processes()
+    except Unavailable:
+        return None
+
+
+def daemon_name(process_name: str) -> Name:
+    """Return the registered name of a process under supervisord: ``("list_server", 1)`` for ``list_server-1``."""
+    kind, dash, number = process_name.rpartition("-")
+    return (kind, int(number)) if dash and number.isdigit() else (process_name,)
+
+
+def expected_daemons(settings: Settings, processes: list[Process] | None) -> list[Name]:
+    """Return the names of the daemons that should be there, in the order of the supervision tree."""
+    if processes is None:
+        return [tuple(name) for name in settings.daemon_names()]
+    return [daemon_name(process.name) for process in processes if process.group != "supervision"]
+
+
+def resident_bytes(pid: int) -> tuple[int, int] | None:
+    """Return what a process of this machine holds in memory, or None where that can't be seen.
+
+    Returns:
+        ``(pss, rss)``: its share of the pages it holds, and all of them.
+    """
+    try:
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return None
+    fields = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in rollup.splitlines()[1:] if ":" in line}
+    return fields.get("Pss", 0), fields.get("Rss", 0)
+
+
+def uptime_s(pid: int) -> int | None:
+    """Return how many seconds ago a process of this machine began, or None where that can't be seen."""
+    try:
+        began_ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except OSError:
+        return None
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) - began_ticks / os.sysconf("SC_CLK_TCK"))
+
+
+def processor_seconds(pid: int) -> float | None:
+    """Return how long a process of this machine has computed, or None where that can't be seen."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

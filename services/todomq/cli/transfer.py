@@ -1,0 +1,218 @@
+"""``todomq import`` and ``todomq export``: files into lists and back.
+
+Owns: files, formats by suffix, batches, progress. Must not know: how a line is read or written (``formats.py``).
+A file is read to its end before anything is sent, so one with a bad line changes nothing (law 7). Its entries then go
+in batches, each all or none, many in flight; they keep the order of the file.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from todomq.cli.connection import connect
+from todomq.cli.lists import ListName
+from todomq.cli.outcome import Result, command
+from todomq.cli.show import counted, safe
+from todomq.errors import TodoMQError
+
+if TYPE_CHECKING:
+    from todomq.cli.formats import EntryFields
+    from todomq.cli.progress import Advance, Begin
+    from todomq.client import Client, Entry
+
+BATCH_BYTES = 256 * 1024
+BATCH_ENTRIES = 4_000
+ENTRY_OVERHEAD_BYTES = 24
+DEADLINE_S = 60.0
+STANDARD_INPUT = Path("-")
+
+
+class Format(Enum):
+    """A format of files."""
+
+    CSV = "csv"
+    TODO_TXT = "todo.txt"
+
+
+SUFFIXES = {".csv": Format.CSV, ".txt": Format.TODO_TXT}
+
+FormatOption = Annotated[
+    Format | None, typer.Option("--format", "-f", help="Where the file's name does not say it.", show_default=False)
+]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the commands of this module to the command line."""
+    command(app, "import")(import_file)
+    command(app, "export")(export_list)
+
+
+def import_file(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .csv or .txt file; - is standard input.")],
+    list_name: ListName,
+    format: FormatOption = None,
+) -> Result:
+    """Add the entries of a file to a list: CSV (YYYY-MM-DD,title) or todo.txt.
+
+    The whole file is read first. If a line of it can't be understood, the error names the line and nothing is added.
+
+    Example: todomq import todo.txt "Bob's list"
+    """
+    from todomq.cli.progress import bars
+
+    if file != STANDARD_INPUT and not file.is_file():
+        raise typer.BadParameter(f"there is no file {safe(str(file))}")
+    chosen = _format_of(file, format)
+    with bars(transient=True) as begin, connect(DEADLINE_S) as todo:
+        fields = read_file(file, chosen, begin)
+        store(todo, list_name, fields, begin("storing", len(fields)))
+    text = f"{counted(len(fields), 'entry', 'entries')} added to {safe(list_name)}."
+    return Result({"list": list_name, "entries": len(fields), "format": chosen.value}, text)
+
+
+def export_list(
+    list_name: ListName,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="Where to; else standard output.", show_default=False)
+    ] = None,
+    format: FormatOption = None,
+) -> Result:
+    """Write a list's entries to a file or to standard output: todo.txt, or CSV (YYYY-MM-DD,title).
+
+    An imported todo.txt comes back line by line as it was. CSV has no place for done, projects and the like.
+
+    Example: todomq export "Bob's list" bob.csv
+    """
+    chosen = Format.TODO_TXT if file is None and format is None else _format_of(file, format)
+    with connect(DEADLINE_S) as todo:
+        lines = lines_of(todo.todo_list(list_name).entries(), chosen)
+    value = {"list": list_name, "entries": len(lines), "format": chosen.value}
+    if file is None:
+        return Result({**value, "text": b"".join(lines).decode()}, lambda: _write_out(lines))
+    file.write_bytes(b"".join(lines))
+    text = f"{counted(len(lines), 'entry', 'entries')} written to {safe(str(file))}."
+    return Result({**value, "file": str(file)}, text)
+
+
+def read_file(file: Path, format: Format, begin: Begin) -> list[EntryFields]:
+    """Read a whole file.
+
+    Raises:
+        FormatError: a line can't be understood; the text names it. OSError: the file can't be read.
+    """
+    from todomq.cli.formats import read_csv, read_todo_txt
+
+    read = read_csv if format is Format.CSV else read_todo_txt
+    if file == STANDARD_INPUT:
+        return list(read(sys.stdin.buffer))
+    advance = begin("reading", file.stat().st_size)
+    with file.open("rb") as lines:
+        return list(read(_watched(lines, advance)))
+
+
+def store(todo: Client, list_name: str, fields: list[EntryFields], advance: Advance) -> None:
+    """Add entries to a list, in their order, many batches in flight.
+
+    Raises:
+        TodoMQError: as adding does; the text says how many entries are in the list all the same.
+    """
+    stored = 0
+
+    def noted(count: int) -> Callable[[Future[Any]], None]:
+        def note(future: Future[Any]) -> None:
+            nonlocal stored
+            if future.exception() is None:
+                stored += count
+                advance(count)
+
+        return note
+
+    try:
+        with todo.pipeline() as pipeline:
+            handle = pipeline.todo_list(list_name)
+            for batch in batches(fields):
+                added = [(entry.title, entry.date, entry.extra, entry.done) for entry in batch]
+                handle.add_entries(added).add_done_callback(noted(len(batch)))
+    except* TodoMQError as failures:
+        _fail(failures, stored, len(fields))
+
+
+def batches(fields: Iterable[EntryFields]) -> Iterator[list[EntryFields]]:
+    """Divide entries into batches of a size that one request takes."""
+    batch: list[EntryFields] = []
+    size = 0
+    for entry in fields:
+        entry_size = _size_of(entry)
+        is_full = size + entry_size > BATCH_BYTES or len(batch) == BATCH_ENTRIES
+        if batch and is_full:
+            yield batch
+            batch, size = [], 0
+        batch.append(entry)
+        size += entry_size
+    if batch:
+        yield batch
+
+
+def lines_of(entries: list[Entry], format: Format) -> list[bytes]:
+    """Return entries as lines of a file."""
+    from todomq.cli.formats import csv_line, todo_txt_line
+
+    line = csv_line if format is Format.CSV else todo_txt_line
+    return [line(entry) for entry in entries]
+
+
+def _fail(failures: ExceptionGroup[TodoMQError], stored: int, total: int) -> NoReturn:
+    first: BaseException = failures
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    assert isinstance(first, TodoMQError)
+    text = f"{stored:,} of {counted(total, 'entry', 'entries')} are in the list; then: {first.text}"
+    raise type(first)(text, retryable=first.retryable, outcome=first.outcome) from None
+
+
+def _format_of(file: Path | None, format: Format | None) -> Format:
+    if format is not None:
+        return format
+    suffix = "" if file is None else file.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise typer.BadParameter("the file's name ends with neither .csv nor .txt; say --format csv or todo.txt")
+    return SUFFIXES[suffix]
+
+
+def _size_of(entry: EntryFields) -> int:
+    """Return about how many bytes an entry takes in a request, rather more than less."""
+    size = len(entry.title.encode()) + ENTRY_OVERHEAD_BYTES
+    if entry.extra:
+        from todomq.protocol.codec import pack_free
+
+        size += len(pack_free(entry.extra))
+    return size
+
+
+def _watched(lines: Iterable[bytes], advance: Advance) -> Iterator[bytes]:
+    seen = 0
+    for line in lines:
+        seen += len(line)
+        if seen > BATCH_BYTES:
+            advance(seen)
+            seen = 0
+        yield line
+    advance(seen)
+
+
+def _write_out(lines: list[bytes]) -> None:
+    """Write lines to standard output: as they are, but harmless where that is a terminal."""
+    if sys.stdout.isatty():
+        for line in lines:
+            print(safe(line.decode().removesuffix("\n")))
+    else:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(b"".join(lines))
+        sys.stdout.buffer.flush()

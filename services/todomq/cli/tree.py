@@ -1,0 +1,223 @@
+"""``todomq probe tree`` and ``probe top``: every process with its state, memory, processor and queues.
+
+Owns: what is gathered of each process, both drawings. Must not know: how lists are found, what is healthy.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from todomq.cli.asking import ask_all
+from todomq.cli.show import coloured, counted, dim, duration, name_of, safe, size, table
+from todomq.cli.stack_parts import Name, daemon_name, processor_seconds, resident_bytes, supervised, uptime_s
+from todomq.errors import CorruptRecord
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from todomq.client import Client
+    from todomq.settings import Settings
+
+ASK_S = 1.0
+ROUTER: Name = ("router",)
+GROUPS = {
+    "registry": "registry", "cache": "cache", "database_worker": "database", "list_server": "lists", "router": "edge",
+}  # fmt: skip
+
+
+class Row(NamedTuple):
+    """One process.
+
+    Attributes:
+        group: its supervision group.
+        name: its registered name; ``("supervision",)`` for the listener.
+        state: supervisord's word for it, or ``REGISTERED`` and ``ABSENT`` where there is no supervisord.
+        pid: 0 where it does not run.
+        uptime_s: seconds, or None.
+        restarts: in the life of this supervisord, or None.
+        stats: what it says of itself, None where it does not answer.
+    """
+
+    group: str
+    name: Name
+    state: str
+    pid: int
+    uptime_s: int | None
+    restarts: int | None
+    stats: dict[str, Any] | None
+
+    def value(self) -> dict[str, Any]:
+        """Return the row as a value for programs."""
+        return {**self._asdict(), "memory": memory_value(self.pid), "queue": queue(self)}
+
+
+def memory_value(pid: int) -> dict[str, int] | None:
+    """Return a process's memory in bytes as a value for programs, None where it can't be seen."""
+    held = resident_bytes(pid) if pid else None
+    return None if held is None else {"pss": held[0], "rss": held[1]}
+
+
+def gather(todo: Client, settings: Settings) -> list[Row]:
+    """Return every process of the stack, in the order of the tree. One that does not answer is there all the same."""
+    from todomq.client.values import Via
+
+    rows = _supervised_rows(settings) or _registered_rows(todo, settings)
+    questions = {row.name: _begin_stats(Via(list(row.name))) for row in rows if row.pid and row.group != "supervision"}
+    # The router first and alone, or it would count the other questions among the requests in flight.
+    answers = ask_all(todo, {name: begin for name, begin in questions.items() if name == ROUTER})
+    answers |= ask_all(todo, {name: begin for name, begin in questions.items() if name != ROUTER})
+    return [row._replace(stats=answers[row.name].value) if row.name in answers else row for row in rows]
+
+
+def queue(row: Row) -> str:
+    """Return what waits in a daemon, as it says itself."""
+    stats = row.stats
+    if stats is None:
+        return "" if row.group == "supervision" or not row.pid else "does not answer"
+    match row.name[0]:
+        case "router":
+            moving = f", {stats['moving_partitions']} partitions moving" if stats["moving_partitions"] else ""
+            return f"{stats['in_flight'] - 1:,} in flight{moving}"  # less this very question
+        case "cache":
+            return f"{stats['waiting']:,} waiting"
+        case "database_worker":
+            return f"{stats['waiting']:,} waiting ({size(stats['waiting_bytes'])})"
+        case "list_server":
+            return f"{stats['uncommitted_batches']:,} uncommitted ({size(stats['uncommitted_bytes'])})"
+        case _:
+            return ""
+
+
+def content(row: Row) -> str:
+    """Return what a daemon holds, as it says itself."""
+    stats = row.stats or {}
+    match row.name[0] if stats else "":
+        case "registry":
+            return counted(stats["names"], "name")
+        case "cache":
+            return f"{counted(sum(stats['partitions'].values()), 'partition')} placed"
+        case "database_worker":
+            return counted(stats["records"], "record")
+        case "list_server":
+            quarantined = len(stats["quarantined"])
+            more = f", {quarantined} quarantined" if quarantined else ""
+            return f"{counted(stats['lists'], 'list')} in {counted(stats['partitions'], 'partition')}{more}"
+        case "router":
+            return f"{stats.get('requests', 0):,} requests so far"
+        case _:
+            return ""
+
+
+def tree_lines(rows: list[Row], is_supervised: bool) -> list[str]:
+    """Return the supervision tree as lines, safe already."""
+    lines = ["supervisord" if is_supervised else "no supervisord answers; this is what the registry knows"]
+    groups = list(dict.fromkeys(row.group for row in rows))
+    name_width = max((len(name_of(list(row.name))) for row in rows), default=0)
+    for group in groups:
+        is_last = group == groups[-1]
+        lines.append(f"{'└' if is_last else '├'}─ {group}")
+        members = [row for row in rows if row.group == group]
+        for row in members:
+            branch = "└" if row is members[-1] else "├"
+            lines.append(f"{' ' if is_last else '│'}  {branch}─ {_tree_line(row, name_width)}".rstrip())
+    return lines
+
+
+def _tree_line(row: Row, name_width: int) -> str:
+    pid = f"pid {row.pid:<8}" if row.pid else " " * 12
+    uptime = f"up {duration(max(row.uptime_s, 1)) if row.uptime_s is not None else '?':<8}" if row.pid else " " * 11
+    restarts = "" if row.restarts is None else f"{counted(row.restarts, 'restart'):<12}"
+    state = coloured(f"{row.state:<10}", row.state in ("RUNNING", "REGISTERED"))
+    more = "  ".join(part for part in (queue(row), content(row)) if part)
+    return f"{name_of(list(row.name)):<{name_width}}  {state} {pid} {uptime} {restarts} {dim(safe(more))}"
+
+
+class Sample(NamedTuple):
+    """All processes at one time, in seconds of the monotonic clock."""
+
+    taken_s: float
+    rows: list[Row]
+    processor_s: dict[Name, float | None]
+
+
+def sample(todo: Client, settings: Settings) -> Sample:
+    """Take a sample for ``top``."""
+    rows = gather(todo, settings)
+    return Sample(time.monotonic(), rows, {row.name: processor_seconds(row.pid) if row.pid else None for row in rows})
+
+
+def top_table(now: Sample, before: Sample | None) -> Table:
+    """Return the table of ``top``; rates are since the sample before."""
+    columns = ("daemon", "pid", "cpu %", "memory", "work/s", "queue", "holds")
+    rows = [_top_row(row, now, before) for row in now.rows]
+    return table(columns, rows, right=columns[1:5], wraps=False)
+
+
+def top_value(now: Sample, before: Sample | None) -> list[dict[str, Any]]:
+    """Return what the table of ``top`` shows as a value for programs."""
+    return [
+        {
+            **row.value(),
+            "processor_percent": _processor_percent(row, now, before),
+            "work_per_s": _work_rate(row, now, before),
+        }
+        for row in now.rows
+    ]
+
+
+def _top_row(row: Row, now: Sample, before: Sample | None) -> tuple[object, ...]:
+    held = resident_bytes(row.pid) if row.pid else None
+    processor, work = _processor_percent(row, now, before), _work_rate(row, now, before)
+    return (
+        name_of(list(row.name)), row.pid or row.state, "" if processor is None else f"{processor:.0f}",
+        "" if held is None else size(held[0]), "" if work is None else f"{work:,.0f}", queue(row), content(row),
+    )  # fmt: skip
+
+
+def _processor_percent(row: Row, now: Sample, before: Sample | None) -> float | None:
+    spent = now.processor_s.get(row.name)
+    spent_before = before.processor_s.get(row.name) if before else None
+    if before is None or spent is None or spent_before is None or spent < spent_before:
+        return None
+    return 100 * (spent - spent_before) / (now.taken_s - before.taken_s)
+
+
+def _work_rate(row: Row, now: Sample, before: Sample | None) -> float | None:
+    """Return requests (router), commits (worker) or messages (others) per second."""
+    then = next((other for other in before.rows if other.name == row.name), None) if before else None
+    counter = {"router": "requests", "database_worker": "commits"}.get(str(row.name[0]), "messages")
+    if before is None or then is None or row.stats is None or then.stats is None or then.pid != row.pid:
+        return None
+    done: float = row.stats.get(counter, 0) - then.stats.get(counter, 0)
+    return done / (now.taken_s - before.taken_s)
+
+
+def _supervised_rows(settings: Settings) -> list[Row]:
+    from todomq.supervision import records
+
+    try:
+        restarts: dict[str, int] | None = records.read_restarts(settings.run)
+    except CorruptRecord:
+        restarts = None
+    return [
+        Row(
+            process.group, daemon_name(process.name), process.state, process.pid, process.uptime_s,
+            None if restarts is None else restarts.get(process.name, 0), None,
+        )
+        for process in supervised(settings) or ()
+    ]  # fmt: skip
+
+
+def _registered_rows(todo: Client, settings: Settings) -> list[Row]:
+    pids = {repr(entry.name): entry.pid for entry in todo.registry.names(deadline_s=ASK_S)}
+    rows = []
+    for name in settings.daemon_names():
+        pid = pids.get(repr(name)) or 0
+        state = "REGISTERED" if repr(name) in pids else "ABSENT"
+        rows.append(Row(GROUPS[str(name[0])], tuple(name), state, pid, uptime_s(pid) if pid else None, None, None))
+    return rows
+
+
+def _begin_stats(via: Any) -> Any:
+    return lambda pipeline: pipeline.call(via, "stats", deadline_s=ASK_S)

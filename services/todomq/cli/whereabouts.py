@@ -1,0 +1,160 @@
+"""Where a list lives, and what its requests wait for: ``todomq probe list`` and ``todomq probe why``.
+
+Owns: the questions to every hop of a list's way, the reading of the answers. Must not know: the terminal.
+Every list server is asked for itself, not through the cache, so that the answer is there when the cache is not.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from todomq.cli.asking import Answer, ask_all
+from todomq.cli.stack_parts import Name, expected_daemons, supervised
+from todomq.errors import NameNotFound, TodoMQError
+from todomq.protocol.partitions import partition_of, worker_of
+
+if TYPE_CHECKING:
+    from todomq.client import Client
+    from todomq.settings import Settings
+
+HOP_S = 1.0
+
+
+class Whereabouts(NamedTuple):
+    """What the hops of a list's way say.
+
+    Attributes:
+        list_name: the list.
+        partition: of its name.
+        worker: the database worker that keeps it.
+        server: the list server that serves it, or None where none does.
+        description: what that list server says of the list; empty where none serves it.
+        answers: of every daemon asked, by its name: its ``stats``, for a database worker its ``check``.
+        registered: the pid of each registered daemon, or None where the registry did not say.
+    """
+
+    list_name: str
+    partition: int
+    worker: int
+    server: int | None
+    description: dict[str, Any]
+    answers: dict[Name, Answer]
+    registered: dict[Name, int | None] | None
+
+
+class Reason(NamedTuple):
+    """What a list's requests wait for.
+
+    Attributes:
+        hop: the daemon where they wait or that they wait for; None where nothing waits.
+        text: the reason, for a person.
+        since_ms: how long that has been so, in milliseconds, where it is known.
+    """
+
+    hop: Name | None
+    text: str
+    since_ms: int | None = None
+
+
+def find(todo: Client, settings: Settings, list_name: str) -> Whereabouts:
+    """Ask every hop of a list's way. The list is not loaded by this.
+
+    Raises:
+        InvalidRequest: not a list's name. Unavailable: the router does not answer.
+    """
+    from todomq.client.values import Via
+
+    todo.todo_list(list_name)  # checks the name
+    daemons = expected_daemons(settings, supervised(settings))
+    workers = sum(name[0] == "database_worker" for name in daemons)
+    servers = [int(name[1]) for name in daemons if name[0] == "list_server"]
+    partition = partition_of(list_name.encode())
+    worker = worker_of(partition, workers)
+    asked: dict[Any, str] = {("router",): "stats", ("cache",): "stats", ("database_worker", worker): "check"}
+    questions: dict[Any, Any] = {"names": lambda pipeline: pipeline.registry.names(deadline_s=HOP_S)}
+    for name, operation in asked.items():
+        questions[name] = _begin(Via(list(name)), operation)
+    for number in servers:
+        questions["list_server", number] = _begin(Via(["list_server", number]), "describe_list", list_name)
+    answers: dict[Any, Answer] = ask_all(todo, questions)
+    names = answers.pop("names")
+    if names.error is not None and all(answer.error is not None for answer in answers.values()):
+        raise names.error
+    registered = None if names.error is not None else {
+        tuple(entry.name): entry.pid for entry in names.value if isinstance(entry.name, list) and _is_key(entry.name)
+    }  # fmt: skip
+    owners = [(answers["list_server", n].value["epoch"], n) for n in servers if answers["list_server", n].error is None]
+    server = max(owners)[1] if owners else None
+    description = {} if server is None else answers["list_server", server].value
+    return Whereabouts(list_name, partition, worker, server, description, answers, registered)
+
+
+def explain(found: Whereabouts) -> Reason:
+    """Say what the list's requests wait for, going along their way: router, list server, database worker."""
+    if found.server is None:
+        return _no_server(found)
+    described, server, worker = found.description, found.server, found.worker
+    since_ms = described.get("state_since_ms")
+    if described["state"] == "quarantined":
+        return Reason(("list_server", server), f"its record can't be read: {described['error']}", since_ms)
+    trouble = _worker_trouble(found)
+    if described["state"] == "loading":
+        text = trouble or f"database_worker {worker} is reading it for list_server {server}"
+        return Reason(("database_worker", worker), text, since_ms)
+    if described.get("uncommitted") or (trouble and described["uncommitted_since_ms"] is not None):
+        text = trouble or f"database_worker {worker} has not committed its last changes yet"
+        return Reason(("database_worker", worker), text, described["uncommitted_since_ms"])
+    if described.get("out_of_turn"):
+        text = f"{described['out_of_turn']} changes came ahead of one that their client has not sent or sends again"
+        return Reason(("list_server", server), text, None)
+    if described["state"] == "stopping":
+        return Reason(("list_server", server), "its actor is ending and will be loaded again", since_ms)
+    if trouble:
+        return Reason(("database_worker", worker), f"nothing waits now, but changes would: {trouble}", None)
+    return Reason(None, "nothing: every hop answers")
+
+
+def _no_server(found: Whereabouts) -> Reason:
+    silent = [
+        name for name, answer in found.answers.items()
+        if name[0] == "list_server" and not isinstance(answer.error, NameNotFound | None)
+    ]  # fmt: skip
+    trouble = _worker_trouble(found)
+    waits = f"partition {found.partition} has no list server that answers"
+    if trouble:
+        return Reason(("database_worker", found.worker), f"{waits}, and none can claim it: {trouble}")
+    if found.answers["cache",].error is not None:
+        return Reason(("cache",), f"{waits}, and the cache, which would place it, {_absence(found, ('cache',))}")
+    if silent:
+        return Reason(silent[0], f"{waits}: {_spelled(silent[0])} {_absence(found, silent[0])}")
+    return Reason(("router",), f"{waits}: it is moving, and requests wait at the router")
+
+
+def _worker_trouble(found: Whereabouts) -> str:
+    worker: Name = ("database_worker", found.worker)
+    error = found.answers[worker].error
+    if error is not None:
+        return f"{_spelled(worker)} {_absence(found, worker, error)}"
+    if found.description.get("worker_greeted") is False:
+        return f"{_spelled(worker)} has not answered the greeting of list_server {found.server} yet"
+    return ""
+
+
+def _absence(found: Whereabouts, name: Name, error: TodoMQError | None = None) -> str:
+    if found.registered is not None and name not in found.registered:
+        return "is not running"
+    if found.registered is not None:
+        return f"does not answer, pid {found.registered[name]}"
+    return f"does not answer: {error}" if error is not None else "does not answer"
+
+
+def _spelled(name: Name) -> str:
+    return " ".join(map(str, name))
+
+
+def _is_key(name: list[Any]) -> bool:
+    return all(isinstance(part, str | int) for part in name)
+
+
+def _begin(via: Any, operation: str, *arguments: str) -> Any:
+    return lambda pipeline: pipeline.call(via, operation, *arguments, deadline_s=HOP_S)

@@ -1,0 +1,293 @@
+"""The command line against a real stack."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import RunningStack, wait_until
+
+DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
+REAL_FILE = Path(__file__).parents[2] / ".." / "shared" / "data" / "qtodotxt-example.todo.txt"
+NASTY = "a\x1b[2J\u202eb [red]c[/red] :smile: \x9b31m"
+
+
+@pytest.fixture
+def cli(shared_stack: RunningStack) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return what runs ``todomq`` against the module's stack."""
+    return lambda *arguments: shared_stack.run("todomq.cli", *arguments)
+
+
+@pytest.fixture(scope="module")
+def patient_stack() -> Iterator[RunningStack]:
+    """Return a stack that leaves a process that hangs as it is."""
+    running = RunningStack(TODOMQ_LEASE_MS="600000")
+    try:
+        running.start()
+        yield running
+    finally:
+        left = running.discard()
+    assert not left, f"left behind: {left}"
+
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def value_of(finished: subprocess.CompletedProcess[str], code: int = DONE) -> Any:
+    """Return the one JSON value that a command printed."""
+    assert finished.returncode == code, finished.stderr
+    return json.loads(finished.stdout)
+
+
+def on_a_terminal(stack: RunningStack, *arguments: str) -> str:
+    """Run a command on a pseudo-terminal and return all that it wrote there."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "todomq.cli", *arguments],
+        stdin=theirs, stdout=theirs, stderr=theirs, env={**stack.environment, "TERM": "xterm-256color"},
+    ) as process:  # fmt: skip
+        os.close(theirs)
+        written = b""
+        while True:
+            try:
+                chunk = os.read(ours, 65_536)
+            except OSError:  # EIO: the other end is closed
+                break
+            if not chunk:
+                break
+            written += chunk
+        process.wait(30)
+    os.close(ours)
+    return written.decode()
+
+
+def test_an_entry_lives_its_life(cli: Cli) -> None:
+    added = value_of(cli("add", "life", "dentist", "--date", "2026-12-01", "--json"))
+    assert added == {"id": 1, "title": "dentist", "date": "2026-12-01", "done": False, "extra": {}}
+    assert cli("ls", "life").stdout == "1  [ ]  2026-12-01  dentist\n"
+    assert value_of(cli("done", "life", "1", "--json"))["done"] is True
+    assert value_of(cli("edit", "life", "1", "--title", "dentist at 9", "--no-date", "--json"))["date"] is None
+    assert cli("ls", "life").stdout == "1  [x]  dentist at 9\n"
+    assert value_of(cli("ls", "life", "--date", "2026-12-01", "--json")) == []
+    assert len(value_of(cli("ls", "life", "--undated", "--json"))) == 1
+    assert value_of(cli("rm", "life", "1", "--json")) == {"id": 1, "deleted": True}
+    assert value_of(cli("add", "life", "milk", "--json"))["id"] == 2
+    assert cli("clear", "life", "--yes").returncode == DONE
+    assert value_of(cli("add", "life", "milk", "--json"))["id"] == 1
+    assert "life" in value_of(cli("lists", "--json"))
+    assert cli("drop", "life").returncode == DONE
+    assert "life" not in value_of(cli("lists", "life", "--json"))
+
+
+@pytest.mark.parametrize(
+    "arguments", [["done", "nothing", "7"], ["edit", "nothing", "7", "--title", "x"], ["rm", "nothing", "7"]]
+)
+def test_an_entry_that_is_not_there_is_refused(cli: Cli, arguments: list[str]) -> None:
+    finished = cli(*arguments)
+    assert (finished.returncode, finished.stdout) == (REFUSED, "")
+    assert "no entry 7" in finished.stderr
+    assert value_of(cli(*arguments, "--json"), REFUSED)["error"]["code"] == "entry_not_found"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["add"], ["add", "x", "y", "--date", "tuesday"], ["done", "x", "zero"], ["done", "x", "0"], ["nonsense"],
+        ["edit", "x", "1"], ["edit", "x", "1", "--date", "today", "--no-date"], ["import", "/nowhere.csv", "x"],
+        ["import", __file__, "x"], ["probe", "kill", "foo"], ["probe", "kill", "list"], ["probe", "ping", "cache", "1"],
+    ],
+)  # fmt: skip
+def test_what_cannot_be_meant_is_a_usage_error(cli: Cli, arguments: list[str]) -> None:
+    finished = cli(*arguments)
+    assert (finished.returncode, finished.stdout) == (USAGE, "")
+    assert finished.stderr
+
+
+def test_a_name_or_title_past_its_limit_is_refused_with_the_limit(cli: Cli) -> None:
+    assert "255" in cli("add", "x" * 256, "y").stderr
+    assert "10,000" in cli("add", "x", "y" * 10_001).stderr.replace("10000", "10,000")
+    assert cli("add", "x", b"\xff".decode(errors="surrogateescape")).returncode == REFUSED
+
+
+def test_a_stack_that_is_not_there_is_unreachable(shared_stack: RunningStack, tmp_path: Path) -> None:
+    nowhere = {"TODOMQ_HOME": str(tmp_path), "TODOMQ_ENDPOINT": ""}
+    finished = shared_stack.run("todomq.cli", "ls", "x", settings=nowhere)
+    assert (finished.returncode, finished.stdout) == (UNREACHABLE, "")
+    assert "make up" in finished.stderr
+    as_json = shared_stack.run("todomq.cli", "probe", "health", "--json", settings=nowhere)
+    assert value_of(as_json, UNREACHABLE)["at_fault"] == [["router"]]
+
+
+@pytest.mark.parametrize("setting", [{"TODOMQ_DATABASE_WORKERS": "many"}, {"TODOMQ_ENDPOINT": "smoke://signal"}])
+def test_a_setting_that_cannot_be_used_is_a_usage_error(shared_stack: RunningStack, setting: dict[str, str]) -> None:
+    assert shared_stack.run("todomq.cli", "ls", "x", settings=setting).returncode == USAGE
+
+
+def test_what_is_in_titles_and_names_is_neither_obeyed_nor_read_as_markup(cli: Cli, shared_stack: RunningStack) -> None:
+    name = "nasty \x1b]0;x\x07"
+    cli("add", name, NASTY)
+    screens = [
+        on_a_terminal(shared_stack, *arguments)
+        for arguments in (["ls", name], ["lists"], ["export", name], ["probe", "list", name], ["probe", "why", name])
+    ]
+    for screen in screens:
+        assert "\x1b[2J" not in screen and "\x1b]0" not in screen and "\x9b" not in screen and "\u202e" not in screen
+    assert "a\\x1b[2J\\u202eb [red]c[/red] :smile: \\x9b31m" in screens[0]
+    assert "\\x1b]0;x\\x07" in screens[1]
+    assert value_of(cli("ls", name, "--json"))[0]["title"] == NASTY
+    assert "\x1b" not in cli("ls", name).stdout + cli("done", name, "8" * 3, "--json").stdout
+
+
+def test_a_clear_on_a_terminal_asks_first(cli: Cli, shared_stack: RunningStack) -> None:
+    cli("add", "asked", "milk")
+    ours, theirs = pty.openpty()
+    os.write(ours, b"n\n")
+    finished = subprocess.run(
+        [sys.executable, "-m", "todomq.cli", "clear", "asked"],
+        stdin=theirs, stdout=theirs, stderr=theirs, env=shared_stack.environment, timeout=30, check=False,
+    )  # fmt: skip
+    os.close(ours)
+    os.close(theirs)
+    assert finished.returncode == REFUSED
+    assert len(value_of(cli("ls", "asked", "--json"))) == 1
+
+
+@pytest.mark.skipif(not REAL_FILE.exists(), reason="the real file lies beside the repository")
+def test_a_real_todo_txt_comes_back_byte_for_byte(cli: Cli, tmp_path: Path) -> None:
+    assert value_of(cli("import", str(REAL_FILE), "real", "--json"))["entries"] == 13
+    assert sum(entry["done"] for entry in value_of(cli("ls", "real", "--json"))) == 1
+    copy = tmp_path / "copy.txt"
+    assert cli("export", "real", str(copy)).returncode == DONE
+    assert copy.read_bytes() == REAL_FILE.read_bytes()
+    assert cli("export", "real").stdout.encode() == REAL_FILE.read_bytes()
+    assert value_of(cli("export", "real", "--json"))["text"].encode() == REAL_FILE.read_bytes()
+
+
+def test_a_large_csv_comes_back_byte_for_byte_in_its_order(cli: Cli, tmp_path: Path) -> None:
+    file, copy = tmp_path / "large.csv", tmp_path / "copy.csv"
+    lines = [f'2026-12-{n % 28 + 1:02},"n, ""{n}"""\n' if n % 3 else f",{n} {'ä' * 200}\n" for n in range(9_000)]
+    file.write_text("".join(lines))
+    assert value_of(cli("import", str(file), "large", "--json"))["entries"] == 9_000
+    assert [entry["id"] for entry in value_of(cli("ls", "large", "--json"))] == list(range(1, 9_001))
+    assert cli("export", "large", str(copy)).returncode == DONE
+    assert copy.read_bytes() == file.read_bytes()
+
+
+def test_standard_input_is_a_file_like_any_other(shared_stack: RunningStack) -> None:
+    finished = subprocess.run(
+        [sys.executable, "-m", "todomq.cli", "import", "-", "piped", "--format", "todo.txt", "--json"],
+        input="x done already\nmilk due:2026-12-01\n", text=True, capture_output=True, env=shared_stack.environment,
+        timeout=30, check=False,
+    )  # fmt: skip
+    assert value_of(finished)["entries"] == 2
+    entries = value_of(shared_stack.run("todomq.cli", "ls", "piped", "--json"))
+    assert [(entry["title"], entry["done"]) for entry in entries] == [("done already", True), ("milk", False)]
+
+
+def test_a_file_with_a_bad_line_names_the_line_and_changes_nothing(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "bad.csv"
+    file.write_text("2026-12-01,good\n2026-13-01,bad\n")
+    finished = cli("import", str(file), "bad")
+    assert finished.returncode == REFUSED
+    assert "line 2" in finished.stderr
+    assert value_of(cli("ls", "bad", "--json")) == []
+
+
+def test_a_healthy_stack_is_healthy_and_the_check_leaves_no_list(cli: Cli) -> None:
+    found = value_of(cli("probe", "health", "--wait", "10", "--json"))
+    assert found["healthy"] and found["at_fault"] == []
+    assert [part["name"] for part in found["parts"]].count(["database_worker", 3]) == 1
+    assert value_of(cli("lists", "todomq/health/", "--json")) == []
+
+
+@pytest.mark.parametrize("name", ["database_worker-2", "list_server-1", "cache", "registry"])
+def test_health_names_the_part_that_hangs_and_no_other(patient_stack: RunningStack, name: str) -> None:
+    pid = patient_stack.kill(name, signal.SIGSTOP)
+    try:
+        finished = patient_stack.run("todomq.cli", "probe", "health", "--json")
+        found = value_of(finished, REFUSED)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    kind, _, number = name.partition("-")
+    assert found["at_fault"] == [[kind, int(number)] if number else [kind]]
+    patient_stack.wait_healthy()
+
+
+def test_health_names_the_worker_that_does_not_run(stack: RunningStack) -> None:
+    worker = stack.processes()["database_worker-2"]
+    stack.control.manager.stop(worker, 10.0)
+    finished = stack.run("todomq.cli", "probe", "health")
+    assert finished.returncode == REFUSED
+    assert "At fault: database_worker 2\n" in finished.stdout
+    assert "is not running" in finished.stdout
+
+
+def test_why_names_the_worker_that_a_list_waits_for(patient_stack: RunningStack) -> None:
+    stack = patient_stack
+    worker = value_of(stack.run("todomq.cli", "probe", "list", "Bob", "--json"))["worker"]
+    assert value_of(stack.run("todomq.cli", "probe", "why", "Bob", "--json"))["waits_for"] is None
+    pid = stack.kill(f"database_worker-{worker}", signal.SIGSTOP)
+    adding = subprocess.Popen(
+        [sys.executable, "-m", "todomq.cli", "add", "Bob", "milk"], env=stack.environment, stdout=subprocess.DEVNULL
+    )
+    try:
+
+        def waiting() -> Any:
+            said = value_of(stack.run("todomq.cli", "probe", "why", "Bob", "--json"))
+            return said if said["since_ms"] is not None else None
+
+        said = wait_until(waiting, 4, "the add waits")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert said["waits_for"] == ["database_worker", worker]
+    assert adding.wait(10) == DONE
+
+
+def test_a_killed_list_is_there_again_under_another_activation(cli: Cli) -> None:
+    cli("add", "phoenix", "milk")
+    before = value_of(cli("probe", "list", "phoenix", "--json"))
+    assert value_of(cli("probe", "kill", "list", "phoenix", "--json"))["was_loaded"] is True
+    assert len(value_of(cli("ls", "phoenix", "--json"))) == 1
+    after = value_of(cli("probe", "list", "phoenix", "--json"))
+    assert after["activation"] != before["activation"]
+    assert after["entries"] == 1
+
+
+def test_a_killed_daemon_is_back_and_the_tree_counts_the_restart(cli: Cli, shared_stack: RunningStack) -> None:
+    killed = value_of(cli("probe", "kill", "list_server", "2", "--json"))
+    shared_stack.wait_restarted("list_server-2", killed["pid"])
+    rows = value_of(cli("probe", "tree", "--json"))
+    row = next(row for row in rows if row["name"] == ["list_server", 2])
+    assert row["state"] == "RUNNING" and row["pid"] != killed["pid"] and row["restarts"] >= 1
+    assert cli("probe", "health", "--wait", "10").returncode == DONE
+
+
+def test_the_tree_shows_every_process_and_its_queue(cli: Cli, shared_stack: RunningStack) -> None:
+    text = cli("probe", "tree").stdout
+    for process in shared_stack.processes().values():
+        assert f"pid {process.pid}" in text
+    assert "in flight" in text and "uncommitted" in text
+
+
+@pytest.mark.parametrize("arguments", [["ping"], ["ping", "cache"], ["top", "--once", "--every", "0.1"], ["registry"]])
+def test_the_other_probes_answer_for_people_and_for_programs(cli: Cli, arguments: list[str]) -> None:
+    assert "cache" in cli("probe", *arguments).stdout
+    assert value_of(cli("probe", *arguments, "--json"))
+
+
+def test_the_demo_finds_every_promise_kept(stack: RunningStack) -> None:
+    report = value_of(stack.run("todomq.cli", "demo", "--lists", "2000", "--json"))
+    assert (report["promised"], report["broken"]) == (2_000, 0)
+    assert len(report["killed"]) == 2
+    assert report["memory"]["list_server 1"]["rss"] > 0
+    assert value_of(stack.run("todomq.cli", "lists", "--json")) == []
+
+

@@ -1,0 +1,172 @@
+"""What the probe concludes from what the parts answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import typer
+
+from todomq.cli.asking import Answer
+from todomq.cli.formats import EntryFields
+from todomq.cli.health import judge
+from todomq.cli.killing import daemon_name
+from todomq.cli.outcome import REFUSED, UNREACHABLE, USAGE, exit_code
+from todomq.cli.transfer import BATCH_BYTES, BATCH_ENTRIES, batches
+from todomq.cli.whereabouts import Whereabouts, explain
+from todomq.client.values import Entry, Registration
+from todomq.errors import (
+    CorruptRecord,
+    DeadlineExceeded,
+    EntryNotFound,
+    InvalidRequest,
+    NameNotFound,
+    Overloaded,
+    TodoMQError,
+    Unavailable,
+)
+from todomq.protocol import limits
+from todomq.settings import SettingsError
+
+SERVER, WORKER = ("list_server", 1), ("database_worker", 2)
+IDLE = {
+    "epoch": 1, "state": "ready", "state_since_ms": 5_000, "worker_greeted": True, "uncommitted_since_ms": None,
+    "uncommitted": False, "out_of_turn": 0, "queued": 0, "error": None,
+}  # fmt: skip
+SILENCE = DeadlineExceeded("no answer before the deadline")
+
+
+Names = tuple[tuple[Any, ...], ...]
+
+
+def found(described: dict[str, Any] | None = None, silent: Names = (), dead: Names = ()) -> Whereabouts:
+    """Return the whereabouts of a list whose partition's hops answer, but for those that are silent or dead."""
+    everybody: list[Any] = [("router",), ("cache",), SERVER, WORKER]
+    errors: dict[Any, TodoMQError] = dict.fromkeys((*silent, *dead), SILENCE)
+    if described is None:
+        errors.setdefault(SERVER, NameNotFound("this list server does not own the list's partition"))
+    answers = {name: Answer({}, errors.get(name), 0.001) for name in everybody}
+    registered: dict[Any, int | None] = {name: 17 for name in everybody if name not in dead}
+    return Whereabouts("Bob", 7, 2, None if described is None else 1, described or {}, answers, registered)
+
+
+@pytest.mark.parametrize(
+    ("whereabouts", "hop", "words"),
+    [
+        (found(IDLE), None, "nothing"),
+        (found({**IDLE, "state": "loading"}), WORKER, "reading it"),
+        (found({**IDLE, "state": "loading"}, dead=(WORKER,)), WORKER, "is not running"),
+        (found({**IDLE, "uncommitted": True, "uncommitted_since_ms": 90}), WORKER, "not committed"),
+        (found({**IDLE, "uncommitted": True, "uncommitted_since_ms": 90}, silent=(WORKER,)), WORKER, "does not answer"),
+        (found({**IDLE, "state": "loading", "worker_greeted": False}), WORKER, "greeting"),
+        (found({**IDLE, "state": "quarantined", "error": "no record"}), SERVER, "no record"),
+        (found({**IDLE, "out_of_turn": 3}), SERVER, "3 changes"),
+        (found(None), ("router",), "moving"),
+        (found(None, dead=(("cache",),)), ("cache",), "is not running"),
+        (found(None, silent=(SERVER,)), SERVER, "pid 17"),
+        (found(None, dead=(WORKER,)), WORKER, "none can claim it"),
+    ],
+)
+def test_the_reason_names_the_hop_that_a_list_waits_for(whereabouts: Whereabouts, hop: Any, words: str) -> None:
+    reason = explain(whereabouts)
+    assert reason.hop == hop
+    assert words in reason.text
+
+
+DAEMONS: list[Any] = [
+    ("registry",), ("cache",), ("database_worker", 1), ("database_worker", 2), ("list_server", 1), ("list_server", 2),
+    ("router",),
+]  # fmt: skip
+
+
+def healthy_answers() -> dict[Any, Answer]:
+    """Return what a healthy stack answers to all that the check asks."""
+    stats = {
+        "registry": {}, "cache": {"partitions": {1: 100, 2: 156}}, "database_worker": {}, "router": {},
+        "list_server": {"quarantined": [], "partitions": 128, "lists": 0},
+    }  # fmt: skip
+    values: dict[Any, Any] = {name: stats[name[0]] for name in DAEMONS}
+    values["names"] = [Registration(list(name), "ipc:///x", 17, b"i") for name in DAEMONS]
+    for worker in (1, 2):
+        values["check", worker] = 800
+        values["server", worker] = [worker, 1, worker, worker]
+        values["add", worker] = values["delete", worker] = None
+        values["read", worker] = [Entry(1, "health")]
+    return {key: Answer(value, None, 0.001) for key, value in values.items()}
+
+
+def judged(changes: dict[Any, Answer], unregistered: Any = None) -> tuple[list[Any], dict[Any, str]]:
+    """Return who is at fault, and the state of each part, where some answers differ from a healthy stack's."""
+    answers = {**healthy_answers(), **changes}
+    answers["names"] = Answer([entry for entry in answers["names"].value if entry.name != unregistered], None, 0.001)
+    health = judge(DAEMONS, {1: "one", 2: "two"}, answers)
+    return health.at_fault, {part.name: part.state for part in health.parts}
+
+
+NO_ANSWER = Answer(None, SILENCE, 2.0)
+
+
+def test_a_stack_whose_every_part_answers_is_healthy() -> None:
+    assert judged({})[0] == []
+
+
+def test_a_dead_worker_is_at_fault_and_the_cache_that_cannot_place_for_it_is_not() -> None:
+    homeless = Answer({"partitions": {1: 90, 2: 90}}, None, 0.001)
+    dead = {("database_worker", 2): NO_ANSWER, ("check", 2): NO_ANSWER, ("add", 2): NO_ANSWER, ("cache",): homeless}
+    at_fault, states = judged(dead, unregistered=["database_worker", 2])
+    assert at_fault == [("database_worker", 2)]
+    assert states["cache",] == "blocked"
+
+
+def test_a_worker_behind_a_dead_list_server_is_not_at_fault() -> None:
+    at_fault, states = judged({("list_server", 1): NO_ANSWER, ("add", 1): NO_ANSWER})
+    assert at_fault == [("list_server", 1)]
+    assert states["database_worker", 1] == "blocked"
+
+
+def test_a_worker_whose_storage_fails_is_at_fault_though_it_answers() -> None:
+    assert judged({("check", 1): Answer(None, Unavailable("no space"), 0.1)})[0] == [("database_worker", 1)]
+
+
+def test_partitions_without_a_server_are_the_fault_of_the_cache_when_all_others_answer() -> None:
+    assert judged({("cache",): Answer({"partitions": {1: 100}}, None, 0.001)})[0] == [("cache",)]
+
+
+def test_an_added_entry_that_is_not_there_is_a_fault() -> None:
+    assert judged({("read", 1): Answer([], None, 0.001)})[0] == [("database_worker", 1)]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InvalidRequest("x"), REFUSED), (EntryNotFound("x"), REFUSED), (Overloaded("x"), REFUSED),
+        (CorruptRecord("x"), REFUSED), (Unavailable("x"), UNREACHABLE), (DeadlineExceeded("x"), UNREACHABLE),
+        (SettingsError("x"), USAGE),
+    ],
+)  # fmt: skip
+def test_the_exit_code_says_who_is_to_act(error: TodoMQError, code: int) -> None:
+    assert exit_code(error) == code
+
+
+@pytest.mark.parametrize("words", [["list_server", "1"], ["list_server-1"]])
+def test_a_daemon_is_named_as_it_is_registered_or_as_its_process(words: list[str]) -> None:
+    assert daemon_name(words) == ["list_server", 1]
+
+
+@pytest.mark.parametrize("words", [["foo"], ["cache", "1"], ["list_server"], ["list_server", "x"], ["cache-1"], [""]])
+def test_what_is_no_daemon_is_refused(words: list[str]) -> None:
+    with pytest.raises(typer.BadParameter):
+        daemon_name(words)
+
+
+def test_batches_keep_the_order_and_what_is_done() -> None:
+    fields = [EntryFields(str(n), done=n in (2, 3)) for n in range(6)]
+    assert [entry for batch in batches(fields) for entry in batch] == fields
+
+
+def test_no_batch_is_larger_than_a_request_may_be() -> None:
+    large = [EntryFields("ä" * 10_000, extra={"note": "x" * 40_000}) for _ in range(100)]
+    small = [EntryFields("milk")] * (2 * BATCH_ENTRIES + 1)
+    sizes = [sum(len(entry.title.encode()) + 40_000 for entry in batch) for batch in batches(large)]
+    assert max(sizes) <= BATCH_BYTES < limits.REQUEST_BYTES
+    assert [len(batch) for batch in batches(small)] == [BATCH_ENTRIES, BATCH_ENTRIES, 1]
