@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from todomq.errors import InvalidRequest
-
-SOCKET_PATH_BYTES = 107  # sun_path of Linux, less its closing zero byte
+from todomq.protocol.addresses import SOCKET_PATH_BYTES
 
 
 class SettingsError(InvalidRequest):

@@ -57,10 +57,12 @@ class Directory:
         self._reported: set[bytes] = set()
         self._pending: dict[int, Own | Release] = {}
         self._changed: set[int] = set()
+        self._homes: list[Server] = []
 
     def servers_are(self, servers: list[Server]) -> None:
         """Take the list servers that live now; the partitions of those that do not have no owner from here on."""
         self.servers = {server.number: server for server in servers}
+        self._homes = [self._home(partition) for partition in range(PARTITIONS)] if servers else []
         living = {server.incarnation for server in servers}
         self._reported &= living
         for partition, owner in enumerate(self.owners):
@@ -85,7 +87,8 @@ class Directory:
             if epoch >= self._epochs[partition] and (known is None or known.epoch < epoch):
                 self._set_owner(partition, Owner(server, epoch))
         for partition, known in enumerate(self.owners):
-            if known is not None and known.server == server and partition not in named | self._pending:
+            named_or_pending = partition in named or partition in self._pending
+            if known is not None and known.server == server and not named_or_pending:
                 self.owners[partition] = None
 
     def plan(self, placing: bool) -> list[Own | Release]:
@@ -100,7 +103,7 @@ class Directory:
         for partition in range(PARTITIONS):
             if partition in self._pending:
                 continue
-            home, owner = self._home(partition), self.owners[partition]
+            home, owner = self._homes[partition], self.owners[partition]
             effect: Own | Release
             if owner is None:
                 effect = Own(home, partition, self._epochs[partition] + 1)

@@ -9,16 +9,22 @@ from __future__ import annotations
 from typing import Any
 
 from todomq.cache.directory import Directory, Own, Owner, Release, Server
-from todomq.errors import DeadlineExceeded, InvalidRequest, TodoMQError, Unavailable
+from todomq.errors import DeadlineExceeded, InvalidRequest, Overloaded, TodoMQError, Unavailable
 from todomq.protocol import limits
-from todomq.protocol.partitions import partition_of, worker_of
+from todomq.protocol.addresses import is_address
+from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
 from todomq.runtime.calls import LATER, Call, Service
-from todomq.runtime.daemon import Daemon
+from todomq.runtime.daemon import Daemon, Registration
 from todomq.runtime.log import log
 from todomq.runtime.peers import Answer, Peer
 
 VERIFY_S = 1.0
 ASK_AGAIN_S = 0.02
+LIST_SERVERS = 1 << 16
+"""Highest number of a list server."""
+
+WAITING_CALLS = 4_096
+UNREADABLE = Unavailable("the list's server gave an answer that cannot be read")
 
 
 class CacheService(Service):
@@ -56,16 +62,21 @@ class CacheService(Service):
         name = _list_name(call)
         owner, peer = self._owner(name)
         if owner is None or peer is None:
-            self._waiting.append(call)
+            if len(self._waiting) < WAITING_CALLS:
+                self._waiting.append(call)
+            else:
+                call.refuse(Overloaded("too many requests wait for a list server"))
             return LATER
 
         def activated(answer: Answer) -> None:
-            if answer.error is None:
+            if answer.error is None and _is_pair(answer.value) and answer.value[1] != owner.epoch:
+                self._try_again(call, Unavailable("the list's partition has another owner by now"))
+            elif answer.error is None and _is_pair(answer.value):
                 activation, epoch = answer.value
                 number = ["list_server", owner.server.number]
                 call.answer([number, owner.server.incarnation, activation, partition_of(name.encode()), epoch])
             else:
-                self._try_again(call, answer.error)
+                self._try_again(call, answer.error or UNREADABLE)
 
         peer.call("activate", name, done=activated, timeout_s=self._time_left_s(call))
         return LATER
@@ -88,7 +99,7 @@ class CacheService(Service):
         def answered(answer: Answer) -> None:
             if answer.error is not None:
                 call.refuse(answer.error)
-            elif operation == "describe_list":
+            elif operation == "describe_list" and type(answer.value) is dict:
                 call.answer({"list_server": owner.server.number, **answer.value})
             else:
                 call.answer(answer.value)
@@ -124,7 +135,7 @@ class CacheService(Service):
         servers = [
             Server(registration.name[1], registration.incarnation, registration.address)
             for registration in self._daemon.registrations.values()
-            if type(registration.name) is list and registration.name[:1] == ["list_server"]
+            if _is_list_server(registration)
         ]
         before = {server.incarnation for server in self.directory.servers.values()}
         self.directory.servers_are(servers)
@@ -156,10 +167,10 @@ class CacheService(Service):
 
         def answered(answer: Answer) -> None:
             self._asked.discard(server.incarnation)
-            if answer.error is None:
+            if answer.error is None and _is_owned(answer.value):
                 self.directory.reported(server, [(partition, epoch) for partition, epoch in answer.value])
 
-        peer.call("owned", done=answered, timeout_s=1.0)
+        peer.call("owned", server.incarnation, done=answered, timeout_s=1.0)
         peer.flush()
 
     def _carry_out(self, effect: Own | Release) -> None:
@@ -169,7 +180,7 @@ class CacheService(Service):
             return
 
         def answered(answer: Answer) -> None:
-            if answer.error is not None:
+            if answer.error is not None or (isinstance(effect, Own) and not _is_pair(answer.value)):
                 self._loop.after(ASK_AGAIN_S, lambda: self.directory.failed(effect))
             elif isinstance(effect, Own):
                 self.directory.owned(effect, *answer.value)
@@ -177,7 +188,8 @@ class CacheService(Service):
                 self.directory.released(effect)
 
         operation = "own" if isinstance(effect, Own) else "release"
-        peer.call(operation, effect.partition, effect.epoch, done=answered, timeout_s=5.0)
+        incarnation = effect.server.incarnation
+        peer.call(operation, effect.partition, effect.epoch, incarnation, done=answered, timeout_s=5.0)
 
     def _tell_router(self) -> None:
         router = self._daemon.whereis(["router"])
@@ -198,6 +210,26 @@ class CacheService(Service):
     def _router_told(self, answer: Answer) -> None:
         if answer.error is not None:
             self._router_incarnation = b""  # tell it everything, whichever router it is by then
+
+
+def _is_list_server(registration: Registration) -> bool:
+    """Tell a list server from whatever else somebody has registered under a name like one's."""
+    name = registration.name
+    if type(name) is not list or len(name) != 2 or name[0] != "list_server" or type(name[1]) is not int:
+        return False
+    return 1 <= name[1] <= LIST_SERVERS and is_address(registration.address)
+
+
+def _is_pair(value: Any) -> bool:
+    """Tell whether a list server answered ``[granted or activation, epoch]``."""
+    return type(value) is list and len(value) == 2 and isinstance(value[0], int) and type(value[1]) is int
+
+
+def _is_owned(value: Any) -> bool:
+    """Tell whether a list server answered ``[[partition, epoch], ...]``."""
+    return type(value) is list and all(
+        _is_pair(item) and type(item[0]) is int and 0 <= item[0] < PARTITIONS for item in value
+    )
 
 
 def _list_name(call: Call) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 from todomq.errors import InvalidRequest
-from todomq.settings import SOCKET_PATH_BYTES, read_settings
+from todomq.protocol.addresses import SOCKET_PATH_BYTES
+from todomq.settings import read_settings
 
 
 def choose_endpoint(endpoint: str | None) -> str:

@@ -28,7 +28,12 @@ from todomq.protocol.codec import canonical, check_plain, unpack
 
 H = TypeVar("H")
 
-NewEntry = str | tuple[str, datetime.date | None] | tuple[str, datetime.date | None, dict[str, Any] | None]
+NewEntry = (
+    str
+    | tuple[str, datetime.date | None]
+    | tuple[str, datetime.date | None, dict[str, Any] | None]
+    | tuple[str, datetime.date | None, dict[str, Any] | None, bool]
+)
 """One of several entries to add: a title, or ``(title, date)``, or ``(title, date, extra)``."""
 
 _REGISTRY = Via(["registry"])
@@ -95,7 +100,7 @@ def add_entries(
     """Add several entries in one request: all or none.
 
     Args:
-        entries: of each the title, or ``(title, date)``, or ``(title, date, extra)``.
+        entries: of each the title, or ``(title, date)``, ``(title, date, extra)``, ``(title, date, extra, done)``.
 
     Returns:
         the entries in the same order, with their ids.
@@ -103,14 +108,14 @@ def add_entries(
     fields = [_new_entry(place, entry) for place, entry in enumerate(entries)]
     if len(fields) > limits.DECODED_ITEMS:
         raise InvalidRequest(f"add_entries: {len(fields)} entries where at most {limits.DECODED_ITEMS} are allowed")
-    body = _body("add_entries", [(title, day, extra) for title, day, extra, _ in fields])
+    body = _body("add_entries", [wire for wire, _ in fields])
 
     def read(value: Any) -> list[Entry]:
         if type(value) is not list or len(value) != len(fields):
             raise ValueError("one id for each entry is needed")
         return [
-            Entry(_id(identifier), title, date, False, _plain_copy(extra))
-            for identifier, (title, _, extra, date) in zip(value, fields)
+            Entry(_id(identifier), title, date, done, _plain_copy(extra))
+            for identifier, ((title, _, extra, done), date) in zip(value, fields)
         ]
 
     return Request(LIST_CHANGE, list_name, body, read, deadline_s)
@@ -406,19 +411,19 @@ def _day(date: datetime.date) -> str:
 
 def _new_entry(
     place: int, entry: NewEntry
-) -> tuple[str, str | None, dict[str, Any] | None, datetime.date | None]:
-    """Return title, day, extra and date of one of several entries."""
+) -> tuple[tuple[str, str | None, dict[str, Any] | None, bool], datetime.date | None]:
+    """Return title, day, extra and done of one of several entries as they are sent, and its date."""
     given: tuple[Any, ...] = (entry,) if isinstance(entry, str) else tuple(entry)
     try:
-        if not 1 <= len(given) <= 3:
-            raise InvalidRequest("a title, (title, date) or (title, date, extra) is needed")
-        title, date, extra = given + (None,) * (3 - len(given))
+        if not 1 <= len(given) <= 4:
+            raise InvalidRequest("a title, (title, date), (title, date, extra) or (title, date, extra, done) is needed")
+        title, date, extra, done = given + (None, None, False)[len(given) - 1 :]
         day = None if date is None else _day(date)
         check_title(title)
-        _check_entry(title, day, False, extra)
+        _check_entry(title, day, done, extra)
     except InvalidRequest as error:
         raise InvalidRequest(f"entry {place}: {error.text}") from None
-    return title, day, extra, date
+    return (title, day, extra, done), date
 
 
 def _check_entry(title: str, day: str | None, done: bool, extra: dict[str, Any] | None) -> None:

@@ -9,7 +9,6 @@ a batch is counted, logged and dropped.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,13 +20,12 @@ from todomq.database_worker.storage import Storage, Write
 from todomq.database_worker.words import Words
 from todomq.errors import CorruptRecord, InvalidRequest, ProtocolError, TodoMQError, Unavailable
 from todomq.protocol import limits, messages
+from todomq.protocol.addresses import is_address
 from todomq.protocol.codec import canonical, check_plain, pack, unpack
 from todomq.protocol.partitions import PARTITIONS, worker_of
 from todomq.runtime.calls import LATER, Call, Operation, Service
 from todomq.runtime.daemon import Daemon
 from todomq.runtime.log import log_counted
-
-ADDRESS = re.compile(r"ipc:///[^\0]{1,106}|tcp://[\w.\[\]:-]{1,200}:\d{1,5}")
 
 
 class DatabaseWorker(Service):
@@ -103,7 +101,7 @@ class DatabaseWorker(Service):
 
     def _hello(self, call: Call) -> Any:
         incarnation, address, next_number = _arguments(call, bytes, str, int)
-        if not 1 <= len(incarnation) <= 64 or not ADDRESS.fullmatch(address) or not 0 <= next_number < 1 << 63:
+        if not 1 <= len(incarnation) <= 64 or not is_address(address) or not 0 <= next_number < 1 << 63:
             raise InvalidRequest("hello has an incarnation (1-64 bytes), an ipc or tcp address and a number")
         self._shard.commits.hello(incarnation, next_number)
         replaced = self._words.connect(incarnation, address)

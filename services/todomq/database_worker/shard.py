@@ -108,6 +108,7 @@ class Shard:
             **self.commits.counts,
             **self.commits.depths(),
             **self._storage_stats,
+            "syncs": self._storage.syncs,
             "reads_waiting": self._reads_waiting,
             "storage_open": self.is_open,
         }

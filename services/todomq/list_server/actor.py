@@ -18,7 +18,7 @@ from todomq.errors import (
     Unavailable,
 )
 from todomq.list_server import records
-from todomq.list_server.gate import Reply
+from todomq.list_server.gate import RECORD_OVERHEAD_BYTES, Reply
 from todomq.list_server.operations import CHANGES, PAGED, READS, Touched
 from todomq.list_server.records import ListRecord
 from todomq.list_server.sessions import Session
@@ -35,11 +35,20 @@ STOPPING = "stopping"
 QUARANTINED = "quarantined"
 
 NEW_LIST = ListRecord()
+KEY_TAIL_BYTES = 13
 ENTRY_BYTES = 24
 """What an entry has besides its title and extra in a page, about."""
 
 Asked = tuple[bytes, bytes, Any]
 """One request: the router's connection, the client, the forwarded request."""
+
+
+class Crashed(Exception):
+    """A fault of ours while a list served a request; its cause is the exception itself."""
+
+    def __init__(self, asked: Asked) -> None:
+        super().__init__("a list's actor crashed")
+        self.asked = asked
 
 
 class ListActor:
@@ -77,16 +86,17 @@ class ListActor:
         """Whether a write of this list is not on disk yet."""
         return self.last_batch > self.partition.gate.committed
 
-    def loaded(self, todo: TodoList, record: ListRecord | None, sessions: dict[bytes, Session], now_ms: int) -> None:
-        """Begin to answer; what came meanwhile is served in order."""
+    def loaded(
+        self, todo: TodoList, record: ListRecord | None, sessions: dict[bytes, Session], now_ms: int
+    ) -> list[Asked]:
+        """Begin to answer; return what came meanwhile, in order, to be taken now."""
         self.todo = todo
         self.record = NEW_LIST if record == NEW_LIST else record
         self.sessions = sessions
         self.state = READY
         self.since_ms = now_ms
         queue, self.queue = self.queue or [], None
-        for asked in queue:
-            self.take(asked, now_ms)
+        return queue
 
     def quarantine(self, error: TodoMQError) -> None:
         """Answer everything with the error until the actor is killed: what is stored cannot be read."""
@@ -97,18 +107,19 @@ class ListActor:
             self.refuse(peer, request[0], error)
 
     def take(self, asked: Asked, now_ms: int) -> None:
-        """Serve a request, or let it wait for its turn, and then whatever had waited for it."""
+        """Serve a request, or let it wait for its turn, and then whatever had waited for it.
+
+        Raises:
+            Crashed: a fault of ours in one of them, which it names; the actor's state may be half changed.
+        """
         if self.state is not READY:
             self._take_later(asked)
             return
         self.used_ms = now_ms
         self._serve(asked, now_ms)
         session = self.sessions.get(asked[1])
-        while session is not None and session.waiting is not None:
-            waiting = session.next_in_turn()
-            if waiting is None:
-                break
-            self._serve(waiting, now_ms)
+        if session is not None and session.waiting is not None:
+            self._serve_waiting(session, None, now_ms)
 
     def refuse(self, peer: bytes, identifier: int, error: TodoMQError) -> None:
         """Answer with an error that depends on nothing stored."""
@@ -135,6 +146,10 @@ class ListActor:
         else:
             self.queue.append(asked)
 
+    def _serve_waiting(self, session: Session, up_to: int | None, now_ms: int) -> None:
+        while (waiting := session.next_in_turn(up_to)) is not None:
+            self._serve(waiting, now_ms)
+
     def _serve(self, asked: Asked, now_ms: int) -> None:
         peer, sender, request = asked
         try:
@@ -147,13 +162,18 @@ class ListActor:
                 self._reply(peer, request[0], messages.OK, self._read(operation, arguments))
         except TodoMQError as error:
             self.refuse(peer, request[0], error)
+        except Crashed:
+            self._take_later(asked)  # what had waited for its floor crashed: the next activation serves this one
+            raise
+        except Exception as error:
+            raise Crashed(asked) from error
 
     def _change(self, asked: Asked, operation: str, arguments: list[Any], now_ms: int) -> None:
-        peer, sender, (identifier, _, _, _, number, floor, _) = asked
+        peer, sender, (identifier, _, _, body, number, floor, _) = asked
         session = self.sessions.get(sender)
         if session is None:
             session = self.sessions[sender] = Session(max(floor, 1), now_ms)
-        session.declare(floor)
+        self._declare(session, floor, number, now_ms)
         if number < session.next:
             status, value = session.answered(number)
             self._reply(peer, identifier, status, value)
@@ -166,6 +186,7 @@ class ListActor:
         session.check_room()
         touched: Touched = {}
         try:
+            self._check_size(operation, arguments, len(body))
             value = pack(CHANGES[operation](self.todo, arguments, touched))  # type: ignore[arg-type]
         except (InvalidRequest, EntryNotFound) as error:
             # Refused for good: the number is taken, in memory only, so that what is behind it need not wait.
@@ -173,11 +194,26 @@ class ListActor:
             session.took(number, messages.ERROR, value, now_ms)
             self._reply(peer, identifier, messages.ERROR, value)
             return
+        self._write(touched, deleted=operation == "delete")
         session.took(number, messages.OK, value, now_ms)
-        self._write(sender, touched, deleted=operation == "delete")
+        self._note_changed(sender, session, len(value))
         self._reply(peer, identifier, messages.OK, value)
 
-    def _write(self, sender: bytes, touched: Touched, deleted: bool) -> None:
+    def _declare(self, session: Session, floor: int, sent_before: int, now_ms: int) -> None:
+        """Take a request's floor; whatever had waited for that and names no number over ``sent_before`` goes first."""
+        session.declare(floor)
+        if session.waiting is not None:
+            self._serve_waiting(session, sent_before, now_ms)
+
+    def _check_size(self, operation: str, arguments: list[Any], body_bytes: int) -> None:
+        if operation != "add_entries" or not arguments or type(arguments[0]) is not list:
+            return  # of the others, none writes more than a few entries
+        each = len(records.prefix(self.name)) + KEY_TAIL_BYTES + RECORD_OVERHEAD_BYTES
+        if body_bytes + each * len(arguments[0]) > limits.CHANGE_BYTES:
+            count = len(arguments[0])
+            raise InvalidRequest(f"add_entries: {count} entries take over {limits.CHANGE_BYTES} bytes of records")
+
+    def _write(self, touched: Touched, deleted: bool) -> None:
         partition, todo = self.partition, self.todo
         assert todo is not None
         write, number, epoch = partition.gate.write, partition.number, partition.epoch
@@ -186,19 +222,29 @@ class ListActor:
             value = None if entry is None else records.pack_entry(entry)
             write(number, epoch, records.entry_key(prefix, todo.generation, identifier), value)
         record = self.record
-        if (
-            record is None
-            or deleted
-            or record.deleted
-            or record.generation != todo.generation
-            or record.lowest_next_id != todo.lowest_next_id
-        ):
+        if record is None or record.deleted:
+            is_new = bool(touched)  # a list comes to be with an entry: clearing what is not there leaves it so
+        else:
+            is_new = (
+                deleted
+                or record.generation != todo.generation
+                or record.lowest_next_id != todo.lowest_next_id
+            )
+        if is_new:
             self._write_record(todo, deleted)
         self.last_batch = partition.gate.open.number
+
+    def _note_changed(self, sender: bytes, session: Session, answer_bytes: int) -> None:
+        """See that the session's record goes into the same batch, once for all its changes in it."""
+        partition = self.partition
         if self.changed is None:
             self.changed = set()
             partition.changed.append(self)
-        self.changed.add(sender)
+        if sender not in self.changed:
+            self.changed.add(sender)
+            partition.gate.expect(session.answer_bytes + RECORD_OVERHEAD_BYTES * len(session.answers))
+        else:
+            partition.gate.expect(answer_bytes + RECORD_OVERHEAD_BYTES)
 
     def _write_record(self, todo: TodoList, deleted: bool) -> None:
         partition = self.partition
@@ -218,7 +264,7 @@ class ListActor:
             if number <= max(floor, 1):
                 return True
             session = self.sessions[sender] = Session(max(floor, 1), now_ms)
-        session.declare(floor)
+        self._declare(session, floor, number - 1, now_ms)
         if number <= session.next:
             return True
         self._wait(session, number, asked, now_ms)

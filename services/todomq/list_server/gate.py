@@ -27,13 +27,14 @@ class Reply(NamedTuple):
 class Batch:
     """Writes of one turn by partition, ``{partition: [epoch, [key, value, ...]]}``, and the replies behind them."""
 
-    __slots__ = ("bytes", "closed_ms", "number", "partitions", "replies")
+    __slots__ = ("bytes", "closed_ms", "expected_bytes", "number", "partitions", "replies")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.partitions: dict[int, tuple[int, list[bytes | None]]] = {}
         self.replies: list[Reply] = []
         self.bytes = 0
+        self.expected_bytes = 0
         self.closed_ms = 0
 
 
@@ -50,6 +51,15 @@ class Gate:
     def full(self) -> bool:
         """Whether further changes are to be refused until more is committed (law 6)."""
         return self.bytes > UNCOMMITTED_BYTES
+
+    @property
+    def is_batch_full(self) -> bool:
+        """Whether the open batch is to be closed before the turn's end, so that it fits into a message."""
+        return self.open.bytes + self.open.expected_bytes >= limits.BATCH_BYTES
+
+    def expect(self, size: int) -> None:
+        """Reckon with ``size`` bytes that are to be written before the open batch is closed."""
+        self.open.expected_bytes += size
 
     def write(self, partition: int, epoch: int, key: bytes, value: bytes | None) -> int:
         """Put a record into the open batch (None deletes it); return the batch's number."""

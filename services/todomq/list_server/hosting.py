@@ -16,7 +16,7 @@ from zlib import crc32
 
 from todomq.errors import UNKNOWN, CorruptRecord, OutOfOrder, ProtocolError, TodoMQError, Unavailable
 from todomq.list_server import records
-from todomq.list_server.actor import LOADING, READY, STOPPING, Asked, ListActor
+from todomq.list_server.actor import LOADING, READY, STOPPING, Asked, Crashed, ListActor
 from todomq.list_server.gate import Batch, Gate, Reply
 from todomq.list_server.loading import Loading, Page
 from todomq.list_server.snapshots import Snapshots
@@ -27,6 +27,9 @@ from todomq.protocol.partitions import PARTITIONS, worker_of
 LIST_BYTES = 1_200
 LIST_ENTRY_BYTES = 300
 """What a loaded list and each further entry take in memory, about; the memory budget counts with them."""
+
+HOUSEKEEPING_MS = 1_000
+"""How long after one round of housekeeping over all actors the next begins, at the soonest."""
 
 SWEPT_PER_TURN = 2_000
 """How many actors one step of housekeeping looks at."""
@@ -75,6 +78,7 @@ class Hosting:
         self.replies: list[Reply] = []
         self.changed: list[ListActor] = []
         self.reads: list[Read] = []
+        self.closed: list[tuple[int, Batch]] = []
         self.listings: list[tuple[bytes, Any]] = []
         self.snapshots = Snapshots()
         self.loads = self.drops = self.crashes = 0
@@ -84,6 +88,7 @@ class Hosting:
         self._activations = count(1)
         self._stopping: list[ListActor] = []
         self._housekeeping: list[ListActor] = []
+        self._housekeeping_ms = 0
         self._entries_seen = 0
         self._memory_seen = 0
 
@@ -144,13 +149,18 @@ class Hosting:
             if not name:
                 self.listings.append((peer, request))
                 continue
-            actor = partition.actors.get(name)
-            if actor is None:
-                actor = self.activate(partition, name, now_ms)
-            try:
-                actor.take((peer, sender, request), now_ms)
-            except Exception as error:
-                self._crashed(actor, (peer, sender, request), error)
+            self._give(partition, name, (peer, sender, request), now_ms)
+
+    def _give(self, partition: Partition, name: str, asked: Asked, now_ms: int) -> None:
+        actor = partition.actors.get(name)
+        if actor is None:
+            actor = self.activate(partition, name, now_ms)
+        try:
+            actor.take(asked, now_ms)
+        except Crashed as crash:
+            self._crashed(actor, crash)
+        if partition.gate.is_batch_full:
+            self._close_batch(partition, now_ms)
 
     def activate(self, partition: Partition, name: str, now_ms: int) -> ListActor:
         """Return the actor of a list; the first use begins to load it."""
@@ -180,6 +190,8 @@ class Hosting:
             return
         if isinstance(job, Sweeping):
             following = job.take(actor, pairs, last)
+            if actor.partition.gate.is_batch_full:
+                self._close_batch(actor.partition, now_ms)
         else:
             try:
                 following = job.take(value, pairs, last)
@@ -198,7 +210,8 @@ class Hosting:
         record = loading.record
         if record is not None and (record.swept_generation < record.generation or record.deleted):
             partition.to_sweep[actor.name] = actor
-        actor.loaded(loading.todo_list(), record, loading.sessions, now_ms)
+        for asked in actor.loaded(loading.todo_list(), record, loading.sessions, now_ms):
+            self._give(partition, actor.name, asked, now_ms)
 
     def read_failed(self, read: Read, error: TodoMQError) -> bool:
         """Take the word that a page could not be read.
@@ -208,17 +221,26 @@ class Hosting:
         """
         if not self._is_current(read):
             return False
-        if isinstance(error, CorruptRecord) and isinstance(read.job, Loading):
+        if isinstance(read.job, Sweeping):
+            if not isinstance(error, CorruptRecord):
+                read.actor.partition.to_sweep[read.actor.name] = read.actor  # from the beginning, at a later tick
+            return False
+        if isinstance(error, CorruptRecord):
             read.actor.quarantine(error)
             return False
-        return isinstance(read.job, Loading)
+        return True
 
     # -- what the workers say ------------------------------------------------------------------------------------------
 
     def committed(self, worker: int, last: int, refused: list[list[int]]) -> set[int]:
         """Open the gate up to a batch; drop the partitions that were refused for an old epoch and return them."""
         self.replies += self.gates[worker].commit(last, refused)
-        lost = {partition for _, partition, _ in refused if self.partitions[partition] is not None}
+        # A batch of an earlier epoch of ours is refused as well: the partition is lost only if that is not ours now.
+        lost = {
+            number
+            for _, number, stored_epoch in refused
+            if (owned := self.partitions[number]) is not None and owned.epoch != stored_epoch
+        }
         for partition in lost:
             self.disown(partition)
         self._end_stopping()
@@ -234,6 +256,7 @@ class Hosting:
             for actor in partition.actors.values()
             if actor.uncommitted
         ]
+        self.closed[:] = [item for item in self.closed if item[0] != worker]
         value = messages.error_value(Unavailable(text, outcome=UNKNOWN))
         self.replies += [reply._replace(status=messages.ERROR, value=value) for reply in gate.fail()]
         for actor in suspects:
@@ -247,7 +270,8 @@ class Hosting:
         for partition in self.partitions:
             if partition is not None and partition.waiting:
                 self._tell_out_of_order(partition, now_ms)
-        if not self._housekeeping:
+        if not self._housekeeping and now_ms - self._housekeeping_ms >= HOUSEKEEPING_MS:
+            self._housekeeping_ms = now_ms
             self._begin_housekeeping()
         idle_ms = self._idle_limit_ms()
         for _ in range(min(SWEPT_PER_TURN, len(self._housekeeping))):
@@ -271,10 +295,9 @@ class Hosting:
         Returns:
             the closed batches by worker, the replies that may leave, the pages to read; each of them once.
         """
-        for actor in self.changed:
-            actor.write_sessions()
-        self.changed.clear()
-        batches = []
+        self._write_sessions()
+        batches = self.closed[:]
+        self.closed.clear()
         for worker, gate in self.gates.items():
             batch = gate.close(now_ms)
             if batch is not None:
@@ -289,6 +312,18 @@ class Hosting:
     def _worker(self, actor: ListActor) -> int:
         return worker_of(actor.partition.number, self._workers)
 
+    def _write_sessions(self) -> None:
+        for actor in self.changed:
+            actor.write_sessions()
+        self.changed.clear()
+
+    def _close_batch(self, partition: Partition, now_ms: int) -> None:
+        """Close a batch that has become large within the turn; the sessions belong with their changes."""
+        self._write_sessions()
+        batch = partition.gate.close(now_ms)
+        if batch is not None:
+            self.closed.append((worker_of(partition.number, self._workers), batch))
+
     def _is_current(self, read: Read) -> bool:
         partition, actor = read.actor.partition, read.actor
         return (
@@ -300,11 +335,12 @@ class Hosting:
     def _moved(self, peer: bytes, identifier: int, partition: int) -> None:
         self.replies.append(Reply(peer, identifier, messages.MOVED, b"", partition))
 
-    def _crashed(self, actor: ListActor, asked: Asked, error: Exception) -> None:
+    def _crashed(self, actor: ListActor, crash: Crashed) -> None:
         # Law 5: a fault in one list ends that actor and no other; its state may be half changed, so it is not kept.
         self.crashes += 1
-        text = f"the list's actor crashed ({type(error).__name__}) and is loaded again"
-        actor.refuse(asked[0], asked[2][0], Unavailable(text, outcome=UNKNOWN, retryable=False))
+        text = f"the list's actor crashed ({type(crash.__cause__).__name__}) and is loaded again"
+        peer, _, request = crash.asked
+        actor.refuse(peer, request[0], Unavailable(text, outcome=UNKNOWN, retryable=False))
         self._stop(actor)
 
     def _stop(self, actor: ListActor) -> None:
@@ -382,7 +418,6 @@ class Hosting:
 
 
 def _everything_waiting(actor: ListActor) -> list[Asked]:
-    waiting = list(actor.queue or ())
-    for session in actor.sessions.values():
-        waiting += [request for _, _, request in sorted(session.waiting or (), key=lambda item: item[0])]
-    return waiting
+    # What waits for its turn came before what is queued: requests are queued only once the actor has stopped.
+    waiting = [request for session in actor.sessions.values() for _, _, request in session.waiting or ()]
+    return [*waiting, *(actor.queue or ())]

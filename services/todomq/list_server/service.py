@@ -44,24 +44,25 @@ class ListServerService(Service):
         self.operations |= {
             "own": self._own,
             "release": self._release,
-            "owned": lambda call: self.hosting.owned(),
+            "owned": self._owned,
             "activate": self._activate,
             "kill_list": self._kill_list,
             "describe_list": self._describe_list,
         }
         daemon.on_registry_change.append(self._registry_changed)
-        self._loop.every(TICK_S, lambda: self.hosting.tick(self._loop.now_ms()))
+        self._loop.every(TICK_S, self._tick)
         self._loop.at_turn_end(self._end_turn)
 
     def on_message(self, server: CallServer, peer: bytes, kind: str, fields: list[Any]) -> None:
         """Take a batch of requests that a router forwards."""
         if kind != "forward":
             raise ProtocolError(f"a {kind[:20]!r} message is not for a list server")
+        groups = messages.read_forward(fields)
+        for sender, requests in groups:
+            if not sender or not all(_is_forwarded(request) for request in requests):
+                raise ProtocolError("a forwarded request has a sender, an id and a list's name")
         now_ms = self._loop.now_ms()
-        for sender, requests in messages.read_forward(fields):
-            for request in requests:
-                if type(request[1]) is not str or request[0] is None:
-                    raise ProtocolError("a forwarded request has an id and a list's name")
+        for sender, requests in groups:
             self.hosting.take(peer, sender, requests, now_ms)
 
     def stats(self) -> dict[str, Any]:
@@ -86,7 +87,22 @@ class ListServerService(Service):
 
     # -- partitions ----------------------------------------------------------------------------------------------------
 
+    def _owned(self, call: Call) -> list[tuple[int, int]]:
+        self._check_life(call, 0)
+        return self.hosting.owned()
+
+    def _check_life(self, call: Call, place: int) -> None:
+        """Refuse what another life of this list server was asked: a connection goes on to the next one unasked.
+
+        Else the cache would take a claim of this life for one of the life before (law 2). Who does not say which life
+        is meant means any.
+        """
+        is_named = len(call.arguments) == place + 1 and type(call.arguments[place]) is bytes
+        if is_named and call.arguments.pop() != self._daemon.incarnation:
+            raise Unavailable("another life of this list server was asked")
+
     def _own(self, call: Call) -> object:
+        self._check_life(call, 2)
         partition, epoch = _partition_and_epoch(call)
         if self._done is not None:
             raise Unavailable("this list server is leaving")
@@ -98,6 +114,9 @@ class ListServerService(Service):
             if answer.error is not None:
                 call.refuse(answer.error)
                 return
+            if not _is_grant(answer.value):
+                call.refuse(Unavailable("the database worker gave an answer to the claim that cannot be read"))
+                return
             granted, stored = answer.value
             if granted:
                 self.hosting.own(partition, epoch)
@@ -107,6 +126,7 @@ class ListServerService(Service):
         return LATER
 
     def _release(self, call: Call) -> object:
+        self._check_life(call, 2)
         partition, epoch = _partition_and_epoch(call)
         if self.hosting.stop_serving(partition, epoch):
             return True
@@ -220,6 +240,12 @@ class ListServerService(Service):
         for link in self._links.values():
             link.registry_changed()
 
+    def _tick(self) -> None:
+        now_ms = self._loop.now_ms()
+        self.hosting.tick(now_ms)
+        for link in self._links.values():
+            link.tick(now_ms)
+
     def _link_of(self, partition: int) -> WorkerLink:
         return self._links[worker_of(partition, len(self._links))]
 
@@ -238,15 +264,25 @@ class ListServerService(Service):
         for number, link in self._links.items():
             if link.incarnation != word.receiver:
                 continue
-            if word.outcome == messages.COMMITTED:
+            self._check_word(number, word)
+            committed = self.hosting.gates[number].committed
+            if word.outcome == messages.COMMITTED and word.first <= committed + 1:
                 for partition in self.hosting.committed(number, word.last, word.refused):
                     log("partition_lost", partition=partition, worker=number)
+            elif word.outcome == messages.FAILED and word.last <= committed:
+                continue  # these batches were given up when their failure was first heard of
             elif word.outcome == messages.FAILED:
                 log("commit_failed", worker=number, why=word.text)
                 self.hosting.failed(number, word.text)
                 link.greet()
             else:
-                link.greet()
+                link.greet()  # a word or a batch was lost on the way: what is not committed is sent again
+
+    def _check_word(self, worker: int, word: messages.Committed) -> None:
+        if word.outcome == messages.COMMITTED and not word.first <= word.last < self.hosting.gates[worker].open.number:
+            raise ProtocolError("a word about batches that were never sent")
+        if any(worker_of(partition, len(self._links)) != worker for _, partition, _ in word.refused):
+            raise ProtocolError("a word about partitions of another worker")
 
     def _read(self, read: Read) -> None:
         def done(answer: Answer) -> None:
@@ -309,9 +345,24 @@ class ListServerService(Service):
 
 def _partition_and_epoch(call: Call) -> tuple[int, int]:
     arguments = call.arguments
-    if len(arguments) != 2 or not all(type(item) is int for item in arguments) or not 0 <= arguments[0] < PARTITIONS:
-        raise InvalidRequest("a partition (0-255) and an epoch are needed")
+    if (
+        [type(item) for item in arguments] != [int, int]
+        or not 0 <= arguments[0] < PARTITIONS
+        or not 0 < arguments[1] < 1 << 63
+    ):
+        raise InvalidRequest(f"a partition (0-{PARTITIONS - 1}) and an epoch (from 1) are needed")
     return arguments[0], arguments[1]
+
+
+def _is_forwarded(request: Any) -> bool:
+    identifier, name = request[0], request[1]
+    if identifier is None or type(name) is not str:
+        return False
+    return len(name) < limits.LIST_NAME_BYTES // 4 or len(name.encode()) <= limits.LIST_NAME_BYTES
+
+
+def _is_grant(value: Any) -> bool:
+    return type(value) is list and [type(item) for item in value] == [bool, int]
 
 
 def _list_name(call: Call) -> str:

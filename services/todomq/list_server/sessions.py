@@ -7,18 +7,26 @@ a change is made durable with the change, and the client says which answers it n
 
 from __future__ import annotations
 
+from bisect import insort
+from operator import itemgetter
 from typing import Any
 
 from todomq.errors import Overloaded, ProtocolError
 
+ANSWERS = 4_096
 ANSWERS_BYTES = 256 * 1024
-"""Answers kept for one client of one list; past it further changes wait until the client declares some received."""
+"""Answers kept for one client of one list; past either, changes are refused until the client declares some received.
+
+They are one stored record, and a record over the limits of the codec could never be read again.
+"""
 
 WAITING_REQUESTS = 4_096
 WAITING_MS = 250
 """How long a request waits for the one before it, until its client is asked to send both again."""
 
 Answer = tuple[int, int, bytes]
+
+_number = itemgetter(0)
 
 
 class Session:
@@ -28,24 +36,29 @@ class Session:
         next: the number of the next change that is taken.
         used_ms: when the client last sent a change, by the wall clock.
         answers: ``(number, status, value)`` of changes from the floor on, ascending.
-        waiting: what came before its turn: ``[number, since_ms, request]`` in the order of its turn; None when empty.
+        answer_bytes: how long their values are in all.
+        waiting: what came before its turn: ``(number, since_ms, request)`` in the order of its turn; None when empty.
     """
 
-    __slots__ = ("answers", "next", "used_ms", "waiting")
+    __slots__ = ("answer_bytes", "answers", "next", "used_ms", "waiting")
 
     def __init__(self, next_number: int, used_ms: int, answers: list[Answer] | None = None) -> None:
         self.next = next_number
         self.used_ms = used_ms
         self.answers: list[Answer] = answers or []
+        self.answer_bytes = sum(len(value) for _, _, value in self.answers)
         self.waiting: list[tuple[int, int, Any]] | None = None
 
     def declare(self, floor: int) -> None:
         """Take the client's word that every number below ``floor`` is answered or given up."""
         if floor > self.next:
             self.next = floor
-        answers = self.answers
-        if answers and answers[0][0] < floor:
-            self.answers = [answer for answer in answers if answer[0] >= floor]
+        answers, passed = self.answers, 0
+        while passed < len(answers) and answers[passed][0] < floor:
+            self.answer_bytes -= len(answers[passed][2])
+            passed += 1
+        if passed:
+            del answers[:passed]
 
     def answered(self, number: int) -> tuple[int, bytes]:
         """Return status and value that the change of this number, which is below ``next``, was answered with.
@@ -64,12 +77,13 @@ class Session:
         Raises:
             Overloaded: the client has too many answers that it has not declared received.
         """
-        if len(self.answers) > 16 and sum(len(value) for _, _, value in self.answers) > ANSWERS_BYTES:
+        if self.answer_bytes > ANSWERS_BYTES or len(self.answers) >= ANSWERS:
             raise Overloaded("too many answers to this list are waiting to be received")
 
     def took(self, number: int, status: int, value: bytes, now_ms: int) -> None:
         """Note that the change of this number was answered, and go on to the next number."""
         self.answers.append((number, status, value))
+        self.answer_bytes += len(value)
         self.next = number + 1
         self.used_ms = now_ms
 
@@ -83,20 +97,22 @@ class Session:
             self.waiting = []
         if len(self.waiting) >= WAITING_REQUESTS:
             raise Overloaded("too many requests wait for an earlier change of this client")
-        self.waiting.append((number, now_ms, request))
+        insort(self.waiting, (number, now_ms, request), key=_number)
 
-    def next_in_turn(self) -> Any | None:
+    def next_in_turn(self, up_to: int | None = None) -> Any | None:
         """Take out and return the earliest waiting request whose turn has come, or None.
+
+        Args:
+            up_to: the highest number that it may name, where not everything whose turn has come is wanted.
 
         Of those that name the same number, reads came before the change that takes it, in the order of arrival.
         """
         if not self.waiting:
             self.waiting = None
             return None
-        first = min(range(len(self.waiting)), key=lambda place: self.waiting[place][0])  # type: ignore[index]
-        if self.waiting[first][0] > self.next:
+        if self.waiting[0][0] > (self.next if up_to is None else min(up_to, self.next)):
             return None
-        return self.waiting.pop(first)[2]
+        return self.waiting.pop(0)[2]
 
     def waited_too_long(self, now_ms: int) -> list[Any]:
         """Take out and return the requests that have waited longer than ``WAITING_MS``."""

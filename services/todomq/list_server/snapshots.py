@@ -34,8 +34,9 @@ class Snapshots:
 
     def get(self, number: int, actor: ListActor) -> list[Entry] | None:
         """Return what the read of this actor began with, or None if it has been given up."""
-        kept = self._kept.pop(number, None)
+        kept = self._kept.get(number)
         if kept is None or kept[0] is not actor:
             return None
+        del self._kept[number]
         self._kept[number] = kept  # the newest again
         return kept[1]

@@ -14,10 +14,12 @@ from todomq.list_server.gate import Batch, Gate
 from todomq.protocol import messages
 from todomq.runtime.daemon import Daemon
 from todomq.runtime.log import log
+from todomq.runtime.loop import Timer
 from todomq.runtime.peers import Answer, Peer
 from todomq.runtime.pipes import Push
 
 GREET_AGAIN_S = 0.05
+SILENCE_MS = 2_000
 SEND_AGAIN_S = 0.002
 """How soon to try again what the connection did not take."""
 
@@ -40,6 +42,8 @@ class WorkerLink:
         self._unsent: list[Batch] = []
         self._waiting: list[Waiting] = []
         self._greeting = False
+        self._greeted_ms = 0
+        self._again: Timer | None = None
 
     def registry_changed(self) -> None:
         """Connect to where the worker is registered now."""
@@ -86,6 +90,13 @@ class WorkerLink:
             "hello", self._daemon.incarnation, self._commits_address, first, done=self._greeted, timeout_s=2.0
         )
 
+    def tick(self, now_ms: int) -> None:
+        """Greet again a worker that has said nothing of the oldest batch for ``SILENCE_MS``: a message was lost."""
+        oldest = next(iter(self._gate.batches.values()), None)
+        if self.greeted and oldest is not None and now_ms - max(oldest.closed_ms, self._greeted_ms) > SILENCE_MS:
+            log("worker_silent", worker=self._name[1], batch=oldest.number)
+            self.greet()
+
     def _lost(self) -> None:
         self.greeted = False
 
@@ -99,6 +110,7 @@ class WorkerLink:
             self._push.close()
         self._push = self._daemon.push(writes_address)
         self.greeted = True
+        self._greeted_ms = self._daemon.loop.now_ms()
         self._unsent = [self._gate.batches[number] for number in sorted(self._gate.batches)]
         log("greeted", worker=self._name[1], incarnation=self.incarnation, batches_again=len(self._unsent))
         self._send_unsent()
@@ -118,11 +130,13 @@ class WorkerLink:
                 messages.Writes(self._daemon.incarnation, self.incarnation, batch.number, partitions)
             )
             if self._push is None or not self._push.send(message):
-                self._daemon.loop.after(SEND_AGAIN_S, self._send_if_greeted)
+                if self._again is None:  # one attempt at a time, however much is added meanwhile
+                    self._again = self._daemon.loop.after(SEND_AGAIN_S, self._send_again)
                 break
             sent += 1
         del self._unsent[:sent]
 
-    def _send_if_greeted(self) -> None:
+    def _send_again(self) -> None:
+        self._again = None
         if self.greeted:
             self._send_unsent()

@@ -19,7 +19,6 @@ BYTES = 96 * limits.MIB
 REQUESTS_PER_CLIENT = 4_096
 BYTES_PER_CLIENT = 16 * limits.MIB
 OVERHEAD_BYTES = 64
-SLOT_MS = 128
 
 
 class Flight(NamedTuple):
@@ -51,8 +50,8 @@ class InFlight:
         self._ids = count(1)
         self._requests_of: Counter[bytes] = Counter()
         self._bytes_of: Counter[bytes] = Counter()
-        self._slots: dict[int, list[int]] = {}
-        self._next_slot = 0
+        self._none_before_ms = 0
+        """No deadline of those in flight is earlier."""
 
     def admit(self, peer: bytes, sender: bytes, request: list[Any], place: int | bytes) -> int:
         """Take in a request.
@@ -74,7 +73,8 @@ class InFlight:
         self._requests_of[peer] = requests + 1
         self._bytes_of[peer] += size
         self.bytes += size
-        self._plan(identifier, request[2])
+        if request[2] < self._none_before_ms or len(self.flights) == 1:
+            self._none_before_ms = request[2]
         return identifier
 
     def renew(self, identifier: int) -> int:
@@ -82,7 +82,6 @@ class InFlight:
         flight = self.flights.pop(identifier)
         fresh = next(self._ids)
         self.flights[fresh] = flight
-        self._plan(fresh, flight.request[2])
         return fresh
 
     def end(self, identifier: int) -> Flight | None:
@@ -101,20 +100,14 @@ class InFlight:
         return flight
 
     def expire(self, now_ms: int) -> list[int]:
-        """Return the ids of requests whose deadline has passed; the caller ends them."""
-        late: list[int] = []
-        slot = now_ms // SLOT_MS
-        if slot == self._next_slot:
-            return late
-        # The slots in use are few (60 s of them): looking at all of them is cheaper than walking a stalled clock's gap.
-        for passed in [key for key in self._slots if key < slot]:
-            late += [identifier for identifier in self._slots.pop(passed) if identifier in self.flights]
-        self._next_slot = slot
-        return late
+        """Return the ids of requests whose deadline has passed; the caller ends them.
 
-    def _plan(self, identifier: int, deadline_ms: int) -> None:
-        slot = deadline_ms // SLOT_MS
-        try:
-            self._slots[slot].append(identifier)
-        except KeyError:
-            self._slots[slot] = [identifier]
+        Looks at every request in flight, but only once the earliest deadline known at the last look has passed: most
+        are answered long before their deadline, so this is cheaper than keeping each deadline in order.
+        """
+        if now_ms < self._none_before_ms or not self.flights:
+            return []
+        late = [identifier for identifier, flight in self.flights.items() if flight.request[2] <= now_ms]
+        ahead = (flight.request[2] for flight in self.flights.values() if flight.request[2] > now_ms)
+        self._none_before_ms = min(ahead, default=now_ms)
+        return late

@@ -8,7 +8,7 @@ request for a daemon by name is not, so it fails with ``Unavailable`` whose outc
 from __future__ import annotations
 
 from todomq.errors import UNKNOWN, Unavailable
-from todomq.router.in_flight import Flight, InFlight
+from todomq.router.in_flight import REQUESTS, Flight, InFlight
 
 
 class NamedRouting:
@@ -21,7 +21,13 @@ class NamedRouting:
 
     def forward(self, identifier: int, name: bytes, present: bool) -> None:
         """Send an admitted request to the daemon this turn, or let it wait until the name is registered."""
-        (self._outgoing if present else self._waiting).setdefault(name, []).append(identifier)
+        if present:
+            self._outgoing.setdefault(name, []).append(identifier)
+            return
+        waiting = self._waiting.setdefault(name, [])
+        waiting.append(identifier)
+        if len(waiting) > 2 * REQUESTS:  # most of them have reached their deadline
+            waiting[:] = [each for each in waiting if each in self._in_flight.flights]
 
     def registered(self, name: bytes) -> None:
         """The name is there: what waited for it goes out."""

@@ -18,13 +18,17 @@ from todomq.errors import (
     NameNotFound,
     ProtocolError,
     TodoMQError,
+    Unauthorized,
+    Unavailable,
 )
 from todomq.protocol import limits, messages
+from todomq.protocol.addresses import is_address
 from todomq.protocol.codec import canonical
 from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
 from todomq.router.in_flight import REQUESTS_PER_CLIENT, InFlight
 from todomq.router.named import NamedRouting
-from todomq.router.routing import Batch, Routing, Row
+from todomq.router.routing import Batch, Routing
+from todomq.router.table import read_table
 from todomq.runtime.calls import DEFAULT_DEADLINE_MS, Call, CallServer, Service
 from todomq.runtime.daemon import Daemon
 from todomq.runtime.peers import Peer
@@ -51,6 +55,7 @@ class RouterService(Service):
         self._servers: dict[int, tuple[bytes, Peer]] = {}
         self._peers: dict[bytes, tuple[bytes, Peer]] = {}
         self._own_daemons = {canonical(name) for name in daemon.settings.daemon_names()}
+        self._cache = canonical(["cache"])
         self._workers = {
             number: canonical(["database_worker", number]) for number in range(1, daemon.settings.database_workers + 1)
         }
@@ -77,8 +82,8 @@ class RouterService(Service):
                 target = request[1]
                 if type(target) is str:
                     name = target.encode()
-                    if len(name) > limits.LIST_NAME_BYTES or len(request) != 6:
-                        raise _invalid_list_request(name)
+                    if len(name) > limits.LIST_NAME_BYTES or len(request) != 6 or not sender:
+                        raise _invalid_list_request(name, sender)
                     partition = crc32(name) % PARTITIONS
                     forward(admit(peer, sender, request, partition), sender, request, partition)
                 else:
@@ -100,14 +105,13 @@ class RouterService(Service):
         return [messages.VERSION, self._loop.now_ms(), self._daemon.incarnation, WINDOW]
 
     def _table(self, call: Call) -> bool:
-        servers, rows = call.arguments
-        incarnations = {}
-        for number, incarnation, address in servers:
-            incarnations[number] = incarnation
+        servers, rows = read_table(call.arguments)
+        cache = self._daemon.registrations.get(self._cache)
+        if cache is None or call.sender != cache.incarnation:
+            raise Unauthorized("the router takes its table from the cache only")
+        for number, (incarnation, address) in servers.items():
             self._connect(number, incarnation, address)
-        self.routing.learn(
-            (partition, Row(number, incarnations[number], epoch)) for partition, number, epoch in rows
-        )
+        self.routing.learn(rows)
         return True
 
     def _connect(self, number: int, incarnation: bytes, address: str) -> None:
@@ -170,10 +174,12 @@ class RouterService(Service):
 
     def _expire(self) -> None:
         for identifier in self.in_flight.expire(self._loop.now_ms()):
-            flight = self.in_flight.end(identifier)
-            if flight is not None:
-                error = DeadlineExceeded("no answer before the deadline", outcome=UNKNOWN)
-                self._refuse(flight.peer, flight.request[0], error)
+            self._end(identifier, DeadlineExceeded("no answer before the deadline", outcome=UNKNOWN))
+
+    def _end(self, identifier: int, error: TodoMQError) -> None:
+        flight = self.in_flight.end(identifier)
+        if flight is not None:
+            self._refuse(flight.peer, flight.request[0], error)
 
     def _registry_changed(self) -> None:
         registrations = self._daemon.registrations
@@ -189,9 +195,7 @@ class RouterService(Service):
 
     def _lost(self, name: bytes) -> None:
         for identifier, error in self.named.lost(name):
-            flight = self.in_flight.end(identifier)
-            if flight is not None:
-                self._refuse(flight.peer, flight.request[0], error)
+            self._end(identifier, error)
         if name in self._daemon.registrations:
             self.named.registered(name)
 
@@ -202,6 +206,8 @@ class RouterService(Service):
         registration = self._daemon.registrations.get(name)
         if registration is None:
             return None
+        if not is_address(registration.address):
+            raise Unavailable("what is registered under this name is no address to connect to", retryable=False)
         if len(self._peers) >= NAMED_PEERS:
             self._close_idle_peer()
         peer = self._daemon.connect(
@@ -225,7 +231,12 @@ class RouterService(Service):
             for batch in batches:
                 peer.send(_packed(batch))
         for name, flights in self.named.ready().items():
-            named_peer = self._peer(name)
+            try:
+                named_peer = self._peer(name)
+            except Unavailable as error:
+                for identifier, _ in flights:
+                    self._end(identifier, error)
+                continue
             if named_peer is None:
                 for identifier, _ in flights:
                     self.named.forward(identifier, name, present=False)
@@ -243,7 +254,9 @@ def _for_daemon(identifier: int, flight: Any) -> list[Any]:
     return [identifier, target if type(target) is bytes else None, *flight.request[2:]]
 
 
-def _invalid_list_request(name: bytes) -> InvalidRequest:
+def _invalid_list_request(name: bytes, sender: bytes) -> InvalidRequest:
+    if not sender:
+        return InvalidRequest("a request to a list needs a sender that is not empty: 16 random bytes, say")
     if len(name) > limits.LIST_NAME_BYTES:
         return InvalidRequest(f"a list name has 1 to {limits.LIST_NAME_BYTES} bytes of UTF-8, not {len(name)}")
     return InvalidRequest("a request to a list has six fields: number and floor are needed")

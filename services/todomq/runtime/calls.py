@@ -2,7 +2,7 @@
 
 Owns: envelopes, decoding, the replies of a turn, what waits for a slow peer. Must not know: what operations mean.
 Keeps law 7: whatever a peer sends, it gets an error where a reply is possible, else one counted log line; and law 6:
-a peer that does not read its replies has a bounded backlog and is then cut off.
+a peer that does not read its replies has a bounded backlog, past which they are dropped and counted.
 """
 
 from __future__ import annotations
@@ -130,15 +130,14 @@ class CallServer:
             if handler is None:
                 raise InvalidRequest(f"unknown operation {operation[:50]!r}")
             value = handler(call)
+            if value is not LATER:
+                call.answer(value)
         except TodoMQError as error:
             call.refuse(error)
         except Exception as error:
             # A fault of ours in one request: its sender hears of it, everyone else is served on.
             log("operation_failed", error=repr(error))
             call.refuse(TodoMQError(f"internal error: {type(error).__name__}", outcome="unknown"))
-        else:
-            if value is not LATER:
-                call.answer(value)
 
     def _refuse_malformed(self, peer: bytes, identifier: int | None) -> None:
         self.counts["malformed"] += 1
@@ -195,7 +194,9 @@ class CallServer:
                 waiting.append(message)
             return
         try:
-            if not sockets.send(self._socket, (peer, b"", message)):
+            if sockets.send(self._socket, (peer, b"", message)):
+                self.counts["messages_sent"] += 1
+            else:
                 self._backlog[peer] = [message]
                 self._loop.after(0.005, self._loop.wake)
         except ConnectionError:
@@ -205,6 +206,7 @@ class CallServer:
         waiting = self._backlog[peer]
         try:
             while waiting and sockets.send(self._socket, (peer, b"", waiting[0])):
+                self.counts["messages_sent"] += 1
                 waiting.pop(0)
         except ConnectionError:
             waiting.clear()

@@ -8,17 +8,18 @@ It is all of the world that a service sees: a service that is given another ``Da
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
-from todomq.errors import TodoMQError
+from todomq.errors import TodoMQError, Unavailable
 from todomq.protocol.codec import canonical
 from todomq.runtime import locks
 from todomq.runtime.calls import CallServer, Service
-from todomq.runtime.log import log
+from todomq.runtime.log import log, log_counted
 from todomq.runtime.loop import Loop
 from todomq.runtime.parent import die_with_parent
 from todomq.runtime.peers import Answer, Peer
@@ -30,6 +31,8 @@ Name = list[Any]
 RENEW_S = 0.2
 WATCH_S = 2.0
 DRAIN_S = 5.0
+COLLECT = (50_000, 20, 100)
+"""When the interpreter looks for cycles (gc.set_threshold): requests make many objects and hardly a cycle."""
 REFUSED_TO_START = 78  # EX_CONFIG of sysexits.h
 
 
@@ -133,7 +136,11 @@ class Daemon:
         if registration is None:
             return None
         if known is None:
-            known = (registration.incarnation, self.connect(registration.address))
+            try:
+                known = (registration.incarnation, self.connect(registration.address))
+            except Unavailable as error:
+                log_counted("registered_nowhere", name=name, why=error.text)
+                return None
             self._peers[key] = known
         return known[1]
 
@@ -184,10 +191,11 @@ class Daemon:
         self.settled = settled
         fresh = {canonical(registration.name): registration for registration in registrations}
         self.registrations = fresh if settled else {**self.registrations, **fresh}
-        for key in list(self._peers):
+        for key, (incarnation, peer) in list(self._peers.items()):
             known = self.registrations.get(key)
-            if known is None or known.incarnation != self._peers[key][0]:
-                self._peers.pop(key)[1].close()
+            if known is None or known.incarnation != incarnation:
+                self._peers.pop(key, None)
+                peer.close()
         for action in self.on_registry_change:
             action()
 
@@ -211,6 +219,8 @@ class Daemon:
 def main(name: Name, make_service: Callable[[Daemon], Service], *, registers: bool = True) -> NoReturn:
     """Run a daemon as a process: settings from the environment, exit status 0 after SIGTERM, 78 if it can't start."""
     die_with_parent()
+    gc.freeze()
+    gc.set_threshold(*COLLECT)
     try:
         daemon = Daemon(name, read_settings(), registers=registers)
         daemon.run(make_service(daemon))

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import zmq
 
+from todomq.errors import Unavailable
 from todomq.protocol import limits
 
 PIPE_MESSAGES = 64
@@ -59,10 +60,14 @@ def pull(address: str) -> zmq.Socket[bytes]:
 
 
 def push(address: str) -> zmq.Socket[bytes]:
-    """Connect a PUSH that sends over a living connection or not at all."""
+    """Connect a PUSH that sends over a living connection or not at all.
+
+    Raises:
+        Unavailable: not an address.
+    """
     socket = _open(zmq.PUSH)
     socket.setsockopt(zmq.IMMEDIATE, 1)
-    socket.connect(address)
+    _connect(socket, address)
     return socket
 
 
@@ -70,11 +75,22 @@ def dealer(address: str) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
     """Connect a DEALER; return it and the socket that tells when it is connected and when that broke.
 
     The monitor is there before the connection, so that it misses nothing.
+
+    Raises:
+        Unavailable: not an address.
     """
     socket = _open(zmq.DEALER)
     monitor: zmq.Socket[bytes] = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED)
-    socket.connect(address)
+    _connect(socket, address)
     return socket, monitor
+
+
+def _connect(socket: zmq.Socket[bytes], address: str) -> None:
+    try:
+        socket.connect(address)
+    except zmq.ZMQError as error:
+        socket.close(0)
+        raise Unavailable(f"{address!r:.200} cannot be connected to: {error.strerror}") from None
 
 
 def _bind(socket: zmq.Socket[bytes], address: str) -> None:

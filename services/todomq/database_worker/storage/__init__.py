@@ -33,7 +33,13 @@ class Page(NamedTuple):
 
 
 class Storage(Protocol):
-    """One shard. Any thread may call; a read waits while an ``apply`` is under way."""
+    """One shard. Any thread may call; a read waits while an ``apply`` is under way.
+
+    Attributes:
+        syncs: how often ``apply`` has waited for the disk so far.
+    """
+
+    syncs: int
 
     def apply(self, writes: Sequence[Write]) -> None:
         """Write all or nothing, in order; on disk when it returns.

@@ -17,10 +17,12 @@ class MemoryStorage:
 
     def __init__(self, disk: dict[bytes, bytes]) -> None:
         self._disk: dict[bytes, bytes] | None = disk
+        self.syncs = 0
         self.fail_next: str | None = None  # "before" or "after" the write has reached the disk
 
     def apply(self, writes: Sequence[Write]) -> None:
         disk = self._open()
+        self.syncs += 1
         fails, self.fail_next = self.fail_next, None
         if fails != "before":
             for key, value in writes:

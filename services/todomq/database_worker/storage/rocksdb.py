@@ -57,6 +57,7 @@ class RocksDBStorage:
         self._directory = directory
         self._lock = threading.Lock()
         self._failed = False
+        self.syncs = 0
         self._unsynced = WriteOptions()
         self._mark = _open_mark(directory)
         try:
@@ -97,6 +98,7 @@ class RocksDBStorage:
             try:
                 db.write(batch, self._unsynced)
                 db.flush_wal(True)
+                self.syncs += 1
                 self._acknowledge(db)
             except Exception as error:  # rocksdict raises nothing narrower
                 self._failed = True

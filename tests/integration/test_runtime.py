@@ -1,0 +1,561 @@
+"""The runtime on real sockets: the loop, calls both ways, locks, and a daemon from its start to its stop."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from todomq.errors import UNKNOWN, DeadlineExceeded, EntryNotFound, InvalidRequest, Overloaded, TodoMQError, Unavailable
+from todomq.protocol import limits, messages
+from todomq.protocol.codec import pack
+from todomq.runtime import calls, locks, peers, sockets
+from todomq.runtime.calls import LATER, Call, CallServer, Service, batches_of
+from todomq.runtime.daemon import REFUSED_TO_START
+from todomq.runtime.loop import Loop
+from todomq.runtime.peers import Answer, Peer
+from todomq.runtime.pipes import Pull, Push
+
+BOUND_S = 15.0
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A directory with a path short enough for sockets."""
+    path = Path(tempfile.mkdtemp(prefix="tq"))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    loop = Loop()
+    yield loop
+    open_sockets = [source for source in loop._readers if isinstance(source, zmq.Socket)]
+    for source in open_sockets:
+        loop.unwatch(source)
+        if source.type == zmq.DEALER:
+            source.disable_monitor()  # a monitor that nobody reads stalls the thread behind all sockets
+    for source in open_sockets:
+        source.close(0)
+
+
+def turn_until(loop: Loop, condition: Callable[[], bool], *flush: Peer | CallServer) -> None:
+    """Turn the loop until the condition holds, within a bound."""
+    give_up = time.monotonic() + BOUND_S
+    while not condition():
+        assert time.monotonic() < give_up, "the condition was not met in time"
+        for each in flush:
+            each.flush()
+        loop.turn(0.02)
+
+
+# -- the loop ----------------------------------------------------------------------------------------------------------
+
+
+def test_planned_actions_run_in_the_order_of_their_time_and_each_once(loop: Loop) -> None:
+    ran: list[str] = []
+    loop.after(0.02, lambda: ran.append("later"))
+    loop.after(0, lambda: ran.append("sooner"))
+    turn_until(loop, lambda: len(ran) == 2)
+    assert ran == ["sooner", "later"]
+    loop.turn(0.03)
+    assert len(ran) == 2
+
+
+def test_a_repeated_action_runs_until_it_is_cancelled_also_by_itself(loop: Loop) -> None:
+    ran: list[int] = []
+
+    def run() -> None:
+        ran.append(1)
+        if len(ran) == 3:
+            timer.cancel()
+
+    timer = loop.every(0.001, run)
+    turn_until(loop, lambda: len(ran) == 3)
+    loop.turn(0.02)
+    assert len(ran) == 3
+
+
+def test_the_end_of_every_turn_comes_after_what_the_turn_brought(loop: Loop) -> None:
+    ran: list[str] = []
+    loop.after(0, lambda: ran.append("timer"))
+    loop.at_turn_end(lambda: ran.append("first"))
+    loop.at_turn_end(lambda: ran.append("second"))
+    loop.turn(0.01)
+    assert ran == ["timer", "first", "second"]
+
+
+def test_offloaded_work_runs_in_order_on_one_thread_and_is_done_on_the_loop(loop: Loop) -> None:
+    threads: list[int] = []
+    done: list[Any] = []
+
+    def work(place: int) -> int:
+        threads.append(threading.get_ident())
+        return place
+
+    for place in range(5):
+        loop.offload(
+            partial(work, place), lambda result, error: done.append((result, error, threading.get_ident()))
+        )
+    turn_until(loop, lambda: len(done) == 5)
+    assert done == [(place, None, threading.get_ident()) for place in range(5)]
+    assert len(set(threads)) == 1
+    assert threading.get_ident() not in threads
+
+
+def test_offloaded_work_that_fails_hands_over_its_error_and_the_lane_goes_on(loop: Loop) -> None:
+    done: list[Any] = []
+    loop.offload(lambda: 1 // 0, lambda result, error: done.append(error))
+    loop.offload(lambda: "fine", lambda result, error: done.append(result))
+    turn_until(loop, lambda: len(done) == 2)
+    assert isinstance(done[0], ZeroDivisionError)
+    assert done[1] == "fine"
+
+
+def test_slow_work_in_one_lane_holds_up_neither_the_loop_nor_another_lane(loop: Loop) -> None:
+    gate = threading.Event()
+    done: list[str] = []
+    loop.offload(lambda: gate.wait(BOUND_S), lambda result, error: done.append("slow"), lane="slow")
+    loop.offload(lambda: None, lambda result, error: done.append("quick"), lane="quick")
+    turn_until(loop, lambda: done == ["quick"])
+    gate.set()
+    turn_until(loop, lambda: done == ["quick", "slow"])
+
+
+def test_stop_ends_the_loop_from_another_thread(loop: Loop) -> None:
+    threading.Timer(0.01, loop.stop).start()
+    loop.run()
+    assert loop.turns
+
+
+def test_a_descriptor_that_is_unwatched_in_a_turn_is_not_served_in_it(loop: Loop) -> None:
+    pipes = [os.pipe() for _ in range(2)]
+    served: list[int] = []
+
+    def serve(own: int, other: int) -> None:
+        served.append(own)
+        loop.unwatch(other)
+        os.close(other)
+
+    (one, to_one), (two, to_two) = pipes
+    loop.watch(one, lambda: serve(one, two))
+    loop.watch(two, lambda: serve(two, one))
+    for writer in (to_one, to_two):
+        os.write(writer, b"x")
+        os.close(writer)
+    loop.turn(0.1)
+    assert len(served) == 1
+
+
+# -- calls -------------------------------------------------------------------------------------------------------------
+
+
+class Echo(Service):
+    """Answers at once, later, with an error, with a crash."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.later: list[Call] = []
+        self.operations |= {
+            "echo": lambda call: call.arguments,
+            "later": self._later,
+            "refuse": self._refuse,
+            "crash": lambda call: 1 // 0,
+        }
+
+    def _later(self, call: Call) -> object:
+        self.later.append(call)
+        return LATER
+
+    def _refuse(self, call: Call) -> object:
+        raise EntryNotFound("none such")
+
+
+class Pair:
+    """A server and a peer of it on one loop."""
+
+    def __init__(self, loop: Loop, home: Path) -> None:
+        self.loop = loop
+        self.address = f"ipc://{home}/echo"
+        self.service = Echo()
+        self.server = CallServer(loop, self.address, self.service)
+        self.events: list[str] = []
+        self.peer = Peer(
+            loop, self.address, b"sender",
+            on_break=lambda: self.events.append("broke"),
+            on_connect=lambda: self.events.append("connected"),
+            on_close=lambda: self.events.append("closed"),
+        )  # fmt: skip
+        self.answers: list[Answer] = []
+        loop.at_turn_end(lambda: self.server.flush())
+        loop.at_turn_end(lambda: None if self.peer._closed else self.peer.flush())
+
+    def call(self, operation: str, *arguments: Any, timeout_s: float = BOUND_S) -> None:
+        self.peer.call(operation, *arguments, done=self.answers.append, timeout_s=timeout_s)
+
+    def wait(self, answers: int = 1) -> list[Answer]:
+        turn_until(self.loop, lambda: len(self.answers) >= answers)
+        return self.answers
+
+    def stop_server(self) -> None:
+        self.loop.unwatch(self.server._socket)
+        self.server._socket.close(0)
+
+    def start_server(self) -> None:
+        self.server = CallServer(self.loop, self.address, self.service)
+
+
+@pytest.fixture
+def pair(loop: Loop, home: Path) -> Pair:
+    return Pair(loop, home)
+
+
+def test_a_call_is_answered_and_many_of_one_turn_travel_in_one_message(pair: Pair) -> None:
+    for place in range(100):
+        pair.call("echo", place)
+    assert [answer.value for answer in pair.wait(100)] == [[place] for place in range(100)]
+    assert pair.server.counts["messages"] == 1
+
+
+def test_an_error_travels_with_its_code_and_outcome(pair: Pair) -> None:
+    pair.call("refuse")
+    error = pair.wait()[0].error
+    assert isinstance(error, EntryNotFound)
+    assert (error.text, error.retryable, error.outcome) == ("none such", False, "not applied")
+
+
+def test_an_answer_may_come_turns_later_and_out_of_order(pair: Pair) -> None:
+    pair.call("later")
+    pair.call("echo", 1)
+    assert pair.wait()[0].value == [1]
+    turn_until(pair.loop, lambda: bool(pair.service.later))
+    pair.service.later[0].answer("at last")
+    assert pair.wait(2)[1].value == "at last"
+
+
+def test_a_fault_of_ours_in_one_request_is_told_and_the_next_one_is_served(pair: Pair) -> None:
+    pair.call("crash")
+    pair.call("echo", 1)
+    crashed, echoed = pair.wait(2)
+    assert crashed.error is not None
+    assert crashed.error.outcome == UNKNOWN
+    assert "ZeroDivisionError" in crashed.error.text
+    assert echoed.value == [1]
+
+
+def test_an_operation_that_does_not_exist_is_refused_and_ping_always_exists(pair: Pair) -> None:
+    pair.call("no such thing")
+    pair.call("ping")
+    refused, pong = pair.wait(2)
+    assert isinstance(refused.error, InvalidRequest)
+    assert pong.value == "pong"
+
+
+def test_a_cast_is_served_and_nothing_comes_back(pair: Pair) -> None:
+    pair.peer.cast("later", 7)
+    turn_until(pair.loop, lambda: bool(pair.service.later))
+    pair.service.later[0].answer("into nothing")
+    pair.service.later[0].refuse(Unavailable("counted"))
+    pair.call("ping")
+    assert len(pair.wait()) == 1
+    assert pair.server.counts["casts_dropped"] == 1
+
+
+def test_a_call_that_is_not_answered_in_time_fails_with_an_unknown_outcome(pair: Pair) -> None:
+    pair.call("later", timeout_s=0.05)
+    error = pair.wait()[0].error
+    assert isinstance(error, DeadlineExceeded)
+    assert error.outcome == UNKNOWN
+    turn_until(pair.loop, lambda: bool(pair.service.later))
+    pair.service.later[0].answer("too late")
+    pair.call("ping")
+    assert len(pair.wait(2)) == 2
+
+
+def test_a_request_past_its_deadline_is_not_carried_out(pair: Pair) -> None:
+    pair.peer.send(messages.call(b"sender", [(999, None, 1, messages.body("later"))]))
+    pair.call("ping")
+    pair.wait()
+    assert pair.service.later == []
+
+
+def test_calls_in_flight_fail_at_once_when_the_connection_breaks_and_go_through_when_it_is_back(pair: Pair) -> None:
+    pair.call("later")
+    turn_until(pair.loop, lambda: bool(pair.service.later))
+    pair.stop_server()
+    error = pair.wait()[0].error
+    assert isinstance(error, Unavailable)
+    assert error.outcome == UNKNOWN
+    assert pair.events == ["connected", "broke"]
+    pair.start_server()
+    turn_until(pair.loop, lambda: pair.events[-1] == "connected")
+    pair.call("ping")
+    assert pair.wait(2)[1].value == "pong"
+
+
+def test_a_call_to_a_server_that_is_not_there_yet_goes_through_when_it_is(loop: Loop, home: Path) -> None:
+    answers: list[Answer] = []
+    peer = Peer(loop, f"ipc://{home}/late", b"sender")
+    peer.call("ping", done=answers.append, timeout_s=BOUND_S)
+    turn_until(loop, lambda: not peer._requests, peer)
+    server = CallServer(loop, peer.address, Echo())
+    turn_until(loop, lambda: bool(answers), peer, server)
+    assert answers[0].value == "pong"
+
+
+def test_closing_fails_what_is_in_flight_and_what_is_called_after_it(pair: Pair) -> None:
+    pair.call("later")
+    pair.peer.close()
+    pair.call("ping")
+    pair.peer.close()
+    assert [type(answer.error) for answer in pair.answers] == [Unavailable, Unavailable]
+    assert pair.events.count("closed") == 1
+
+
+def test_what_waits_for_a_peer_that_takes_nothing_is_bounded(
+    loop: Loop, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "OUTBOX_BYTES", 10_000)
+    peer = Peer(loop, f"ipc://{home}/nobody", b"sender")
+    answers: list[Answer] = []
+    for _ in range(sockets.PIPE_MESSAGES + 100):
+        peer.call("echo", bytes(1_000), done=answers.append, timeout_s=BOUND_S)
+        peer.flush()
+    assert answers
+    assert all(isinstance(answer.error, Overloaded) for answer in answers)
+    assert peer.outbox_bytes <= 12_000
+
+
+def req(address: str) -> zmq.Socket[bytes]:
+    socket = sockets.context().socket(zmq.REQ)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.connect(address)
+    return socket
+
+
+def reply_to(pair: Pair, socket: zmq.Socket[bytes]) -> list[Any]:
+    turn_until(pair.loop, lambda: bool(socket.poll(0)))
+    kind, fields = messages.read(socket.recv_multipart()[-1])
+    assert kind == "reply"
+    return messages.read_replies(fields)
+
+
+def test_a_plain_req_socket_is_answered(pair: Pair) -> None:
+    with req(pair.address) as socket:
+        socket.send(messages.call(b"", [(7, None, 0, messages.body("ping"))]))
+        assert reply_to(pair, socket) == [[7, messages.OK, pack("pong")]]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"",
+        b"\xc1",
+        pack([2, "call", b"", []]),
+        pack([1, "call", b"", []]),
+        pack([1, "surprise", 1]),
+        pack(["1", "call", b"", [[1, None, 0, b""]]]),
+        b"\x91" * 1_000_000,
+    ],
+)
+def test_a_message_that_cannot_be_read_gets_an_error_and_the_next_one_an_answer(pair: Pair, message: bytes) -> None:
+    for each in (message, messages.call(b"", [(7, None, 0, messages.body("ping"))])):
+        with req(pair.address) as socket:
+            socket.send(each)
+            ((identifier, status, value),) = reply_to(pair, socket)
+            if each is message:
+                assert (identifier, status) == (None, messages.ERROR)
+                assert messages.read_error(value).code == "protocol_error"
+            else:
+                assert (identifier, status) == (7, messages.OK)
+    assert pair.server.counts["malformed"] == 1
+
+
+def test_a_malformed_request_among_good_ones_is_refused_alone(pair: Pair) -> None:
+    good = [7, None, 0, messages.body("ping")]
+    with req(pair.address) as socket:
+        socket.send(messages.call(b"", [[5, None, "soon", b""], good, "nothing at all"]))
+        statuses = {identifier: status for identifier, status, _ in reply_to(pair, socket)}
+    assert statuses == {5: messages.ERROR, 7: messages.OK, None: messages.ERROR}
+
+
+def test_ten_thousand_frames_are_one_counted_error(pair: Pair) -> None:
+    with sockets.context().socket(zmq.DEALER) as socket:
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.connect(pair.address)
+        socket.send_multipart([b""] * 10_000)
+        ((identifier, status, _),) = reply_to(pair, socket)
+    assert (identifier, status) == (None, messages.ERROR)
+    assert pair.server.counts["malformed"] == 1
+
+
+def test_replies_are_split_into_messages_of_the_size_of_a_batch() -> None:
+    small: list[tuple[int | None, int, bytes]] = [(place, messages.OK, bytes(100)) for place in range(10)]
+    assert batches_of(small) == [small]
+    large: list[tuple[int | None, int, bytes]]
+    large = [(place, messages.OK, bytes(limits.BATCH_BYTES // 3)) for place in range(10)]
+    split = batches_of(large)
+    assert [item for batch in split for item in batch] == large
+    assert all(len(messages.reply(batch)) <= limits.BATCH_BYTES for batch in split)
+    huge: list[tuple[int | None, int, bytes]] = [(1, messages.OK, bytes(limits.MIB)), (2, messages.OK, b"")]
+    assert [len(batch) for batch in batches_of(huge)] == [1, 1]
+
+
+def test_the_replies_that_wait_for_a_peer_that_reads_nothing_are_bounded(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "BACKLOG_BYTES", 3 * limits.MIB)
+    with sockets.context().socket(zmq.DEALER) as socket:
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.RCVHWM, 1)
+        socket.connect(pair.address)
+        request = messages.call(b"", [(1, None, 0, messages.body("echo", bytes(limits.MIB // 2)))])
+        sent = 0
+        give_up = time.monotonic() + BOUND_S
+        while not pair.server.counts["replies_dropped"]:
+            assert time.monotonic() < give_up
+            if socket.poll(0, zmq.POLLOUT):
+                socket.send_multipart([b"", request])
+                sent += 1
+            pair.loop.turn(0.001)
+        assert all(pair.server.backlog_bytes(peer) <= 3 * limits.MIB for peer in pair.server._backlog)
+
+
+# -- pipes, locks ------------------------------------------------------------------------------------------------------
+
+
+def test_a_push_to_nobody_sends_nothing_and_tells_so(loop: Loop, home: Path) -> None:
+    address = f"ipc://{home}/pull"
+    push = Push(address)
+    assert not push.send(b"lost?")
+    taken: list[bytes] = []
+    Pull(loop, address, taken.append)
+    turn_until(loop, lambda: push.send(b"here") or bool(taken))
+    turn_until(loop, lambda: bool(taken))
+    assert taken[0] == b"here"
+    push.close()
+
+
+def test_a_name_is_held_by_one_process_and_the_error_names_it(home: Path) -> None:
+    held = locks.hold(home / "router.lock")
+    with pytest.raises(Unavailable, match=f"held by process {os.getpid()}"):
+        locks.hold(home / "router.lock", wait_s=0.03)
+    os.close(held)
+    os.close(locks.hold(home / "router.lock", wait_s=0))
+
+
+def test_the_next_holder_gets_the_lock_as_soon_as_the_one_before_has_gone(home: Path) -> None:
+    held = locks.hold(home / "router.lock")
+    threading.Timer(0.05, os.close, [held]).start()
+    os.close(locks.hold(home / "router.lock", wait_s=BOUND_S))
+
+
+def test_the_directory_of_sockets_is_private_also_where_it_was_open_before(home: Path) -> None:
+    (home / "run").mkdir(mode=0o755)
+    locks.private_directory(home / "run")
+    assert (home / "run").stat().st_mode & 0o777 == 0o700
+
+
+# -- a daemon ----------------------------------------------------------------------------------------------------------
+
+
+class Stack:
+    """Real daemons in a home of their own."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.processes: dict[str, subprocess.Popen[str]] = {}
+
+    def start(self, part: str, home: Path | None = None) -> subprocess.Popen[str]:
+        environment = {**os.environ, "TODOMQ_HOME": str(home or self.home)}
+        environment.pop("SUPERVISOR_ENABLED", None)
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"todomq.{part}"], env=environment, stderr=subprocess.PIPE, text=True
+        )
+        self.processes[part] = process
+        return process
+
+    def ask(self, loop: Loop, part: str, operation: str, *arguments: Any) -> Any:
+        answers: list[Answer] = []
+        peer = Peer(loop, f"ipc://{self.home}/run/{part}", b"test")
+        peer.call(operation, *arguments, done=answers.append, timeout_s=BOUND_S)
+        turn_until(loop, lambda: bool(answers), peer)
+        peer.close()
+        if answers[0].error is not None:
+            raise answers[0].error
+        return answers[0].value
+
+    def names(self, loop: Loop) -> list[Any]:
+        return [registration[0] for registration in self.ask(loop, "registry", "names")]
+
+    def wait_for_names(self, loop: Loop, wanted: Callable[[list[Any]], bool]) -> None:
+        turn_until(loop, lambda: wanted(self.names(loop)))
+
+
+@pytest.fixture
+def stack(home: Path) -> Iterator[Stack]:
+    stack = Stack(home)
+    yield stack
+    for process in stack.processes.values():
+        process.kill()
+        process.communicate()
+
+
+def test_a_daemon_starts_before_the_registry_answers_meanwhile_and_is_found_once_there_is_one(
+    stack: Stack, loop: Loop
+) -> None:
+    stack.start("cache")
+    assert stack.ask(loop, "cache", "ping") == "pong"
+    stats = stack.ask(loop, "cache", "stats")
+    assert stats["name"] == ["cache"]
+    assert stats["pid"] == stack.processes["cache"].pid
+    stack.start("registry")
+    stack.wait_for_names(loop, lambda names: ["cache"] in names)
+
+
+def test_a_daemon_that_is_asked_to_stop_takes_its_name_away_and_leaves_with_0(stack: Stack, loop: Loop) -> None:
+    stack.start("registry")
+    cache = stack.start("cache")
+    stack.wait_for_names(loop, lambda names: ["cache"] in names)
+    cache.send_signal(signal.SIGTERM)
+    assert cache.wait(BOUND_S) == 0
+    assert ["cache"] not in stack.names(loop)
+
+
+def test_a_daemon_is_back_in_a_registry_that_was_killed(stack: Stack, loop: Loop) -> None:
+    stack.start("registry")
+    stack.start("cache")
+    stack.wait_for_names(loop, lambda names: ["cache"] in names)
+    stack.processes["registry"].kill()
+    stack.processes["registry"].communicate()
+    stack.start("registry")
+    stack.wait_for_names(loop, lambda names: ["cache"] in names)
+
+
+def test_a_daemon_whose_socket_path_is_too_long_says_so_and_does_not_start(stack: Stack, home: Path) -> None:
+    process = stack.start("cache", home / ("d" * 100))
+    _, log = process.communicate(timeout=BOUND_S)
+    assert process.returncode == REFUSED_TO_START
+    assert "107" in log
+    assert "TODOMQ_HOME" in log
+
+
+def test_errors_of_a_daemon_come_back_as_what_they_are(stack: Stack, loop: Loop) -> None:
+    stack.start("cache")
+    with pytest.raises(InvalidRequest, match="list name"):
+        stack.ask(loop, "cache", "server_process", 7)
+    with pytest.raises(TodoMQError):
+        stack.ask(loop, "cache", "no such operation")

@@ -1,0 +1,419 @@
+"""One list actor: its promises, its order, its memory of clients (laws 1, 3, 4 and 7), seen through its hosting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hosting_bench import Bench, Client
+
+from todomq.errors import (
+    DeadlineExceeded,
+    EntryNotFound,
+    InvalidRequest,
+    OutOfOrder,
+    Overloaded,
+    ProtocolError,
+    Unavailable,
+)
+from todomq.list_server import actor as actor_module
+from todomq.list_server import records
+from todomq.list_server.gate import UNCOMMITTED_BYTES
+from todomq.protocol import limits, messages
+from todomq.protocol.codec import pack, unpack
+
+
+def loaded(name: str = "a") -> Bench:
+    """Return a bench whose list is in memory and empty."""
+    bench = Bench()
+    assert bench.ask(name, "size") == 0
+    return bench
+
+
+def test_no_reply_to_a_change_leaves_before_its_commit() -> None:
+    bench = loaded()
+    added = bench.send("a", "add_entry", "milk")
+    bench.turn()
+    assert added not in bench.replies
+    bench.commit()
+    assert bench.answer(added) == 1
+
+
+def test_a_read_behind_an_uncommitted_write_waits_for_its_commit() -> None:
+    bench = loaded()
+    bench.send("a", "add_entry", "milk")
+    bench.turn()
+    read = bench.send("a", "size", number=2)
+    bench.turn()
+    assert read not in bench.replies
+    bench.commit()
+    assert bench.answer(read) == 1
+
+
+def test_a_read_of_another_list_does_not_wait() -> None:
+    bench = loaded("a")
+    bench.ask("b", "size")
+    bench.send("a", "add_entry", "milk")
+    read = bench.send("b", "size", client=b"other")
+    bench.turn()
+    assert bench.answer(read) == 0
+
+
+def test_a_refusal_that_an_uncommitted_change_led_to_waits_as_well() -> None:
+    bench = loaded()
+    bench.ask("a", "add_entry", "milk")
+    bench.send("a", "delete_entry", 1, number=2)
+    update = bench.send("a", "update_entry", 1, {"done": True}, number=3)
+    bench.turn()
+    assert update not in bench.replies
+    bench.commit()
+    assert isinstance(bench.error(update), EntryNotFound)
+
+
+def test_a_change_and_the_record_of_it_are_in_the_same_batch() -> None:
+    bench = loaded()
+    for number in (1, 2):
+        bench.send("a", "add_entry", "milk", number=number)
+    bench.turn()
+    (batch,) = bench.sent
+    ((_, pairs),) = batch.partitions.values()
+    prefix = records.prefix("a")
+    keys = [
+        records.entry_key(prefix, 0, 1), records.list_key("a"), records.entry_key(prefix, 0, 2),
+        records.session_key(prefix, b"client"),
+    ]  # fmt: skip
+    assert pairs[::2] == keys
+    assert pairs[-1] is not None
+    assert records.read_session("a", b"client", pairs[-1]).next_number == 3
+
+
+def test_a_change_sent_again_takes_effect_once_and_gets_the_same_answer() -> None:
+    bench = loaded()
+    first = bench.ask("a", "add_entry", "milk")
+    assert bench.ask("a", "add_entry", "milk") == first
+    assert bench.ask("a", "size", number=2) == 1
+
+
+def test_a_change_sent_again_before_its_commit_is_not_answered_sooner() -> None:
+    bench = loaded()
+    bench.send("a", "add_entry", "milk")
+    bench.turn()
+    again = bench.send("a", "add_entry", "milk")
+    bench.turn()
+    assert again not in bench.replies
+    bench.commit()
+    assert bench.answer(again) == 1
+
+
+@pytest.mark.parametrize("between", ["a killed actor", "another list server"])
+def test_a_change_sent_again_gets_the_same_answer_from_the_stored_record(between: str) -> None:
+    bench = loaded()
+    bench.ask("a", "add_entry", "milk", number=1)
+    answer = bench.ask("a", "update_entry", 1, {"title": "oat milk"}, number=2)
+    if between == "a killed actor":
+        bench.hosting.kill(bench.actor("a"))
+    else:
+        bench = Bench(bench.disk)
+    assert bench.ask("a", "update_entry", 1, {"title": "oat milk"}, number=2) == answer
+    assert bench.ask("a", "add_entry", "milk", number=1) == 1
+    assert bench.ask("a", "size", number=3) == 1
+
+
+def test_the_record_of_a_change_survives_clear_and_delete() -> None:
+    for operation in ("clear", "delete"):
+        bench = loaded()
+        bench.ask("a", "add_entry", "milk", number=1)
+        bench.ask("a", operation, number=2)
+        bench.settle_with_ticks(lambda: not any(key[:1] == b"l" and b"e" in key[3:5] for key in bench.disk.records))  # noqa: B023
+        bench = Bench(bench.disk)
+        assert bench.ask("a", operation, number=2) is None
+        assert bench.ask("a", "add_entry", "milk", number=1) == 1
+        assert bench.ask("a", "size", number=3) == 0
+
+
+def test_changes_that_arrive_in_the_wrong_order_take_effect_in_the_right_one() -> None:
+    bench = loaded()
+    third = bench.send("a", "add_entry", "third", number=3)
+    read = bench.send("a", "size", number=4)
+    second = bench.send("a", "add_entry", "second", number=2)
+    first = bench.send("a", "add_entry", "first", number=1)
+    bench.settle()
+    assert [bench.answer(identifier) for identifier in (first, second, third)] == [1, 2, 3]
+    assert bench.answer(read) == 3
+
+
+def test_one_clients_gap_holds_up_no_other_client() -> None:
+    bench = loaded()
+    bench.send("a", "add_entry", "milk", number=2)
+    assert bench.ask("a", "add_entry", "bread", client=b"other") == 1
+
+
+def test_what_waits_over_250_ms_for_a_missing_change_is_told_so_and_may_be_sent_again() -> None:
+    bench = loaded()
+    behind = bench.send("a", "add_entry", "milk", number=2)
+    bench.tick(200)
+    assert behind not in bench.replies
+    bench.tick(50)
+    error = bench.error(behind)
+    assert isinstance(error, OutOfOrder)
+    assert error.retryable
+    assert error.outcome == "not applied"
+    assert bench.partition("a").waiting == {}
+    assert bench.ask("a", "add_entry", "bread", number=1) == 1
+    assert bench.ask("a", "add_entry", "milk", number=2) == 2
+
+
+def test_numbers_that_a_client_has_given_up_are_not_waited_for() -> None:
+    bench = loaded()
+    assert bench.ask("a", "add_entry", "milk", number=5, floor=5) == 1
+    with pytest.raises(ProtocolError, match="change 4 "):
+        bench.ask("a", "add_entry", "late", number=4, floor=4)
+    assert bench.ask("a", "size", number=6, floor=6) == 1
+
+
+def test_a_floor_that_a_read_declares_lets_go_what_waits_behind_it() -> None:
+    bench = loaded()
+    waiting = bench.send("a", "add_entry", "milk", number=2, floor=1)
+    assert bench.ask("a", "size", number=2, floor=2) == 0
+    assert bench.answer(waiting) == 1
+
+
+def test_what_is_refused_for_good_takes_its_number_in_memory_only() -> None:
+    bench = loaded()
+    refused = bench.send("a", "add_entry", "", number=1)
+    behind = bench.send("a", "add_entry", "milk", number=2)
+    bench.turn()
+    assert isinstance(bench.error(refused), InvalidRequest)
+    bench.commit()
+    assert bench.answer(behind) == 1
+    with pytest.raises(EntryNotFound):
+        bench.ask("a", "update_entry", 9, {"done": True}, number=3)
+    stored = bench.disk.records[records.session_key(records.prefix("a"), b"client")]
+    assert records.read_session("a", b"client", stored).next_number == 3
+
+
+def test_what_is_overloaded_does_not_take_its_number() -> None:
+    bench = loaded()
+    number = 0
+    while bench.gate.bytes <= UNCOMMITTED_BYTES:
+        number += 1
+        bench.send("b", "add_entry", "x" * 10_000, number=number, client=b"flood")
+        bench.turn()
+        bench.read()
+    refused = bench.send("a", "add_entry", "milk", number=1)
+    bench.turn()
+    assert isinstance(bench.error(refused), Overloaded)
+    bench.settle()
+    assert bench.ask("a", "add_entry", "milk", number=1) == 1
+
+
+def test_what_comes_after_its_deadline_is_never_applied_and_does_not_take_its_number() -> None:
+    bench = loaded()
+    with pytest.raises(DeadlineExceeded):
+        bench.ask("a", "add_entry", "late", number=1, deadline_ms=bench.now_ms - 1)
+    assert bench.ask("a", "add_entry", "milk", number=1) == 1
+    assert bench.ask("a", "size", number=2) == 1
+
+
+def test_a_change_whose_deadline_passes_while_its_list_loads_is_never_applied() -> None:
+    bench = Bench()
+    late = bench.send("a", "add_entry", "late", deadline_ms=bench.now_ms + 10)
+    bench.turn()
+    bench.now_ms += 11
+    bench.read()
+    assert isinstance(bench.error(late), DeadlineExceeded)
+    assert bench.ask("a", "size") == 0
+
+
+def test_answers_that_a_client_never_declares_received_are_bounded() -> None:
+    bench = loaded()
+    bench.ask("a", "add_entry", "milk", number=1)
+    number = 1
+    changes: list[int] = []
+    while not changes or bench.replies[changes[-1]].status == messages.OK:
+        number += 1
+        changes.append(bench.send("a", "update_entry", 1, {"title": "x" * 10_000}, number=number))
+        bench.settle()
+        assert number < 40
+    assert isinstance(bench.error(changes[-1]), Overloaded)
+    bench.ask("a", "update_entry", 1, {"done": True}, number=number, floor=number)
+    assert Client(b"other").entries(Bench(bench.disk), "a")[0][3] is True
+
+
+def test_a_client_of_many_changes_in_one_turn_does_not_lose_the_order_or_an_answer() -> None:
+    bench = loaded()
+    sent = [bench.send("a", "add_entry", "milk", number=number) for number in range(1_000, 0, -1)]
+    bench.settle()
+    assert [bench.answer(identifier) for identifier in reversed(sent)] == list(range(1, 1_001))
+
+
+@pytest.mark.parametrize("body", [b"", b"\xc1", b"\x90", messages.body("no_such_operation"), pack("text")])
+def test_a_body_that_cannot_be_read_gets_an_error_and_changes_nothing(body: bytes) -> None:
+    bench = loaded()
+    epoch = bench.partition("a").epoch
+    bench.hosting.take(b"router", b"client", [[1, "a", bench.now_ms + 1, body, 1, 1, epoch]], bench.now_ms)
+    bench.turn()
+    assert isinstance(bench.error(1), ProtocolError | InvalidRequest)
+    assert bench.ask("a", "add_entry", "milk") == 1
+
+
+@pytest.mark.parametrize(
+    ("operation", "arguments"),
+    [
+        ("add_entry", []),
+        ("add_entry", [7]),
+        ("add_entry", ["milk", "2026-02-30"]),
+        ("add_entries", [[["milk"], ["bread", "tomorrow"]]]),
+        ("add_entries", ["milk"]),
+        ("update_entry", [1, {"id": 7}]),
+        ("delete_entry", [0]),
+        ("clear", [1]),
+    ],
+)
+def test_a_change_with_a_wrong_argument_is_refused_whole(operation: str, arguments: list[Any]) -> None:
+    bench = loaded()
+    bench.ask("a", "add_entry", "milk", number=1)
+    before = dict(bench.disk.records)
+    with pytest.raises(InvalidRequest):
+        bench.ask("a", operation, *arguments, number=2)
+    assert bench.disk.records == before
+
+
+@pytest.mark.parametrize("cursor", [7, [], [1], [1, 2, 3], ["a", 0], [1, None], [1, -1], [99, 0], [1, 10**9]])
+def test_a_cursor_that_no_page_answered_is_refused(cursor: Any) -> None:
+    bench = loaded()
+    with pytest.raises((InvalidRequest, Unavailable)):
+        bench.ask("a", "entries", cursor)
+
+
+def long_list() -> tuple[Bench, Client]:
+    bench, client = Bench(page=100), Client()
+    for _ in range(60):
+        client.change(bench, "a", "add_entry", "x" * 10_000)
+    return bench, client
+
+
+def test_a_long_read_comes_in_pages_and_shows_one_state_whatever_changes_meanwhile() -> None:
+    bench, client = long_list()
+    page, cursor = client.read(bench, "a", "entries")
+    assert cursor is not None
+    assert len(bench.every_reply[-1].value) < 2 * limits.PAGE_BYTES
+    client.change(bench, "a", "clear")
+    seen = [entry[0] for entry in page]
+    while cursor is not None:
+        page, cursor = client.read(bench, "a", "entries", cursor)
+        seen += [entry[0] for entry in page]
+    assert seen == list(range(1, 61))
+
+
+def test_a_cursor_is_worth_nothing_after_its_actor_was_killed() -> None:
+    bench, client = long_list()
+    _, cursor = client.read(bench, "a", "entries")
+    bench.hosting.kill(bench.actor("a"))
+    with pytest.raises(Unavailable, match="from the first page"):
+        client.read(bench, "a", "entries", cursor)
+
+
+def test_naming_another_lists_cursor_neither_shows_nor_ends_that_read() -> None:
+    bench, client = long_list()
+    _, cursor = client.read(bench, "a", "entries")
+    with pytest.raises(Unavailable):
+        client.read(bench, "b", "entries", cursor)
+    page, _ = client.read(bench, "a", "entries", cursor)
+    assert page
+
+
+def test_a_deleted_list_that_is_added_to_again_is_there_after_a_reload() -> None:
+    bench, client = Bench(), Client()
+    for _ in range(5):
+        client.change(bench, "a", "add_entry", "milk")
+    client.change(bench, "a", "delete")
+    assert records.read_list("a", bench.disk.records[records.list_key("a")]).deleted
+    assert client.change(bench, "a", "add_entry", "bread") == 1
+    fresh = Bench(bench.disk)
+    assert client.entries(fresh, "a") == [[1, "bread", None, False, None]]
+    assert not records.read_list("a", bench.disk.records[records.list_key("a")]).deleted
+
+
+@pytest.mark.parametrize(
+    ("operation", "arguments"), [("delete_entry", [1]), ("clear", []), ("delete", []), ("add_entries", [[]])]
+)
+def test_a_change_that_finds_nothing_to_change_brings_no_list_into_being(operation: str, arguments: list[Any]) -> None:
+    bench, client = Bench(), Client()
+    client.change(bench, "a", operation, *arguments)
+    assert records.list_key("a") not in bench.disk.records
+    client.change(bench, "a", "add_entry", "milk")
+    client.change(bench, "a", "delete")
+    client.change(bench, "a", operation, *arguments)
+    assert records.read_list("a", bench.disk.records[records.list_key("a")]).deleted
+    assert client.change(bench, "a", "add_entry", "bread") == 1
+    assert client.entries(Bench(bench.disk), "a") == [[1, "bread", None, False, None]]
+
+
+def test_a_change_of_many_entries_is_all_or_none_even_if_the_next_one_is_not_committed() -> None:
+    bench = loaded()
+    bench.ask("a", "add_entries", [["milk"], ["bread", "2026-12-01"]], number=1)
+    bench.send("a", "add_entries", [["a"], ["b"], ["c"]], number=2)
+    bench.turn()
+    assert len(Client(b"other").entries(Bench(bench.disk), "a")) == 2
+
+
+def test_a_turn_of_many_large_changes_leaves_in_messages_that_a_connection_takes() -> None:
+    bench = loaded()
+    changes = [bench.send("a", "add_entry", "x" * 10_000, number=number) for number in range(1, 801)]
+    bench.turn()
+    assert len(bench.sent) > 1
+    for batch in bench.sent:
+        partitions = [(number, epoch, pairs) for number, (epoch, pairs) in batch.partitions.items()]
+        message = messages.writes(messages.Writes(bytes(16), bytes(16), batch.number, partitions))
+        assert len(message) <= 2 * limits.BATCH_BYTES
+    bench.settle()
+    assert [bench.answer(identifier) for identifier in changes] == list(range(1, 801))
+
+
+def test_a_crash_between_two_batches_of_one_turn_leaves_each_change_with_its_record_or_neither() -> None:
+    bench = loaded()
+    for number in range(1, 201):
+        bench.send("a", "add_entry", "x" * 10_000, number=number)
+    bench.turn()
+    while bench.sent:
+        bench.disk.apply(bench.sent.popleft())
+        stored = bench.disk.records[records.session_key(records.prefix("a"), b"client")]
+        entries = [key for key in bench.disk.records if key.startswith(records.entries_prefix(records.prefix("a"), 0))]
+        assert records.read_session("a", b"client", stored).next_number == len(entries) + 1
+
+
+def test_one_change_writes_no_more_than_a_message_takes() -> None:
+    name = "n" * 255
+    bench = loaded(name)
+    with pytest.raises(InvalidRequest, match=str(limits.CHANGE_BYTES)):
+        bench.ask(name, "add_entries", [["x"]] * 20_000, number=1)
+    added = bench.send(name, "add_entries", [["x"]] * 8_000, number=2)
+    bench.turn()
+    ((number, (epoch, pairs)),) = bench.sent[0].partitions.items()
+    message = messages.writes(messages.Writes(bytes(16), bytes(16), 1, [(number, epoch, pairs)]))
+    assert len(message) <= limits.TRANSPORT_BYTES
+    assert messages.read_writes(messages.read(message)[1]).partitions[0][0] == number
+    bench.settle()
+    assert len(bench.answer(added)) == 8_000
+
+
+def test_the_largest_change_of_the_shortest_entries_can_be_read_by_its_worker_and_loaded_again() -> None:
+    bench = Bench(page=10_000)
+    bench.ask("a", "size")
+    count = limits.CHANGE_BYTES // (len(records.prefix("a")) + actor_module.KEY_TAIL_BYTES + 32 + 4)
+    added = bench.send("a", "add_entries", [["x"]] * count)
+    bench.turn()
+    ((number, (epoch, pairs)),) = bench.sent[0].partitions.items()
+    messages.read(messages.writes(messages.Writes(bytes(16), bytes(16), 1, [(number, epoch, pairs)])))
+    bench.settle()
+    assert bench.answer(added)[-1] == count
+    assert Bench(bench.disk, page=10_000).ask("a", "size", client=b"other") == count
+
+
+def test_an_answer_is_packed_as_the_protocol_says() -> None:
+    bench = loaded()
+    identifier = bench.send("a", "add_entry", "milk")
+    bench.settle()
+    assert unpack(bench.replies[identifier].value) == 1
+    assert bench.replies[identifier].peer == b"router"

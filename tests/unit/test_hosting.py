@@ -1,0 +1,569 @@
+"""Many actors in one list server: what one does is no other's business, and nothing acknowledged is ever lost.
+
+Laws 1, 2, 3, 5 and 6; examples first, then any interleaving of changes, kills, drops, failed commits and new owners.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hosting_bench import START_MS, Bench, Client
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from todomq.errors import EntryNotFound, OutOfOrder, TodoMQError, Unavailable
+from todomq.list_server import operations, records
+from todomq.list_server.hosting import LIST_BYTES, LIST_ENTRY_BYTES
+from todomq.list_server.todo_list import TodoList
+from todomq.protocol import limits, messages
+from todomq.protocol.partitions import partition_of
+
+PARTITION = partition_of(b"a")
+SAME_PARTITION = next(name for name in map(str, range(10_000)) if partition_of(name.encode()) == PARTITION)
+
+
+def status(bench: Bench, identifier: int) -> int:
+    return bench.replies[identifier].status
+
+
+# -- loading, killing, dropping ----------------------------------------------------------------------------------------
+
+
+def test_requests_that_come_while_a_list_loads_are_served_in_order_and_the_load_is_asked_for_once() -> None:
+    bench = Bench()
+    asked = [bench.send("a", "add_entry", "milk", number=number) for number in (1, 2, 3)]
+    bench.turn()
+    assert len(bench.reads) == 1
+    bench.settle()
+    assert [bench.answer(identifier) for identifier in asked] == [1, 2, 3]
+    assert bench.hosting.loads == 1
+
+
+def test_a_list_that_loads_slowly_holds_up_no_other() -> None:
+    bench = Bench()
+    slow = bench.send("a", "size")
+    bench.turn()
+    held_back = bench.reads.popleft()
+    assert bench.ask(SAME_PARTITION, "add_entry", "milk") == 1
+    assert slow not in bench.replies
+    bench.reads.append(held_back)
+    bench.settle()
+    assert bench.answer(slow) == 0
+
+
+def test_a_killed_list_is_found_again_under_another_activation_with_the_same_entries_and_ids() -> None:
+    bench, client = Bench(), Client()
+    client.change(bench, "a", "add_entries", [["milk"], ["bread"]])
+    client.change(bench, "a", "delete_entry", 2)
+    client.change(bench, "b", "add_entry", "other")
+    first, other = bench.actor("a").activation, bench.actor("b").activation
+    bench.hosting.kill(bench.actor("a"))
+    assert "a" not in bench.partition("a").actors
+    assert client.entries(bench, "a") == [[1, "milk", None, False, None]]
+    assert client.change(bench, "a", "add_entry", "eggs") == 3
+    assert bench.actor("a").activation != first
+    assert bench.actor("b").activation == other
+
+
+def test_a_killed_list_ends_only_when_its_writes_are_on_disk_and_what_comes_meanwhile_is_served_by_the_next() -> None:
+    bench = Bench()
+    bench.ask("a", "size")
+    before = bench.actor("a")
+    added = bench.send("a", "add_entry", "milk")
+    bench.hosting.kill(before)
+    read = bench.send("a", "size", number=2)
+    bench.turn()
+    assert bench.actor("a") is before
+    assert not bench.reads
+    bench.settle()
+    assert bench.answer(added) == 1
+    assert bench.answer(read) == 1
+    assert bench.actor("a") is not before
+
+
+def test_a_list_that_is_killed_twice_while_its_writes_are_uncommitted_is_loaded_once() -> None:
+    bench = Bench()
+    bench.ask("a", "size")
+    bench.send("a", "add_entry", "milk")
+    actor = bench.actor("a")
+    bench.hosting.kill(actor)
+    bench.hosting.kill(actor)
+    assert bench.ask("a", "size", number=2) == 1
+    assert bench.hosting.loads == 2
+    assert bench.hosting.drops == 1
+
+
+def test_a_killed_list_whose_client_waits_for_a_missing_change_keeps_it_waiting() -> None:
+    bench = Bench()
+    bench.ask("a", "size")
+    second = bench.send("a", "add_entry", "second", number=2)
+    bench.hosting.kill(bench.actor("a"))
+    bench.settle()
+    first = bench.send("a", "add_entry", "first", number=1)
+    bench.settle()
+    assert (bench.answer(first), bench.answer(second)) == (1, 2)
+
+
+def test_a_killed_list_whose_client_waits_in_vain_tells_it_so() -> None:
+    bench = Bench()
+    bench.ask("a", "size")
+    second = bench.send("a", "add_entry", "second", number=2)
+    bench.hosting.kill(bench.actor("a"))
+    bench.settle()
+    bench.tick(300)
+    assert isinstance(bench.error(second), OutOfOrder)
+
+
+def test_killing_a_list_that_loads_lets_it_load() -> None:
+    bench = Bench()
+    asked = bench.send("a", "size")
+    bench.hosting.kill(bench.actor("a"))
+    bench.settle()
+    assert bench.answer(asked) == 0
+
+
+def test_an_idle_list_is_dropped_and_loaded_again_unnoticed() -> None:
+    bench, client = Bench(idle_ms=1_000), Client()
+    client.change(bench, "a", "add_entry", "milk")
+    bench.settle_with_ticks(lambda: bench.hosting.lists == 0, 500)
+    assert client.entries(bench, "a") == [[1, "milk", None, False, None]]
+    assert client.change(bench, "a", "add_entry", "bread") == 2
+
+
+def test_a_list_with_an_uncommitted_write_or_a_waiting_request_is_not_dropped_for_being_idle() -> None:
+    bench = Bench(idle_ms=100)
+    bench.ask("a", "size")
+    bench.send("a", "add_entry", "milk")
+    for _ in range(5):
+        bench.tick(100)
+    assert bench.hosting.lists == 1
+    bench.settle()
+    bench.send("a", "add_entry", "ahead", number=3)
+    bench.tick(149)
+    bench.tick(50)
+    assert bench.hosting.lists == 1
+
+
+def test_lists_over_the_memory_budget_are_dropped_long_before_they_are_idle_for_long() -> None:
+    lists = 40
+    bench, client = Bench(memory_bytes=lists * (LIST_BYTES + LIST_ENTRY_BYTES) // 4), Client()
+    for name in map(str, range(lists)):
+        client.change(bench, name, "add_entry", "milk")
+    bench.settle_with_ticks(lambda: bench.hosting.lists < lists // 2)
+    assert bench.now_ms < START_MS + 60_000
+    for name in map(str, range(lists)):
+        assert client.read(bench, name, "size") == 1
+
+
+def test_a_session_is_forgotten_after_its_time_in_memory_and_on_disk() -> None:
+    bench = Bench()
+    bench.ask("a", "add_entry", "milk")
+    key = records.session_key(records.prefix("a"), b"client")
+    bench.tick(limits.REMEMBERED_MS - 100)
+    bench.ask("a", "size", client=b"other")
+    bench.settle()
+    assert key in bench.disk.records
+    bench.settle_with_ticks(lambda: key not in bench.disk.records)
+    assert b"client" not in bench.actor("a").sessions
+
+
+def test_a_session_that_expired_while_its_list_was_not_loaded_goes_with_the_next_load() -> None:
+    bench = Bench()
+    bench.ask("a", "add_entry", "milk")
+    fresh = Bench(bench.disk)
+    fresh.now_ms += limits.REMEMBERED_MS + 1
+    assert fresh.ask("a", "size", client=b"other") == 1
+    assert records.session_key(records.prefix("a"), b"client") not in bench.disk.records
+
+
+# -- a failure stays where it is ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def poison(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make adding the title "poison" a fault of ours that leaves the list half changed."""
+    add_entry = operations.add_entry
+
+    def poisoned(todo: TodoList, arguments: list[Any], touched: operations.Touched) -> int:
+        identifier = add_entry(todo, arguments, touched)
+        if arguments[0] == "poison":
+            raise ZeroDivisionError
+        return identifier
+
+    monkeypatch.setitem(operations.CHANGES, "add_entry", poisoned)
+
+
+@pytest.mark.usefixtures("poison")
+def test_a_poisoned_list_hurts_itself_only_and_comes_back_without_the_poison() -> None:
+    bench, client = Bench(), Client()
+    client.change(bench, "a", "add_entry", "milk")
+    client.change(bench, SAME_PARTITION, "add_entry", "other")
+    other = bench.actor(SAME_PARTITION)
+    crashed = bench.send("a", "add_entry", "poison", number=2)
+    bench.settle()
+    error = bench.error(crashed)
+    assert isinstance(error, Unavailable)
+    assert error.outcome == "unknown"
+    assert client.entries(bench, "a") == [[1, "milk", None, False, None]]
+    assert bench.ask("a", "add_entry", "bread", number=2) == 2
+    assert bench.actor(SAME_PARTITION) is other
+    assert bench.hosting.crashes == 1
+
+
+@pytest.mark.usefixtures("poison")
+def test_a_crash_among_what_came_while_the_list_loaded_loses_no_other_request() -> None:
+    bench = Bench()
+    before = bench.send("a", "add_entry", "milk", number=1)
+    crashed = bench.send("a", "add_entry", "poison", number=2)
+    other = bench.send("a", "add_entry", "bread", client=b"other")
+    read = bench.send("a", "size", client=b"third")
+    bench.settle()
+    assert bench.answer(before) == 1
+    assert isinstance(bench.error(crashed), Unavailable)
+    assert bench.answer(other) == 2
+    assert bench.answer(read) == 2
+
+
+@pytest.mark.usefixtures("poison")
+def test_a_crash_of_what_had_waited_for_its_turn_is_told_to_the_one_who_sent_it() -> None:
+    bench = Bench()
+    bench.ask("a", "size")
+    crashed = bench.send("a", "add_entry", "poison", number=2)
+    first = bench.send("a", "add_entry", "milk", number=1)
+    bench.settle()
+    assert bench.answer(first) == 1
+    assert isinstance(bench.error(crashed), Unavailable)
+
+
+# -- owners ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_request_for_a_partition_that_is_not_owned_under_its_epoch_is_sent_back() -> None:
+    bench = Bench(owned=range(PARTITION, PARTITION + 1))
+    elsewhere = bench.send("b", "size", epoch=1)
+    old = bench.send("a", "size", epoch=99)
+    bench.turn()
+    assert status(bench, elsewhere) == messages.MOVED
+    assert status(bench, old) == messages.MOVED
+    assert bench.hosting.lists == 0
+
+
+def test_an_owner_whose_epoch_is_old_drops_the_partition_and_answers_nothing_about_it() -> None:
+    bench = Bench()
+    bench.ask("a", "size")
+    bench.ask("b", "size")
+    added = bench.send("a", "add_entry", "milk")
+    other = bench.send("b", "add_entry", "milk")
+    bench.turn()
+    successor = Bench(bench.disk, owned=range(PARTITION, PARTITION + 1))
+    assert bench.commit() == {PARTITION}
+    bench.settle()
+    assert added not in bench.replies
+    assert bench.answer(other) == 1
+    assert bench.hosting.partitions[PARTITION] is None
+    assert successor.ask("a", "size") == 0
+
+
+def test_a_refusal_of_an_earlier_epochs_batch_does_not_take_away_what_is_owned_again() -> None:
+    bench = Bench()
+    bench.ask("a", "size")
+    lost = bench.send("a", "add_entry", "milk")
+    bench.turn()
+    batch = bench.sent.popleft()
+    partitions = dict(batch.partitions)
+    bench.own(PARTITION)
+    batch.partitions.update(partitions)  # it had left before the partition was claimed again
+    bench.sent.append(batch)
+    assert bench.commit() == set()
+    assert lost not in bench.replies
+    assert bench.ask("a", "add_entry", "milk") == 1
+
+
+def test_a_partition_is_released_once_its_writes_are_on_disk_and_everything_waiting_is_sent_back() -> None:
+    bench = Bench()
+    bench.ask("a", "size")
+    epoch = bench.partition("a").epoch
+    added = bench.send("a", "add_entry", "milk")
+    ahead = bench.send("a", "add_entry", "ahead", number=3)
+    loading = bench.send(SAME_PARTITION, "size")
+    assert not bench.hosting.stop_serving(PARTITION, epoch)
+    meanwhile = bench.send("a", "size", number=2)
+    bench.turn()
+    assert status(bench, meanwhile) == messages.MOVED
+    assert not bench.hosting.stop_serving(PARTITION, epoch)
+    bench.commit()
+    assert bench.answer(added) == 1
+    assert bench.hosting.stop_serving(PARTITION, epoch)
+    bench.turn()
+    assert status(bench, ahead) == messages.MOVED
+    assert status(bench, loading) == messages.MOVED
+    assert bench.hosting.stop_serving(PARTITION, epoch), "asked again, it is gone"
+    assert (PARTITION, epoch) not in bench.hosting.owned()
+
+
+def test_a_page_that_comes_after_its_partition_went_is_ignored() -> None:
+    bench = Bench()
+    bench.send("a", "size")
+    bench.turn()
+    bench.hosting.disown(PARTITION)
+    bench.read()
+    assert bench.every_reply == []
+
+
+def test_a_partition_that_is_dropped_in_the_turn_of_a_change_leaves_nothing_of_it_in_the_batch() -> None:
+    bench = Bench()
+    bench.ask("a", "size")
+    bench.ask("b", "size")
+    bench.send("a", "add_entry", "milk")
+    bench.send("b", "add_entry", "milk")
+    bench.hosting.disown(PARTITION)
+    bench.turn()
+    assert list(bench.sent[0].partitions) == [partition_of(b"b")]
+    bench.settle()
+
+
+# -- failed commits ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("on_disk", [0, 1, 2])
+def test_after_a_failed_commit_the_outcome_is_unknown_and_the_same_request_again_takes_effect_once(
+    on_disk: int,
+) -> None:
+    bench = Bench()
+    bench.ask("a", "add_entry", "milk", number=1)
+    bench.ask("b", "add_entry", "other")
+    untouched = bench.actor("b")
+    changes = []
+    for number in (2, 3):
+        changes.append(bench.send("a", "add_entry", "bread", number=number))
+        bench.turn()
+    waiting = bench.send("a", "size", number=4)
+    bench.fail(on_disk)
+    for identifier in [*changes, waiting]:
+        error = bench.error(identifier)
+        assert isinstance(error, Unavailable)
+        assert error.outcome == "unknown"
+    assert [bench.ask("a", "add_entry", "bread", number=number) for number in (2, 3)] == [2, 3]
+    assert bench.ask("a", "size", number=4) == 3
+    assert bench.actor("b") is untouched
+
+
+def test_a_change_of_the_turn_in_which_a_commit_failed_is_not_written_half() -> None:
+    bench = Bench()
+    bench.ask("a", "size")
+    change = bench.send("a", "add_entry", "milk")
+    bench.fail()
+    assert not bench.sent
+    assert isinstance(bench.error(change), Unavailable)
+    assert bench.ask("a", "add_entry", "milk") == 1
+
+
+def test_a_large_batch_that_was_closed_in_the_turn_of_a_failure_is_not_sent() -> None:
+    bench = Bench()
+    bench.ask("a", "size")
+    for number in range(1, 101):
+        bench.send("a", "add_entry", "x" * 10_000, number=number)
+    bench.fail()
+    assert not bench.sent
+    assert bench.ask("a", "size") == 0
+
+
+def test_a_killed_list_whose_commit_fails_is_loaded_again_for_those_who_wait() -> None:
+    bench = Bench()
+    bench.ask("a", "size")
+    bench.send("a", "add_entry", "milk")
+    bench.turn()
+    bench.hosting.kill(bench.actor("a"))
+    waiting = bench.send("a", "size", client=b"other")
+    bench.fail()
+    bench.settle()
+    assert bench.answer(waiting) == 0
+
+
+def test_a_load_whose_read_failed_begins_again() -> None:
+    bench = Bench()
+    asked = bench.send("a", "size")
+    bench.turn()
+    read = bench.reads.popleft()
+    assert bench.hosting.read_failed(read, Unavailable("the worker is gone"))
+    bench.hosting.load(read.actor, bench.now_ms)
+    bench.settle()
+    assert bench.answer(asked) == 0
+
+
+# -- any interleaving --------------------------------------------------------------------------------------------------
+
+NAMES = ["a", SAME_PARTITION, "b/../c"]
+OWNED = {partition_of(name.encode()) for name in NAMES}
+LISTS = st.sampled_from(NAMES)
+TITLES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=6)
+
+
+class Model:
+    """The naive to-do list that every reader must see."""
+
+    def __init__(self) -> None:
+        self.entries: dict[int, str] = {}
+        self.next = 1
+        self.is_listed = False
+
+    def add(self, titles: list[str]) -> list[int]:
+        ids = [self.next + place for place in range(len(titles))]
+        self.entries.update(zip(ids, titles, strict=True))
+        self.next += len(titles)
+        self.is_listed = True
+        return ids
+
+    def clear(self) -> None:
+        self.entries = {}
+        self.next = 1
+
+
+class Hostings(RuleBasedStateMachine):
+    """One client, one owner at a time; what it was promised is there, whatever else happens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bench = self.gone = Bench(idle_ms=10_000, page=2, owned=OWNED)
+        self.models: dict[str, Model] = {}
+        self.next: dict[str, int] = {}
+        self.last_effect: dict[str, int] = {}
+
+    def model(self, name: str) -> Model:
+        return self.models.setdefault(name, Model())
+
+    def change(self, name: str, how: str, operation: str, *arguments: Any) -> Any:
+        """Make one change, with something going wrong in the middle of it, and return its answer."""
+        number = self.next.get(name, 1)
+        self.next[name] = number + 1
+        envelope: dict[str, Any] = {"number": number, "floor": number}
+        if how != "plainly":
+            self.bench.ask(name, "size", client=b"somebody")
+            lost = self.bench.send(name, operation, *arguments, **envelope)
+            self.bench.turn()
+            if how.startswith("failing"):
+                self.bench.fail(on_disk=how == "failing on disk")
+            elif how == "killed":
+                self.bench.hosting.kill(self.bench.actor(name))
+            else:
+                self.crash(commit=how == "crashing on disk")
+                reply = self.gone.replies.get(lost)
+                assert reply is None or reply.status == messages.ERROR, "an old owner promises nothing"
+        try:
+            answer = self.bench.ask(name, operation, *arguments, **envelope)
+        except EntryNotFound:
+            return None
+        self.last_effect[name] = number
+        return answer
+
+    HOW = st.sampled_from(["plainly"] * 4 + ["failing", "failing on disk", "killed", "crashing", "crashing on disk"])
+
+    @rule(name=LISTS, how=HOW, title=TITLES)
+    def add(self, name: str, how: str, title: str) -> None:
+        answer = self.change(name, how, "add_entry", title)
+        assert [answer] == self.model(name).add([title])
+
+    @rule(name=LISTS, how=HOW, titles=st.lists(TITLES, min_size=1, max_size=5))
+    def add_several(self, name: str, how: str, titles: list[str]) -> None:
+        answer = self.change(name, how, "add_entries", [[title] for title in titles])
+        assert answer == self.model(name).add(titles)
+
+    @rule(name=LISTS, how=HOW, identifier=st.integers(1, 8), title=TITLES)
+    def update(self, name: str, how: str, identifier: int, title: str) -> None:
+        answer = self.change(name, how, "update_entry", identifier, {"title": title})
+        if identifier in self.model(name).entries:
+            assert answer[:2] == [identifier, title]
+            self.model(name).entries[identifier] = title
+        else:
+            assert answer is None
+
+    @rule(name=LISTS, how=HOW, identifier=st.integers(1, 8))
+    def delete_entry(self, name: str, how: str, identifier: int) -> None:
+        answer = self.change(name, how, "delete_entry", identifier)
+        assert answer == (self.model(name).entries.pop(identifier, None) is not None)
+
+    @rule(name=LISTS, how=HOW)
+    def clear(self, name: str, how: str) -> None:
+        self.change(name, how, "clear")
+        self.model(name).clear()
+
+    @rule(name=LISTS, how=HOW)
+    def delete(self, name: str, how: str) -> None:
+        self.change(name, how, "delete")
+        self.model(name).clear()
+        self.model(name).is_listed = False
+
+    @rule(name=LISTS)
+    def the_last_change_again(self, name: str) -> None:
+        number = self.last_effect.get(name)
+        if number is not None:
+            # The number alone says that it is the same: the operation is another, so that an effect would show.
+            with suppress(TodoMQError):
+                self.bench.ask(name, "add_entry", "again", number=number, floor=number)
+
+    @rule(name=LISTS)
+    def kill_list(self, name: str) -> None:
+        actor = self.bench.partition(name).actors.get(name)
+        if actor is not None:
+            self.bench.hosting.kill(actor)
+
+    @rule(pass_ms=st.sampled_from([50, 300, 20_000]))
+    def time_passes(self, pass_ms: int) -> None:
+        for _ in range(3):
+            self.bench.tick(pass_ms)
+            self.bench.settle()
+
+    @rule()
+    def ticks_without_an_answer_of_the_worker(self) -> None:
+        for _ in range(3):
+            self.bench.tick()
+
+    @rule()
+    def crash_between_changes(self) -> None:
+        self.crash(commit=False)
+
+    def crash(self, *, commit: bool) -> None:
+        """Another list server takes over; what was under way is on disk or is not; the old one wakes once more."""
+        old = self.bench
+        if commit:
+            for batch in old.sent:
+                old.disk.apply(batch)
+        self.bench = Bench(old.disk, idle_ms=10_000, page=2, owned=OWNED)
+        self.bench.now_ms = old.now_ms
+        before = dict(old.disk.records)
+        lost = old.commit()
+        assert old.disk.records == before, "an old owner writes nothing"
+        assert all(old.hosting.partitions[partition] is None for partition in lost)
+        self.gone = old
+
+    @rule(name=LISTS)
+    def read(self, name: str) -> None:
+        number = self.next.get(name, 1)
+        entries, cursor = self.bench.ask(name, "entries", number=number, floor=number)
+        assert cursor is None
+        seen = {entry[0]: entry[1] for entry in entries}
+        assert list(seen.items()) == list(self.model(name).entries.items())
+
+    @invariant()
+    def nothing_is_left_over(self) -> None:
+        for partition in self.bench.hosting.partitions:
+            if partition is not None:
+                assert all(partition.actors.get(name) is actor for name, actor in partition.waiting.items())
+                assert all(partition.actors.get(name) is actor for name, actor in partition.to_sweep.items())
+
+    def teardown(self) -> None:
+        self.bench.settle()
+        fresh = Bench(self.bench.disk, owned=OWNED)
+        for name, model in self.models.items():
+            entries = Client(b"reader").entries(fresh, name)
+            assert {entry[0]: entry[1] for entry in entries} == model.entries
+            record = self.bench.disk.records.get(records.list_key(name))
+            is_listed = record is not None and not records.read_list(name, record).deleted
+            assert is_listed == model.is_listed
+
+
+TestHostings = Hostings.TestCase
+TestHostings.settings = settings(max_examples=100, stateful_step_count=25, deadline=None)

@@ -1,0 +1,110 @@
+"""Requests to daemons by name: what waits, what is sent again, what fails when the daemon dies."""
+
+from __future__ import annotations
+
+import pytest
+
+from todomq.errors import UNKNOWN
+from todomq.router import named
+from todomq.router.in_flight import InFlight
+from todomq.router.named import NamedRouting
+
+WORKER, JOB = b"worker", b"job"
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.in_flight = InFlight()
+        self.named = NamedRouting(self.in_flight)
+
+    def ask(self, name: bytes, *, key: bool, present: bool = True) -> int:
+        target = b"key" if key else [name]
+        identifier = self.in_flight.admit(b"peer", b"sender", [1, target, 1_000, b"", 1, 1], name)
+        self.named.forward(identifier, name, present)
+        return identifier
+
+    def ready(self) -> dict[bytes, list[int]]:
+        return {name: [identifier for identifier, _ in flights] for name, flights in self.named.ready().items()}
+
+
+def test_a_request_goes_out_once_in_the_order_of_arrival() -> None:
+    bench = Bench()
+    first, second = bench.ask(WORKER, key=True), bench.ask(WORKER, key=False)
+    assert bench.ready() == {WORKER: [first, second]}
+    assert bench.ready() == {}
+
+
+def test_a_request_for_a_name_that_is_not_there_waits_until_it_is() -> None:
+    bench = Bench()
+    waiting = [bench.ask(WORKER, key=True, present=False) for _ in range(3)]
+    assert bench.ready() == {}
+    assert bench.named.names_waited_for() == [WORKER]
+    bench.named.registered(WORKER)
+    assert bench.ready() == {WORKER: waiting}
+    assert bench.named.names_waited_for() == []
+
+
+def test_when_a_daemon_dies_requests_for_keys_wait_for_the_next_one_under_new_ids_and_in_order() -> None:
+    bench = Bench()
+    sent = [bench.ask(WORKER, key=True) for _ in range(3)]
+    bench.ready()
+    assert bench.named.lost(WORKER) == []
+    assert all(bench.in_flight.end(identifier) is None for identifier in sent), "an old answer finds no taker"
+    bench.named.registered(WORKER)
+    again = bench.ready()[WORKER]
+    assert [bench.in_flight.flights[identifier].order for identifier in again] == sent
+
+
+def test_when_a_daemon_dies_requests_by_name_fail_with_an_unknown_outcome() -> None:
+    bench = Bench()
+    identifier = bench.ask(JOB, key=False)
+    bench.ready()
+    ((failed, error),) = bench.named.lost(JOB)
+    assert failed == identifier
+    assert error.outcome == UNKNOWN
+    assert error.code == "unavailable"
+
+
+def test_a_death_touches_no_request_for_another_daemon() -> None:
+    bench = Bench()
+    other = bench.ask(b"worker 2", key=True)
+    bench.ask(WORKER, key=True)
+    bench.named.lost(WORKER)
+    assert bench.ready() == {b"worker 2": [other]}
+
+
+def test_what_was_to_go_out_in_the_turn_of_the_death_goes_out_once() -> None:
+    bench = Bench()
+    bench.ask(WORKER, key=True)
+    bench.named.lost(WORKER)
+    bench.named.registered(WORKER)
+    assert len(bench.ready()[WORKER]) == 1
+
+
+def test_two_deaths_in_a_row_lose_nothing() -> None:
+    bench = Bench()
+    order = [bench.ask(WORKER, key=True), bench.ask(WORKER, key=True)]
+    bench.ready()
+    bench.named.lost(WORKER)
+    order.append(bench.ask(WORKER, key=True, present=False))
+    bench.named.lost(WORKER)
+    bench.named.registered(WORKER)
+    assert [bench.in_flight.flights[identifier].order for identifier in bench.ready()[WORKER]] == order
+
+
+def test_a_request_that_ended_while_it_waited_is_not_sent() -> None:
+    bench = Bench()
+    bench.in_flight.end(bench.ask(WORKER, key=True, present=False))
+    bench.named.registered(WORKER)
+    assert bench.ready() == {WORKER: []}
+
+
+def test_a_name_that_never_comes_does_not_keep_the_ids_of_all_who_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(named, "REQUESTS", 10)
+    bench = Bench()
+    for _ in range(1_000):
+        bench.in_flight.end(bench.ask(WORKER, key=True, present=False))
+    living = bench.ask(WORKER, key=True, present=False)
+    assert len(bench.named._waiting[WORKER]) <= 20
+    bench.named.registered(WORKER)
+    assert bench.ready() == {WORKER: [living]}
