@@ -1,0 +1,132 @@
+"""Histories of one list that keep every promise, though some look odd: for each, in its name, what it shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from checking.history import Entry, Kind, Operation, Outcome
+
+
+def told(
+    client: int, sequence: int, times: tuple[int, int], kind: Kind, *arguments: Any, result: Any = None, **more: Any
+) -> Operation:
+    """Return an operation that was answered."""
+    return Operation(client, "shared", sequence, kind, arguments, *times, "ok", result, **more)
+
+
+def untold(
+    outcome: Outcome, client: int, sequence: int, times: tuple[int, int], kind: Kind, *arguments: Any, **more: Any
+) -> Operation:
+    """Return an operation that was refused, is a cast, or of which nobody knows."""
+    return Operation(client, "shared", sequence, kind, arguments, *times, outcome, **more)
+
+
+MILK = Entry(1, "milk")
+BREAD = Entry(2, "bread")
+DAY = "2026-12-01"
+
+GOOD: dict[str, list[Operation]] = {
+    "nothing happened": [],
+    "every kind once": [
+        told(1, 1, (0, 9), "add", "milk", result=1),
+        told(1, 2, (10, 19), "add_all", ("bread", "salt"), result=(2, 3)),
+        told(1, 3, (20, 29), "update", 1, {"done": True, "date": DAY}, result=Entry(1, "milk", True, DAY)),
+        told(1, 4, (30, 39), "delete", 2, result=True),
+        told(1, 5, (40, 49), "delete", 2, result=False),
+        told(1, 6, (50, 59), "update", 2, {"done": True}, result=None),
+        told(1, 7, (60, 69), "size", result=2),
+        told(1, 8, (70, 79), "entries", result=(Entry(1, "milk", True, DAY), Entry(3, "salt"))),
+        told(1, 9, (80, 89), "clear"),
+        told(1, 10, (90, 99), "add", "eggs", result=1),
+        told(1, 11, (100, 109), "drop"),
+        told(1, 12, (110, 119), "entries", result=()),
+    ],
+    "an id is not given again after the highest was deleted": [
+        told(1, 1, (0, 9), "add", "milk", result=1),
+        told(1, 2, (10, 19), "delete", 1, result=True),
+        told(1, 3, (20, 29), "add", "bread", result=2),
+    ],
+    "a read beside an add may miss it": [
+        told(1, 1, (0, 30), "add", "milk", result=1),
+        told(2, 1, (10, 20), "entries", result=()),
+    ],
+    "a read beside an add may show it": [
+        told(1, 1, (0, 30), "add", "milk", result=1),
+        told(2, 1, (10, 20), "entries", result=(MILK,)),
+    ],
+    "adds at once get their ids in either order": [
+        told(1, 1, (0, 30), "add", "bread", result=2),
+        told(2, 1, (10, 20), "add", "milk", result=1),
+        told(2, 2, (40, 50), "entries", result=(MILK, BREAD)),
+    ],
+    "an unknown add happened": [
+        untold("unknown", 1, 1, (0, 9), "add", "milk"),
+        told(2, 1, (20, 29), "entries", result=(MILK,)),
+    ],
+    "an unknown add did not happen": [
+        untold("unknown", 1, 1, (0, 9), "add", "milk"),
+        told(2, 1, (20, 29), "add", "eggs", result=1),
+    ],
+    "an unknown add happened late": [
+        untold("unknown", 1, 1, (0, 9), "add", "milk", deadline=100),
+        told(2, 1, (20, 29), "entries", result=()),
+        told(2, 2, (90, 120), "entries", result=(MILK,)),
+    ],
+    "an unknown add shows by nothing but the id it took": [
+        untold("unknown", 1, 1, (0, 9), "add", "milk"),
+        told(2, 1, (20, 29), "add", "bread", result=2),
+        told(2, 2, (30, 39), "delete", 1, result=True),
+        told(2, 3, (40, 49), "entries", result=(BREAD,)),
+    ],
+    "an unknown add happened just before its deadline": [
+        untold("unknown", 1, 1, (0, 9), "add", "salt", deadline=30),
+        told(2, 1, (0, 60), "add", "milk", result=2),
+        told(3, 1, (40, 60), "delete", 7, result=False),
+        told(3, 2, (61, 70), "size", result=2),
+    ],
+    "an unknown delete happened late": [
+        told(1, 1, (0, 9), "add", "milk", result=1),
+        untold("unknown", 1, 2, (10, 19), "delete", 1),
+        told(2, 1, (20, 29), "entries", result=(MILK,)),
+        told(2, 2, (30, 39), "entries", result=()),
+    ],
+    "an unknown clear happened between two adds": [
+        told(1, 1, (0, 9), "add", "milk", result=1),
+        untold("unknown", 2, 1, (10, 19), "clear"),
+        told(1, 2, (20, 29), "add", "bread", result=2),
+        told(1, 3, (30, 39), "add", "eggs", result=1),
+    ],
+    "a refused add is not there": [
+        untold("failed", 1, 1, (0, 9), "add", "milk"),
+        told(1, 2, (10, 19), "entries", result=()),
+    ],
+    "one cast arrived and the next was dropped": [
+        untold("cast", 1, 1, (0, 0), "add", "milk"),
+        untold("cast", 1, 2, (1, 1), "add", "salt"),
+        told(1, 3, (10, 19), "add", "bread", result=2),
+        told(1, 4, (20, 29), "entries", result=(MILK, BREAD)),
+    ],
+    "a cast shows by nothing but its id, and its client's next request, which changes nothing, is early": [
+        untold("cast", 1, 1, (4, 4), "add", "salt"),
+        told(1, 2, (10, 15), "update", 2, {"done": True}, result=None),
+        told(2, 1, (11, 19), "update", 1, {"title": "milk"}, result=MILK),
+        told(3, 1, (19, 28), "add", "bread", result=2),
+    ],
+    "pipelined requests take effect in the order sent": [
+        told(1, 1, (0, 50), "add", "milk", result=1),
+        told(1, 2, (0, 40), "update", 1, {"done": True}, result=Entry(1, "milk", True)),
+        told(1, 3, (0, 30), "delete", 1, result=True),
+        told(1, 4, (0, 20), "entries", result=()),
+    ],
+    "a read that was sent again shows a later change of its client": [
+        told(1, 1, (0, 90), "entries", result=(MILK,), resent=True),
+        told(1, 2, (1, 20), "add", "milk", result=1),
+    ],
+    "what was deleted on one side of a clear is not what is there on the other": [
+        told(1, 1, (0, 9), "add", "milk", result=1),
+        told(1, 2, (10, 50), "clear"),
+        told(2, 1, (10, 50), "delete", 1, result=False),
+        told(2, 2, (10, 60), "add", "salt", result=1),
+        told(3, 1, (60, 70), "entries", result=(Entry(1, "salt"),)),
+    ],
+}

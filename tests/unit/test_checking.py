@@ -1,0 +1,236 @@
+"""The checker of histories: it finds what is wrong, passes what is right, and agrees with trying every order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from time import process_time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from checking import Entry, Operation, check, load, save
+from checking.bad import BAD
+from checking.exhaustive import explained, perform
+from checking.generate import Habits, Run, histories
+from checking.good import GOOD, told, untold
+from checking.laws import Breaches
+from checking.search import Search, Verdict
+from checking.steps import chains_of
+
+SEEDS = st.integers(0, 1 << 32)
+SMALL = Habits(
+    7, clients=3, depth=3, unknown=0.15, casts=0.15, failed=0.1, resent=0.3, weights=(30, 5, 15, 15, 6, 3, 25, 6)
+)
+LARGE = Habits(300, clients=6, depth=3)
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_good_history_passes(name: str) -> None:
+    report = check(GOOD[name])
+    assert report.passed, str(report)
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_history_is_a_violation_that_names_the_list_and_what_is_wrong(name: str) -> None:
+    word, history = BAD[name]
+    report = check(history)
+    assert report.violations and not report.undecided
+    assert any(word in violation.sentence for violation in report.violations), str(report)
+    for violation in report.violations:
+        assert violation.list == "shared" and violation.operations
+        assert all(operation in history for operation in violation.operations)
+
+
+@pytest.mark.parametrize("name", [name for name in BAD if len(BAD[name][1]) <= 7])
+def test_trying_every_order_finds_the_bad_samples_bad(name: str) -> None:
+    assert not explained(BAD[name][1])
+
+
+@pytest.mark.parametrize("name", [name for name in GOOD if len(GOOD[name]) <= 7])
+def test_trying_every_order_finds_the_good_samples_good(name: str) -> None:
+    assert explained(GOOD[name])
+
+
+def test_lists_are_judged_each_for_itself() -> None:
+    _, bad = BAD["an acknowledged add is lost"]
+    good = [operation._replace(list="own") for operation in GOOD["every kind once"]]
+    report = check([*good, *bad])
+    assert report.lists == 2
+    assert {violation.list for violation in report.violations} == {"shared"}
+
+
+@given(SEEDS)
+@settings(max_examples=300, deadline=None)
+def test_what_happened_is_accepted(seed: int) -> None:
+    history = Run("list", seed, SMALL).history()
+    assert explained(history)
+    assert check(history).passed
+    assert Breaches(history).all() == []
+
+
+@given(SEEDS)
+@settings(max_examples=15, deadline=None)
+def test_what_happened_is_accepted_however_long_it_is(seed: int) -> None:
+    history = Run("list", seed, LARGE).history()
+    search = Search(chains_of(history))
+    assert search.run(100_000) is Verdict.EXPLAINED
+    assert Breaches(history).all() == []
+    assert_gives_every_answer([step.operation for step in search.order()], history)
+
+
+def assert_gives_every_answer(order: list[Operation], history: list[Operation]) -> None:
+    """Check an order of effects against answers, real time and each client's order, with none of the checker's code."""
+    assert len({(each.client, each.sequence) for each in order}) == len(order)
+    assert all(each in history for each in order)
+    assert all(each in order for each in history if each.outcome == "ok")
+    todo: Any = (1, ())
+    started = 0
+    last: dict[Any, int] = {}
+    for operation in order:
+        todo, answer = perform(todo, operation)
+        assert operation.outcome != "failed"
+        assert operation.outcome != "ok" or (answer == operation.result and operation.end >= started)
+        assert operation.outcome == "ok" or operation.deadline is None or operation.deadline >= started
+        started = max(started, operation.start)
+        assert operation.resent or last.get(operation.client, 0) < operation.sequence
+        last[operation.client] = max(last.get(operation.client, 0), operation.sequence)
+
+
+def without_an_entry(operation: Operation, random: Random) -> Operation:
+    result = list(operation.result)
+    if result:
+        del result[random.randrange(len(result))]
+    return operation._replace(result=tuple(result))
+
+
+def with_a_changed_entry(operation: Operation, random: Random) -> Operation:
+    result = list(operation.result)
+    if result:
+        place = random.randrange(len(result))
+        entry = result[place]
+        result[place] = random.choice(
+            [entry._replace(done=not entry.done), entry._replace(title="list-1"), entry._replace(id=entry.id + 1)]
+        )
+    return operation._replace(result=tuple(result))
+
+
+def with_an_entry_too_many(operation: Operation, random: Random) -> Operation:
+    last = operation.result[-1].id if operation.result else 0
+    title = random.choice([f"list-{number}" for number in range(1, 8)])
+    return operation._replace(result=(*operation.result, Entry(last + random.randint(1, 2), title)))
+
+
+def with_another_answer(operation: Operation, random: Random) -> Operation:
+    if isinstance(operation.result, bool):
+        return operation._replace(result=not operation.result)
+    if isinstance(operation.result, int):
+        return operation._replace(result=max(0, operation.result + random.choice([-1, 1])))
+    return operation._replace(result=None) if operation.kind == "update" else operation
+
+
+def with_another_outcome(operation: Operation, random: Random) -> Operation:
+    outcome = random.choice(["failed", "unknown"])
+    return operation._replace(outcome=outcome, result=None)  # type: ignore[arg-type]
+
+
+def at_another_time(operation: Operation, random: Random) -> Operation:
+    start = max(0, operation.start + random.randint(-8, 8))
+    return operation._replace(start=start, end=start + random.randint(0, 3))
+
+
+MUTATIONS: list[tuple[Callable[[Operation, Random], Operation], tuple[str, ...]]] = [
+    (without_an_entry, ("entries",)),
+    (with_a_changed_entry, ("entries",)),
+    (with_an_entry_too_many, ("entries",)),
+    (with_another_answer, ("add", "update", "delete", "size")),
+    (with_another_outcome, ("add", "add_all", "update", "delete", "clear", "drop")),
+    (at_another_time, ("add", "add_all", "update", "delete", "clear", "drop", "entries", "size")),
+]
+
+
+def mutated(history: list[Operation], random: Random) -> list[Operation]:
+    """Return the history with something about it changed once or twice."""
+    history = list(history)
+    for _ in range(random.randint(1, 2)):
+        mutate, kinds = random.choice(MUTATIONS)
+        places = [place for place, each in enumerate(history) if each.outcome == "ok" and each.kind in kinds]
+        if places:
+            place = random.choice(places)
+            history[place] = mutate(history[place], random)
+    if random.random() < 0.2:
+        one, other = random.sample(range(len(history)), 2)
+        history[one], history[other] = (
+            history[one]._replace(client=history[other].client, sequence=history[other].sequence),
+            history[other]._replace(client=history[one].client, sequence=history[one].sequence),
+        )
+    return history
+
+
+@given(SEEDS)
+@settings(max_examples=600, deadline=None)
+def test_what_was_tampered_with_is_judged_as_trying_every_order_judges_it(seed: int) -> None:
+    random = Random(seed)
+    history = mutated(Run("list", seed, SMALL).history(), random)
+    sent: dict[int | str, int] = {}
+    for operation in sorted(history, key=lambda each: each.sequence):
+        # A client's requests start in the order sent, whatever the tampering did.
+        if operation.start < sent.get(operation.client, 0):
+            return
+        sent[operation.client] = operation.start
+    report = check(history)
+    assert not report.undecided
+    assert report.passed == explained(history), str(report)
+    if explained(history):
+        assert Breaches(history).all() == []
+
+
+def test_a_search_that_reaches_its_bound_says_so() -> None:
+    history = [told(0, 1, (0, 9), "add", "milk", result=1), told(0, 2, (101, 109), "size", result=0)]
+    for number in range(1, 40):
+        done = bool(number % 2)
+        history.append(told(number, 1, (10, 99), "update", 1, {"done": done}, result=Entry(1, "milk", done)))
+        history.append(untold("unknown", 100 + number, 1, (10, 99), "update", 1, {"date": f"{number}"}))
+    history.append(untold("unknown", 99, 1, (10, 99), "delete", 1))
+    history.append(told(98, 1, (110, 119), "size", result=1))
+    report = check(history, bound=100)
+    assert not report.passed and not report.violations
+    assert "bound" in report.undecided[0].sentence
+    assert "UNDECIDED" in str(report)
+
+
+def test_a_request_that_is_recorded_twice_is_not_a_history() -> None:
+    with pytest.raises(ValueError, match="recorded twice"):
+        check([told(1, 1, (0, 9), "add", "milk", result=1), told(1, 1, (10, 19), "add", "milk", result=1)])
+
+
+def test_an_answer_before_its_question_is_not_a_history() -> None:
+    with pytest.raises(ValueError, match="before it was sent"):
+        check([told(1, 1, (9, 0), "add", "milk", result=1)])
+
+
+def test_a_history_comes_back_from_its_file(tmp_path: Path) -> None:
+    history = [*histories(2, 5, LARGE), *GOOD["every kind once"]]
+    save(tmp_path / "history", history)
+    assert list(load(tmp_path / "history")) == history
+    shown = [each.result for each in load(tmp_path / "history") if each.kind == "update" and each.result]
+    assert shown and all(isinstance(entry, Entry) for entry in shown)
+
+
+def test_a_line_that_is_no_operation_is_named(tmp_path: Path) -> None:
+    save(tmp_path / "history", GOOD["an unknown add happened"])
+    with (tmp_path / "history").open("a") as file:
+        file.write('["half a li')
+    with pytest.raises(ValueError, match="line 3"):
+        list(load(tmp_path / "history"))
+
+
+def test_twenty_thousand_operations_are_judged_in_seconds() -> None:
+    history = list(histories(20, 7, Habits(1000, clients=16, depth=1)))
+    started = process_time()
+    report = check(history)
+    assert report.passed, str(report)
+    assert process_time() - started < 20
