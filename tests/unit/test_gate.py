@@ -108,3 +108,13 @@ def test_a_batch_is_full_once_what_it_has_and_what_is_expected_fill_it() -> None
     assert gate.is_batch_full
     gate.close(0)
     assert not gate.is_batch_full
+
+
+def test_what_a_lost_partition_had_written_takes_no_room_any_more() -> None:
+    gate = Gate()
+    gate.write(5, 1, b"key", b"value")
+    gate.close(0)
+    gate.write(5, 1, b"other", None)
+    gate.forget(5)
+    assert gate.bytes == 0
+    assert not gate.is_batch_full

@@ -83,11 +83,13 @@ def test_all_clients_together_may_have_so_many_requests_and_bytes(monkeypatch: p
 
 
 def test_a_refused_request_counts_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(in_flight, "REQUESTS_PER_CLIENT", 0)
+    monkeypatch.setattr(in_flight, "REQUESTS_PER_CLIENT", 1)
     flights = InFlight()
+    identifier = admit(flights)
     with pytest.raises(Overloaded):
         admit(flights)
-    assert flights.flights == {}
+    assert list(flights.flights) == [identifier]
+    flights.end(identifier)
     assert flights.bytes == 0
 
 

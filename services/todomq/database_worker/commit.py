@@ -227,7 +227,7 @@ class Commits:
         for partition, _, pairs in batch.partitions:
             if partition not in self._partitions:
                 return f"partition {partition} is not of this shard"
-            if not all(key and key[:1] not in RESERVED for key in pairs[::2]):
+            if not RESERVED.isdisjoint([key[:1] for key in pairs[::2]]):  # type: ignore[index]  # keys are bytes
                 return "a batch writes a key that is the worker's own"
         return ""
 

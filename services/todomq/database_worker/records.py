@@ -19,7 +19,8 @@ from todomq.errors import CorruptRecord
 from todomq.protocol import limits
 from todomq.protocol.partitions import PARTITIONS
 
-RESERVED = frozenset({b"p", b"k", b"d", b"h"})
+RESERVED = frozenset({b"", b"p", b"k", b"d", b"h"})
+"""First bytes that keys of batches may not have; a key must have one."""
 PROBE_KEY = b"h"
 _EPOCH = b"p"
 _STORED = b"k"

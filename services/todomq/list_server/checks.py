@@ -94,6 +94,8 @@ def check_new_entry(
     Returns:
         ``(title, date, extra, done)``, as ``TodoList.add`` takes them.
     """
+    if type(title) is str and 0 < len(title) <= limits.TITLE_CHARACTERS and date is extra is None and done is False:
+        return title, None, None, False  # what most are
     checked = check_title(title), check_date(date), check_extra(extra), check_done(done)
     if extra is not None:
         check_entry_size(checked[0], checked[1], checked[3], checked[2])

@@ -70,7 +70,7 @@ class Gate:
         else:
             known[1].append(key)
             known[1].append(value)
-        size = len(key) + RECORD_OVERHEAD_BYTES + (len(value) if value else 0)
+        size = _size(key, value)
         batch.bytes += size
         self.bytes += size
         return batch.number
@@ -119,5 +119,12 @@ class Gate:
     def forget(self, partition: int) -> None:
         """Another list server owns the partition: nothing of it is written or answered here any more."""
         for batch in (*self.batches.values(), self.open):
-            batch.partitions.pop(partition, None)
+            _, pairs = batch.partitions.pop(partition, (0, []))
+            size = sum(_size(key, value) for key, value in zip(pairs[::2], pairs[1::2]))
+            batch.bytes -= size
+            self.bytes -= size
             batch.replies = [reply for reply in batch.replies if reply.partition != partition]
+
+
+def _size(key: bytes | None, value: bytes | None) -> int:
+    return len(key or b"") + RECORD_OVERHEAD_BYTES + len(value or b"")

@@ -63,7 +63,7 @@ class TodoList:
     ) -> Entry:
         """Add an entry under the next id and return it."""
         identifier = self.next_id
-        entry = Entry(identifier, title, date, done, extra)
+        entry = tuple.__new__(Entry, (identifier, title, date, done, extra))  # half the price of calling the class
         self.entries[identifier] = entry
         self.next_id = identifier + 1
         if self._by_date is not None:

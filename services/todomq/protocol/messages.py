@@ -25,6 +25,8 @@ from todomq.protocol.partitions import PARTITIONS
 
 VERSION = 1
 SENDER_BYTES = 64
+LIMIT = 1 << 63
+"""Ids, numbers, epochs and times are from 0 to below this."""
 
 # Status of a reply. ``MOVED`` is between list server and router only: not the owner under this epoch.
 OK = 0
@@ -145,16 +147,19 @@ def is_request(request: Any) -> bool:
     """Tell whether what stands in a call has the shape of a request."""
     if type(request) is not list or len(request) not in (4, 6):
         return False
-    identifier, _, deadline_ms, packed = request[:4]
-    if identifier is not None and not _is_counter(identifier):
+    if len(request) == 6:
+        identifier, _, deadline_ms, packed, number, floor = request
+        if not (type(number) is type(floor) is int and 0 <= number < LIMIT and 0 <= floor < LIMIT):
+            return False
+    else:
+        identifier, _, deadline_ms, packed = request
+    if identifier is not None and not (type(identifier) is int and 0 <= identifier < LIMIT):
         return False
-    if type(packed) is not bytes or not _is_counter(deadline_ms):
-        return False
-    return len(request) == 4 or (_is_counter(request[4]) and _is_counter(request[5]))
+    return type(packed) is bytes and type(deadline_ms) is int and 0 <= deadline_ms < LIMIT
 
 
 def _is_counter(value: Any) -> bool:
-    return type(value) is int and 0 <= value < (1 << 63)
+    return type(value) is int and 0 <= value < LIMIT
 
 
 def _is_sender(value: Any) -> bool:
@@ -224,6 +229,10 @@ def read_writes(fields: list[Any]) -> Writes:
     return Writes(sender, receiver, number, partitions)
 
 
+_KEY_TYPES = frozenset((bytes,))
+_VALUE_TYPES = frozenset((bytes, type(None)))
+
+
 def _is_partition_writes(item: Any) -> bool:
     if type(item) is not list or len(item) != 3 or not _is_counter(item[0]) or not _is_counter(item[1]):
         return False
@@ -233,8 +242,8 @@ def _is_partition_writes(item: Any) -> bool:
     return (
         type(pairs) is list
         and len(pairs) % 2 == 0
-        and all(type(key) is bytes for key in pairs[::2])
-        and all(value is None or type(value) is bytes for value in pairs[1::2])
+        and _KEY_TYPES.issuperset(map(type, pairs[::2]))
+        and _VALUE_TYPES.issuperset(map(type, pairs[1::2]))
     )
 
 
@@ -268,6 +277,21 @@ def forward(groups: list[Any]) -> bytes:
     return pack([VERSION, "forward", groups])
 
 
+def _is_forwarded(item: Any) -> bool:
+    if type(item) is not list or len(item) != 7:
+        return False
+    identifier, _, deadline_ms, packed, number, floor, epoch = item
+    return (
+        type(identifier) is type(deadline_ms) is type(number) is type(floor) is type(epoch) is int
+        and type(packed) is bytes
+        and 0 <= identifier < LIMIT
+        and 0 <= deadline_ms < LIMIT
+        and 0 <= number < LIMIT
+        and 0 <= floor < LIMIT
+        and 0 <= epoch < LIMIT
+    )
+
+
 def read_forward(fields: list[Any]) -> list[Any]:
     """Check the shape of a forwarded batch.
 
@@ -280,7 +304,7 @@ def read_forward(fields: list[Any]) -> list[Any]:
         if type(group) is not list or len(group) != 2 or not _is_sender(group[0]) or type(group[1]) is not list:
             raise ProtocolError("forward carries groups [sender, [forwarded, ...]]")
         for item in group[1]:
-            if type(item) is not list or len(item) != 7 or not is_request(item[:6]) or not _is_counter(item[6]):
+            if not _is_forwarded(item):
                 raise ProtocolError("a forwarded request is [id, target, deadline_ms, body, number, floor, epoch]")
     groups: list[Any] = fields[0]
     return groups

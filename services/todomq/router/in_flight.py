@@ -7,7 +7,6 @@ so that a flood of one leaves room for the others.
 
 from __future__ import annotations
 
-from collections import Counter
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -48,8 +47,8 @@ class InFlight:
         self.flights: dict[int, Flight] = {}
         self.bytes = 0
         self._ids = count(1)
-        self._requests_of: Counter[bytes] = Counter()
-        self._bytes_of: Counter[bytes] = Counter()
+        self._shares: dict[bytes, list[int]] = {}
+        """Requests and bytes of each connection that has any."""
         self._none_before_ms = 0
         """No deadline of those in flight is earlier."""
 
@@ -63,18 +62,22 @@ class InFlight:
             Overloaded: a limit is reached; the request went no further.
         """
         size = len(request[3]) + OVERHEAD_BYTES
-        requests = self._requests_of[peer]
-        if requests >= REQUESTS_PER_CLIENT or self._bytes_of[peer] + size > BYTES_PER_CLIENT:
-            raise Overloaded("this client has too many requests in flight")
-        if len(self.flights) >= REQUESTS or self.bytes + size > BYTES:
+        flights = self.flights
+        if len(flights) >= REQUESTS or self.bytes + size > BYTES:
             raise Overloaded("the router has too many requests in flight")
-        identifier = next(self._ids)
-        self.flights[identifier] = Flight(identifier, peer, sender, request, place, size)
-        self._requests_of[peer] = requests + 1
-        self._bytes_of[peer] += size
+        share = self._shares.get(peer)
+        if share is None:
+            share = self._shares[peer] = [0, 0]
+        elif share[0] >= REQUESTS_PER_CLIENT or share[1] + size > BYTES_PER_CLIENT:
+            raise Overloaded("this client has too many requests in flight")
+        share[0] += 1
+        share[1] += size
         self.bytes += size
-        if request[2] < self._none_before_ms or len(self.flights) == 1:
+        identifier = next(self._ids)
+        if request[2] < self._none_before_ms or not flights:
             self._none_before_ms = request[2]
+        # One for every request: making a named tuple this way is half the price of calling its class.
+        flights[identifier] = tuple.__new__(Flight, (identifier, peer, sender, request, place, size))
         return identifier
 
     def renew(self, identifier: int) -> int:
@@ -89,14 +92,13 @@ class InFlight:
         flight = self.flights.pop(identifier, None)
         if flight is None:
             return None
-        peer, size = flight.peer, flight.size
+        _, peer, _, _, _, size = flight
         self.bytes -= size
-        left = self._requests_of[peer] - 1
-        if left:
-            self._requests_of[peer] = left
-            self._bytes_of[peer] -= size
-        else:
-            del self._requests_of[peer], self._bytes_of[peer]
+        share = self._shares[peer]
+        share[0] -= 1
+        share[1] -= size
+        if not share[0]:
+            del self._shares[peer]
         return flight
 
     def expire(self, now_ms: int) -> list[int]:

@@ -44,6 +44,7 @@ class Routing:
         self.sent_again = 0
         self._in_flight = in_flight
         self._batches: dict[int, list[Batch]] = {}
+        self._open: dict[int, Batch] = {}
 
     def forward(self, identifier: int, sender: bytes, request: list[Any], partition: int) -> None:
         """Send an admitted request to its list server this turn; one of a moving partition waits in flight."""
@@ -51,15 +52,13 @@ class Routing:
         if row is None or partition in self.moving:
             return
         size = len(request[3]) + OVERHEAD_BYTES
-        batches = self._batches.get(row.server)
-        if batches is None:
-            batches = self._batches[row.server] = [Batch()]
-        batch = batches[-1]
-        if batch.bytes and batch.bytes + size > limits.BATCH_BYTES:
-            batch = Batch()
-            batches.append(batch)
+        batch = self._open.get(row.server)
+        if batch is None or batch.bytes + size > limits.BATCH_BYTES:
+            batch = self._open[row.server] = Batch()
+            self._batches.setdefault(row.server, []).append(batch)
         batch.bytes += size
-        forwarded = (identifier, *request[1:6], row.epoch)
+        _, target, deadline_ms, body, number, floor = request
+        forwarded = (identifier, target, deadline_ms, body, number, floor, row.epoch)
         group = batch.groups.get(sender)
         if group is None:
             batch.groups[sender] = [forwarded]
@@ -101,6 +100,7 @@ class Routing:
     def ready(self) -> dict[int, list[Batch]]:
         """Return and forget what goes out this turn, by list server."""
         batches, self._batches = self._batches, {}
+        self._open.clear()
         return batches
 
     def _send_again(self, partitions: set[int]) -> None:
