@@ -493,6 +493,7 @@ class TestBounds:
     @pytest.fixture
     def narrow(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(connection, "OUTBOX_REQUESTS", 10)
+        monkeypatch.setattr(connection, "WAIT_REQUESTS", 10)
 
     @pytest.mark.usefixtures("narrow")
     def test_a_pipeline_waits_for_room(self, client: Client) -> None:

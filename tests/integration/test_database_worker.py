@@ -278,6 +278,11 @@ def test_batches_are_committed_and_read_and_the_way_back_tells(worker: Worker) -
     assert worker.call("read", b"la", None, None, 1_000) == [None, [], None]
     assert worker.call("read", None, b"l", None, 1) == [None, [b"lb", b"2"], b"lb"]
     assert worker.call("read", None, b"l", b"lb", 1) == [None, [b"lc", b"3"], None]
+    pages = [[b"lb", b"l", None], [None, b"lc", None], [b"la", b"m", None]]
+    assert worker.call("read_many", pages, 1_000) == [
+        [b"2", [b"lb", b"2", b"lc", b"3"], None], [None, [b"lc", b"3"], None], [None, [], None]
+    ]  # fmt: skip
+    assert worker.call("read_many", pages, 1) == [[b"2", [b"lb", b"2"], b"lb"]]
 
 
 def test_an_old_owner_is_refused_after_another_has_claimed(worker: Worker) -> None:
@@ -335,7 +340,7 @@ def test_a_new_life_of_a_sender_at_the_same_address_replaces_the_old_one(worker:
         ("unknown",), ("store",), ("store", "k"), ("store", "k", 1, 2), ("get",), ("get", "k", 1), ("claim", "3", 1),
         ("claim", 256, 1), ("claim", 3, 0), ("claim", 3, -1), ("claim", 3, True), ("hello", b"", "ipc:///x", 1),
         ("hello", b"x", "inproc://x", 1), ("hello", b"x", "ipc:///x", -1), ("hello", 1, 2, 3), ("hello",),
-        ("read", "k", b"", None, 1), ("read", b"k"), ("store", "x" * 5_000, 1),
+        ("read", "k", b"", None, 1), ("read", b"k"), ("read_many", [], 1), ("read_many", [[b"k", None, None]], 1), ("read_many", [[b"k"]], 1), ("store", "x" * 5_000, 1),
         ("store", [[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]], 1),
     ],
 )  # fmt: skip

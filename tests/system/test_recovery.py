@@ -6,7 +6,6 @@ import signal
 import statistics
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 from conftest import RunningStack, wait_until
@@ -74,9 +73,9 @@ class Load:
 
 
 @pytest.fixture
-def endpoint(shared_stack: RunningStack) -> Iterator[str]:
+def endpoint(shared_stack: RunningStack) -> str:
     shared_stack.wait_healthy()
-    yield shared_stack.endpoint
+    return shared_stack.endpoint
 
 
 @pytest.mark.parametrize("daemon", DAEMONS)

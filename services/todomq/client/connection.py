@@ -28,6 +28,8 @@ from todomq.errors import InvalidRequest, Overloaded, TodoMQError, Unavailable
 from todomq.protocol import limits
 
 OUTBOX_REQUESTS = 65_536
+WAIT_REQUESTS = 8_192
+"""Above this a caller that can wait does: what waits in the outbox grows older, and its deadline runs."""
 OUTBOX_BYTES = 64 * limits.MIB
 
 DRAIN_MESSAGES = 64
@@ -83,8 +85,9 @@ class Connection:
             Overloaded: no room. Unavailable: the client is closed. Nothing was sent then.
         """
         with self._lock:
-            if self._requests >= OUTBOX_REQUESTS or self._bytes >= OUTBOX_BYTES:
-                self._wait_for_room(request.deadline_ms, may_wait)
+            most = WAIT_REQUESTS if may_wait else OUTBOX_REQUESTS
+            if self._requests >= most or self._bytes >= OUTBOX_BYTES:
+                self._wait_for_room(request.deadline_ms, may_wait, most)
             if self._is_closed:
                 raise Unavailable("this client is closed", retryable=False)
             self._requests += 1
@@ -120,9 +123,9 @@ class Connection:
 
     # On the caller's thread, under the lock.
 
-    def _wait_for_room(self, deadline_ms: int, may_wait: bool) -> None:
+    def _wait_for_room(self, deadline_ms: int, may_wait: bool, most: int) -> None:
         may_wait = may_wait and not self.is_own_thread()
-        while self._requests >= OUTBOX_REQUESTS or self._bytes >= OUTBOX_BYTES:
+        while self._requests >= most or self._bytes >= OUTBOX_BYTES:
             left_ms = deadline_ms - now_ms()
             if not may_wait or left_ms <= 0:
                 raise Overloaded(f"{self._requests} requests of this client are waiting or in flight")

@@ -27,6 +27,8 @@ from todomq.runtime.calls import LATER, Call, Operation, Service
 from todomq.runtime.daemon import Daemon
 from todomq.runtime.log import log_counted
 
+PAGE_OVERHEAD_BYTES = 16
+
 
 class DatabaseWorker(Service):
     """One worker: the ``number``-th of the pool, with the shard that ``open_storage`` opens."""
@@ -52,7 +54,8 @@ class DatabaseWorker(Service):
         daemon.loop.at_turn_end(self._end_turn)
         self.operations["hello"] = self._hello
         for name, operation in {
-            "claim": self._claim, "read": self._read, "store": self._store, "get": self._get, "check": self._check,
+            "claim": self._claim, "read": self._read, "read_many": self._read_many,
+            "store": self._store, "get": self._get, "check": self._check,
         }.items():  # fmt: skip
             self.operations[name] = self._while_open(operation)
 
@@ -126,6 +129,27 @@ class DatabaseWorker(Service):
 
         self._shard.read(read, _answering(call))
 
+    def _read_many(self, call: Call) -> None:
+        """Answer as many of the pages as fit into one answer, the first in any case."""
+        pages, limit_bytes = _arguments(call, list, int)
+        if not 1 <= len(pages) <= limits.MESSAGE_REQUESTS or not all(map(_is_page, pages)):
+            raise InvalidRequest("read_many has pages [key or nil, prefix, after or nil] and a limit in bytes")
+        most_bytes = min(max(limit_bytes, 1), limits.PAGE_BYTES)
+
+        def read(storage: Storage) -> list[Any]:
+            results: list[Any] = []
+            left_bytes = most_bytes
+            for key, prefix, after in pages:
+                value = None if key is None else storage.get(key)
+                items, last = storage.scan(prefix, after, left_bytes)
+                results.append([value, items, last])
+                left_bytes -= len(value or b"") + sum(map(len, items)) + PAGE_OVERHEAD_BYTES
+                if left_bytes <= 0:
+                    break
+            return results
+
+        self._shard.read(read, _answering(call))
+
     def _store(self, call: Call) -> None:
         if len(call.arguments) != 2:
             raise InvalidRequest("store has a key and a value")
@@ -173,6 +197,12 @@ class DatabaseWorker(Service):
         if type(call.target) is bytes and call.target != key:
             raise InvalidRequest("the request's target is not the canonical packing of its key")
         return key
+
+
+def _is_page(page: Any) -> bool:
+    if type(page) is not list or len(page) != 3 or type(page[1]) is not bytes:
+        return False
+    return all(part is None or type(part) is bytes for part in (page[0], page[2]))
 
 
 def _answering(call: Call) -> Ask:

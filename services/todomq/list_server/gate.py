@@ -75,6 +75,10 @@ class Gate:
         self.bytes += size
         return batch.number
 
+    def ask(self, partition: int, epoch: int) -> None:
+        """Have the open batch name the partition: refused if the epoch is old, and else it writes nothing."""
+        self.open.partitions.setdefault(partition, (epoch, []))
+
     def hold(self, number: int, reply: Reply) -> None:
         """Hold a reply until the batch of this number, which is not committed, is."""
         (self.open if number == self.open.number else self.batches[number]).replies.append(reply)

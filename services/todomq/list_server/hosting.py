@@ -28,11 +28,12 @@ LIST_BYTES = 1_200
 LIST_ENTRY_BYTES = 300
 """What a loaded list and each further entry take in memory, about; the memory budget counts with them."""
 
-HOUSEKEEPING_MS = 1_000
-"""How long after one round of housekeeping over all actors the next begins, at the soonest."""
+ROUND_MS = 10_000
+"""How long one round of housekeeping over all actors takes, at most; a quarter of the idle time where that is less."""
 
-SWEPT_PER_TURN = 2_000
-"""How many actors one step of housekeeping looks at."""
+ROUND_OVER_BUDGET_MS = 1_000
+STEP_MS = 50
+VISITS_LEAST = 32
 
 
 class Partition:
@@ -88,7 +89,8 @@ class Hosting:
         self._activations = count(1)
         self._stopping: list[ListActor] = []
         self._housekeeping: list[ListActor] = []
-        self._housekeeping_ms = 0
+        self._visits = VISITS_LEAST
+        self._next_round_ms = 0
         self._entries_seen = 0
         self._memory_seen = 0
 
@@ -130,6 +132,23 @@ class Hosting:
     def owned(self) -> list[tuple[int, int]]:
         """Return ``(partition, epoch)`` of each owned partition."""
         return [(p.number, p.epoch) for p in self.partitions if p is not None and not p.releasing]
+
+    def check_epochs(self) -> None:
+        """Ask each worker whether what is owned here still is, unless it has yet to say what became of a batch.
+
+        An owner that others took for dead would else hear of its successor only when it writes (law 2).
+        """
+        for partition in self.partitions:
+            if partition is not None and not partition.gate.batches:
+                partition.gate.ask(partition.number, partition.epoch)
+
+    def doubt_epochs(self) -> None:
+        """Ask the same of every worker, and answer nothing from memory before it is known."""
+        for partition in self.partitions:
+            if partition is not None:
+                partition.gate.ask(partition.number, partition.epoch)
+                for actor in partition.actors.values():
+                    actor.last_batch = partition.gate.open.number
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
@@ -270,19 +289,22 @@ class Hosting:
         for partition in self.partitions:
             if partition is not None and partition.waiting:
                 self._tell_out_of_order(partition, now_ms)
-        if not self._housekeeping and now_ms - self._housekeeping_ms >= HOUSEKEEPING_MS:
-            self._housekeeping_ms = now_ms
-            self._begin_housekeeping()
+        if not self._housekeeping and now_ms >= self._next_round_ms:
+            self._begin_round(now_ms)
         idle_ms = self._idle_limit_ms()
-        for _ in range(min(SWEPT_PER_TURN, len(self._housekeeping))):
+        for _ in range(min(self._visits, len(self._housekeeping))):
             self._keep_house(self._housekeeping.pop(), now_ms, idle_ms)
 
-    def _begin_housekeeping(self) -> None:
+    def _begin_round(self, now_ms: int) -> None:
         self._memory_seen = self.lists * LIST_BYTES + self._entries_seen * LIST_ENTRY_BYTES
         self._entries_seen = 0
         self._housekeeping = [
             actor for partition in self.partitions if partition is not None for actor in partition.actors.values()
         ]
+        round_ms = ROUND_OVER_BUDGET_MS if self._memory_seen > self._memory_bytes else ROUND_MS
+        round_ms = max(STEP_MS, min(round_ms, self._idle_ms // 4))
+        self._visits = max(VISITS_LEAST, len(self._housekeeping) * STEP_MS // round_ms)
+        self._next_round_ms = now_ms + round_ms
 
     @property
     def lists(self) -> int:

@@ -12,6 +12,7 @@ from todomq.errors import DeadlineExceeded, InvalidRequest, NameNotFound, Protoc
 from todomq.list_server.actor import LOADING, QUARANTINED, STOPPING, ListActor
 from todomq.list_server.hosting import Hosting, Partition, Read
 from todomq.list_server.listing import Listing
+from todomq.list_server.reading import Reading
 from todomq.list_server.worker_link import WorkerLink
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack
@@ -22,6 +23,8 @@ from todomq.runtime.log import log, log_counted
 from todomq.runtime.peers import Answer
 
 TICK_S = 0.05
+CHECK_MS = 1_000
+"""How often the workers are asked whether the owned partitions are still this server's."""
 
 
 class ListServerService(Service):
@@ -38,9 +41,14 @@ class ListServerService(Service):
         self._links = {
             number: WorkerLink(daemon, number, commits_address, gate) for number, gate in self.hosting.gates.items()
         }
+        self._readings = {
+            number: Reading(link.call, self._page_read, self._page_failed) for number, link in self._links.items()
+        }
         self._releases: list[tuple[int, int, Call]] = []
         self._activations: list[tuple[ListActor, Call]] = []
         self._done: Callable[[], None] | None = None
+        self._stall_ms = settings.lease_ms // 2
+        self._seen_ms = self._checked_ms = self._loop.now_ms()
         self.operations |= {
             "own": self._own,
             "release": self._release,
@@ -62,6 +70,7 @@ class ListServerService(Service):
             if not sender or not all(_is_forwarded(request) for request in requests):
                 raise ProtocolError("a forwarded request has a sender, an id and a list's name")
         now_ms = self._loop.now_ms()
+        self._check_epochs(now_ms)
         for sender, requests in groups:
             self.hosting.take(peer, sender, requests, now_ms)
 
@@ -242,9 +251,21 @@ class ListServerService(Service):
 
     def _tick(self) -> None:
         now_ms = self._loop.now_ms()
+        self._check_epochs(now_ms)
         self.hosting.tick(now_ms)
         for link in self._links.values():
             link.tick(now_ms)
+
+    def _check_epochs(self, now_ms: int) -> None:
+        is_stalled = now_ms - self._seen_ms > self._stall_ms
+        self._seen_ms = now_ms
+        if is_stalled:
+            self.hosting.doubt_epochs()  # whoever was paused may have been taken for dead
+        elif now_ms - self._checked_ms >= CHECK_MS:
+            self.hosting.check_epochs()
+        else:
+            return
+        self._checked_ms = now_ms
 
     def _link_of(self, partition: int) -> WorkerLink:
         return self._links[worker_of(partition, len(self._links))]
@@ -284,17 +305,12 @@ class ListServerService(Service):
         if any(worker_of(partition, len(self._links)) != worker for _, partition, _ in word.refused):
             raise ProtocolError("a word about partitions of another worker")
 
-    def _read(self, read: Read) -> None:
-        def done(answer: Answer) -> None:
-            now_ms = self._loop.now_ms()
-            if answer.error is None:
-                value, pairs, last = answer.value
-                self.hosting.read(read, value, pairs, last, now_ms)
-            elif self.hosting.read_failed(read, answer.error):
-                self._loop.after(TICK_S, lambda: self.hosting.load(read.actor, self._loop.now_ms()))
+    def _page_read(self, read: Read, value: Any, pairs: Any, last: Any) -> None:
+        self.hosting.read(read, value, pairs, last, self._loop.now_ms())
 
-        key, prefix, after = read.page
-        self._links[read.worker].call("read", key, prefix, after, limits.PAGE_BYTES, done=done)
+    def _page_failed(self, read: Read, error: TodoMQError) -> None:
+        if self.hosting.read_failed(read, error):
+            self._loop.after(TICK_S, lambda: self.hosting.load(read.actor, self._loop.now_ms()))
 
     def _list_names(self, peer: bytes, request: Any) -> None:
         identifier = request[0]
@@ -340,7 +356,9 @@ class ListServerService(Service):
         for peer, identifier, status, value, _ in replies:
             reply(peer, identifier, status, value)
         for read in reads:
-            self._read(read)
+            self._readings[read.worker].add(read)
+        for reading in self._readings.values():
+            reading.begin()
 
 
 def _partition_and_epoch(call: Call) -> tuple[int, int]:

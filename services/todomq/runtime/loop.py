@@ -51,6 +51,7 @@ class Loop:
         self._lanes: dict[str, SimpleQueue[tuple[Callable[[], Any], Done]]] = {}
         self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._running = False
+        self._is_woken = False
         self.turns = 0
         self.watch(self._wake_reader, self._drain_wakes)
 
@@ -130,6 +131,7 @@ class Loop:
             on_readable = self._readers.get(source)
             if on_readable is not None:
                 on_readable()
+        self._is_woken = False
         while self._completions:
             done, result, error = self._completions.popleft()
             done(result, error)
@@ -170,4 +172,6 @@ class Loop:
                 self._completions.append((done, work(), None))
             except BaseException as error:  # handed to whoever asked for the work
                 self._completions.append((done, None, error))
-            self.wake()
+            if not self._is_woken:  # set back before the completions are looked at: none is left lying
+                self._is_woken = True
+                self.wake()

@@ -1,0 +1,79 @@
+"""The pages that lists wait for from one database worker: many to a call, so many calls at a time.
+
+Owns: which pages wait, which are under way. Must not know: what a page holds, sockets (the link calls).
+Law 5: a list that takes many pages goes to the end of the queue after each; one that cannot be read is asked for alone,
+so that its error is its own. Law 6: what waits is bounded by the requests that wait for it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from todomq.errors import CorruptRecord, TodoMQError
+from todomq.list_server.hosting import Read
+from todomq.protocol import limits
+from todomq.runtime.peers import Answer
+
+PAGES_PER_CALL = 128
+CALLS_UNDER_WAY = 4
+
+Call = Callable[..., None]
+
+
+class Reading:
+    """The pages of one worker."""
+
+    def __init__(
+        self,
+        call: Call,
+        on_page: Callable[[Read, Any, Any, Any], None],
+        on_error: Callable[[Read, TodoMQError], None],
+    ) -> None:
+        """Read nothing yet.
+
+        Args:
+            call: the link's call.
+            on_page: takes a read and its value, pairs and last key.
+            on_error: takes a read that failed.
+        """
+        self._call = call
+        self._on_page = on_page
+        self._on_error = on_error
+        self._waiting: deque[Read] = deque()
+        self._alone: deque[Read] = deque()
+        self._under_way = 0
+
+    def add(self, read: Read) -> None:
+        """Queue a page; ``begin`` asks for it."""
+        self._waiting.append(read)
+
+    def begin(self) -> None:
+        """Ask for what waits, as far as calls are free."""
+        while self._under_way < CALLS_UNDER_WAY and (self._alone or self._waiting):
+            if self._alone:
+                self._ask([self._alone.popleft()])
+            else:
+                count = min(PAGES_PER_CALL, len(self._waiting))
+                self._ask([self._waiting.popleft() for _ in range(count)])
+
+    def _ask(self, reads: list[Read]) -> None:
+        self._under_way += 1
+        pages = [read.page for read in reads]
+        self._call("read_many", pages, limits.PAGE_BYTES, done=lambda answer: self._answered(reads, answer))
+
+    def _answered(self, reads: list[Read], answer: Answer) -> None:
+        self._under_way -= 1
+        if answer.error is not None:
+            if isinstance(answer.error, CorruptRecord) and len(reads) > 1:
+                self._alone.extend(reads)
+            else:
+                for read in reads:
+                    self._on_error(read, answer.error)
+        else:
+            for read, (value, pairs, last) in zip(reads, answer.value):
+                self._on_page(read, value, pairs, last)
+            # What did not fit into the answer is asked for again, before what came later.
+            self._waiting.extendleft(reversed(reads[len(answer.value) :]))
+        self.begin()

@@ -1,0 +1,50 @@
+"""Law 2 for an owner that others took for dead: it asks whether it still owns what it has in memory."""
+
+from __future__ import annotations
+
+import pytest
+from hosting_bench import Bench, Disk
+
+from todomq.protocol.partitions import partition_of
+
+PARTITION = partition_of(b"a")
+
+
+def test_an_owner_that_was_paused_answers_no_read_from_memory_once_another_has_claimed() -> None:
+    disk = Disk()
+    old = Bench(disk, owned=[PARTITION])
+    assert old.ask("a", "add_entry", "milk") == 1
+    Bench(disk, owned=[PARTITION]).ask("a", "add_entry", "bread", client=b"other")
+    old.hosting.doubt_epochs()
+    read = old.send("a", "size", number=2)
+    old.settle()
+    with pytest.raises(KeyError):
+        old.answer(read)
+    assert old.hosting.owned() == []
+
+
+def test_an_owner_that_was_paused_and_still_owns_answers_when_that_is_known() -> None:
+    bench = Bench(owned=[PARTITION])
+    bench.ask("a", "add_entry", "milk")
+    bench.hosting.doubt_epochs()
+    read = bench.send("a", "size", number=2)
+    bench.turn()
+    assert read not in bench.replies
+    bench.settle()
+    assert bench.answer(read) == 1
+
+
+def test_an_owner_to_whom_nobody_writes_hears_of_its_successor() -> None:
+    disk = Disk()
+    old, _ = Bench(disk, owned=[PARTITION]), Bench(disk, owned=[PARTITION])
+    old.hosting.check_epochs()
+    old.settle()
+    assert old.hosting.owned() == []
+
+
+def test_a_worker_that_says_nothing_is_not_asked_again() -> None:
+    bench = Bench(owned=[PARTITION])
+    for _ in range(3):
+        bench.hosting.check_epochs()
+        bench.turn()
+    assert len(bench.gate.batches) == 1
