@@ -5,6 +5,8 @@
 #   make logs      the last lines of every daemon (FOLLOW=1: go on)   make demo      the main job on the running stack
 #   make restart   every part after the other, gracefully             make clean     remove .venv and caches; stops the stack
 #   make down      stop the stack; its data stays                     make clean DATA=1   removes the stored lists as well
+#   make simulate  run the whole topology in one process, SEEDS=1000 times, each with other faults
+#   make bench     measure TodoMQ and its peers (ARGS="--only adds,reads --rounds 1 --quick")
 #
 # TODOMQ_HOME (default ~/.todomq) says where the stack lives; several run side by side.
 
@@ -14,9 +16,10 @@ PY := $(VENV)/bin/python
 STACK := $(PY) -m todomq.supervision.stack
 SERVER := $(VENV)/.server-installed
 TEST := $(VENV)/.test-installed
+BENCH := $(VENV)/.bench-installed
 INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: up down restart status logs test check demo clean
+.PHONY: up down restart status logs test check demo simulate bench clean
 .DEFAULT_GOAL := up
 
 up: $(SERVER)
@@ -38,13 +41,19 @@ check: $(TEST)
 	@$(PY) -m ruff check
 	@$(PY) -m mypy
 
+simulate: $(TEST)
+	@PYTHONPATH=tests $(PY) -m topology --seeds $(or $(SEEDS),1000)
+
 demo: up
 	@$(VENV)/bin/todomq demo $(ARGS)
+
+bench: $(BENCH)
+	@$(PY) -m benchmarks $(ARGS)
 
 clean:
 	@if [ -x $(PY) ] && $(PY) -c 'import todomq' 2>/dev/null; then $(STACK) $(if $(DATA),remove-data,down); fi
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis services/*.egg-info
-	find services tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find services tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
@@ -60,4 +69,8 @@ $(SERVER): pyproject.toml constraints.txt | $(PY)
 
 $(TEST): pyproject.toml constraints.txt | $(PY)
 	@$(INSTALL) '.[test]'
+	@touch $@ $(SERVER)
+
+$(BENCH): pyproject.toml constraints.txt | $(PY)
+	@$(INSTALL) '.[bench]'
 	@touch $@ $(SERVER)

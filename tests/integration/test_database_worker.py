@@ -340,7 +340,9 @@ def test_a_new_life_of_a_sender_at_the_same_address_replaces_the_old_one(worker:
         ("unknown",), ("store",), ("store", "k"), ("store", "k", 1, 2), ("get",), ("get", "k", 1), ("claim", "3", 1),
         ("claim", 256, 1), ("claim", 3, 0), ("claim", 3, -1), ("claim", 3, True), ("hello", b"", "ipc:///x", 1),
         ("hello", b"x", "inproc://x", 1), ("hello", b"x", "ipc:///x", -1), ("hello", 1, 2, 3), ("hello",),
-        ("read", "k", b"", None, 1), ("read", b"k"), ("read_many", [], 1), ("read_many", [[b"k", None, None]], 1), ("read_many", [[b"k"]], 1), ("store", "x" * 5_000, 1),
+        ("read", "k", b"", None, 1), ("read", b"k"),
+        ("read_many", [], 1), ("read_many", [[b"k", None, None]], 1), ("read_many", [[b"k"]], 1),
+        ("store", "x" * 5_000, 1),
         ("store", [[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]], 1),
     ],
 )  # fmt: skip
