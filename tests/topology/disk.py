@@ -1,0 +1,74 @@
+"""The fake disk of one database worker: what was committed outlives every process; the disk is slow, full or failing.
+
+Owns: the records, how long work takes, which commit fails. Must not know: what records mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+from todomq.database_worker.storage import StorageFailed, Write
+from todomq.database_worker.storage.memory import MemoryStorage
+from todomq.errors import NOT_APPLIED
+from topology.clock import MS_US
+
+QUICK_US = (50, 1_500)
+SLOW_US = (20 * MS_US, 400 * MS_US)
+
+
+class Disk:
+    """One disk.
+
+    Attributes:
+        is_slow: work takes long.
+        is_full: every commit fails, having written nothing.
+        failing: what becomes of the next commits: each fails ``before`` or ``after`` it has reached the disk.
+        open_failures: how many attempts to open storage fail from now on.
+    """
+
+    def __init__(self, random: Random) -> None:
+        self.records: dict[bytes, bytes] = {}
+        self.is_slow = False
+        self.is_full = False
+        self.failing: list[str] = []
+        self.open_failures = 0
+        self._random = random
+
+    def open(self) -> MemoryStorage:
+        """Open the storage.
+
+        Raises:
+            StorageFailed: as the nemesis asked.
+        """
+        if self.open_failures:
+            self.open_failures -= 1
+            raise StorageFailed("the storage cannot be opened now", outcome=NOT_APPLIED)
+        return _Storage(self)
+
+    def latency_us(self) -> int:
+        """Return how long the next work takes."""
+        return self._random.randint(*(SLOW_US if self.is_slow else QUICK_US))
+
+    def fate(self) -> str | None:
+        """Return where the next commit fails, if it does."""
+        if self.is_full:
+            return "before"
+        return self.failing.pop() if self.failing else None
+
+    def heal(self) -> None:
+        """Fail no more."""
+        self.is_slow = self.is_full = False
+        self.failing.clear()
+        self.open_failures = 0
+
+
+class _Storage(MemoryStorage):
+    def __init__(self, disk: Disk) -> None:
+        super().__init__(disk.records)
+        self._fate = disk.fate
+
+    def apply(self, writes: Sequence[Write]) -> None:
+        if writes:
+            self.fail_next = self._fate()
+        super().apply(writes)

@@ -1,0 +1,69 @@
+"""Puts the simulated world in the place of sockets, clocks, locks, pidfds and random bytes, while a run lasts.
+
+Owns: the list of what is replaced. Everything else of the daemons is the real code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import todomq.database_worker.service
+import todomq.registry.service
+import todomq.runtime.daemon
+import todomq.runtime.locks
+import todomq.runtime.log
+import todomq.runtime.sockets
+from topology.processes import KeptJournal, WatchedProcesses
+from topology.world import World
+
+
+@contextmanager
+def in_world(world: World) -> Iterator[None]:
+    """Run the daemons in this world and no other."""
+    clock = world.clock
+    time = SimpleNamespace(
+        time_ns=lambda: clock.now_us * 1_000,
+        monotonic=lambda: clock.now_us / 1e6,
+        monotonic_ns=lambda: clock.now_us * 1_000,
+        perf_counter_ns=lambda: clock.now_us * 1_000,
+        gmtime=lambda: None,
+        strftime=lambda form, stamp: "",
+    )
+    system = SimpleNamespace(urandom=world.random_bytes, getpid=world.processes.pid)
+    # A daemon of another machine has no pid here: the registry can see its lease end, and can't kill it.
+    elsewhere = SimpleNamespace(urandom=world.random_bytes, getpid=lambda: None)
+    stderr = SimpleNamespace(write=lambda line: _log(world, line), flush=lambda: None)
+    network = world.network
+    replaced: list[tuple[Any, dict[str, Any]]] = [
+        (
+            todomq.runtime.sockets,
+            {name: getattr(network, name) for name in ("router", "pull", "push", "dealer", "receive", "send")},
+        ),
+        (todomq.runtime.daemon, {"Loop": world.make_loop, "os": elsewhere if world.is_spread else system}),
+        (todomq.runtime.locks, {"hold": world.hold, "private_directory": lambda path: None}),
+        (todomq.runtime.log, {"time": time, "sys": SimpleNamespace(stderr=stderr), "_seen": {}}),
+        (todomq.database_worker.service, {"time": time}),
+        (
+            todomq.registry.service,
+            {
+                "os": system,
+                "time": time,
+                "LocalProcesses": lambda: WatchedProcesses(world.processes),
+                "Journal": lambda directory, boot: KeptJournal(world.journal),
+                "boot": lambda: "boot",
+                "is_endable": world.is_endable,
+            },
+        ),
+    ]
+    with ExitStack() as stack:
+        for module, names in replaced:
+            stack.enter_context(patch.multiple(module, **names))
+        yield
+
+
+def _log(world: World, line: str) -> None:
+    world.trace(f"{world.processes.current!r} log {line.strip()}")
