@@ -7,12 +7,15 @@ Used by every daemon, the client (for the default endpoint) and the command line
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from todomq.errors import InvalidRequest
 from todomq.protocol.addresses import SOCKET_PATH_BYTES
+
+LOOPBACK = re.compile(r"127(?:\.\d{1,3}){3}|\[::1\]")
 
 
 class SettingsError(InvalidRequest):
@@ -21,10 +24,14 @@ class SettingsError(InvalidRequest):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One stack's settings. Times in milliseconds or, where named so, seconds; sizes in bytes."""
+    """One stack's settings. Times in milliseconds or, where named so, seconds; sizes in bytes.
+
+    ``endpoint`` is where clients find the router; ``tcp`` where it listens besides its ipc socket, empty for nowhere.
+    """
 
     home: Path
     endpoint: str
+    tcp: str = ""
     list_servers: int = 2
     database_workers: int = 3
     idle_s: float = 600.0
@@ -88,6 +95,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     return Settings(
         home=home,
         endpoint=environment.get("TODOMQ_ENDPOINT") or defaults.address("router"),
+        tcp=_loopback(environment, "TODOMQ_TCP"),
         list_servers=_whole(environment, "TODOMQ_LIST_SERVERS", defaults.list_servers, 1, 64),
         database_workers=_whole(environment, "TODOMQ_DATABASE_WORKERS", defaults.database_workers, 1, 64),
         idle_s=_number(environment, "TODOMQ_IDLE_S", defaults.idle_s, 0.01, 1e9),
@@ -96,6 +104,17 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         max_restarts=_whole(environment, "TODOMQ_MAX_RESTARTS", defaults.max_restarts, 0, 1_000_000),
         max_restarts_s=_number(environment, "TODOMQ_MAX_RESTARTS_S", defaults.max_restarts_s, 0.1, 1e6),
     )
+
+
+def _loopback(environment: Mapping[str, str], name: str) -> str:
+    address = environment.get(name, "")
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    if address and not (address.startswith("tcp://") and port.isdecimal() and LOOPBACK.fullmatch(host)):
+        raise SettingsError(
+            f"{name} is {address!r} where tcp://127.0.0.1:PORT (or [::1]) is needed: "
+            "the router lets everybody in who reaches it, so it listens on this machine only"
+        )
+    return address
 
 
 def _whole(environment: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:

@@ -117,9 +117,9 @@ def test_killing_the_cache_again_and_again_keeps_processes_entries_and_servers(
         todo.todo_list(name).add_entry("milk")
     before = {name: todo.cache.server_process(name) for name in names}
     count = len(shared_stack.living())
-    for _ in range(10):
+    for _ in range(100):
         old = shared_stack.kill("cache")
-        for name in names:  # requests to routed lists go on while the cache is away
+        for name in names[:3]:  # requests to routed lists go on while the cache is away
             assert [entry.title for entry in todo.todo_list(name).entries()] == ["milk"]
         shared_stack.wait_restarted("cache", old)
     assert {name: todo.cache.server_process(name) for name in names} == before

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from todomq.cli.connection import connect
 from todomq.cli.lists import ListName
 from todomq.cli.outcome import Result
-from todomq.cli.show import coloured, dim, duration, name_of, safe
+from todomq.cli.show import coloured, dim, duration, name_of, safe, size
 from todomq.settings import read_settings
 
 if TYPE_CHECKING:
@@ -71,11 +71,13 @@ def _whereabouts_text(found: Whereabouts) -> str:
         since = f" for {duration(said['state_since_ms'] / 1000)}" if "state_since_ms" in said else ""
         lines.append(("state", f"{said['state']}{since}"))
     if "entries" in said:
-        entries = "unknown until it is loaded" if said["entries"] is None else f"{said['entries']:,}"
+        is_loaded = said["entries"] is not None
+        entries = f"{said['entries']:,}" if is_loaded else "unknown until it is loaded"
         waiting = f"{said['queued']} queued, {said['out_of_turn']} out of turn"
         lines += [
             ("activation", str(said["activation"])),
             ("entries", entries),
+            *([("size", f"about {size(said['bytes'])} stored")] if is_loaded else []),
             ("clients", str(said["clients"])),
             ("waiting", f"{waiting}, {'some' if said['uncommitted'] else 'nothing'} uncommitted"),
         ]

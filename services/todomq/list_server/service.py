@@ -6,6 +6,7 @@ Talks to: the router (forward), the cache (own, release, owned, activate), datab
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 from todomq.errors import DeadlineExceeded, InvalidRequest, NameNotFound, ProtocolError, TodoMQError, Unavailable
@@ -13,6 +14,8 @@ from todomq.list_server.actor import LOADING, QUARANTINED, STOPPING, ListActor
 from todomq.list_server.hosting import Hosting, Partition, Read
 from todomq.list_server.listing import Listing
 from todomq.list_server.reading import Reading
+from todomq.list_server.records import pack_entry
+from todomq.list_server.todo_list import TodoList
 from todomq.list_server.worker_link import WorkerLink
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack
@@ -23,6 +26,7 @@ from todomq.runtime.log import log, log_counted
 from todomq.runtime.peers import Answer
 
 TICK_S = 0.05
+SAMPLE_ENTRIES = 200
 CHECK_MS = 1_000
 """How often the workers are asked whether the owned partitions are still this server's."""
 
@@ -221,6 +225,7 @@ class ListServerService(Service):
             "state_since_ms": now_ms - actor.since_ms,
             "activation": actor.activation,
             "entries": None if actor.todo is None else len(actor.todo),
+            "bytes": None if actor.todo is None else _stored_bytes(actor.todo),
             "clients": len(actor.sessions),
             "queued": len(actor.queue or ()),
             "out_of_turn": sum(len(session.waiting or ()) for session in actor.sessions.values()),
@@ -359,6 +364,12 @@ class ListServerService(Service):
             self._readings[read.worker].add(read)
         for reading in self._readings.values():
             reading.begin()
+
+
+def _stored_bytes(todo: TodoList) -> int:
+    """Return about how many bytes a list's entries take in storage: the mean of the first ones for all."""
+    sample = list(islice(todo.entries.values(), SAMPLE_ENTRIES))
+    return len(todo) * sum(len(pack_entry(entry)) for entry in sample) // max(1, len(sample))
 
 
 def _partition_and_epoch(call: Call) -> tuple[int, int]:

@@ -45,6 +45,7 @@ class RouterService(Service):
 
     def __init__(self, daemon: Daemon) -> None:
         super().__init__()
+        self.also_at = daemon.settings.tcp
         self.in_flight = InFlight()
         self.routing = Routing(self.in_flight)
         self.named = NamedRouting(self.in_flight)

@@ -62,6 +62,9 @@ class Service:
     An operation gets the call and returns the value to answer with, or ``LATER``; a raised ``TodoMQError`` refuses it.
     """
 
+    also_at = ""
+    """A second address to listen at, besides the daemon's own; empty for none."""
+
     def __init__(self) -> None:
         self.operations: dict[str, Operation] = {"ping": lambda call: "pong"}
 
@@ -96,9 +99,16 @@ class CallServer:
         self._loop = loop
         self._service = service
         self._socket = sockets.router(address)
+        if service.also_at:
+            sockets.listen_also(self._socket, service.also_at)
         self._replies: dict[bytes, list[tuple[int | None, int, bytes]]] = {}
         self._backlog: dict[bytes, list[bytes]] = {}
         loop.watch(self._socket, self._drain)
+
+    def restore(self) -> None:
+        """Bind again where the socket's file was removed."""
+        if sockets.restore(self._socket, self.address):
+            log_counted("socket_restored", at=self.address.rsplit("/", 1)[-1])
 
     def reply(self, peer: bytes, identifier: int | None, status: int, value: bytes) -> None:
         """Queue one reply for the end of the turn; a cast (``identifier`` None) gets none."""

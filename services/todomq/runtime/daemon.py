@@ -29,6 +29,7 @@ from todomq.settings import Settings, SettingsError, read_settings, socket_name
 Name = list[Any]
 
 RENEW_S = 0.2
+RESTORE_S = 0.5
 WATCH_S = 2.0
 DRAIN_S = 5.0
 COLLECT = (50_000, 20, 100)
@@ -67,6 +68,7 @@ class Daemon:
         self._registry: Peer | None = None
         self._peers: dict[bytes, tuple[bytes, Peer]] = {}
         self._connections: list[Peer] = []
+        self._pulls: list[Pull] = []
         self._registry_version = 0
         self._stopping = False
         locks.private_directory(settings.run)
@@ -77,6 +79,7 @@ class Daemon:
         self.server = CallServer(self.loop, self.address, service)
         service.operations.setdefault("stats", lambda call: self._stats(service))
         self.loop.at_turn_end(self._flush)
+        self.loop.every(RESTORE_S, self._restore_sockets)
         if self._registers:
             self._registry = self.connect(self.settings.address("registry"))
             self._renew()
@@ -111,7 +114,9 @@ class Daemon:
 
     def pull(self, address: str, take: Callable[[bytes], None]) -> Pull:
         """Bind a PULL and give each message of one frame to ``take``; others are counted and dropped."""
-        return Pull(self.loop, address, take)
+        pull = Pull(self.loop, address, take)
+        self._pulls.append(pull)
+        return pull
 
     def push(self, address: str) -> Push:
         """Connect a PUSH."""
@@ -158,6 +163,11 @@ class Daemon:
         self.server.flush()
         for peer in self._connections:
             peer.flush()
+
+    def _restore_sockets(self) -> None:
+        self.server.restore()
+        for pull in self._pulls:
+            pull.restore()
 
     def _renew(self) -> None:
         if self._registry is None or self._stopping:

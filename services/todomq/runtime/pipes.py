@@ -37,6 +37,11 @@ class Pull:
                 self.malformed += 1
                 log_counted("malformed_message", at=self._address.rsplit("/", 1)[-1], why="more than one frame")
 
+    def restore(self) -> None:
+        """Bind again where the socket's file was removed."""
+        if sockets.restore(self._socket, self._address):
+            log_counted("socket_restored", at=self._address.rsplit("/", 1)[-1])
+
     def stop(self) -> None:
         """Hand over nothing more."""
         self._loop.unwatch(self._socket)

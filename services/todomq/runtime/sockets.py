@@ -52,6 +52,20 @@ def router(address: str) -> zmq.Socket[bytes]:
     return socket
 
 
+def listen_also(socket: zmq.Socket[bytes], address: str) -> None:
+    """Bind a ROUTER to a second address.
+
+    Raises:
+        Unavailable: it cannot be bound.
+    """
+    if address.startswith("tcp://["):
+        socket.setsockopt(zmq.IPV6, 1)
+    try:
+        socket.bind(address)
+    except zmq.ZMQError as error:
+        raise Unavailable(f"cannot listen at {address}: {error.strerror}") from None
+
+
 def pull(address: str) -> zmq.Socket[bytes]:
     """Bind a PULL."""
     socket = _open(zmq.PULL)
@@ -97,6 +111,20 @@ def _bind(socket: zmq.Socket[bytes], address: str) -> None:
     if address.startswith("ipc://") and os.path.lexists(address[6:]):
         os.unlink(address[6:])  # a dead process's: the caller holds the lock on the name
     socket.bind(address)
+
+
+def restore(socket: zmq.Socket[bytes], address: str) -> bool:
+    """Bind an ipc address again whose file somebody removed, so that peers can connect; made connections go on.
+
+    The old binding stays as well: ending it would end the connections made through it.
+
+    Returns:
+        whether that was needed.
+    """
+    if not address.startswith("ipc://") or os.path.lexists(address[6:]):
+        return False
+    socket.bind(address)
+    return True
 
 
 def receive(socket: zmq.Socket[bytes], max_frames: int = limits.MESSAGE_FRAMES + 1) -> list[bytes] | None:

@@ -1,0 +1,21 @@
+"""What the README says of settings is what the settings are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_setting_is_in_the_readme_and_no_other() -> None:
+    said = set(re.findall(r"`(TODOMQ_[A-Z_]+)`", (ROOT / "README.md").read_text().split("## Settings")[1]))
+    read = set(re.findall(r'"(TODOMQ_[A-Z_]+)"', (ROOT / "services/todomq/settings.py").read_text()))
+    assert said - {"TODOMQ_MAX_RESTARTS_DATABASE"} == read
+
+
+def test_every_folder_is_in_the_readme() -> None:
+    text = (ROOT / "README.md").read_text()
+    for folder in (ROOT / "services/todomq").iterdir():
+        if folder.is_dir() and folder.name != "__pycache__":
+            assert f"  {folder.name}/" in text
