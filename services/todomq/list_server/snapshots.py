@@ -7,12 +7,8 @@ Entries are never changed in place, so a snapshot costs a reference for each ent
 from __future__ import annotations
 
 from itertools import count
-from typing import TYPE_CHECKING
 
 from todomq.list_server.todo_list import Entry
-
-if TYPE_CHECKING:
-    from todomq.list_server.actor import ListActor
 
 SNAPSHOTS = 64
 
@@ -22,9 +18,9 @@ class Snapshots:
 
     def __init__(self) -> None:
         self._ids = count(1)
-        self._kept: dict[int, tuple[ListActor, list[Entry]]] = {}
+        self._kept: dict[int, tuple[object, list[Entry]]] = {}
 
-    def keep(self, entries: list[Entry], actor: ListActor) -> int:
+    def keep(self, entries: list[Entry], actor: object) -> int:
         """Keep what a read began with; return the number that its next page names."""
         if len(self._kept) >= SNAPSHOTS:
             del self._kept[next(iter(self._kept))]
@@ -32,7 +28,7 @@ class Snapshots:
         self._kept[number] = (actor, entries)
         return number
 
-    def get(self, number: int, actor: ListActor) -> list[Entry] | None:
+    def get(self, number: int, actor: object) -> list[Entry] | None:
         """Return what the read of this actor began with, or None if it has been given up."""
         kept = self._kept.get(number)
         if kept is None or kept[0] is not actor:
