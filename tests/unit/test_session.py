@@ -147,6 +147,12 @@ class TestNumbers:
         driver.submit(request(KEY_CHANGE, b"a"), request(KEY_CHANGE, b"b"), request(SAFE, b"a"))
         assert numbers_and_floors(driver.sent()) == [(1, 0), (2, 0), (0, 0)]
 
+    def test_the_longest_deadline_is_one_that_the_router_takes(self, driver: Driver) -> None:
+        driver.submit(request(deadline_ms=driver.now + limits.DEADLINE_AHEAD_MS))
+        (item,) = driver.sent()
+        router_ms = ROUTER_CLOCK_MS + driver.now - 5  # it may be a little behind what the session makes of it
+        assert router_ms + limits.DEADLINE_AHEAD_MS - 100 < item[2] <= router_ms + limits.DEADLINE_AHEAD_MS
+
     def test_deadlines_are_told_in_the_routers_clock(self, driver: Driver) -> None:
         driver.submit(request(deadline_ms=5_000))
         assert driver.sent()[0][2] == ROUTER_CLOCK_MS + 5_000

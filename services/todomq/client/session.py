@@ -55,6 +55,7 @@ SILENCE_MS = 1_000
 SILENCE_MOST_MS = 5_000
 CLOCK_REFRESH_MS = 30_000
 CLOCK_SLACK_MS = 50
+DEADLINE_MOST_MS = limits.DEADLINE_AHEAD_MS - CLOCK_SLACK_MS
 EXPIRY_STEP_MS = 10
 """Deadlines are looked at no more often than this, so that a look over all requests costs little."""
 REPEATABLE_MS = limits.REMEMBERED_MS - 2 * limits.DEADLINE_AHEAD_MS
@@ -269,7 +270,8 @@ class Session:
             self._keys.close(request.number)
         if not request.first_sent_ms:
             request.first_sent_ms = now_ms
-        deadline_ms = request.deadline_ms + self._offset_ms
+        # The router takes no deadline further ahead by its clock, which is known here to a few milliseconds.
+        deadline_ms = min(request.deadline_ms, now_ms + DEADLINE_MOST_MS) + self._offset_ms
         if request.is_cast:
             # Sent once. Its number counts as given up, so that nothing waits for a cast that was lost on its way.
             self._finish(request, None)
