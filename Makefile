@@ -6,6 +6,7 @@
 #   make restart   every part after the other, gracefully             make clean     remove .venv and caches; stops the stack
 #   make down      stop the stack; its data stays                     make clean DATA=1   removes the stored lists as well
 #   make simulate  run the whole topology in one process, SEEDS=1000 times, each with other faults
+#   make torture   a stack of its own under faults of every kind, MINUTES=5 SEED=any; what clients were told is checked
 #   make bench     measure TodoMQ and its peers (ARGS="--only adds,reads --rounds 1 --quick")
 #
 # TODOMQ_HOME (default ~/.todomq) says where the stack lives; several run side by side.
@@ -19,7 +20,7 @@ TEST := $(VENV)/.test-installed
 BENCH := $(VENV)/.bench-installed
 INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: up down restart status logs test check demo simulate bench clean
+.PHONY: up down restart status logs test check demo simulate torture bench clean
 .DEFAULT_GOAL := up
 
 up: $(SERVER)
@@ -43,6 +44,9 @@ check: $(TEST)
 
 simulate: $(TEST)
 	@PYTHONPATH=tests $(PY) -m topology --seeds $(or $(SEEDS),1000)
+
+torture: $(TEST)
+	@PYTHONPATH=tests:tests/system $(PY) -m torture --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED))
 
 demo: up
 	@$(VENV)/bin/todomq demo $(ARGS)

@@ -19,6 +19,8 @@ from todomq.runtime.log import log, log_counted
 from todomq.runtime.loop import Loop
 
 DRAIN_MESSAGES = 64
+DRAIN_BYTES = 32 * 1024
+"""What a turn takes in, and the message that reaches it: one peer's full batches must not make it long for others."""
 BACKLOG_BYTES = 8 * limits.MIB
 DEFAULT_DEADLINE_MS = 5_000
 
@@ -159,11 +161,15 @@ class CallServer:
         self._replies.setdefault(peer, []).append((identifier, messages.ERROR, messages.error_value(error)))
 
     def _drain(self) -> None:
+        taken = 0
         for _ in range(DRAIN_MESSAGES):
             frames = sockets.receive(self._socket)
             if frames is None:
                 return
             self._take(frames)
+            taken += len(frames[-1])
+            if taken >= DRAIN_BYTES:
+                return
 
     def _take(self, frames: list[bytes]) -> None:
         peer = frames[0]

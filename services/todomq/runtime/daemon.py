@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -28,7 +29,9 @@ from todomq.settings import Settings, SettingsError, read_settings, socket_name
 
 Name = list[Any]
 
-RENEW_S = 0.2
+RENEW_S = 0.5
+"""How often the lease is renewed, at the least; a registry that comes back hears of everybody once connected."""
+
 RESTORE_S = 0.5
 WATCH_S = 2.0
 DRAIN_S = 5.0
@@ -81,10 +84,10 @@ class Daemon:
         self.loop.at_turn_end(self._flush)
         self.loop.every(RESTORE_S, self._restore_sockets)
         if self._registers:
-            self._registry = self.connect(self.settings.address("registry"))
+            self._registry = self.connect(self.settings.address("registry"), on_connect=self._renew)
             self._renew()
             self._watch()
-            self.loop.every(RENEW_S, self._renew)
+            self.loop.every(min(RENEW_S, self.settings.lease_ms / 4000), self._renew)
         log("started", name=socket_name(self.name), pid=os.getpid(), incarnation=self.incarnation)
 
     def run(self, service: Service) -> None:
@@ -226,9 +229,16 @@ class Daemon:
         )
 
 
+def _raise_descriptor_limit() -> None:
+    """Allow as many connections as the system does: the limit that a shell hands down is often 1,024."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def main(name: Name, make_service: Callable[[Daemon], Service], *, registers: bool = True) -> NoReturn:
     """Run a daemon as a process: settings from the environment, exit status 0 after SIGTERM, 78 if it can't start."""
     die_with_parent()
+    _raise_descriptor_limit()
     gc.freeze()
     gc.set_threshold(*COLLECT)
     try:

@@ -1,0 +1,52 @@
+"""Graceful stops under load: no client sees an error, no call takes long, whatever is asked to leave.
+
+Requests are drained or handed over: a list server gives its partitions away before it leaves (stop, commit, release,
+claim, load), and what was in flight to it goes to the next owner (laws 3 and 4).
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+from conftest import RunningStack, is_gone, wait_until
+from test_recovery import DAEMONS, Load
+
+SLOWEST_S = 3.0
+"""On an idle machine it is under one second (docs/reliability.md); the machine of a test is shared."""
+
+
+@pytest.mark.parametrize("daemon", DAEMONS)
+def test_a_daemon_that_is_asked_to_leave_fails_no_request(shared_stack: RunningStack, daemon: str) -> None:
+    shared_stack.wait_healthy()
+    gaps = []
+    with Load(shared_stack.endpoint, f"leaving {daemon}") as load:
+        for _ in range(3):
+            since = time.monotonic()
+            old = shared_stack.kill(daemon, signal.SIGTERM)
+            wait_until(lambda old=old: is_gone(old), 10.0, f"{daemon} leaves")  # type: ignore[misc]
+            shared_stack.wait_restarted(daemon, old)
+            seen = len(load.answered)
+            wait_until(lambda seen=seen: len(load.answered) > seen + 200, 20.0, "the load goes on")  # type: ignore[misc]
+            gaps.append(load.slowest_s(since))
+    print(f"{daemon}: slowest request after each SIGTERM, ms: {[round(gap * 1000) for gap in gaps]}")
+    assert not load.failures
+    load.check(shared_stack.endpoint)
+    assert max(gaps) < SLOWEST_S
+
+
+def test_a_restart_of_the_whole_stack_fails_no_request(shared_stack: RunningStack) -> None:
+    shared_stack.wait_healthy()
+    before = shared_stack.pids()
+    with Load(shared_stack.endpoint, "restart") as load:
+        since = time.monotonic()
+        shared_stack.control.restart(print)
+        seen = len(load.answered)
+        wait_until(lambda: len(load.answered) > seen + 200, 20.0, "the load goes on")
+    after = shared_stack.pids()
+    print(f"slowest request of {len(load.answered)}: {load.slowest_s(since) * 1000:.0f} ms")
+    assert before.keys() == after.keys() and all(before[name] != after[name] for name in before)
+    assert not load.failures
+    load.check(shared_stack.endpoint)
+    assert load.slowest_s(since) < SLOWEST_S

@@ -1,0 +1,53 @@
+"""A minute of torture: nothing acknowledged is lost, doubled or wrong, nothing is left behind; `make torture` for more.
+
+``TODOMQ_TORTURE_SEED`` chooses other faults and requests than seed 1.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from conftest import RunningStack, wait_until
+
+from checking import Operation
+from checking.history import to_line
+from todomq import Client
+from torture.report import Report
+from torture.torture import torture
+
+SECONDS = 60.0
+
+
+def test_a_minute_of_torture_breaks_no_promise(tmp_path: Path) -> None:
+    seed = int(os.environ.get("TODOMQ_TORTURE_SEED", "1"))
+    report = torture(tmp_path, SECONDS, seed, print)
+    print(report)
+    assert report.passed
+    # One that did nothing would pass as well.
+    assert report.outcomes["ok"] > 2_000 and len({fault.kind for fault in report.faults}) >= 5
+
+
+def test_an_answer_that_no_order_explains_fails_the_run(tmp_path: Path) -> None:
+    directory = tmp_path / "round-00000"
+    directory.mkdir()
+    told = [
+        Operation("a", "milk", 1, "add", ("milk",), 0, 9, "ok", 1),
+        Operation("b", "milk", 1, "entries", (), 10, 19, "ok", ()),
+    ]
+    (directory / "a.jsonl").write_text("".join(map(to_line, told)))
+    report = Report(1, 1.0, [])
+    report.judge(tmp_path)
+    assert not report.passed and report.found["lost"] == 1
+
+
+@pytest.mark.parametrize("daemon", ["router", "registry", "cache", "list_server-1", "database_worker-1"])
+def test_the_socket_of_a_daemon_is_there_again_after_it_was_removed(shared_stack: RunningStack, daemon: str) -> None:
+    path = shared_stack.home / "run" / daemon
+    pid = shared_stack.pid(daemon)
+    path.unlink()
+    wait_until(path.exists, 10.0, "the socket is there again")
+    assert shared_stack.ask(daemon, "stats")["pid"] == pid
+    with Client(shared_stack.endpoint) as todo:
+        todo.todo_list(f"socket of {daemon}").add_entry("milk")

@@ -1,0 +1,173 @@
+"""Does harm to a running stack, one fault after another, and notes how soon each was over.
+
+Owns: the kinds of faults, their seeded choice, their end (what was paused goes on, what was stopped is started again).
+Must not know: what clients ask. ``further`` takes faults that others bring, such as a full disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from random import Random
+from typing import NamedTuple
+
+from conftest import RunningStack, is_gone
+
+from todomq.errors import Unavailable
+from torture.probe import Probe
+
+ENDED_S = 30.0
+"""A hung daemon is ended by its lease (3 s), a leaving one within its drain (5 s): later than this is a failure."""
+POLL_S = 0.005
+PAUSE_MOST_S = 2.0
+"""Less than a lease."""
+LISTENER = "supervision"
+MANAGER = "supervisord"
+ALL = "all"
+
+class Hit(NamedTuple):
+    """What a deed did."""
+
+    target: str
+    finish: Callable[[], None] = lambda: None
+    """Waits until what must end has ended; called once the stack was asked whether it serves."""
+
+
+Harm = Callable[[RunningStack, Random], Hit]
+"""Does a fault of another kind."""
+
+
+class Fault(NamedTuple):
+    """What was done, and how soon it was over."""
+
+    kind: str
+    target: str
+    served_s: float | None
+    """From the fault until every pair of list server and database worker had answered; None where one did not."""
+    trouble: str | None = None
+    """What did not end as it must."""
+
+
+class Nemesis:
+    """The harm of one run."""
+
+    def __init__(
+        self, stack: RunningStack, probe: Probe, random: Random, further: Mapping[str, tuple[float, Harm]] | None = None
+    ) -> None:
+        """Choose by ``random``; ``further`` gives weight and deed of more kinds of faults."""
+        self.faults: list[Fault] = []
+        self._stack = stack
+        self._probe = probe
+        self._random = random
+        self._deeds: dict[str, tuple[float, Callable[[], Hit]]] = {
+            "kill": (40, self._kill),
+            "two killed": (10, self._kill_two),
+            "short pause": (14, self._pause_shortly),
+            "hang": (8, self._hang),
+            "SIGTERM": (12, self._terminate),
+            "socket removed": (8, self._remove_socket),
+            "restart": (3, self._restart_all),
+            "supervisord killed": (5, self._kill_manager),
+        }
+        for kind, (weight, harm) in (further or {}).items():
+            self._deeds[kind] = (weight, lambda harm=harm: harm(stack, random))  # type: ignore[misc]
+
+    def strike(self) -> Fault:
+        """Do one fault, wait until it is over and everything is served again; return and keep the note of it."""
+        kinds = list(self._deeds)
+        (kind,) = self._random.choices(kinds, [self._deeds[each][0] for each in kinds])
+        since = time.monotonic()
+        target, served_s, trouble = "", None, None
+        try:
+            target, finish = self._deeds[kind][1]()
+            served_s = self._probe.served_s(since)
+            finish()
+        except Unavailable as error:
+            trouble = error.text
+        self.faults.append(Fault(kind, target, served_s, trouble))
+        return self.faults[-1]
+
+    def rest_s(self) -> float:
+        """Return how long to leave the stack alone now, seconds; often not at all."""
+        return self._random.choice((0.0, 0.05, 0.3, 1.0, self._random.uniform(0.0, 4.0)))
+
+    def _kill(self) -> Hit:
+        target = self._random.choice([*self._stack.daemons, LISTENER])
+        os.kill(self._pid(target), signal.SIGKILL)
+        return Hit(target)
+
+    def _kill_two(self) -> Hit:
+        targets = self._random.sample(self._stack.daemons, 2)
+        pids = [self._pid(target) for target in targets]
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        return Hit(" + ".join(sorted(targets)))
+
+    def _pause_shortly(self) -> Hit:
+        target = self._random.choice([*self._stack.daemons, LISTENER, MANAGER])
+        pid = self._stack.manager_pid() if target == MANAGER else self._pid(target)
+        resume = threading.Timer(self._random.uniform(0.02, PAUSE_MOST_S), lambda: _go_on(pid))
+        os.kill(pid, signal.SIGSTOP)
+        resume.start()
+        return Hit(target, resume.join)
+
+    def _hang(self) -> Hit:
+        target = self._random.choice(self._stack.daemons)
+        pid = self._pid(target)
+        os.kill(pid, signal.SIGSTOP)
+
+        def finish() -> None:
+            try:
+                self._wait(lambda: is_gone(pid), f"{target}, which hangs, is ended")
+            finally:
+                _go_on(pid)
+
+        return Hit(target, finish)
+
+    def _terminate(self) -> Hit:
+        target = self._random.choice(self._stack.daemons)
+        pid = self._pid(target)
+        os.kill(pid, signal.SIGTERM)
+        return Hit(target, lambda: self._wait(lambda: is_gone(pid), f"{target} leaves after SIGTERM"))
+
+    def _remove_socket(self) -> Hit:
+        target = self._random.choice(self._stack.daemons)
+        path = self._stack.home / "run" / target
+        path.unlink(missing_ok=True)
+        return Hit(target, lambda: self._wait(path.exists, f"the socket of {target} is there again"))
+
+    def _restart_all(self) -> Hit:
+        self._stack.control.restart(lambda line: None)
+        return Hit(ALL)
+
+    def _kill_manager(self) -> Hit:
+        os.kill(self._stack.manager_pid(), signal.SIGKILL)
+        self._wait(lambda: not self._stack.living(), "everything leaves without supervisord")
+        self._stack.control.start()
+        return Hit(MANAGER)
+
+    def _pid(self, target: str) -> int:
+        """Return a daemon's pid; the daemon itself is asked first, for asking supervisord hurries it."""
+        if target != LISTENER:
+            stats = self._stack.ask(target, "stats", 0.2)
+            if stats is not None:
+                pid: int = stats["pid"]
+                return pid
+        self._wait(lambda: self._stack.pid(target), f"{target} runs")
+        return self._stack.pid(target)
+
+    def _wait(self, condition: Callable[[], object], what: str) -> None:
+        give_up = time.monotonic() + ENDED_S
+        while not condition():
+            if time.monotonic() > give_up:
+                raise Unavailable(f"not within {ENDED_S:g} s: {what}")
+            time.sleep(POLL_S)
+
+
+def _go_on(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGCONT)
