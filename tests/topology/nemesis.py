@@ -14,8 +14,8 @@ from topology.processes import Process
 from topology.world import World
 
 FAULTS = {
-    "kill": 5, "kill_pair": 1, "pause": 3, "long_pause": 1, "cut": 4, "cut_all": 1, "delay": 3, "slow_disk": 2,
-    "old_owner": 3, "fail_before": 2, "fail_after": 2, "full_disk": 1, "open_fails": 1,
+    "kill": 5, "kill_pair": 1, "pause": 3, "long_pause": 1, "cut": 4, "cut_all": 1, "delay": 3, "remove": 1,
+    "slow_disk": 2, "old_owner": 3, "fail_before": 2, "fail_after": 2, "full_disk": 1, "open_fails": 1,
 }  # fmt: skip
 
 
@@ -67,6 +67,8 @@ class Nemesis:
                 self._pause(self._random.randint(5 * MS_US, 2 * SECOND_US))
             case "long_pause":
                 self._pause(self._random.randint(2 * SECOND_US, 8 * SECOND_US))
+            case "remove":
+                self._world.network.remove_address()
             case "old_owner":
                 self._pause_list_server()
             case "cut" | "cut_all" | "delay":

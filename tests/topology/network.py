@@ -169,6 +169,13 @@ class Network:
         socket.monitor = Socket(self, MONITOR, socket.process, address)
         return socket, socket.monitor
 
+    def restore(self, socket: Socket, address: str) -> bool:
+        """Bind again where the address was removed; return whether that was needed."""
+        if address in self._bound:
+            return False
+        self._bound[address] = socket
+        return True
+
     def receive(self, socket: Socket, max_frames: int = 4) -> Frames | None:
         """Receive one message if one is there."""
         if not socket.inbox:
@@ -216,6 +223,13 @@ class Network:
             socket.tell(zmq.EVENT_DISCONNECTED)
             socket.reconnect_us = RECONNECT_US[0]
             self._try_later(socket)
+
+    def remove_address(self) -> None:
+        """Remove the file of some socket: nobody can connect there any more, made connections go on."""
+        if self._bound:
+            address = self._random.choice(list(self._bound))
+            self._trace(f"removed {address}")
+            del self._bound[address]
 
     def process_died(self, process: Process) -> None:
         """Everything of a process that is dead ends."""

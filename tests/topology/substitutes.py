@@ -20,6 +20,8 @@ import todomq.runtime.sockets
 from topology.processes import KeptJournal, WatchedProcesses
 from topology.world import World
 
+NETWORK = ("router", "pull", "push", "dealer", "restore", "receive", "send")
+
 
 @contextmanager
 def in_world(world: World) -> Iterator[None]:
@@ -41,7 +43,7 @@ def in_world(world: World) -> Iterator[None]:
     replaced: list[tuple[Any, dict[str, Any]]] = [
         (
             todomq.runtime.sockets,
-            {name: getattr(network, name) for name in ("router", "pull", "push", "dealer", "receive", "send")},
+            {name: getattr(network, name) for name in NETWORK},
         ),
         (todomq.runtime.daemon, {"Loop": world.make_loop, "os": elsewhere if world.is_spread else system}),
         (todomq.runtime.locks, {"hold": world.hold, "private_directory": lambda path: None}),
