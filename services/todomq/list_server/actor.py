@@ -7,6 +7,7 @@ Keeps law 3 (once), law 4 (in order), and its part of law 1: what it answers goe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from todomq.errors import (
@@ -286,6 +287,16 @@ class ListActor:
         if operation not in PAGED:
             raise InvalidRequest(f"unknown operation {operation[:50]!r}")
         read, count = PAGED[operation]
+        snapshots = self.partition.snapshots
+        snapshots.check_room()
+        page = self._first_or_next(read, arguments, count)
+        snapshots.packed(len(page))
+        return page
+
+    def _first_or_next(
+        self, read: Callable[[TodoList, list[Any]], list[Entry]], arguments: list[Any], count: int
+    ) -> bytes:
+        assert self.todo is not None
         cursor = arguments[count] if len(arguments) == count + 1 else None
         if cursor is None:
             return self._page(read(self.todo, arguments[:count]), 0, None)

@@ -317,6 +317,7 @@ class Hosting:
         Returns:
             the closed batches by worker, the replies that may leave, the pages to read; each of them once.
         """
+        self.snapshots.begin_turn()
         self._write_sessions()
         batches = self.closed[:]
         self.closed.clear()

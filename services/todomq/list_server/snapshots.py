@@ -1,6 +1,7 @@
 """Long reads in progress: the entries that a reader is taking page by page, as they were when it began.
 
-Owns: a bounded number of them, the oldest given up first. Must not know: pages, sockets.
+Owns: a bounded number of them, the oldest given up first; how much of a turn long answers may take (laws 5 and 6:
+past it a read is refused, so that no number of reads makes the others wait). Must not know: pages, sockets.
 Entries are never changed in place, so a snapshot costs a reference for each entry and no copy.
 """
 
@@ -8,9 +9,13 @@ from __future__ import annotations
 
 from itertools import count
 
+from todomq.errors import Overloaded
 from todomq.list_server.todo_list import Entry
+from todomq.protocol import limits
 
 SNAPSHOTS = 64
+TURN_BYTES = 8 * limits.MIB
+"""Bytes of pages that a turn packs, about: a tenth of a second's work."""
 
 
 class Snapshots:
@@ -19,6 +24,24 @@ class Snapshots:
     def __init__(self) -> None:
         self._ids = count(1)
         self._kept: dict[int, tuple[object, list[Entry]]] = {}
+        self._turn_bytes = 0
+
+    def begin_turn(self) -> None:
+        """Allow as many bytes of pages as a turn may have."""
+        self._turn_bytes = 0
+
+    def check_room(self) -> None:
+        """Check that this turn may answer another read.
+
+        Raises:
+            Overloaded: it has packed enough; the next turn takes more.
+        """
+        if self._turn_bytes >= TURN_BYTES:
+            raise Overloaded("too many long reads at once")
+
+    def packed(self, size: int) -> None:
+        """Note that a page of so many bytes was packed."""
+        self._turn_bytes += size
 
     def keep(self, entries: list[Entry], actor: object) -> int:
         """Keep what a read began with; return the number that its next page names."""
