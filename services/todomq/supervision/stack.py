@@ -202,7 +202,8 @@ class Stack:
         reason = self.failure()
         if reason is not None:
             give_up = time.monotonic() + STOP_S
-            while self.is_running() and time.monotonic() < give_up:
+            # While it shuts down it answers nothing, and its processes are still there.
+            while (self.is_running() or self._silent_manager() is not None) and time.monotonic() < give_up:
                 time.sleep(0.05)
             self._remove_sockets()
         return reason
