@@ -43,7 +43,7 @@ def home() -> Iterator[Path]:
 def loop() -> Iterator[Loop]:
     loop = Loop()
     yield loop
-    open_sockets = [source for source in loop._readers if isinstance(source, zmq.Socket)]
+    open_sockets = [source for source in loop._descriptors if isinstance(source, zmq.Socket)]
     for source in open_sockets:
         loop.unwatch(source)
         if source.type == zmq.DEALER:
@@ -201,7 +201,7 @@ class Pair:
         )  # fmt: skip
         self.answers: list[Answer] = []
         loop.at_turn_end(lambda: self.server.flush())
-        loop.at_turn_end(lambda: None if self.peer._closed else self.peer.flush())
+        loop.at_turn_end(lambda: self.peer.flush())
 
     def call(self, operation: str, *arguments: Any, timeout_s: float = BOUND_S) -> None:
         self.peer.call(operation, *arguments, done=self.answers.append, timeout_s=timeout_s)

@@ -71,6 +71,9 @@ class SimulatedLoop:
         """Forget a source."""
         self._readers.pop(source, None)
 
+    def look_again(self, source: Source) -> None:
+        """Do nothing: what is readable here is always known."""
+
     def after(self, seconds: float, action: Action) -> Timer:
         """Run ``action`` once."""
         return self._plan(seconds, Timer(action, None))

@@ -185,6 +185,10 @@ class Network:
             direction.read()
         return frames[:max_frames]
 
+    def has_more(self, socket: Socket) -> bool:
+        """Tell whether a message is there."""
+        return bool(socket.inbox)
+
     def send(self, socket: Socket, frames: Sequence[bytes]) -> bool:
         """Send one message; False where the pipe is full or nobody is connected to a PUSH.
 

@@ -20,7 +20,7 @@ import todomq.runtime.sockets
 from topology.processes import KeptJournal, WatchedProcesses
 from topology.world import World
 
-NETWORK = ("router", "pull", "push", "dealer", "restore", "receive", "send")
+NETWORK = ("router", "pull", "push", "dealer", "restore", "receive", "has_more", "send")
 
 
 @contextmanager

@@ -110,6 +110,7 @@ class CallServer:
     def restore(self) -> None:
         """Bind again where the socket's file was removed."""
         if sockets.restore(self._socket, self.address):
+            self._loop.look_again(self._socket)
             log_counted("socket_restored", at=self.address.rsplit("/", 1)[-1])
 
     def reply(self, peer: bytes, identifier: int | None, status: int, value: bytes) -> None:
@@ -169,7 +170,10 @@ class CallServer:
             self._take(frames)
             taken += len(frames[-1])
             if taken >= DRAIN_BYTES:
+                break
+            if not sockets.has_more(self._socket):
                 return
+        self._loop.look_again(self._socket)
 
     def _take(self, frames: list[bytes]) -> None:
         peer = frames[0]
@@ -193,8 +197,10 @@ class CallServer:
         if self._backlog:
             for peer in list(self._backlog):
                 self._send_backlog(peer)
+            self._loop.look_again(self._socket)
         if not self._replies:
             return
+        self._loop.look_again(self._socket)
         replies, self._replies = self._replies, {}
         for peer, items in replies.items():
             for batch in batches_of(items):

@@ -71,6 +71,7 @@ class Daemon:
         self._registry: Peer | None = None
         self._peers: dict[bytes, tuple[bytes, Peer]] = {}
         self._connections: list[Peer] = []
+        self._outgoing: list[Peer] = []
         self._pulls: list[Pull] = []
         self._registry_version = 0
         self._stopping = False
@@ -111,7 +112,9 @@ class Daemon:
         def closed() -> None:
             self._connections.remove(peer)
 
-        peer = Peer(self.loop, address, self.incarnation, on_replies, on_break, on_connect, closed)
+        peer = Peer(
+            self.loop, address, self.incarnation, on_replies, on_break, on_connect, closed, self._outgoing.append
+        )
         self._connections.append(peer)
         return peer
 
@@ -158,14 +161,17 @@ class Daemon:
             "pid": os.getpid(),
             "incarnation": self.incarnation,
             "turns": self.loop.turns,
+            "unsent_bytes": sum(peer.outbox_bytes for peer in self._connections),
             **self.server.counts,
             **service.stats(),
         }
 
     def _flush(self) -> None:
         self.server.flush()
-        for peer in self._connections:
-            peer.flush()
+        if self._outgoing:
+            outgoing, self._outgoing[:] = self._outgoing[:], ()
+            for peer in outgoing:
+                peer.flush()
 
     def _restore_sockets(self) -> None:
         self.server.restore()

@@ -3,12 +3,18 @@
 Owns: the order of a turn (poll, drain, timers, turn end) and the clock of a process. Must not know: messages.
 A turn's drains are bounded by those who drain, so no peer starves another. Whatever can take over a millisecond is
 offloaded to a lane, one thread each; its completion runs on the loop.
+
+It waits on the descriptors of sockets (ZMQ_FD in zmq_getsockopt(3)), with one system call however many there are, where
+zmq_poll(3) asks each socket (16 us for the router's 25). Such a descriptor tells of news for the socket, which any call
+on the socket takes in: whoever sends on a watched one, or does not read all that is there, says so with ``look_again``,
+and the socket is asked itself before the next wait.
 """
 
 from __future__ import annotations
 
 import heapq
 import os
+import select
 import threading
 import time
 from collections import deque
@@ -19,9 +25,12 @@ from typing import Any, TypeVar
 
 import zmq
 
+_READABLE = int(zmq.POLLIN)  # a plain number: arithmetic with members of an Enum costs more than asking the socket
+
 T = TypeVar("T")
 Action = Callable[[], None]
 Done = Callable[[Any, BaseException | None], None]
+Source = zmq.Socket[bytes] | int
 
 
 class Timer:
@@ -42,8 +51,10 @@ class Loop:
     """A single-threaded poll loop."""
 
     def __init__(self) -> None:
-        self._poller = zmq.Poller()
-        self._readers: dict[Any, Action] = {}
+        self._epoll = select.epoll()
+        self._readers: dict[int, Action] = {}
+        self._descriptors: dict[Source, int] = {}
+        self._used: set[Source] = set()
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = count()
         self._turn_ends: list[Action] = []
@@ -60,15 +71,26 @@ class Loop:
         """Return the wall clock in milliseconds since 1970, the clock of deadlines and records."""
         return time.time_ns() // 1_000_000
 
-    def watch(self, source: zmq.Socket[bytes] | int, on_readable: Action) -> None:
+    def watch(self, source: Source, on_readable: Action) -> None:
         """Run ``on_readable`` in every turn in which the socket or descriptor has something to read."""
-        self._readers[source] = on_readable
-        self._poller.register(source, zmq.POLLIN)
+        descriptor = source if isinstance(source, int) else int(source.getsockopt(zmq.FD))
+        self._readers[descriptor] = on_readable
+        self._descriptors[source] = descriptor
+        self._epoll.register(descriptor, select.EPOLLIN)
+        if not isinstance(source, int):
+            self._used.add(source)
 
-    def unwatch(self, source: zmq.Socket[bytes] | int) -> None:
-        """Forget a socket or descriptor; unknown ones are ignored."""
-        if self._readers.pop(source, None) is not None:
-            self._poller.unregister(source)
+    def unwatch(self, source: Source) -> None:
+        """Forget a socket or descriptor, which is still open; unknown ones are ignored."""
+        descriptor = self._descriptors.pop(source, None)
+        if descriptor is not None:
+            del self._readers[descriptor]
+            self._epoll.unregister(descriptor)
+            self._used.discard(source)
+
+    def look_again(self, socket: zmq.Socket[bytes]) -> None:
+        """Look before the next wait whether a watched socket has something to read: it was sent on, or not read out."""
+        self._used.add(socket)
 
     def after(self, seconds: float, action: Action) -> Timer:
         """Run ``action`` once, ``seconds`` from now."""
@@ -127,8 +149,13 @@ class Loop:
         if timeout_s is not None:
             wait_s = timeout_s if wait_s is None else min(wait_s, timeout_s)
         self.turns += 1
-        for source, _ in self._poller.poll(None if wait_s is None else int(wait_s * 1000.0) + 1):
-            on_readable = self._readers.get(source)
+        readable = self._readable_of_used()
+        if wait_s is None:
+            wait_s = -1.0
+        for descriptor, _ in self._epoll.poll(0 if readable else wait_s):
+            readable.add(descriptor)
+        for descriptor in readable:
+            on_readable = self._readers.get(descriptor)
             if on_readable is not None:
                 on_readable()
         self._is_woken = False
@@ -138,6 +165,17 @@ class Loop:
         self._run_timers()
         for action in self._turn_ends:
             action()
+
+    def _readable_of_used(self) -> set[int]:
+        """Return the descriptors of the sockets that were used and have something to read."""
+        used, self._used = self._used, set()
+        return {
+            self._descriptors[socket]
+            for socket in used
+            if isinstance(socket, zmq.Socket)
+            and socket in self._descriptors
+            and int(socket.getsockopt(zmq.EVENTS)) & _READABLE
+        }
 
     def _plan(self, seconds: float, timer: Timer) -> Timer:
         heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._order), timer))

@@ -48,6 +48,7 @@ class Peer:
         on_break: Callable[[], None] | None = None,
         on_connect: Callable[[], None] | None = None,
         on_close: Callable[[], None] | None = None,
+        on_outgoing: Callable[[Peer], None] | None = None,
     ) -> None:
         """Connect.
 
@@ -59,6 +60,7 @@ class Peer:
             on_break: runs when the connection broke, after calls in flight have failed.
             on_connect: runs when the connection is made, the first time and every time after it broke.
             on_close: runs when this side closes it.
+            on_outgoing: runs when the first of what ``flush`` is to send is there.
         """
         self.address = address
         self._loop = loop
@@ -67,6 +69,8 @@ class Peer:
         self._on_break = on_break
         self._on_connect = on_connect
         self._on_close = on_close
+        self._on_outgoing = on_outgoing
+        self._is_outgoing = False
         self._ids = count(1)
         self._calls: dict[int, tuple[Done, float]] = {}
         self._requests: list[tuple[int | None, None, int, bytes]] = []
@@ -91,19 +95,25 @@ class Peer:
         deadline_ms = self._loop.now_ms() + int(timeout_s * 1000)
         self._calls[identifier] = (done, deadline_ms)
         self._requests.append((identifier, None, deadline_ms, messages.body(operation, *arguments)))
+        self._announce()
 
     def cast(self, operation: str, *arguments: Any) -> None:
         """Tell at the end of this turn; nothing comes back."""
         self._requests.append((None, None, 0, messages.body(operation, *arguments)))
+        self._announce()
 
     def send(self, message: bytes) -> None:
         """Queue a whole message of this caller's own making, sent in order with the calls."""
         self._pack_requests()
         self._outbox.append(message)
         self.outbox_bytes += len(message)
+        self._announce()
 
     def flush(self) -> None:
         """Send what waits, as far as the connection takes it."""
+        self._is_outgoing = False
+        if self._closed:
+            return
         self._pack_requests()
         if self._outbox and not self._blocked:
             self._send_outbox()
@@ -121,9 +131,16 @@ class Peer:
         self._socket.close(0)
         self._requests.clear()
         self._outbox.clear()
+        self.outbox_bytes = 0
         if self._on_close is not None:
             self._on_close()
         self._fail_calls(Unavailable(f"{self.address} is gone", outcome=errors.UNKNOWN))
+
+    def _announce(self) -> None:
+        if not self._is_outgoing:
+            self._is_outgoing = True
+            if self._on_outgoing is not None:
+                self._on_outgoing(self)
 
     def _pack_requests(self) -> None:
         while self._requests:
@@ -141,6 +158,7 @@ class Peer:
 
     def _send_outbox(self) -> None:
         sent = 0
+        self._loop.look_again(self._socket)
         for message in self._outbox:
             if not sockets.send(self._socket, (b"", message)):
                 self._blocked = True
@@ -152,8 +170,7 @@ class Peer:
 
     def _unblock(self) -> None:
         self._blocked = False
-        if not self._closed:
-            self.flush()
+        self.flush()
 
     def _drain(self) -> None:
         for _ in range(DRAIN_MESSAGES):
@@ -172,6 +189,9 @@ class Peer:
                 self._on_replies(replies)
             else:
                 self._take(replies)
+            if self._closed or not sockets.has_more(self._socket):
+                return
+        self._loop.look_again(self._socket)
 
     def _take(self, replies: list[Any]) -> None:
         for identifier, status, value in replies:

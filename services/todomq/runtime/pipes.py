@@ -36,10 +36,14 @@ class Pull:
             else:
                 self.malformed += 1
                 log_counted("malformed_message", at=self._address.rsplit("/", 1)[-1], why="more than one frame")
+            if not sockets.has_more(self._socket):
+                return
+        self._loop.look_again(self._socket)
 
     def restore(self) -> None:
         """Bind again where the socket's file was removed."""
         if sockets.restore(self._socket, self._address):
+            self._loop.look_again(self._socket)
             log_counted("socket_restored", at=self._address.rsplit("/", 1)[-1])
 
     def stop(self) -> None:
