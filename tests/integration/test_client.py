@@ -541,10 +541,11 @@ class TestEnds:
 
     def test_a_forgotten_client_leaves_no_thread(self, router: ScriptedRouter) -> None:
         client = Client(router.address)
-        client.todo_list("l").size()
+        pipeline = client.pipeline()
+        concurrent.futures.wait([pipeline.todo_list("l").size()])
         names = [thread.name for thread in threading.enumerate()]
         assert "todomq-client" in names
-        del client
+        del client, pipeline
         gc.collect()
         wait_until(lambda: "todomq-client" not in [thread.name for thread in threading.enumerate()])
 

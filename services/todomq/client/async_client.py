@@ -153,7 +153,7 @@ class AsyncClient(_Face):
         super().__init__()
         self.endpoint = choose_endpoint(endpoint)
         self._deadline_s = check_deadline(deadline_s)
-        self._connection = Connection(self.endpoint, _completion(weakref.ref(self)))
+        self._connection = Connection(self.endpoint, _completion(weakref.ref(self)), is_kept=True)
         self._closing = weakref.finalize(self, self._connection.close)
 
     def pipeline(self) -> AsyncPipeline:
@@ -228,10 +228,10 @@ class AsyncPipeline(_Face):
             raise ExceptionGroup(f"{len(failures)} of {self._begun} requests failed", failures)
 
 
-def _completion(client_ref: weakref.ref[AsyncClient]) -> Callable[[list[Request[Any]]], None]:
+def _completion(client_ref: weakref.ref[AsyncClient]) -> Callable[[list[Request[Any]]], list[Callable[[], None]]]:
     """Return what settles the futures of finished requests, each on its own loop, with one call per loop."""
 
-    def complete(finished: list[Request[Any]]) -> None:
+    def complete(finished: list[Request[Any]]) -> list[Callable[[], None]]:
         client = client_ref()
         resend = _refuse_to_resend if client is None else client.ask
         by_loop: defaultdict[asyncio.AbstractEventLoop, list[_Outcome]] = defaultdict(list)
@@ -243,6 +243,7 @@ def _completion(client_ref: weakref.ref[AsyncClient]) -> Callable[[list[Request[
                 loop.call_soon_threadsafe(_settle, outcomes)
             except RuntimeError:
                 continue  # this loop is closed: nobody is left to await
+        return []
 
     return complete
 

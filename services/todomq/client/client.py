@@ -146,7 +146,7 @@ class Client(_Part):
 
     def pipeline(self) -> Pipeline:
         """Return a context in which each call returns a future at once, with many requests in flight."""
-        return Pipeline(self.submit)
+        return Pipeline(self.submit, self._connection)
 
     def close(self) -> None:
         """End the connection. What is unanswered fails with ``Unavailable``; closing again does nothing."""
@@ -166,10 +166,8 @@ class Client(_Part):
         Raises:
             TodoMQError: the request failed. InvalidRequest: called from a future's callback, which must not wait.
         """
-        if not request.is_cast and self._connection.is_own_thread():
-            raise InvalidRequest("a callback of a future must not wait for another request")
         answer: Answer[T] = Answer()
-        self.submit(request, answer)
+        self._submit(request, answer, is_waited_for=not request.is_cast)
         return answer.result()
 
     def submit(self, request: Request[T], answer: Answer[T]) -> None:
@@ -178,19 +176,23 @@ class Client(_Part):
         Raises:
             Overloaded: too many are waiting or in flight, and none of them finished before the deadline.
         """
+        self._submit(request, answer, is_waited_for=False)
+
+    def _submit(self, request: Request[T], answer: Answer[T], is_waited_for: bool) -> None:
         set_deadline(request, self._deadline_s)
         if request.is_cast:
             self._connection.submit(request, may_wait=False)
             settle([answer])
         else:
             request.waiter = answer
-            self._connection.submit(request, may_wait=True)
+            answer.driver = self._connection
+            self._connection.submit(request, may_wait=True, is_waited_for=is_waited_for)
 
 
-def _completion(client_ref: weakref.ref[Client]) -> Callable[[list[Request[Any]]], None]:
+def _completion(client_ref: weakref.ref[Client]) -> Callable[[list[Request[Any]]], list[Callable[[], None]]]:
     """Return what settles the answers of finished requests."""
 
-    def complete(finished: list[Request[Any]]) -> None:
+    def complete(finished: list[Request[Any]]) -> list[Callable[[], None]]:
         client = client_ref()
         resend = _refuse_to_resend if client is None else client.ask
         answers = []
@@ -199,7 +201,7 @@ def _completion(client_ref: weakref.ref[Client]) -> Callable[[list[Request[Any]]
             if answer is not None:
                 answer.set_outcome(*outcome(request, resend))
                 answers.append(answer)
-        settle(answers)
+        return settle(answers)
 
     return complete
 

@@ -1,13 +1,17 @@
-"""The client's one connection: a DEALER to the router, and the thread that drives the session.
+"""The client's one connection: who drives its session, and what waits to be sent.
 
-Owns: the socket and its options, the thread, what waits for the thread, the bound of all that waits or is in flight.
-Must not know: what a request means, what becomes of a finished one (``complete`` is told). Talks to the router only.
+Owns: whose turn it is to drive, the bound of all that waits or is in flight, the keeper's thread. Must not know: what a
+request means, what becomes of a finished one (``complete`` is told). Talks to the router only, through ``line.py``.
+
+**One thread drives at a time**: it takes in what callers have left, sends, sleeps until something arrives, finishes
+what is answered. Whoever waits for an answer drives while nobody else does, so that a request costs no change of
+threads; whoever sends many takes a turn with every ``TURN_REQUESTS`` of them. When a driver leaves, one of those who
+wait follows. The keeper, a thread of the connection's own, drives when requests are out and nobody has for ``NAP_S``;
+callbacks of futures run there and nowhere else, so that a caller that holds a lock never meets its own callback.
 
 Keeps law 6: past the bound a caller waits for room until its deadline, or is refused with ``Overloaded`` at once; and
 law 3 over forks: the child starts with a client id, a context, a socket and a thread of its own, at its first request.
-Whoever waits is answered, whatever ends the thread.
-
-Callers only append to a list under the lock; the thread sleeps in ``poll`` and is woken through a pipe only then.
+Whoever waits is answered, whatever ends the driver's turn.
 """
 
 from __future__ import annotations
@@ -20,8 +24,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-import zmq
-
+from todomq.client.line import CLOSE_LINGER_MS, Line
 from todomq.client.request import Request
 from todomq.client.session import Session
 from todomq.errors import InvalidRequest, Overloaded, TodoMQError, Unavailable
@@ -32,15 +35,13 @@ WAIT_REQUESTS = 8_192
 """Above this a caller that can wait does: what waits in the outbox grows older, and its deadline runs."""
 OUTBOX_BYTES = 64 * limits.MIB
 
-DRAIN_MESSAGES = 64
-PIPE_MESSAGES = 64
-CONNECT_AGAIN_MS = 5
-CONNECT_AGAIN_MOST_MS = 100
-CONNECT_PAUSE_MOST_MS = 1_000
+TURN_REQUESTS = 256
+NAP_S = 0.002
 SLEEP_MOST_MS = 60_000
-CLOSE_LINGER_MS = 500
 CLOSE_STEP_MS = 5
 CLOSE_WAIT_S = 2.0
+
+Action = Callable[[], None]
 
 
 def now_ms() -> int:
@@ -48,44 +49,73 @@ def now_ms() -> int:
     return time.monotonic_ns() // 1_000_000
 
 
+class _Follower:
+    """Who waits while another thread drives; released when its wait is over or it is to drive itself."""
+
+    __slots__ = ("is_done", "turnstile")
+
+    def __init__(self, is_done: Callable[[], bool]) -> None:
+        self.is_done = is_done
+        self.turnstile = threading.Lock()
+        self.turnstile.acquire()
+
+
 class Connection:
     """A connection that starts with its first request and lasts until ``close``.
 
     Args:
         endpoint: the router's address.
-        complete: told, on the connection's thread, which requests are finished. It must not raise.
+        complete: told which requests are finished; returns what is to run on the keeper's thread. It must not raise.
+        is_kept: callers never wait, as those of asyncio: the keeper drives as soon as something is submitted.
     """
 
-    def __init__(self, endpoint: str, complete: Callable[[list[Request[Any]]], None]) -> None:
+    def __init__(
+        self, endpoint: str, complete: Callable[[list[Request[Any]]], list[Action]], *, is_kept: bool = False
+    ) -> None:
         self._endpoint = endpoint
         self._complete = complete
+        self._is_kept = is_kept
         self._is_closed = False
         self._begin()
         _connections.add(self)
 
     def _begin(self) -> None:
-        self._lock = threading.Lock()
-        self._room = threading.Condition(self._lock)
-        self._waiting_for_room = 0
+        # A client that nobody knows any more may be closed by the collector, on a thread that is just in here.
+        self._lock = threading.RLock()
+        # Under the lock:
         self._arrived: list[Request[Any]] = []
         self._requests = 0
         self._bytes = 0
+        self._is_driven = False
         self._is_asleep = False
-        self._thread: threading.Thread | None = None
-        self._pipe: tuple[int, int] | None = None
+        self._is_keeper_asked_to_leave = False
+        self._followers: list[_Follower] = []
+        self._callbacks: list[Action] = []
+        self._turns = 0
+        self._keeper: threading.Thread | None = None
+        self._keeper_wakes = threading.Condition(self._lock)
+        self._is_keeper_idle = False
+        # The driver's:
+        self._session: Session | None = None
+        self._line: Line | None = None
+        self._close_by_ms = 0
 
-    def submit(self, request: Request[Any], *, may_wait: bool) -> None:
-        """Hand a request to the thread; its ``deadline_ms`` and ``waiter`` are set.
+    # What callers do.
+
+    def submit(self, request: Request[Any], *, may_wait: bool, is_waited_for: bool = False) -> None:
+        """Hand a request over; its ``deadline_ms`` and ``waiter`` are set.
 
         Args:
             request: the request.
             may_wait: wait for room until the deadline, where the bound is reached.
+            is_waited_for: the caller calls ``wait`` next, so nobody else need see to it.
 
         Raises:
             Overloaded: no room. Unavailable: the client is closed. Nothing was sent then.
         """
+        most = WAIT_REQUESTS if may_wait else OUTBOX_REQUESTS
+        drives = False
         with self._lock:
-            most = WAIT_REQUESTS if may_wait else OUTBOX_REQUESTS
             if self._requests >= most or self._bytes >= OUTBOX_BYTES:
                 self._wait_for_room(request.deadline_ms, may_wait, most)
             if self._is_closed:
@@ -93,233 +123,290 @@ class Connection:
             self._requests += 1
             self._bytes += request.size
             self._arrived.append(request)
-            if self._is_asleep:
-                self._wake()
-            elif self._thread is None:
-                self._start()
+            if self._is_driven:
+                if self._is_asleep:
+                    self._wake()
+            elif not is_waited_for:
+                drives = self._see_to_it(request.is_cast)
+        if drives:
+            self._take_turn()
 
-    def is_own_thread(self) -> bool:
-        """Tell whether the caller runs on the connection's thread, which must not wait for itself."""
-        return threading.current_thread() is self._thread
+    def wait(self, is_done: Callable[[], bool], timeout_s: float | None = None) -> bool:
+        """Wait until something is done by what drives this connection, driving it where nobody else does.
+
+        Args:
+            is_done: whether it is; cheap, and asked under the connection's lock.
+            timeout_s: how long at most.
+
+        Returns:
+            whether it is done; False also where nothing is under way any more that could do it.
+
+        Raises:
+            InvalidRequest: called by a callback of a future, on the thread that would have to do it.
+        """
+        end_s = None if timeout_s is None else time.monotonic() + timeout_s
+        while not is_done():
+            left_s = None if end_s is None else end_s - time.monotonic()
+            if left_s is not None and left_s <= 0:
+                return False
+            if threading.current_thread() is self._keeper:
+                raise InvalidRequest("a callback of a future must not wait for another request")
+            with self._lock:
+                if is_done():
+                    return True
+                if not self._requests:
+                    return False
+                follower = self._follow_or_drive(is_done)
+            if follower is None:
+                self._drive(is_done, end_s)
+            else:
+                self._follow(follower, left_s)
+        return True
 
     def close(self) -> None:
-        """End what is unanswered with ``Unavailable`` and the thread; casts handed over before are sent first."""
+        """End what is unanswered with ``Unavailable``; casts handed over before are sent first."""
         with self._lock:
             self._is_closed = True
-            thread = self._thread
-            self._room.notify_all()
-            if self._is_asleep:
+            keeper = self._keeper
+            drives = keeper is None and not self._is_driven and self._session is not None
+            if drives:
+                self._is_driven = True
+            elif self._is_asleep:
                 self._wake()
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(CLOSE_WAIT_S)
+            self._keeper_wakes.notify()
+        if drives:
+            self._drive(lambda: self._session is None, None)
+        elif keeper is not None and keeper is not threading.current_thread():
+            keeper.join(CLOSE_WAIT_S)
 
     def forget_parent(self) -> None:
         """Begin anew in a forked child: locks, thread, sockets and requests are the parent's."""
-        pipe = self._pipe
+        line = self._line
         self._begin()
-        if pipe is not None:
-            os.close(pipe[0])
-            os.close(pipe[1])
+        if line is not None:
+            line.forget_parent()
 
-    # On the caller's thread, under the lock.
+    # On a caller's thread, under the lock.
 
     def _wait_for_room(self, deadline_ms: int, may_wait: bool, most: int) -> None:
-        may_wait = may_wait and not self.is_own_thread()
-        while self._requests >= most or self._bytes >= OUTBOX_BYTES:
-            left_ms = deadline_ms - now_ms()
-            if not may_wait or left_ms <= 0:
+        def has_room() -> bool:
+            return self._requests < most and self._bytes < OUTBOX_BYTES
+
+        may_wait = may_wait and threading.current_thread() is not self._keeper
+        while not has_room() and not self._is_closed:
+            left_s = (deadline_ms - now_ms()) / 1000
+            if not may_wait or left_s <= 0:
                 raise Overloaded(f"{self._requests} requests of this client are waiting or in flight")
-            if self._is_closed:
-                return
-            self._waiting_for_room += 1
-            self._room.wait(left_ms / 1000)
-            self._waiting_for_room -= 1
+            self._lock.release()
+            try:
+                self.wait(has_room, left_s)
+            finally:
+                self._lock.acquire()
+
+    def _see_to_it(self, is_cast: bool) -> bool:
+        """See that what was submitted is sent, though nobody drives; return whether the caller is to take a turn."""
+        is_enough = is_cast or len(self._arrived) >= TURN_REQUESTS
+        if is_enough and not self._is_kept and threading.current_thread() is not self._keeper:
+            self._is_driven = True
+            return True
+        self._call_keeper()
+        return False
+
+    def _follow_or_drive(self, is_done: Callable[[], bool]) -> _Follower | None:
+        if not self._is_driven:
+            self._is_driven = True
+            return None
+        follower = _Follower(is_done)
+        self._followers.append(follower)
+        self._is_keeper_asked_to_leave = True
+        if self._is_asleep:
+            self._wake()
+        return follower
+
+    def _call_keeper(self) -> None:
+        if self._keeper is None:
+            self._keeper = threading.Thread(target=self._keep, name="todomq-client", daemon=True)
+            self._keeper.start()
+        elif self._is_keeper_idle:
+            self._is_keeper_idle = False
+            self._keeper_wakes.notify()
 
     def _wake(self) -> None:
         self._is_asleep = False
-        if self._pipe is not None:
-            os.write(self._pipe[1], b"w")
+        if self._line is not None:
+            self._line.wake()
 
-    def _start(self) -> None:
-        self._pipe = os.pipe()
-        self._thread = threading.Thread(target=self._run, args=(self._pipe[0],), name="todomq-client", daemon=True)
-        self._thread.start()
+    # On a caller's thread.
 
-    # On the connection's thread.
-
-    def _run(self, wake_fd: int) -> None:
-        session = Session(os.urandom(16), random.random)
-        line = _Line(self._endpoint, wake_fd)
-        failure: TodoMQError = Unavailable("this client is closed", retryable=False)
+    def _follow(self, follower: _Follower, left_s: float | None) -> None:
+        """Wait until the driver says so; whoever then neither drives nor waits any more hands that on."""
         try:
-            self._drive(session, line)
-        except TodoMQError as error:
-            failure = error
-        except BaseException as error:
-            failure = Unavailable(f"the client's connection failed: {error!r}")
-            raise
+            follower.turnstile.acquire(timeout=-1 if left_s is None else left_s)
         finally:
-            line.close()
-            self._end(session, failure)
+            with self._lock:
+                if follower in self._followers:
+                    self._followers.remove(follower)
+                elif not self._is_driven and self._followers:
+                    self._hand_over()
 
-    def _drive(self, session: Session, line: _Line) -> None:
-        self._connect(session, line, now_ms())
-        has_more = False
-        close_by_ms = 0
-        while True:
-            line.poll(0 if has_more else self._nap_ms(session))
+    # On the driver's thread.
+
+    def _drive(self, is_done: Callable[[], bool], end_s: float | None) -> None:
+        try:
+            while not is_done() and self._is_under_way():
+                left_ms = SLEEP_MOST_MS if end_s is None else int((end_s - time.monotonic()) * 1000) + 1
+                if left_ms <= 0:
+                    return
+                self._turn(left_ms)
+        finally:
+            self._leave()
+
+    def _take_turn(self) -> None:
+        try:
+            self._turn(0)
+        finally:
+            self._leave()
+
+    def _is_under_way(self) -> bool:
+        return bool(self._requests) or (self._is_closed and self._session is not None)
+
+    def _leave(self) -> None:
+        """Drive no longer: one of those who wait follows, or the keeper sees to what is out."""
+        with self._lock:
+            self._is_driven = False
+            self._turns += 1
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        if self._followers:
+            self._followers.pop(0).turnstile.release()
+        elif self._requests or self._is_closed:
+            self._call_keeper()
+
+    def _turn(self, most_ms: int) -> None:
+        """Take in, receive, send, finish; sleep before that, for ``most_ms`` milliseconds at most."""
+        try:
+            session, line = self._session, self._line
+            if session is None or line is None:
+                session, line = self._open()
+            else:
+                line.poll(min(most_ms, self._nap_ms(session)) if most_ms else 0)
             now = now_ms()
-            arrived, is_closed = self._take_arrived()
-            has_more = line.receive(session, now)
+            with self._lock:
+                self._is_asleep = False
+                arrived, self._arrived = self._arrived, []
+                is_closed = self._is_closed
+            line.receive(session, now)
             if arrived:
                 session.submit(arrived, now)
             session.tick(now)
             if line.is_broken(now) or session.must_reconnect(now):
-                self._connect(session, line, now)
+                line.connect(now)
+                session.connected(now)
             line.send(session, now)
             finished = session.take_finished()
             if finished:
-                self._finished(finished)
+                self._finish(finished)
             if is_closed:
-                close_by_ms = close_by_ms or now + CLOSE_LINGER_MS
-                if now >= close_by_ms or not session.has_casts_to_send():
-                    return
+                self._end_if_sent(session, now)
+        except TodoMQError as error:
+            self._end(error)
+        except BaseException as error:  # an interrupt among others: nobody knows how far this turn had come
+            self._end(Unavailable(f"the client's connection failed: {error!r}"))
+            raise
 
-    def _connect(self, session: Session, line: _Line, now: int) -> None:
+    def _open(self) -> tuple[Session, Line]:
+        session = self._session = Session(os.urandom(16), random.random)
+        line = self._line = Line(self._endpoint)
+        now = now_ms()
         line.connect(now)
         session.connected(now)
+        return session, line
 
     def _nap_ms(self, session: Session) -> int:
-        """Return how long to sleep, and note that the thread has to be woken."""
+        """Return how long to sleep, and note that the driver has to be woken."""
         with self._lock:
-            if self._arrived:
+            if self._arrived or self._line is None or self._line.has_more:
                 return 0
             if self._is_closed:
                 return CLOSE_STEP_MS
             self._is_asleep = True
         return max(0, min(session.wake_at_ms() - now_ms(), SLEEP_MOST_MS))
 
-    def _take_arrived(self) -> tuple[list[Request[Any]], bool]:
-        with self._lock:
-            self._is_asleep = False
-            arrived, self._arrived = self._arrived, []
-            return arrived, self._is_closed
-
-    def _finished(self, finished: list[Request[Any]]) -> None:
+    def _finish(self, finished: list[Request[Any]]) -> None:
+        callbacks = self._complete(finished)
+        is_keeper = threading.current_thread() is self._keeper
         with self._lock:
             self._requests -= len(finished)
             self._bytes -= sum([request.size for request in finished])
-            if self._waiting_for_room:
-                self._room.notify_all()
-        self._complete(finished)
+            if self._followers:
+                self._release([follower for follower in self._followers if follower.is_done()])
+            if callbacks and not is_keeper:
+                self._callbacks += callbacks
+                self._call_keeper()
+        if is_keeper:
+            for callback in callbacks:
+                callback()
 
-    def _end(self, session: Session, failure: TodoMQError) -> None:
-        """Answer whoever waits; a request that comes later starts a new thread, unless the client is closed."""
+    def _release(self, followers: list[_Follower]) -> None:
+        for follower in followers:
+            self._followers.remove(follower)
+            follower.turnstile.release()
+
+    def _end_if_sent(self, session: Session, now: int) -> None:
+        self._close_by_ms = self._close_by_ms or now + CLOSE_LINGER_MS
+        if now >= self._close_by_ms or not session.has_casts_to_send():
+            self._end(Unavailable("this client is closed", retryable=False))
+
+    def _end(self, failure: TodoMQError) -> None:
+        """Answer whoever waits; a request that comes later begins a new session, unless the client is closed."""
+        session, line = self._session, self._line
         with self._lock:
             arrived, self._arrived = self._arrived, []
-            self._thread = None
             self._is_asleep = False
-            pipe, self._pipe = self._pipe, None
-        if pipe is not None:
-            os.close(pipe[0])
-            os.close(pipe[1])
-        session.submit(arrived, 0)
-        session.fail_all(
-            lambda outcome: type(failure)(failure.text, retryable=failure.retryable, outcome=outcome)
-        )
-        finished = session.take_finished()
-        if finished:
-            self._finished(finished)
+        if session is not None:
+            session.submit(arrived, 0)
+            session.fail_all(lambda outcome: type(failure)(failure.text, retryable=failure.retryable, outcome=outcome))
+            self._finish(session.take_finished())
+        self._session = self._line = None
+        with self._lock:
+            self._requests = len(self._arrived)  # what an interrupt has lost is never finished: see ``wait``
+            self._bytes = sum(request.size for request in self._arrived)
+            self._release(self._followers[:])
+        if line is not None:
+            line.close()
 
+    # On the keeper's thread.
 
-class _Line:
-    """The sockets of one connection. All their options stand here."""
+    def _keep(self) -> None:
+        seen_turns = -1
+        while True:
+            with self._lock:
+                callbacks, self._callbacks = self._callbacks, []
+                if not callbacks:
+                    if self._is_closed and not self._is_driven and not self._is_under_way():
+                        return
+                    if not self._must_keeper_drive(seen_turns):
+                        seen_turns = self._turns
+                        continue
+                    self._is_driven = True
+                    self._is_keeper_asked_to_leave = False
+            for callback in callbacks:
+                callback()
+            if not callbacks:
+                self._drive(lambda: self._is_keeper_asked_to_leave, None)
 
-    def __init__(self, endpoint: str, wake_fd: int) -> None:
-        self._endpoint = endpoint
-        self._wake_fd = wake_fd
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._dealer = self._monitor = self._context.socket(zmq.PAIR)
-        self._poller = zmq.Poller()
-        self._was_heard = True
-        self._is_disconnected = False
-        self._connect_again_ms = 0
-        self._pause_ms = 0
-
-    def connect(self, now: int) -> None:
-        """Replace the socket by a new one, which has a new identity: late answers to the old one go nowhere.
-
-        Raises:
-            InvalidRequest: the endpoint is not an address.
-        """
-        self._close_sockets(linger_ms=0)
-        dealer = self._dealer = self._context.socket(zmq.DEALER)
-        dealer.setsockopt(zmq.LINGER, 0)
-        dealer.setsockopt(zmq.SNDHWM, PIPE_MESSAGES)
-        dealer.setsockopt(zmq.RCVHWM, PIPE_MESSAGES)
-        dealer.setsockopt(zmq.MAXMSGSIZE, limits.TRANSPORT_BYTES)
-        dealer.setsockopt(zmq.RECONNECT_IVL, CONNECT_AGAIN_MS)
-        dealer.setsockopt(zmq.RECONNECT_IVL_MAX, CONNECT_AGAIN_MOST_MS)
-        self._monitor = dealer.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-        self._poller = zmq.Poller()
-        for source in (dealer, self._monitor, self._wake_fd):
-            self._poller.register(source, zmq.POLLIN)
-        # A connection on which a word was heard is replaced at once when it breaks; one that breaks before, ever later.
-        self._pause_ms = 0 if self._was_heard else min(max(2 * self._pause_ms, CONNECT_AGAIN_MS), CONNECT_PAUSE_MOST_MS)
-        self._connect_again_ms = now + self._pause_ms
-        self._was_heard = self._is_disconnected = False
-        try:
-            dealer.connect(self._endpoint)
-        except zmq.ZMQError as error:
-            raise InvalidRequest(f"endpoint {self._endpoint!r}: {error.strerror}") from None
-
-    def poll(self, timeout_ms: int) -> None:
-        """Sleep until something arrives, somebody wakes the thread, or the time is up."""
-        if self._is_disconnected:
-            timeout_ms = min(timeout_ms, CONNECT_AGAIN_MS)
-        for source, _ in self._poller.poll(timeout_ms):
-            if source == self._wake_fd:
-                os.read(self._wake_fd, 4096)
-            elif source is self._monitor:
-                self._monitor.recv_multipart(zmq.NOBLOCK)
-                self._is_disconnected = True
-
-    def is_broken(self, now: int) -> bool:
-        """Tell whether the router's end is gone and it is time to connect anew."""
-        return self._is_disconnected and (self._was_heard or now >= self._connect_again_ms)
-
-    def receive(self, session: Session, now: int) -> bool:
-        """Give what has arrived to the session; return whether more may be there."""
-        for _ in range(DRAIN_MESSAGES):
-            try:
-                frames = self._dealer.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return False
-            self._was_heard = True
-            session.receive(frames[-1], now)
-        return True
-
-    def send(self, session: Session, now: int) -> None:
-        """Send the session's messages while there is room in the pipe."""
-        while not self._is_disconnected and self._has_room():
-            message = session.take_message(now)
-            if message is None:
-                return
-            self._dealer.send_multipart((b"", message), zmq.NOBLOCK)
-
-    def close(self) -> None:
-        """Close the sockets; what the last messages carry gets a moment to leave."""
-        self._close_sockets(linger_ms=CLOSE_LINGER_MS if self._was_heard else 0)
-        self._context.term()
-
-    def _has_room(self) -> bool:
-        return bool(int(self._dealer.get(zmq.EVENTS)) & zmq.POLLOUT)
-
-    def _close_sockets(self, linger_ms: int) -> None:
-        if self._monitor is not self._dealer:
-            self._dealer.disable_monitor()
-            self._monitor.close(0)
-        self._dealer.close(linger_ms)
+    def _must_keeper_drive(self, seen_turns: int) -> bool:
+        """Tell whether it is for the keeper to drive: at once, or when nobody has taken a turn meanwhile."""
+        if not self._is_driven and self._is_under_way():
+            if self._is_kept or self._is_closed or self._turns == seen_turns:
+                return True
+            self._keeper_wakes.wait(NAP_S)
+        else:
+            self._is_keeper_idle = True
+            self._keeper_wakes.wait()
+            self._is_keeper_idle = False
+        return False
 
 
 _connections: weakref.WeakSet[Connection] = weakref.WeakSet()

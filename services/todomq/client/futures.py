@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, Protocol, TypeVar
+
+from todomq.errors import UNKNOWN, Unavailable
 
 T = TypeVar("T")
 
@@ -46,13 +49,22 @@ class Group(Protocol):
         """Take note of answers that are settled, and of the errors among them."""
 
 
+class Driver(Protocol):
+    """Whoever brings the answer."""
+
+    def wait(self, is_done: Callable[[], bool], timeout_s: float | None = None) -> bool:
+        """Wait until something is done; return whether it is."""
+
+
 class Answer(Future[T]):
     """The future of a request. It can't be cancelled: what was sent may take effect.
 
     Attributes:
+        driver: who brings this answer, once the request is handed over.
         group: who counts this answer, or None.
     """
 
+    driver: Driver | None = None
     group: Group | None = None
     _is_watched = False
 
@@ -83,16 +95,52 @@ class Answer(Future[T]):
         """Return False: a request that was handed over is not called back."""
         return False
 
+    def is_settled(self) -> bool:
+        """Tell whether the result or the error is there."""
+        return self._state == _FINISHED
+
     def result(self, timeout: float | None = None) -> T:
         """Return the result, waiting up to ``timeout`` seconds; raise the error of a request that failed."""
-        if self._state == _FINISHED and self._exception is None:
+        if self._state != _FINISHED:
+            self._wait(timeout)
+        if self._exception is None:
             value: T = self._result
             return value
-        return super().result(timeout)
+        return super().result()
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return the error, or None; wait for it up to ``timeout`` seconds."""
+        if self._state != _FINISHED:
+            self._wait(timeout)
+        return self._exception
+
+    def _wait(self, timeout: float | None) -> None:
+        began_s = time.monotonic()
+        if self.driver is None or self.driver.wait(self.is_settled, timeout) or self._state == _FINISHED:
+            return
+        if timeout is not None and time.monotonic() - began_s >= timeout:
+            raise TimeoutError
+        raise interrupted()
+
+    def _invoke_callbacks(self) -> None:
+        """Do nothing: ``settle`` returns what is to be called, for it runs on a thread that others wait for."""
+
+    def run_callbacks(self) -> None:
+        """Call what ``add_done_callback`` was given before the answer was there."""
+        super()._invoke_callbacks()  # type: ignore[misc]  # of concurrent.futures, which has no public door to it
 
 
-def settle(answers: Sequence[Answer[Any]]) -> None:
-    """Settle answers whose outcome is set; callbacks run here. Groups are told after that."""
+def interrupted() -> Unavailable:
+    """Return the error of a request whose answer was lost when a signal interrupted the thread that took it in."""
+    return Unavailable("the client was interrupted before the answer was there", outcome=UNKNOWN)
+
+
+def settle(answers: Sequence[Answer[Any]]) -> list[Callable[[], None]]:
+    """Settle answers whose outcome is set; groups are told after that.
+
+    Returns:
+        what runs the callbacks of those that have any.
+    """
     watched = []
     with _making:
         for answer in answers:
@@ -109,3 +157,4 @@ def settle(answers: Sequence[Answer[Any]]) -> None:
         if group is not None:
             errors = [answer._exception for answer in members]
             group.note_settled(len(errors), [error for error in errors if isinstance(error, Exception)])
+    return [answer.run_callbacks for answer in watched if answer._done_callbacks]

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from todomq.client import operations
-from todomq.client.futures import Answer
+from todomq.client.futures import Answer, Driver, interrupted
 from todomq.client.outcomes import FAILURES_MOST
 from todomq.client.request import Request
 from todomq.client.values import ServerRef
@@ -125,15 +125,15 @@ class Pipeline(_Part):
     first 10,000 of them), if any did.
     """
 
-    def __init__(self, submit: Submit) -> None:
+    def __init__(self, submit: Submit, driver: Driver) -> None:
         super().__init__(self)
         self._submit = submit
+        self._driver = driver
         self._pid = os.getpid()
         self._begun = count()  # counts without a lock, from any thread
         self._ended = 0
-        self._is_leaving = False
         self._failures: list[Exception] = []
-        self._changed = threading.Condition()
+        self._counting = threading.Lock()
         self.cache = PipelinedCache(self)
         self.registry = PipelinedRegistry(self)
         self.database = PipelinedDatabase(self)
@@ -163,11 +163,9 @@ class Pipeline(_Part):
 
     def note_settled(self, count: int, failures: list[Exception]) -> None:
         """Take note of answers that are settled, and of the errors among them."""
-        with self._changed:
+        with self._counting:
             self._ended += count
             self._failures += failures[: FAILURES_MOST - len(self._failures)]
-            if self._is_leaving:
-                self._changed.notify_all()
 
     def __enter__(self) -> Pipeline:
         return self
@@ -177,11 +175,9 @@ class Pipeline(_Part):
     ) -> None:
         if self._pid != os.getpid():
             return  # a forked child: the answers come to the parent
-        with self._changed:
-            self._is_leaving = True
-            begun = next(self._begun)
-            while self._ended < begun:
-                self._changed.wait()
-            failures, self._failures = self._failures, []
+        begun = next(self._begun)
+        if not self._driver.wait(lambda: self._ended >= begun):
+            self.note_settled(begun - self._ended, [interrupted()])
+        failures, self._failures = self._failures, []
         if failures and error is None:
             raise ExceptionGroup(f"{len(failures)} of {begun} requests failed", failures)

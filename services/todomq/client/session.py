@@ -177,6 +177,11 @@ class Session:
         """Tell whether the connection has been silent for too long while an answer was due."""
         return self._is_expecting() and now_ms - self._quiet_since_ms >= self._patience_ms
 
+    @property
+    def has_message(self) -> bool:
+        """Whether ``take_message`` may have something to send."""
+        return self._is_hello_due or (self._is_greeted and bool(self._again or self._outbox))
+
     def take_message(self, now_ms: int) -> bytes | None:
         """Return the next message to send, or None. What it carries counts as sent."""
         if self._is_hello_due:

@@ -1,0 +1,146 @@
+"""The sockets of a client's connection: a DEALER to the router, and a monitor that tells when it broke.
+
+Owns: their options, what is received and sent in a turn, how soon a broken connection is replaced. Must not know:
+threads, what a message means. The connection uses it, one thread at a time.
+"""
+
+from __future__ import annotations
+
+import os
+
+import zmq
+
+from todomq.client.session import Session
+from todomq.errors import InvalidRequest
+from todomq.protocol import limits
+
+DRAIN_MESSAGES = 64
+PIPE_MESSAGES = 64
+CONNECT_AGAIN_MS = 5
+CONNECT_AGAIN_MOST_MS = 100
+CONNECT_PAUSE_MOST_MS = 1_000
+CLOSE_LINGER_MS = 500
+
+# Plain numbers: arithmetic with members of an Enum costs more than asking the socket.
+_READABLE = int(zmq.POLLIN)
+_WRITABLE = int(zmq.POLLOUT)
+
+
+class Line:
+    """The sockets of one connection. All their options stand here.
+
+    Attributes:
+        has_more: whether more may have arrived than was received.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        self.has_more = False
+        self._endpoint = endpoint
+        self._wake_fd, self._wake_writer = os.pipe()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._dealer = self._monitor = self._context.socket(zmq.PAIR)
+        self._poller = zmq.Poller()
+        self._was_heard = True
+        self._is_disconnected = False
+        self._connect_again_ms = 0
+        self._pause_ms = 0
+
+    def connect(self, now: int) -> None:
+        """Replace the socket by a new one, which has a new identity: late answers to the old one go nowhere.
+
+        Raises:
+            InvalidRequest: the endpoint is not an address.
+        """
+        self._close_sockets(linger_ms=0)
+        dealer = self._dealer = self._context.socket(zmq.DEALER)
+        dealer.setsockopt(zmq.LINGER, 0)
+        dealer.setsockopt(zmq.SNDHWM, PIPE_MESSAGES)
+        dealer.setsockopt(zmq.RCVHWM, PIPE_MESSAGES)
+        dealer.setsockopt(zmq.MAXMSGSIZE, limits.TRANSPORT_BYTES)
+        dealer.setsockopt(zmq.RECONNECT_IVL, CONNECT_AGAIN_MS)
+        dealer.setsockopt(zmq.RECONNECT_IVL_MAX, CONNECT_AGAIN_MOST_MS)
+        self._monitor = dealer.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._poller = zmq.Poller()
+        for source in (dealer, self._monitor, self._wake_fd):
+            self._poller.register(source, zmq.POLLIN)
+        # A connection on which a word was heard is replaced at once when it breaks; one that breaks before, ever later.
+        self._pause_ms = 0 if self._was_heard else min(max(2 * self._pause_ms, CONNECT_AGAIN_MS), CONNECT_PAUSE_MOST_MS)
+        self._connect_again_ms = now + self._pause_ms
+        self._was_heard = self._is_disconnected = self.has_more = False
+        try:
+            dealer.connect(self._endpoint)
+        except zmq.ZMQError as error:
+            raise InvalidRequest(f"endpoint {self._endpoint!r}: {error.strerror}") from None
+
+    def poll(self, timeout_ms: int) -> None:
+        """Sleep until something arrives, ``wake`` is called, or the time is up; with 0 only look at the connection."""
+        if not timeout_ms:
+            if int(self._monitor.getsockopt(zmq.EVENTS)) & _READABLE:
+                self._take_event()
+            self.has_more = bool(self._events() & _READABLE)
+            return
+        if self._is_disconnected:
+            timeout_ms = min(timeout_ms, CONNECT_AGAIN_MS)
+        for source, _ in self._poller.poll(timeout_ms):
+            if source is self._dealer:
+                self.has_more = True
+            elif source is self._monitor:
+                self._take_event()
+            else:
+                os.read(self._wake_fd, 4096)
+
+    def wake(self) -> None:
+        """End the sleep of the thread that polls; from any thread."""
+        os.write(self._wake_writer, b"w")
+
+    def _take_event(self) -> None:
+        self._monitor.recv_multipart(zmq.NOBLOCK)
+        self._is_disconnected = True
+
+    def is_broken(self, now: int) -> bool:
+        """Tell whether the router's end is gone and it is time to connect anew."""
+        return self._is_disconnected and (self._was_heard or now >= self._connect_again_ms)
+
+    def receive(self, session: Session, now: int) -> None:
+        """Give what has arrived to the session; ``has_more`` says afterwards whether that was not all."""
+        for _ in range(DRAIN_MESSAGES):
+            if not self.has_more:
+                return
+            frame = self._dealer.recv(zmq.NOBLOCK, copy=False)
+            while frame.more:
+                frame = self._dealer.recv(zmq.NOBLOCK, copy=False)
+            self._was_heard = True
+            session.receive(frame.bytes, now)
+            self.has_more = bool(self._events() & _READABLE)
+
+    def send(self, session: Session, now: int) -> None:
+        """Send the session's messages while there is room in the pipe."""
+        while session.has_message and not self._is_disconnected and self._events() & _WRITABLE:
+            message = session.take_message(now)
+            if message is None:
+                return
+            self._dealer.send(b"", zmq.NOBLOCK | zmq.SNDMORE)
+            self._dealer.send(message, zmq.NOBLOCK)
+
+    def close(self) -> None:
+        """Close the sockets; what the last messages carry gets a moment to leave."""
+        self._close_sockets(linger_ms=CLOSE_LINGER_MS if self._was_heard else 0)
+        self._context.term()
+        self._close_pipe()
+
+    def forget_parent(self) -> None:
+        """Leave the sockets to the parent, in a forked child."""
+        self._close_pipe()
+
+    def _close_pipe(self) -> None:
+        os.close(self._wake_fd)
+        os.close(self._wake_writer)
+
+    def _events(self) -> int:
+        return int(self._dealer.getsockopt(zmq.EVENTS))
+
+    def _close_sockets(self, linger_ms: int) -> None:
+        if self._monitor is not self._dealer:
+            self._dealer.disable_monitor()
+            self._monitor.close(0)
+        self._dealer.close(linger_ms)
