@@ -35,7 +35,9 @@ WAIT_REQUESTS = 8_192
 """Above this a caller that can wait does: what waits in the outbox grows older, and its deadline runs."""
 OUTBOX_BYTES = 64 * limits.MIB
 
-TURN_REQUESTS = 256
+TURN_REQUESTS = 400
+GATHER_MS = 1
+"""With so many on the way, fewer than that wait so long for answers first, after which there may be more to send."""
 NAP_S = 0.002
 SLEEP_MOST_MS = 60_000
 CLOSE_STEP_MS = 5
@@ -326,7 +328,10 @@ class Connection:
     def _nap_ms(self, session: Session) -> int:
         """Return how long to sleep, and note that the driver has to be woken."""
         with self._lock:
-            if self._arrived or self._line is None or self._line.has_more:
+            if self._arrived:
+                is_few = len(self._arrived) < TURN_REQUESTS <= session.unanswered
+                return GATHER_MS if is_few else 0
+            if self._line is None or self._line.has_more:
                 return 0
             if self._is_closed:
                 return CLOSE_STEP_MS

@@ -178,6 +178,11 @@ class Session:
         return self._is_expecting() and now_ms - self._quiet_since_ms >= self._patience_ms
 
     @property
+    def unanswered(self) -> int:
+        """How many requests are on their way."""
+        return len(self._unanswered)
+
+    @property
     def has_message(self) -> bool:
         """Whether ``take_message`` may have something to send."""
         return self._is_hello_due or (self._is_greeted and bool(self._again or self._outbox))

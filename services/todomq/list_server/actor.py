@@ -121,9 +121,10 @@ class ListActor:
             return
         self.used_ms = now_ms
         self._serve(asked, now_ms)
-        session = self.sessions.get(asked[1])
-        if session is not None and session.waiting is not None:
-            self._serve_waiting(session, None, now_ms)
+        if self.partition.waiting:
+            session = self.sessions.get(asked[1])
+            if session is not None and session.waiting is not None:
+                self._serve_waiting(session, None, now_ms)
 
     def refuse(self, peer: bytes, identifier: int, error: TodoMQError) -> None:
         """Answer with an error that depends on nothing stored."""
@@ -178,13 +179,12 @@ class ListActor:
         session = self.sessions.get(sender)
         if session is None:
             session = self.sessions[sender] = Session(max(floor, 1), now_ms)
-        self._declare(session, floor, number, now_ms)
-        if number < session.next:
-            status, value = session.answered(number)
-            self._reply(peer, identifier, status, value)
-            return
-        if number > session.next:
-            self._wait(session, number, asked, now_ms)
+        elif session.waiting is None:
+            session.declare(floor)
+        else:
+            self._declare(session, floor, number, now_ms)
+        if number != session.next:
+            self._change_out_of_turn(session, asked, now_ms)
             return
         if self.partition.gate.full:
             raise Overloaded("too many changes wait for the database worker")
@@ -205,6 +205,14 @@ class ListActor:
         session.took(number, messages.OK, value, now_ms)
         self._note_changed(prefix, sender, session, len(value))
         self._reply(peer, identifier, messages.OK, value)
+
+    def _change_out_of_turn(self, session: Session, asked: Asked, now_ms: int) -> None:
+        """Answer a change that has taken effect as it was answered then; keep one that came too early."""
+        peer, _, (identifier, _, _, _, number, _, _) = asked
+        if number > session.next:
+            self._wait(session, number, asked, now_ms)
+        else:
+            self._reply(peer, identifier, *session.answered(number))
 
     def _declare(self, session: Session, floor: int, sent_before: int, now_ms: int) -> None:
         """Take a request's floor; whatever had waited for that and names no number over ``sent_before`` goes first."""

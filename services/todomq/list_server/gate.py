@@ -55,7 +55,8 @@ class Gate:
     @property
     def is_batch_full(self) -> bool:
         """Whether the open batch is to be closed before the turn's end, so that it fits into a message."""
-        return self.open.bytes + self.open.expected_bytes >= limits.BATCH_BYTES
+        batch = self.open
+        return batch.bytes + batch.expected_bytes >= limits.BATCH_BYTES
 
     def expect(self, size: int) -> None:
         """Reckon with ``size`` bytes that are to be written before the open batch is closed."""
@@ -68,9 +69,8 @@ class Gate:
         if known is None:
             batch.partitions[partition] = (epoch, [key, value])
         else:
-            known[1].append(key)
-            known[1].append(value)
-        size = _size(key, value)
+            known[1].extend((key, value))
+        size = len(key) + RECORD_OVERHEAD_BYTES if value is None else len(key) + RECORD_OVERHEAD_BYTES + len(value)
         batch.bytes += size
         self.bytes += size
         return batch.number
@@ -81,7 +81,10 @@ class Gate:
 
     def hold(self, number: int, reply: Reply) -> None:
         """Hold a reply until the batch of this number, which is not committed, is."""
-        (self.open if number == self.open.number else self.batches[number]).replies.append(reply)
+        batch = self.open
+        if number != batch.number:
+            batch = self.batches[number]
+        batch.replies.append(reply)
 
     def close(self, now_ms: int) -> Batch | None:
         """Close the open batch and return it to be sent; None where nothing was written."""

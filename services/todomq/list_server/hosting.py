@@ -14,7 +14,7 @@ from itertools import count
 from typing import Any, NamedTuple
 from zlib import crc32
 
-from todomq.errors import UNKNOWN, CorruptRecord, OutOfOrder, ProtocolError, TodoMQError, Unavailable
+from todomq.errors import UNKNOWN, CorruptRecord, OutOfOrder, TodoMQError, Unavailable
 from todomq.list_server import records
 from todomq.list_server.actor import LOADING, READY, STOPPING, Asked, Crashed, ListActor
 from todomq.list_server.gate import Batch, Gate, Reply
@@ -157,23 +157,17 @@ class Hosting:
         partitions = self.partitions
         for request in requests:
             name = request[1]
-            encoded = name.encode()
-            if len(encoded) > limits.LIST_NAME_BYTES:
-                raise ProtocolError("a list name is longer than a router lets through")
-            number = crc32(encoded) % PARTITIONS
+            number = crc32(name.encode()) % PARTITIONS
             partition = partitions[number]
             if partition is None or partition.epoch != request[6] or partition.releasing:
                 self._moved(peer, request[0], number)
-                continue
-            if not name:
+            elif name:
+                self._give(partition, name, (peer, sender, request), now_ms)
+            else:
                 self.listings.append((peer, request))
-                continue
-            self._give(partition, name, (peer, sender, request), now_ms)
 
     def _give(self, partition: Partition, name: str, asked: Asked, now_ms: int) -> None:
-        actor = partition.actors.get(name)
-        if actor is None:
-            actor = self.activate(partition, name, now_ms)
+        actor = partition.actors.get(name) or self.activate(partition, name, now_ms)
         try:
             actor.take(asked, now_ms)
         except Crashed as crash:

@@ -17,6 +17,7 @@ the record, not its contents. Sizes are not checked again: what an older limit l
 
 from __future__ import annotations
 
+from functools import lru_cache
 from struct import Struct
 from typing import Any, NamedTuple
 
@@ -74,6 +75,7 @@ def name_of(key: bytes) -> str:
     return name
 
 
+@lru_cache(maxsize=8192)
 def prefix(name: str) -> bytes:
     """Return what the keys of a list's entries and sessions begin with.
 

@@ -25,6 +25,7 @@ from todomq.runtime.daemon import Daemon
 from todomq.runtime.log import log, log_counted
 from todomq.runtime.peers import Answer
 
+_TEXT = frozenset((str,))
 TICK_S = 0.05
 SAMPLE_ENTRIES = 200
 CHECK_MS = 1_000
@@ -71,8 +72,8 @@ class ListServerService(Service):
             raise ProtocolError(f"a {kind[:20]!r} message is not for a list server")
         groups = messages.read_forward(fields)
         for sender, requests in groups:
-            if not sender or not all(_is_forwarded(request) for request in requests):
-                raise ProtocolError("a forwarded request has a sender, an id and a list's name")
+            if not sender or not _are_list_names([request[1] for request in requests]):
+                raise ProtocolError("a forwarded request has a sender and a list's name")
         now_ms = self._loop.now_ms()
         self._check_epochs(now_ms)
         for sender, requests in groups:
@@ -383,11 +384,11 @@ def _partition_and_epoch(call: Call) -> tuple[int, int]:
     return arguments[0], arguments[1]
 
 
-def _is_forwarded(request: Any) -> bool:
-    identifier, name = request[0], request[1]
-    if identifier is None or type(name) is not str:
+def _are_list_names(names: list[Any]) -> bool:
+    if not _TEXT.issuperset(map(type, names)):
         return False
-    return len(name) < limits.LIST_NAME_BYTES // 4 or len(name.encode()) <= limits.LIST_NAME_BYTES
+    long = [name for name in names if len(name) > limits.LIST_NAME_BYTES // 4]  # no character takes more than 4 bytes
+    return all(len(name.encode()) <= limits.LIST_NAME_BYTES for name in long)
 
 
 def _is_grant(value: Any) -> bool:

@@ -53,11 +53,14 @@ class Session:
         """Take the client's word that every number below ``floor`` is answered or given up."""
         if floor > self.next:
             self.next = floor
-        answers, passed = self.answers, 0
-        while passed < len(answers) and answers[passed][0] < floor:
-            self.answer_bytes -= len(answers[passed][2])
-            passed += 1
-        if passed:
+        answers = self.answers
+        if answers and answers[0][0] < floor:
+            passed = 0
+            for number, _, value in answers:
+                if number >= floor:
+                    break
+                self.answer_bytes -= len(value)
+                passed += 1
             del answers[:passed]
 
     def answered(self, number: int) -> tuple[int, bytes]:

@@ -10,6 +10,7 @@ Format: https://github.com/msgpack/msgpack/blob/master/spec.md
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -57,18 +58,20 @@ def unpack(data: bytes | memoryview, max_bytes: int = limits.TRANSPORT_BYTES) ->
     Raises:
         ProtocolError: truncated, trailing bytes, too long, too many items, too deep, not UTF-8, an extension type.
     """
-    if len(data) > max_bytes:
-        raise ProtocolError(f"{len(data)} bytes where at most {max_bytes} are allowed")
+    size = len(data)
+    if size > max_bytes:
+        raise ProtocolError(f"{size} bytes where at most {max_bytes} are allowed")
     try:
-        # No length in a value can be over the length of the whole: short input is within all other bounds as it is.
-        # The hook is not asked about timestamps (type -1), the length of 0 is.
-        if len(data) <= limits.DECODED_ITEMS:
-            return msgpack.unpackb(data, strict_map_key=False, ext_hook=_refuse_extension, max_ext_len=0)
-        return _unpack_long(data)
+        return _unpack_short(data) if size <= limits.DECODED_ITEMS else _unpack_long(data)
     except ProtocolError:
         raise
     except (ValueError, TypeError, msgpack.UnpackException, RecursionError, OverflowError) as error:
         raise ProtocolError(f"not readable msgpack: {type(error).__name__} {error}".rstrip()) from None
+
+
+# No length in a value can be over the length of the whole: short input is within all other bounds as it is.
+# The hook is not asked about timestamps (type -1), the length of 0 is.
+_unpack_short = partial(msgpack.unpackb, strict_map_key=False, ext_hook=_refuse_extension, max_ext_len=0)
 
 
 def _unpack_long(data: bytes | memoryview) -> Any:

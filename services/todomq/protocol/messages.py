@@ -15,6 +15,7 @@ A message is one msgpack array ``[version, kind, ...]``. Every kind carries 1..n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from todomq import errors
@@ -183,9 +184,7 @@ def read_body(packed: bytes) -> tuple[str, list[Any]]:
     Raises:
         ProtocolError: not an array that begins with a text.
     """
-    if len(packed) > limits.REQUEST_BYTES:
-        raise ProtocolError(f"a request of {len(packed)} bytes where at most {limits.REQUEST_BYTES} are allowed")
-    value = unpack(packed)
+    value = unpack(packed, limits.REQUEST_BYTES)
     if type(value) is not list or not value or type(value[0]) is not str:
         raise ProtocolError("a body is an array [operation, argument, ...]")
     return value[0], value[1:]
@@ -199,13 +198,40 @@ def read_replies(fields: list[Any]) -> list[Any]:
     """
     if len(fields) != 1 or type(fields[0]) is not list:
         raise ProtocolError('a reply is [version, "reply", [[id, status, value], ...]]')
-    for item in fields[0]:
-        if type(item) is not list or len(item) != 3 or type(item[1]) is not int or type(item[2]) is not bytes:
-            raise ProtocolError("a reply item is [id, status, value]")
-        if not OK <= item[1] <= MOVED or (item[0] is not None and not _is_counter(item[0])):
-            raise ProtocolError("a reply item has an id (or nil, where the whole message is refused) and a status 0-2")
     replies: list[Any] = fields[0]
+    columns = _columns(replies, 3)
+    if columns is None:
+        raise ProtocolError("a reply item is [id, status, value]")
+    identifiers, statuses, values = columns
+    if not _COUNTER_OR_NIL.issuperset(map(type, identifiers)) or not _BYTES.issuperset(map(type, values)):
+        raise ProtocolError("a reply item has an id (or nil, where the whole message is refused) and a packed value")
+    if not _are_counters(statuses, MOVED + 1) or not _are_counters([each for each in identifiers if each is not None]):
+        raise ProtocolError("a reply item has an id that is no negative number and a status 0-2")
     return replies
+
+
+_BYTES = frozenset((bytes,))
+_BYTES_OR_NIL = frozenset((bytes, type(None)))
+_LIST = frozenset((list,))
+_COUNTER = frozenset((int,))
+_COUNTER_OR_NIL = frozenset((int, type(None)))
+
+
+def _columns(rows: list[Any], width: int) -> list[tuple[Any, ...]] | None:
+    """Turn arrays of one width into columns, so that a whole column is checked at once; None where they are not that.
+
+    A batch has many rows: this takes a tenth of a microsecond for each, a look at every field half of one.
+    """
+    if not rows:
+        return [()] * width
+    if not _LIST.issuperset(map(type, rows)) or set(map(len, rows)) != {width}:
+        return None
+    return list(zip(*rows))
+
+
+def _are_counters(column: Sequence[Any], limit: int = LIMIT) -> bool:
+    """Tell whether all are integers from 0 to below ``limit``."""
+    return not column or (_COUNTER.issuperset(map(type, column)) and min(column) >= 0 and max(column) < limit)
 
 
 def writes(batch: Writes) -> bytes:
@@ -229,10 +255,6 @@ def read_writes(fields: list[Any]) -> Writes:
     return Writes(sender, receiver, number, partitions)
 
 
-_KEY_TYPES = frozenset((bytes,))
-_VALUE_TYPES = frozenset((bytes, type(None)))
-
-
 def _is_partition_writes(item: Any) -> bool:
     if type(item) is not list or len(item) != 3 or not _is_counter(item[0]) or not _is_counter(item[1]):
         return False
@@ -242,8 +264,8 @@ def _is_partition_writes(item: Any) -> bool:
     return (
         type(pairs) is list
         and len(pairs) % 2 == 0
-        and _KEY_TYPES.issuperset(map(type, pairs[::2]))
-        and _VALUE_TYPES.issuperset(map(type, pairs[1::2]))
+        and _BYTES.issuperset(map(type, pairs[::2]))
+        and _BYTES_OR_NIL.issuperset(map(type, pairs[1::2]))
     )
 
 
@@ -277,19 +299,13 @@ def forward(groups: list[Any]) -> bytes:
     return pack([VERSION, "forward", groups])
 
 
-def _is_forwarded(item: Any) -> bool:
-    if type(item) is not list or len(item) != 7:
+def _are_forwarded(items: list[Any]) -> bool:
+    columns = _columns(items, 7)
+    if columns is None:
         return False
-    identifier, _, deadline_ms, packed, number, floor, epoch = item
-    return (
-        type(identifier) is type(deadline_ms) is type(number) is type(floor) is type(epoch) is int
-        and type(packed) is bytes
-        and 0 <= identifier < LIMIT
-        and 0 <= deadline_ms < LIMIT
-        and 0 <= number < LIMIT
-        and 0 <= floor < LIMIT
-        and 0 <= epoch < LIMIT
-    )
+    identifiers, _, deadlines_ms, bodies, numbers, floors, epochs = columns
+    counters = (identifiers, deadlines_ms, numbers, floors, epochs)
+    return _BYTES.issuperset(map(type, bodies)) and all(map(_are_counters, counters))
 
 
 def read_forward(fields: list[Any]) -> list[Any]:
@@ -303,8 +319,7 @@ def read_forward(fields: list[Any]) -> list[Any]:
     for group in fields[0]:
         if type(group) is not list or len(group) != 2 or not _is_sender(group[0]) or type(group[1]) is not list:
             raise ProtocolError("forward carries groups [sender, [forwarded, ...]]")
-        for item in group[1]:
-            if not _is_forwarded(item):
-                raise ProtocolError("a forwarded request is [id, target, deadline_ms, body, number, floor, epoch]")
+        if not _are_forwarded(group[1]):
+            raise ProtocolError("a forwarded request is [id, target, deadline_ms, body, number, floor, epoch]")
     groups: list[Any] = fields[0]
     return groups
