@@ -42,11 +42,12 @@ class TodoListMachine(RuleBasedStateMachine):
 
     @rule(entries=st.lists(st.tuples(TITLES, DATES, EXTRAS), max_size=5))
     def add_all(self, entries: list[tuple[str, str | None, dict[str, Any] | None]]) -> None:
-        added = self.todo.add_all(entries)
+        added = self.todo.add_all([(*entry, False) for entry in entries])
         for title, day, extra in entries:
             self.last_id += 1
             self.model.append({"id": self.last_id, "title": title, "date": day, "done": False, "extra": extra})
-        assert added == [Entry(**entry) for entry in self.model[len(self.model) - len(entries) :]]
+        assert list(added.values()) == [Entry(**entry) for entry in self.model[len(self.model) - len(entries) :]]
+        assert list(added) == [entry.id for entry in added.values()]
 
     @rule(data=st.data(), changes=CHANGES)
     def update(self, data: st.DataObject, changes: dict[str, Any]) -> None:
@@ -110,7 +111,7 @@ TestTodoListIsTheModel.settings = settings(max_examples=120, stateful_step_count
 
 def test_an_id_is_never_given_twice_after_the_highest_was_deleted_and_the_list_loaded_again() -> None:
     todo = TodoList()
-    todo.add_all([("a", None, None), ("b", None, None), ("c", None, None)])
+    todo.add_all([("a", None, None, False), ("b", None, None, False), ("c", None, None, False)])
     todo.delete(3)
     todo.delete(2)
     again = TodoList(todo.generation, todo.lowest_next_id, todo.all())
@@ -120,7 +121,7 @@ def test_an_id_is_never_given_twice_after_the_highest_was_deleted_and_the_list_l
 def test_the_list_record_needs_writing_only_when_the_newest_entry_is_deleted_or_the_list_cleared() -> None:
     todo = TodoList()
     written = [todo.lowest_next_id]
-    todo.add_all([(title, None, None) for title in "abcde"])
+    todo.add_all([(title, None, None, False) for title in "abcde"])
     for identifier in (1, 5, 4, 9):
         todo.delete(identifier)
         written.append(todo.lowest_next_id)
@@ -141,8 +142,8 @@ def test_an_update_that_makes_an_entry_too_large_changes_nothing() -> None:
 
 def test_a_small_list_has_no_index_and_a_large_one_builds_it_once_asked() -> None:
     small, large = TodoList(), TodoList()
-    small.add_all([("a", None, None)] * INDEX_FROM)
-    large.add_all([("a", None, None)] * (INDEX_FROM + 1))
+    small.add_all([("a", None, None, False)] * INDEX_FROM)
+    large.add_all([("a", None, None, False)] * (INDEX_FROM + 1))
     assert large._by_date is None
     small.on(None), large.on(None)
     assert small._by_date is None and large._by_date is not None
@@ -150,7 +151,7 @@ def test_a_small_list_has_no_index_and_a_large_one_builds_it_once_asked() -> Non
 
 def test_the_index_is_kept_up_by_every_change() -> None:
     todo = TodoList()
-    todo.add_all([("a", "2026-01-01", None)] * 40)
+    todo.add_all([("a", "2026-01-01", None, False)] * 40)
     assert [entry.id for entry in todo.on("2026-01-01")] == list(range(1, 41))
     for identifier in (30, 20):
         todo.update(identifier, {"date": "2026-12-01"})

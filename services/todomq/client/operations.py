@@ -105,17 +105,19 @@ def add_entries(
     Returns:
         the entries in the same order, with their ids.
     """
-    fields = [_new_entry(place, entry) for place, entry in enumerate(entries)]
-    if len(fields) > limits.DECODED_ITEMS:
-        raise InvalidRequest(f"add_entries: {len(fields)} entries where at most {limits.DECODED_ITEMS} are allowed")
-    body = _body("add_entries", [wire for wire, _ in fields])
+    new = [_new_entry(place, entry) for place, entry in enumerate(entries)]
+    if len(new) > limits.DECODED_ITEMS:
+        raise InvalidRequest(f"add_entries: {len(new)} entries where at most {limits.DECODED_ITEMS} are allowed")
+    body = _body("add_entries", [wire for wire, _ in new])
 
     def read(value: Any) -> list[Entry]:
-        if type(value) is not list or len(value) != len(fields):
+        if type(value) is not list or len(value) != len(new):
             raise ValueError("one id for each entry is needed")
         return [
-            Entry(_id(identifier), title, date, done, _plain_copy(extra))
-            for identifier, ((title, _, extra, done), date) in zip(value, fields)
+            Entry(_id(identifier), wire[0], date)
+            if len(wire) < 4
+            else Entry(_id(identifier), wire[0], date, wire[3], _plain_copy(wire[2]))
+            for identifier, (wire, date) in zip(value, new)
         ]
 
     return Request(LIST_CHANGE, list_name, body, read, deadline_s)
@@ -409,17 +411,18 @@ def _day(date: datetime.date) -> str:
     return date.isoformat()
 
 
-def _new_entry(
-    place: int, entry: NewEntry
-) -> tuple[tuple[str, str | None, dict[str, Any] | None, bool], datetime.date | None]:
-    """Return title, day, extra and done of one of several entries as they are sent, and its date."""
+def _new_entry(place: int, entry: NewEntry) -> tuple[tuple[Any, ...], datetime.date | None]:
+    """Return one of several entries as it is sent, ``(title, day, extra, done)`` or less of it, and its date."""
     given: tuple[Any, ...] = (entry,) if isinstance(entry, str) else tuple(entry)
     try:
         if not 1 <= len(given) <= 4:
             raise InvalidRequest("a title, (title, date), (title, date, extra) or (title, date, extra, done) is needed")
-        title, date, extra, done = given + (None, None, False)[len(given) - 1 :]
+        title = check_title(given[0])
+        date = given[1] if len(given) > 1 else None
         day = None if date is None else _day(date)
-        check_title(title)
+        if len(given) < 3:
+            return (title,) if day is None else (title, day), date
+        extra, done = given[2], len(given) > 3 and given[3]
         _check_entry(title, day, done, extra)
     except InvalidRequest as error:
         raise InvalidRequest(f"entry {place}: {error.text}") from None

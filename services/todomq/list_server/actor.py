@@ -231,10 +231,8 @@ class ListActor:
     def _write(self, prefix: bytes, touched: Touched, deleted: bool) -> None:
         partition, todo = self.partition, self.todo
         assert todo is not None
-        write, number, epoch = partition.gate.write, partition.number, partition.epoch
-        for identifier, entry in touched.items():
-            value = None if entry is None else records.pack_entry(entry)
-            write(number, epoch, records.entry_key(prefix, todo.generation, identifier), value)
+        if touched:
+            partition.gate.write(partition.number, partition.epoch, *records.entries(prefix, todo.generation, touched))
         record = self.record
         if record is None or record.deleted:
             is_new = bool(touched)  # a list comes to be with an entry: clearing what is not there leaves it so

@@ -6,6 +6,7 @@ Keeps law 1: a reply that depends on a batch leaves only when the worker says th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from todomq.protocol import limits
@@ -62,15 +63,20 @@ class Gate:
         """Reckon with ``size`` bytes that are to be written before the open batch is closed."""
         self.open.expected_bytes += size
 
-    def write(self, partition: int, epoch: int, key: bytes, value: bytes | None) -> int:
-        """Put a record into the open batch (None deletes it); return the batch's number."""
+    def write(self, partition: int, epoch: int, *pairs: bytes | None) -> int:
+        """Put records into the open batch; return the batch's number.
+
+        Args:
+            partition, epoch: whose records they are, and under which epoch.
+            pairs: key, value, key, value ...; a value of None deletes the record.
+        """
         batch = self.open
         known = batch.partitions.get(partition)
         if known is None:
-            batch.partitions[partition] = (epoch, [key, value])
+            batch.partitions[partition] = (epoch, [*pairs])
         else:
-            known[1].extend((key, value))
-        size = len(key) + RECORD_OVERHEAD_BYTES if value is None else len(key) + RECORD_OVERHEAD_BYTES + len(value)
+            known[1].extend(pairs)
+        size = _size(pairs)
         batch.bytes += size
         self.bytes += size
         return batch.number
@@ -127,11 +133,11 @@ class Gate:
         """Another list server owns the partition: nothing of it is written or answered here any more."""
         for batch in (*self.batches.values(), self.open):
             _, pairs = batch.partitions.pop(partition, (0, []))
-            size = sum(_size(key, value) for key, value in zip(pairs[::2], pairs[1::2]))
+            size = _size(pairs)
             batch.bytes -= size
             self.bytes -= size
             batch.replies = [reply for reply in batch.replies if reply.partition != partition]
 
 
-def _size(key: bytes | None, value: bytes | None) -> int:
-    return len(key or b"") + RECORD_OVERHEAD_BYTES + len(value or b"")
+def _size(pairs: Sequence[bytes | None]) -> int:
+    return sum(map(len, filter(None, pairs))) + RECORD_OVERHEAD_BYTES * (len(pairs) // 2)

@@ -30,19 +30,20 @@ def add_entry(todo: TodoList, arguments: list[Any], touched: Touched) -> int:
 def add_entries(todo: TodoList, arguments: list[Any], touched: Touched) -> list[int]:
     """``["add_entries", [[title, date, extra, done], ...]]``: all or none; answers the ids."""
     _check_count(arguments, 1, 1)
-    if type(arguments[0]) is not list:
+    items = arguments[0]
+    if type(items) is not list:
         raise InvalidRequest("add_entries: an array of entries is needed")
-    checked = []
-    for place, fields in enumerate(arguments[0]):
-        if type(fields) is not list or not 1 <= len(fields) <= 4:
-            raise InvalidRequest(f"add_entries: item {place} is not [title, date, extra, done]")
+    checked: list[tuple[Any, ...]] = []
+    for item in items:
+        if type(item) is not list or not 1 <= len(item) <= 4:
+            raise InvalidRequest(f"add_entries: item {len(checked)} is not [title, date, extra, done]")
         try:
-            checked.append(check_new_entry(*fields))
+            checked.append(check_new_entry(*item))
         except InvalidRequest as error:
-            raise InvalidRequest(f"add_entries: item {place}: {error.text}") from None
+            raise InvalidRequest(f"add_entries: item {len(checked)}: {error.text}") from None
     entries = todo.add_all(checked)
-    touched.update((entry.id, entry) for entry in entries)
-    return [entry.id for entry in entries]
+    touched.update(entries)
+    return list(entries)
 
 
 def update_entry(todo: TodoList, arguments: list[Any], touched: Touched) -> Entry:

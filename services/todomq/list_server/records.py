@@ -17,6 +17,7 @@ the record, not its contents. Sizes are not checked again: what an older limit l
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from struct import Struct
 from typing import Any, NamedTuple
@@ -93,7 +94,16 @@ def entries_prefix(list_prefix: bytes, generation: int) -> bytes:
 
 def entry_key(list_prefix: bytes, generation: int, identifier: int) -> bytes:
     """Return the key of an entry."""
-    return list_prefix + _ENTRY_TAIL.pack(b"e", _NEWEST - generation, identifier)
+    return entries_prefix(list_prefix, generation) + identifier.to_bytes(8, "big")
+
+
+def entries(list_prefix: bytes, generation: int, changed: Mapping[int, Entry | None]) -> list[bytes | None]:
+    """Return the records of entries as ``key, value, key, value ...``; of those that are None the value is None."""
+    start = entries_prefix(list_prefix, generation)
+    pairs: list[bytes | None] = []
+    for identifier, entry in changed.items():
+        pairs += (start + identifier.to_bytes(8, "big"), None if entry is None else pack_entry(entry))
+    return pairs
 
 
 def sessions_prefix(list_prefix: bytes) -> bytes:

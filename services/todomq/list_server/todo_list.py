@@ -70,9 +70,19 @@ class TodoList:
             self._by_date.setdefault(date, {})[identifier] = None
         return entry
 
-    def add_all(self, entries: Iterable[tuple[Any, ...]]) -> list[Entry]:
-        """Add several entries, each given as ``add`` takes it; the caller has checked all of them before."""
-        return [self.add(*fields) for fields in entries]
+    def add_all(self, entries: Iterable[tuple[Any, ...]]) -> dict[int, Entry]:
+        """Add several entries, each given as ``add`` takes it and checked before; return them by id, ascending."""
+        make = tuple.__new__
+        added = {
+            identifier: make(Entry, (identifier, title, date, done, extra))
+            for identifier, (title, date, extra, done) in enumerate(entries, self.next_id)
+        }
+        self.entries.update(added)
+        self.next_id += len(added)
+        if self._by_date is not None:
+            for identifier, entry in added.items():
+                self._by_date.setdefault(entry.date, {})[identifier] = None
+        return added
 
     def get(self, identifier: int) -> Entry:
         """Return the entry with this id.

@@ -144,6 +144,18 @@ def read_call(fields: list[Any]) -> tuple[bytes, list[Any]]:
     return fields[0], fields[1]
 
 
+def are_numbered(requests: list[Any]) -> bool:
+    """Tell whether all of what stands in a call are requests with number and floor, as those to lists are."""
+    columns = _columns(requests, 6)
+    if columns is None:
+        return False
+    identifiers, _, deadlines_ms, bodies, numbers, floors = columns
+    if not _BYTES.issuperset(map(type, bodies)) or not _COUNTER_OR_NIL.issuperset(map(type, identifiers)):
+        return False
+    given = identifiers if None not in identifiers else [each for each in identifiers if each is not None]
+    return all(map(_are_counters, (given, deadlines_ms, numbers, floors)))
+
+
 def is_request(request: Any) -> bool:
     """Tell whether what stands in a call has the shape of a request."""
     if type(request) is not list or len(request) not in (4, 6):
@@ -205,7 +217,8 @@ def read_replies(fields: list[Any]) -> list[Any]:
     identifiers, statuses, values = columns
     if not _COUNTER_OR_NIL.issuperset(map(type, identifiers)) or not _BYTES.issuperset(map(type, values)):
         raise ProtocolError("a reply item has an id (or nil, where the whole message is refused) and a packed value")
-    if not _are_counters(statuses, MOVED + 1) or not _are_counters([each for each in identifiers if each is not None]):
+    given = identifiers if None not in identifiers else [each for each in identifiers if each is not None]
+    if not _are_counters(statuses, MOVED + 1) or not _are_counters(given):
         raise ProtocolError("a reply item has an id that is no negative number and a status 0-2")
     return replies
 
