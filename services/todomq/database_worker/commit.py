@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Container, Iterable
+from itertools import chain
 from typing import Any
 
 from todomq.database_worker.group import Answered, Ask, Batch, Change, Get, Item
@@ -211,25 +212,17 @@ class Commits:
 
     def _checked(self, batch: Writes, size: int) -> Batch:
         """Return the batch as it goes into the queue: what its epochs allow of it."""
-        fault = self._fault_of(batch)
-        if fault:
-            return Batch(size, [], batch.sender, batch.number, [], fault)
+        foreign = [partition for partition, _, _ in batch.partitions if partition not in self._partitions]
+        if foreign:
+            return _faulty(batch, size, f"partition {foreign[0]} is not of this shard")
         refused = self._fenced(batch)
         fenced = {partition for _, partition, _ in refused}
-        writes: list[Write] = []
-        for partition, _, pairs in batch.partitions:
-            if partition not in fenced:
-                writes.extend(zip(pairs[::2], pairs[1::2], strict=True))  # type: ignore[arg-type]  # keys are bytes
+        pairs = [*chain.from_iterable([pairs for partition, _, pairs in batch.partitions if partition not in fenced])]
+        keys = pairs[::2]
+        if not RESERVED.isdisjoint([key[:1] for key in keys]):  # type: ignore[index]  # keys are bytes
+            return _faulty(batch, size, "a batch writes a key that is the worker's own")
+        writes: list[Write] = list(zip(keys, pairs[1::2]))  # type: ignore[arg-type]  # keys are bytes
         return Batch(size, writes, batch.sender, batch.number, refused, "")
-
-    def _fault_of(self, batch: Writes) -> str:
-        """Return what makes a batch invalid, or the empty text."""
-        for partition, _, pairs in batch.partitions:
-            if partition not in self._partitions:
-                return f"partition {partition} is not of this shard"
-            if not RESERVED.isdisjoint([key[:1] for key in pairs[::2]]):  # type: ignore[index]  # keys are bytes
-                return "a batch writes a key that is the worker's own"
-        return ""
 
     def _fenced(self, batch: Writes) -> list[list[int]]:
         refused = []
@@ -279,3 +272,7 @@ class Commits:
             else:
                 self._call_items -= 1
                 self._call_bytes -= item.size
+
+
+def _faulty(batch: Writes, size: int, fault: str) -> Batch:
+    return Batch(size, [], batch.sender, batch.number, [], fault)

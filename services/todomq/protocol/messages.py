@@ -16,6 +16,7 @@ A message is one msgpack array ``[version, kind, ...]``. Every kind carries 1..n
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 from todomq import errors
@@ -263,23 +264,26 @@ def read_writes(fields: list[Any]) -> Writes:
     sender, receiver, number, partitions = fields
     if not _is_sender(sender) or not _is_sender(receiver) or not _is_counter(number):
         raise ProtocolError("writes have a sender, a receiver and a number")
-    if type(partitions) is not list or not all(_is_partition_writes(item) for item in partitions):
+    if type(partitions) is not list or not _are_partitions_writes(partitions):
         raise ProtocolError("a partition's writes are [partition, epoch, [key, value, ...]]")
     return Writes(sender, receiver, number, partitions)
 
 
-def _is_partition_writes(item: Any) -> bool:
-    if type(item) is not list or len(item) != 3 or not _is_counter(item[0]) or not _is_counter(item[1]):
+def _is_odd(number: int) -> bool:
+    return number % 2 == 1
+
+
+def _are_partitions_writes(items: list[Any]) -> bool:
+    columns = _columns(items, 3)
+    if columns is None:
         return False
-    if item[0] >= PARTITIONS:
+    numbers, epochs, lists = columns
+    if not _are_counters(numbers, PARTITIONS) or not _are_counters(epochs) or not _LIST.issuperset(map(type, lists)):
         return False
-    pairs = item[2]
-    return (
-        type(pairs) is list
-        and len(pairs) % 2 == 0
-        and _BYTES.issuperset(map(type, pairs[::2]))
-        and _BYTES_OR_NIL.issuperset(map(type, pairs[1::2]))
-    )
+    if any(map(_is_odd, map(len, lists))):
+        return False
+    pairs = list(chain.from_iterable(lists))
+    return _BYTES.issuperset(map(type, pairs[::2])) and _BYTES_OR_NIL.issuperset(map(type, pairs[1::2]))
 
 
 def committed(outcome: Committed) -> bytes:
