@@ -23,6 +23,7 @@ import zmq
 
 from todomq import AsyncClient, Client, Entry, Registration, ServerRef, Via, errors
 from todomq.client import connection
+from todomq.client.session import Session
 from todomq.protocol import messages
 from todomq.protocol.codec import pack, unpack
 
@@ -121,7 +122,7 @@ class ScriptedRouter:
 
     def _serve_list(self, entries: list[list[Any]], operation: str, arguments: list[Any]) -> Any:
         if operation == "add_entry":
-            title, date, extra, done = [*arguments, None, None][:4]
+            title, date, extra, done = [*arguments, None, None, None][:4]
             entries.append([len(entries) + 1, title, date, bool(done), extra])
             return len(entries)
         if operation == "add_entries":
@@ -515,6 +516,120 @@ class TestBounds:
                 client.todo_list("l").cast_add_entry("milk", deadline_s=30)
             with pytest.raises(errors.Overloaded):
                 client.todo_list("l").cast_add_entry("milk", deadline_s=30)
+
+
+class TestWhoDrives:
+    """One thread at a time drives a connection: whoever waits, else the connection's own."""
+
+    def test_who_waits_for_each_answer_needs_no_other_thread(self, client: Client) -> None:
+        for _ in range(3):
+            client.todo_list("l").add_entry("milk")
+        assert "todomq-client" not in [thread.name for thread in threading.enumerate()]
+
+    def test_what_nobody_waits_for_is_sent_and_answered_all_the_same(
+        self, client: Client, router: ScriptedRouter
+    ) -> None:
+        pipeline = client.pipeline()
+        answered: list[str] = []
+        future = pipeline.todo_list("l").add_entry("milk")
+        future.add_done_callback(lambda _: answered.append(threading.current_thread().name))
+        wait_until(lambda: answered)
+        assert answered == ["todomq-client"]
+        assert len(router.lists["l"]) == 1
+
+    def test_a_callback_never_meets_the_lock_that_its_caller_holds(self, client: Client) -> None:
+        lock = threading.Lock()
+        called: list[int] = []
+
+        def note(future: Any) -> None:
+            with lock:
+                called.append(future.result().id)
+
+        with client.pipeline() as pipeline:
+            milk = pipeline.todo_list("l")
+            with lock:  # held while these take turns, and while their answers are waited for
+                futures = [milk.add_entry("milk") for _ in range(3 * connection.TURN_REQUESTS)]
+                for future in futures:
+                    future.add_done_callback(note)
+                more = [milk.add_entry("milk") for _ in range(3 * connection.TURN_REQUESTS)]
+                assert [future.result().id for future in (*futures, *more)] == list(range(1, len(futures + more) + 1))
+        wait_until(lambda: len(called) >= len(futures))
+        assert sorted(called) == list(range(1, len(futures) + 1))
+
+    def test_when_the_driver_gives_up_another_who_waits_follows(
+        self, client: Client, router: ScriptedRouter
+    ) -> None:
+        outcomes: list[str] = []
+
+        def ask(name: str, deadline_s: float) -> None:
+            try:
+                client.todo_list(name).size(deadline_s=deadline_s)
+                outcomes.append(f"{name} answered")
+            except errors.DeadlineExceeded:
+                outcomes.append(f"{name} gave up")
+
+        router.script = lambda target, *rest: SILENT if target == "silent" else router.serve(target, *rest)
+        first = threading.Thread(target=ask, args=("silent", 0.3))
+        first.start()
+        wait_until(lambda: router.requests)
+        held: list[list[Any]] = []
+
+        def hold(target: Any, body: list[Any], request: list[Any]) -> Any:
+            held.append(request)
+            return SILENT
+
+        router.script = hold
+        second = threading.Thread(target=ask, args=("later", 10.0))
+        second.start()
+        wait_until(lambda: held)
+        first.join(5)
+        assert outcomes == ["silent gave up"]
+        router.script = router.serve
+        client.todo_list("l").size()  # whoever comes in between is answered as well
+        router.kill()
+        again = ScriptedRouter(router.address)
+        second.join(5)
+        again.kill()
+        assert outcomes == ["silent gave up", "later answered"]
+
+    def test_an_interrupt_in_the_middle_of_a_turn_leaves_nobody_waiting(
+        self, client: Client, router: ScriptedRouter, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        receive = Session.receive
+
+        def interrupted(session: Session, data: bytes, now_ms: int) -> None:
+            if not router.requests:
+                return receive(session, data, now_ms)
+            session._unanswered.popitem()  # taken out, and not finished: as far as a turn may have come
+            raise KeyboardInterrupt
+
+        pipeline = client.pipeline()
+        pipeline.todo_list("l").size().result()
+        monkeypatch.setattr(Session, "receive", interrupted)
+        futures = [pipeline.todo_list("l").add_entry("milk") for _ in range(5)]
+        with pytest.raises(KeyboardInterrupt):
+            futures[0].result()
+        monkeypatch.undo()
+        found = [future.exception() for future in futures]
+        assert {type(error) for error in found} == {errors.Unavailable}
+        assert {error.outcome for error in found if isinstance(error, errors.TodoMQError)} == {errors.UNKNOWN}
+        with pytest.raises(ExceptionGroup, match="of 6 requests failed"):
+            pipeline.__exit__(None, None, None)
+        assert client.todo_list("l").size() == 5
+
+    def test_a_callback_is_told_that_it_must_not_wait_for_a_future(self, client: Client) -> None:
+        told: list[BaseException] = []
+
+        def wait_for(future: concurrent.futures.Future[Any]) -> None:
+            try:
+                future.result()
+            except errors.InvalidRequest as error:
+                told.append(error)
+
+        with client.pipeline() as pipeline:
+            milk = pipeline.todo_list("l")
+            milk.size().add_done_callback(lambda _: wait_for(milk.add_entry("milk")))
+            wait_until(lambda: told)
 
 
 class TestEnds:

@@ -28,15 +28,17 @@ _FINISHED = "FINISHED"
 _MADE_ON_DEMAND = frozenset(("_condition", "_waiters", "_done_callbacks"))
 
 _making = threading.Lock()
+_losing = threading.Lock()
 
 
-def _make_lock_in_child() -> None:
-    """Replace the lock: at the fork another thread, which the child does not have, may have held it."""
-    global _making
+def _make_locks_in_child() -> None:
+    """Replace the locks: at the fork another thread, which the child does not have, may have held them."""
+    global _making, _losing
     _making = threading.Lock()
+    _losing = threading.Lock()
 
 
-os.register_at_fork(after_in_child=_make_lock_in_child)
+os.register_at_fork(after_in_child=_make_locks_in_child)
 
 
 _group = attrgetter("group")
@@ -120,7 +122,10 @@ class Answer(Future[T]):
             return
         if timeout is not None and time.monotonic() - began_s >= timeout:
             raise TimeoutError
-        raise interrupted()
+        with _losing:  # two may wait for one answer
+            if self._state != _FINISHED:
+                self.set_outcome(None, interrupted())
+                settle([self])
 
     def _invoke_callbacks(self) -> None:
         """Do nothing: ``settle`` returns what is to be called, for it runs on a thread that others wait for."""
