@@ -340,18 +340,14 @@ class Connection:
 
     def _finish(self, finished: list[Request[Any]]) -> None:
         callbacks = self._complete(finished)
-        is_keeper = threading.current_thread() is self._keeper
         with self._lock:
             self._requests -= len(finished)
             self._bytes -= sum([request.size for request in finished])
             if self._followers:
                 self._release([follower for follower in self._followers if follower.is_done()])
-            if callbacks and not is_keeper:
+            if callbacks:
                 self._callbacks += callbacks
                 self._call_keeper()
-        if is_keeper:
-            for callback in callbacks:
-                callback()
 
     def _release(self, followers: list[_Follower]) -> None:
         for follower in followers:
@@ -396,10 +392,12 @@ class Connection:
                         continue
                     self._is_driven = True
                     self._is_keeper_asked_to_leave = False
-            for callback in callbacks:
+            for callback in callbacks:  # not while driving: a callback may wait for who waits to be served
                 callback()
-            if not callbacks:
-                self._drive(lambda: self._is_keeper_asked_to_leave, None)
+            if callbacks:
+                seen_turns = self._turns
+            else:
+                self._drive(lambda: self._is_keeper_asked_to_leave or bool(self._callbacks), None)
 
     def _must_keeper_drive(self, seen_turns: int) -> bool:
         """Tell whether it is for the keeper to drive: at once, or when nobody has taken a turn meanwhile."""
