@@ -7,20 +7,26 @@
 #   make down      stop the stack; its data stays                     make clean DATA=1   removes the stored lists as well
 #   make simulate  run the whole topology in one process, SEEDS=1000 times, each with other faults
 #   make torture   a stack of its own under faults of every kind, MINUTES=5 SEED=any; what clients were told is checked
+#   make dist      the source distribution and the wheel, into dist/
 #   make bench     measure TodoMQ and its peers (ARGS="--only adds,reads --rounds 1 --quick")
 #
 # TODOMQ_HOME (default ~/.todomq) says where the stack lives; several run side by side.
+#
+# CI=1 does all of it with the wheel instead of the source tree, in an environment of its own, and lets no test be skipped
+# because a program is missing.
 
 PYTHON ?= python3
-VENV := .venv
+VENV := $(if $(CI),.venv-wheel,.venv)
 PY := $(VENV)/bin/python
-STACK := $(PY) -m todomq.supervision.stack
+STACK := $(PY) -P -m todomq
 SERVER := $(VENV)/.server-installed
 TEST := $(VENV)/.test-installed
 BENCH := $(VENV)/.bench-installed
-INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+DIST := dist/.built
+SOURCES := pyproject.toml MANIFEST.in README.md LICENSE $(shell find services/todomq -name __pycache__ -prune -o -print)
 
-.PHONY: up down restart status logs test check demo simulate torture bench clean
+.PHONY: up down restart status logs test check demo simulate torture dist bench clean
 .DEFAULT_GOAL := up
 
 up: $(SERVER)
@@ -30,7 +36,7 @@ restart: $(SERVER)
 	@$(STACK) restart
 
 down status:
-	@if [ -x $(PY) ]; then $(STACK) $@; else echo "TodoMQ is not installed here, so nothing of it runs; start with: make up"; [ $@ = down ]; fi
+	@if $(PY) -c 'import todomq' 2>/dev/null; then $(STACK) $@; else echo "TodoMQ is not installed here, so nothing of it runs; start with: make up"; [ $@ = down ]; fi
 
 logs: $(SERVER)
 	@$(STACK) logs $(if $(FOLLOW),--follow)
@@ -51,12 +57,15 @@ torture: $(TEST)
 demo: up
 	@$(VENV)/bin/todomq demo $(ARGS)
 
+dist: $(DIST)
+	@ls dist/*
+
 bench: $(BENCH)
 	@$(PY) -m benchmarks $(ARGS)
 
 clean:
-	@if [ -x $(PY) ] && $(PY) -c 'import todomq' 2>/dev/null; then $(STACK) $(if $(DATA),remove-data,down); fi
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis services/*.egg-info
+	@if [ -x $(PY) ] && $(PY) -c 'import todomq.cli.__main__' 2>/dev/null; then $(STACK) down $(if $(DATA),--remove-data --yes); fi
+	rm -rf .venv .venv-wheel build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis services/*.egg-info
 	find services tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(PY):
@@ -66,15 +75,22 @@ $(PY):
 	    { echo "$(PYTHON) lacks its venv module; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
 
+ifeq ($(CI),)
 # Installed in place, so only a change of what is needed installs again.
-$(SERVER): pyproject.toml constraints.txt | $(PY)
-	@$(INSTALL) '.[server]'
+$(SERVER) $(TEST) $(BENCH): $(VENV)/.%-installed: pyproject.toml constraints.txt | $(PY)
+	@$(PIP) setuptools
+	@$(PIP) --no-build-isolation --editable '.[$*]'
+	@touch $@ $(SERVER)
+else
+$(SERVER) $(TEST) $(BENCH): $(VENV)/.%-installed: $(DIST)
+	@$(PIP) "$$(echo dist/*.whl)[$*]"
+	@$(PIP) --force-reinstall --no-deps dist/*.whl
+	@touch $@ $(SERVER)
+endif
+
+# The wheel is built from the source distribution, which shows that that is complete.
+$(DIST): $(SOURCES) constraints.txt | $(PY)
+	@$(PIP) build setuptools
+	@rm -rf dist
+	@$(PY) -m build --no-isolation --outdir dist >$(VENV)/build.log 2>&1 || { cat $(VENV)/build.log; exit 1; }
 	@touch $@
-
-$(TEST): pyproject.toml constraints.txt | $(PY)
-	@$(INSTALL) '.[test]'
-	@touch $@ $(SERVER)
-
-$(BENCH): pyproject.toml constraints.txt | $(PY)
-	@$(INSTALL) '.[bench]'
-	@touch $@ $(SERVER)

@@ -21,6 +21,7 @@ import msgpack
 import pytest
 import zmq
 
+import todomq
 from todomq import AsyncClient, Client, Entry, Registration, ServerRef, Via, errors
 from todomq.client import connection
 from todomq.client.session import Session
@@ -797,7 +798,7 @@ def run(script: str, *arguments: str) -> str:
     lines = script.splitlines()
     code = "\n".join(line[12:] for line in lines)
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code, *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "services")}
+    environment = {**os.environ, "PYTHONPATH": str(Path(todomq.__file__).parents[1])}
     done = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=30, env=environment, check=False
     )

@@ -61,7 +61,7 @@ class RunningStack:
 
     @property
     def control(self) -> Stack:
-        """What ``make up`` and its like use."""
+        """What ``todomq up`` and its like use."""
         return Stack(self.environment)
 
     @property
@@ -81,7 +81,7 @@ class RunningStack:
         self.wait_healthy()
 
     def stop(self) -> None:
-        """Stop it as ``make down`` does."""
+        """Stop it as ``todomq down`` does."""
         self.control.stop()
 
     def wait_healthy(self, timeout_s: int = 30) -> None:

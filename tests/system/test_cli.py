@@ -121,7 +121,7 @@ def test_a_stack_that_is_not_there_is_unreachable(shared_stack: RunningStack, tm
     nowhere = {"TODOMQ_HOME": str(tmp_path), "TODOMQ_ENDPOINT": ""}
     finished = shared_stack.run("todomq.cli", "ls", "x", settings=nowhere)
     assert (finished.returncode, finished.stdout) == (UNREACHABLE, "")
-    assert "make up" in finished.stderr
+    assert "todomq up" in finished.stderr
     as_json = shared_stack.run("todomq.cli", "probe", "health", "--json", settings=nowhere)
     assert value_of(as_json, UNREACHABLE)["at_fault"] == [["router"]]
 

@@ -24,7 +24,7 @@ DAEMONS = [
     "list_server-1", "list_server-2", "router",
 ]  # fmt: skip
 
-STACK = "todomq.supervision.stack"
+STACK = "todomq"
 
 
 def kill_and_time(stack: RunningStack, name: str) -> float:

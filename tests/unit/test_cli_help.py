@@ -2,26 +2,54 @@
 
 from __future__ import annotations
 
+from importlib import metadata
+
 import pytest
 from typer.testing import CliRunner
 
 from todomq.cli.__main__ import make_app
 
 COMMANDS = ["add", "ls", "done", "edit", "rm", "clear", "drop", "lists", "import", "export", "demo"]
+STACK = ["up", "down", "restart", "status", "logs", "run"]
 PROBES = ["health", "ping", "tree", "top", "list", "why", "registry", "kill"]
 
 
-@pytest.mark.parametrize("command", [*([name] for name in COMMANDS), *(["probe", name] for name in PROBES)])
-def test_every_command_has_help_with_an_example_and_json(command: list[str]) -> None:
-    shown = CliRunner().invoke(make_app(), [*command, "--help"])
+EVERY = [*([name] for name in COMMANDS + STACK), *(["probe", name] for name in PROBES)]
+
+
+def help_of(*command: str) -> str:
+    """Return a command's help as a terminal of 80 columns shows it."""
+    shown = CliRunner().invoke(make_app(), [*command, "--help"], prog_name="todomq", env={"COLUMNS": "80"})
     assert shown.exit_code == 0
-    assert "Example" in shown.stdout and f"todomq {' '.join(command)}" in shown.stdout and "--json" in shown.stdout
+    return shown.stdout
+
+
+@pytest.mark.parametrize("command", EVERY)
+def test_every_command_has_help_with_an_example_and_json(command: list[str]) -> None:
+    shown = help_of(*command)
+    assert "Example" in shown and f"  todomq {' '.join(command)}" in shown.replace("Example: ", "  ")
+    assert all(part in shown for part in ("--json", "Exit codes:", "Environment:"))
+
+
+@pytest.mark.parametrize("command", [[], ["probe"], *EVERY])
+def test_help_reads_well_on_80_columns(command: list[str]) -> None:
+    shown = help_of(*command)
+    assert max(map(len, shown.splitlines())) <= 80
+    usage = shown.splitlines()[0]
+    assert usage.startswith(" ".join(["Usage: todomq", *command]))
+    assert not set("{<") & set(usage) or command == ["probe", "kill"]
+    assert "<str>" not in shown and "<path>" not in shown and "range>" not in shown
+    assert not [line for line in shown.splitlines() if line.startswith("  ") and line.endswith("...")]
 
 
 def test_the_first_help_names_every_command_and_the_exit_codes() -> None:
-    shown = CliRunner().invoke(make_app(), ["--help"]).stdout
-    assert all(f"  {name} " in shown for name in [*COMMANDS, "probe"])
-    assert "Exit codes" in shown and "--install-completion" in shown
+    shown = help_of()
+    assert all(f"  {name} " in shown for name in [*COMMANDS, *STACK, "probe"])
+    assert all(part in shown for part in ("Exit codes:", "Environment:", "Examples:", "--install-completion"))
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert CliRunner().invoke(make_app(), ["--version"]).stdout == f"todomq {metadata.version('todomq')}\n"
 
 
 def test_the_completion_script_is_there() -> None:

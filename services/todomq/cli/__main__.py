@@ -2,29 +2,66 @@
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import metadata
+from typing import Annotated, Any
 
 import typer
 
-from todomq.cli import demo, lists, probe, transfer
+from todomq.cli import demo, lists, probe, stack_commands, transfer
 from todomq.cli.show import make_output_forgiving
 
 HELP = """Named to-do lists, kept by a stack of supervised processes.
 
-Which stack: TODOMQ_ENDPOINT, else the one whose home is TODOMQ_HOME (default ~/.todomq). Start it with: make up
+Commands on lists talk to a running stack; todomq up starts one on this machine.
 
-Exit codes: 0 done, 1 refused by the service, 2 usage, 3 the service can't be reached or did not answer in time.
+\b
+Examples:
+  todomq up
+  todomq add "Bob's list" dentist --date 2026-12-01
+  todomq ls "Bob's list"
+  todomq probe health
+  todomq down
+"""
+EPILOG = """\b
+Exit codes:
+  0  done
+  1  refused or failed; the text on standard error says why
+  2  usage: an argument, an option or a setting that can't be used
+  3  the service can't be reached or did not answer in time
+
+\b
+Environment:
+  TODOMQ_HOME      where the stack of this machine keeps its data, logs and
+                   sockets (~/.todomq)
+  TODOMQ_ENDPOINT  where the router is, if not there
+  More settings, read by todomq up: see README.md, "Settings".
 """
 PLAIN_HELP: dict[str, Any] = {"rich_markup_mode": None, "context_settings": {"help_option_names": ["-h", "--help"]}}
 
 
 def make_app() -> typer.Typer:
     """Return the whole command line."""
-    app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, **PLAIN_HELP)
-    for module in (lists, transfer, demo):
+    app = typer.Typer(help=HELP, epilog=EPILOG, no_args_is_help=True, pretty_exceptions_enable=False, **PLAIN_HELP)
+    app.callback()(_options)
+    for module in (lists, transfer, stack_commands, demo):
         module.add_commands(app)
     app.add_typer(probe.make_app(), name="probe")
     return app
+
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"todomq {metadata.version('todomq')}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.", show_default=False),
+    ] = False,
+) -> None:
+    """Take the options before the command."""
 
 
 def main() -> None:

@@ -55,8 +55,8 @@ def connect(deadline_s: float = DEADLINE_S) -> Iterator[Client]:
 def unreachable(endpoint: str) -> str:
     """Return what to tell a person where the router does not answer."""
     if _is_there(endpoint):
-        return f"the router does not answer at {endpoint}; what runs, says: make status"
-    return f"no stack runs at {endpoint}; start one with: make up"
+        return f"the router does not answer at {endpoint}; what runs, says: todomq status"
+    return f"no stack runs at {endpoint}; start one with: todomq up"
 
 
 def _is_there(endpoint: str) -> bool:

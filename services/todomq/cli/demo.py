@@ -15,8 +15,6 @@ from todomq.cli.stack_parts import supervised
 from todomq.errors import Unavailable
 from todomq.settings import read_settings
 
-SAMPLE = Path(__file__).parents[3] / ".." / "shared" / "data" / "qtodotxt-example.todo.txt"
-
 
 def add_commands(app: typer.Typer) -> None:
     """Add the command of this module to the command line."""
@@ -24,12 +22,15 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def demo(
-    lists: Annotated[int, typer.Option("--lists", min=1, help="How many lists to create.")] = 100_000,
-    sample: Annotated[Path, typer.Option("--sample", help="The todo.txt to import.", show_default=False)] = SAMPLE,
+    lists: Annotated[int, typer.Option("--lists", metavar="N", min=1, help="How many lists to create.")] = 100_000,
+    sample: Annotated[
+        Path | None,
+        typer.Option("--sample", metavar="FILE", exists=True, dir_okay=False, help="Another todo.txt to import."),
+    ] = None,
     kills: Annotated[bool, typer.Option(help="Kill a database worker and the cache on the way.")] = True,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the lists there.", show_default=False)] = False,
 ) -> Result:
-    """Do the main job on the running stack, kill parts of it meanwhile, and check every promise.
+    """Do the main job, kill parts of the stack, check every promise.
 
     It imports a todo.txt, creates lists of one durable entry each, says how fast that went and what it costs in
     memory, and reads everything again. The exit code is 1 if anything that was promised is not there.
@@ -40,6 +41,6 @@ def demo(
 
     settings = read_settings()
     if kills and supervised(settings) is None:
-        raise Unavailable("no supervisord is there to restart what the demo kills; make up, or say --no-kills")
+        raise Unavailable("no supervisord is there to restart what the demo kills; todomq up, or say --no-kills")
     report = main_job.run(settings, lists, sample, main_job.VICTIMS if kills else (), keep)
     return Result(report.value(), report.show, DONE if report.is_good else REFUSED)

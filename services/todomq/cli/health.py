@@ -169,7 +169,7 @@ def _says_nothing_answers(answer: Answer) -> bool:
 def _unreachable_router(todo: Client, processes: list[Process] | None) -> Part:
     where = f"does not answer at {todo.endpoint}"
     if processes is None:
-        return Part(("router",), FAILED, f"{where}, and no supervisord runs the stack; start it with: make up")
+        return Part(("router",), FAILED, f"{where}, and no supervisord runs the stack; start it with: todomq up")
     router = next((process for process in processes if process.name == "router"), None)
     if router is None or not router.pid:
         return Part(("router",), FAILED, f"{where}; supervisord says {router.state if router else 'it has none'}")

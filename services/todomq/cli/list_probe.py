@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def show_list(list_name: ListName) -> Result:
-    """Show where a list lives: partition, epoch, list server, database worker, whether it is loaded, what waits.
+    """Show where a list lives, and its state. That is partition, epoch, list server, database worker, what waits.
 
     Example: todomq probe list "Bob's list"
     """
@@ -34,7 +34,7 @@ def show_list(list_name: ListName) -> Result:
 
 
 def why(list_name: ListName) -> Result:
-    """Say what a list's requests wait for at the moment, and since when.
+    """Say what a list's requests wait for, and since when.
 
     Example: todomq probe why "Bob's list"
     """

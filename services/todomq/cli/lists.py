@@ -104,7 +104,7 @@ def ls(
     date: Day = None,
     undated: Annotated[bool, typer.Option("--undated", help="Only those without a date.", show_default=False)] = False,
 ) -> Result:
-    """Show a list's entries: all of them, those of a day, or those without a date.
+    """Show a list's entries: all, a day's, or those without a date.
 
     Example: todomq ls "Bob's list" --date today
     """
@@ -135,7 +135,7 @@ def done(
 def edit(
     list_name: ListName,
     id: EntryId,
-    title: Annotated[str | None, typer.Option("--title", "-t", help="The new title.")] = None,
+    title: Annotated[str | None, typer.Option("--title", "-t", metavar="TITLE", help="The new title.")] = None,
     date: Day = None,
     no_date: Annotated[bool, typer.Option("--no-date", help="Take the date away.", show_default=False)] = False,
 ) -> Result:
@@ -192,7 +192,11 @@ def drop(list_name: ListName, yes: Yes = False) -> Result:
     return Result({"list": list_name, "deleted": True}, f"{safe(list_name)} is deleted.")
 
 
-def lists(prefix: Annotated[str, typer.Argument(help="Only names that begin so.", show_default=False)] = "") -> Result:
+def lists(
+    prefix: Annotated[
+        str, typer.Argument(metavar="PREFIX", help="Only names that begin so.", show_default=False)
+    ] = "",
+) -> Result:
     """Show the names of all lists, sorted.
 
     Example: todomq lists Bob

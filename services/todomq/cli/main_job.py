@@ -39,13 +39,13 @@ water the plants rec:1w t:2026-11-28 due:2026-11-30 +house
 """
 
 
-def run(settings: Settings, lists: int, sample: Path, victims: Sequence[list[str | int]], keep: bool) -> Report:
+def run(settings: Settings, lists: int, sample: Path | None, victims: Sequence[list[str | int]], keep: bool) -> Report:
     """Do the main job.
 
     Args:
         settings: the stack's.
         lists: how many lists to create.
-        sample: the todo.txt file to import; where it is not there, a sample of our own.
+        sample: the todo.txt file to import; None for a sample of our own.
         victims: the daemons to kill while the lists are created.
         keep: leave the lists there.
 
@@ -118,9 +118,9 @@ def title_of(number: int) -> str:
     return f"what list {number} is for"
 
 
-def _import_sample(todo: Client, list_name: str, sample: Path, begin: Begin) -> int:
-    """Import the real file if it is there, else our own, and see that its export gives the same bytes."""
-    content = sample.read_bytes() if sample.exists() else OWN_SAMPLE
+def _import_sample(todo: Client, list_name: str, sample: Path | None, begin: Begin) -> int:
+    """Import the file, or our own sample, and see that its export gives the same bytes."""
+    content = sample.read_bytes() if sample else OWN_SAMPLE
     fields = list(read_todo_txt(content.splitlines(keepends=True)))
     store(todo, list_name, fields, begin("storing the sample", len(fields)))
     exported = b"".join(lines_of(todo.todo_list(list_name).entries(), Format.TODO_TXT))

@@ -17,6 +17,7 @@ from functools import partial, wraps
 from typing import Annotated, Any, NamedTuple, TypeVar, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
 from todomq.cli.show import json_text, safe, say
 from todomq.errors import UNKNOWN, DeadlineExceeded, TodoMQError, Unavailable
@@ -24,9 +25,23 @@ from todomq.settings import SettingsError
 
 DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 
+EPILOG = """Exit codes: 0 done, 1 refused or failed, 2 usage, 3 the service can't be reached or did not answer in time.
+
+Environment: TODOMQ_ENDPOINT or TODOMQ_HOME name the stack; todomq --help says more.
+"""
+
 F = TypeVar("F", bound="Callable[..., Result]")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead, for programs.", show_default=False)]
+
+
+class PlainCommand(TyperCommand):
+    """A command whose usage line is written as manual pages write it: ``LIST`` where typer writes ``{LIST}``."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return the pieces of the usage line behind the command's name."""
+        pieces: list[str] = super().collect_usage_pieces(ctx)
+        return [piece[1:-1] if piece.startswith("{") else piece for piece in pieces]
 
 
 class Result(NamedTuple):
@@ -62,7 +77,7 @@ def command(app: typer.Typer, name: str | None = None, **options: Any) -> Callab
         json_option = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json)
         run.__annotations__ = hints
         run.__signature__ = inspect.Signature([*own, json_option])  # type: ignore[attr-defined]
-        app.command(name, **options)(run)
+        app.command(name, cls=PlainCommand, epilog=EPILOG, **options)(run)
         return function
 
     return register

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from todomq.cli.tree import Sample
     from todomq.client import Registration
 
-HELP = "Look into a stack: what runs, where a list lives, what it waits for, which part is at fault."
+HELP = "Look into a stack: what runs, what waits, what is at fault."
 AGAIN_S = 0.05
 PING_S = 2.0
 
@@ -45,7 +45,7 @@ def health(
         float, typer.Option("--wait", metavar="SECONDS", min=0, help="Try again until it is healthy, for so long.")
     ] = 0,
 ) -> Result:
-    """Add and read an entry through every database worker; say which part is at fault.
+    """Add and read through every worker; say which part is at fault.
 
     Example: todomq probe health --wait 30
     """
@@ -70,7 +70,7 @@ def ping(
         list[str] | None, typer.Argument(metavar="[DAEMON]", help="Such as list_server 1.", show_default=False)
     ] = None,
 ) -> Result:
-    """Ask a daemon, or all of them, whether they are there, and show how long the answer takes.
+    """Ask a daemon, or all of them, how long an answer takes.
 
     Example: todomq probe ping list_server 1
     """
@@ -88,7 +88,7 @@ def ping(
 
 
 def tree() -> Result:
-    """Show the supervision tree: state, pid, uptime, restarts and queues of every process.
+    """Show the supervision tree. Of every process: state, pid, uptime, restarts, queues.
 
     Example: todomq probe tree
     """
@@ -104,7 +104,7 @@ def top(
     every_s: Annotated[float, typer.Option("--every", metavar="SECONDS", min=0.1, help="How often.")] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="Show it once, then leave.", show_default=False)] = False,
 ) -> Result:
-    """Show what every process does, again and again: processor, memory, work, queues. Ctrl-C ends it.
+    """Show what every process does, again and again. That is processor, memory, work, queues. Ctrl-C ends it.
 
     With --json, or where the output is no terminal, it is shown once.
 
@@ -124,7 +124,7 @@ def top(
 
 
 def registry() -> Result:
-    """Show the registered names: the daemons' and those that others have registered.
+    """Show the registered names, those of others as well.
 
     Example: todomq probe registry
     """
@@ -141,9 +141,9 @@ def registry() -> Result:
 
 
 def kill(
-    what: Annotated[list[str], typer.Argument(metavar="list NAME | DAEMON", help="One list's actor, or a daemon.")],
+    what: Annotated[list[str], typer.Argument(metavar="{list NAME | DAEMON}", help="One list's actor, or a daemon.")],
 ) -> Result:
-    """End one list's actor, or kill a daemon of this machine with SIGKILL. Nothing that was promised is lost by it.
+    """End one list's actor, or kill a daemon of this machine. Nothing that was promised is lost by it.
 
     \b
     Examples:

@@ -59,7 +59,7 @@ def import_file(
     list_name: ListName,
     format: FormatOption = None,
 ) -> Result:
-    """Add the entries of a file to a list: CSV (YYYY-MM-DD,title) or todo.txt.
+    """Add the entries of a file to a list. The file is CSV (YYYY-MM-DD,title) or todo.txt.
 
     The whole file is read first. If a line of it can't be understood, the error names the line and nothing is added.
 
@@ -84,7 +84,7 @@ def export_list(
     ] = None,
     format: FormatOption = None,
 ) -> Result:
-    """Write a list's entries to a file or to standard output: todo.txt, or CSV (YYYY-MM-DD,title).
+    """Write a list's entries to a file or to standard output. The format is todo.txt, or CSV (YYYY-MM-DD,title).
 
     An imported todo.txt comes back line by line as it was. CSV has no place for done, projects and the like.
 

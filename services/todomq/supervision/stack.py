@@ -1,24 +1,23 @@
-"""The whole stack from outside: ``python -m todomq.supervision.stack up``, and ``--help`` for the other commands.
+"""The whole stack from outside: what ``todomq up``, ``down`` and their like do.
 
 Owns: starting supervisord with what ``supervisord.conf`` expects, waiting until a real add and read have gone through,
-the stop that leaves no process and no socket, what a person is told. Must not know: what the daemons do.
+the stop that leaves no process and no socket. Must not know: what the daemons do, what a person is told.
 
-Law 9: after ``down`` nothing runs and the data is there; ``up`` works at once, also after supervisord was killed.
-Exit status: 0 done, 1 the stack failed or is not healthy, 2 usage or a setting that cannot be used, 3 it does not run.
+Law 9: after ``stop`` nothing runs and the data is there; ``start`` works at once, also after supervisord was killed.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import select
-import shutil
 import signal
 import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 from todomq.errors import Unavailable
@@ -26,17 +25,15 @@ from todomq.runtime.locks import hold, private_directory
 from todomq.settings import SettingsError, read_settings
 from todomq.supervision import records
 from todomq.supervision.limits import read_limits
-from todomq.supervision.manager import RUNNING, Manager, Process
+from todomq.supervision.manager import Manager
 
-DONE, FAILED, USAGE, NOT_RUNNING = 0, 1, 2, 3
-
-CONFIGURATION = Path(__file__).parents[3] / "supervisord.conf"
+CONFIGURATION = Path(__file__).with_name("supervisord.conf")
+SERVER_PACKAGES = ("supervisor", "rocksdict")
 ANOTHER_COMMAND_S = 60.0
 STOP_S = 60.0
 SPAWN_S = 5.0
 SPAWN_POLL_S = 0.01
 HEALTHY_S = 30
-LOG_LINES = 20
 
 
 class Stack:
@@ -71,12 +68,29 @@ class Stack:
             return False
         return True
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait for another command that starts or stops this stack, and keep others waiting meanwhile.
+
+        Raises:
+            Unavailable: the other one takes over a minute.
+        """
+        private_directory(self.settings.run)
+        lock = hold(self.settings.run / "stack.lock", ANOTHER_COMMAND_S)
+        try:
+            yield
+        finally:
+            os.close(lock)
+
     def prepare(self) -> None:
         """Make the directories and forget why an earlier life ended.
 
         Raises:
-            SettingsError: a socket's path would be too long.
+            SettingsError: only the client is installed, or a socket's path would be too long.
         """
+        missing = [package for package in SERVER_PACKAGES if find_spec(package) is None]
+        if missing:
+            raise SettingsError(f"a stack needs {' and '.join(missing)}; install with: pip install 'todomq[server]'")
         self.settings.address(f"{self.manager.socket.name}.{1 << 22}")  # supervisord first binds it with its pid behind
         private_directory(self.settings.run)
         self.settings.log.mkdir(parents=True, exist_ok=True)
@@ -84,7 +98,7 @@ class Stack:
 
     def command(self, *more: str) -> list[str]:
         """Return the command line of its supervisord."""
-        return [sys.executable, "-m", "supervisor.supervisord", "-c", str(CONFIGURATION), *more]
+        return [sys.executable, "-P", "-m", "supervisor.supervisord", "-c", str(CONFIGURATION), *more]
 
     def start(self) -> None:
         """Start supervisord in the background, unless it runs.
@@ -109,10 +123,13 @@ class Stack:
         Raises:
             Unavailable: the stack has given up, or is not healthy in time; the text says why.
         """
-        command = [sys.executable, "-m", "todomq.cli", "probe", "health", "--wait", str(timeout_s)]
-        with subprocess.Popen(
-            command, env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as probe:
+        command = [sys.executable, "-P", "-m", "todomq.cli", "probe", "health", "--wait", str(timeout_s)]
+        with (
+            _Processes(self._manager_pids()) as manager,
+            subprocess.Popen(
+                command, env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            ) as probe,
+        ):
             while True:
                 try:
                     said, _ = probe.communicate(timeout=0.1)
@@ -120,8 +137,8 @@ class Stack:
                 except subprocess.TimeoutExpired:
                     if self.failure() is not None:
                         probe.kill()
-        if probe.returncode != 0:
-            raise Unavailable(self._wait_for_failure() or said.strip() or "the stack is not healthy")
+            if probe.returncode != 0:
+                raise Unavailable(self._wait_for_failure(manager) or said.strip() or "the stack is not healthy")
 
     def failure(self) -> str | None:
         """Return why the stack gave up, or None if it did not."""
@@ -197,14 +214,20 @@ class Stack:
             return None
         return pid if ours and at_home else None
 
-    def _wait_for_failure(self) -> str | None:
+    def _manager_pids(self) -> list[int]:
+        """Return the pid of this stack's supervisord, whether it answers or not; empty where none lives."""
+        try:
+            return [self.manager.pid()]
+        except Unavailable:
+            silent = self._silent_manager()
+            return [] if silent is None else [silent]
+
+    def _wait_for_failure(self, manager: _Processes) -> str | None:
         """Return why the stack gave up, once it is down."""
         reason = self.failure()
         if reason is not None:
-            give_up = time.monotonic() + STOP_S
-            # While it shuts down it answers nothing, and its processes are still there.
-            while (self.is_running() or self._silent_manager() is not None) and time.monotonic() < give_up:
-                time.sleep(0.05)
+            # It removes its pid file and answers nothing a while before it has ended.
+            manager.wait_for_all(STOP_S)
             self._remove_sockets()
         return reason
 
@@ -260,132 +283,3 @@ def _children(pid: int) -> list[int]:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
         return []
-
-
-NEXT = """\
-TodoMQ is up; its home is {home}. Try:
-  {todomq} add "Bob's list" dentist --date 2026-12-01
-  {todomq} ls "Bob's list"
-  {todomq} probe tree
-  make status | logs | demo | down"""
-
-
-def _up(stack: Stack) -> int:
-    with _Alone(stack):
-        stack.start()
-        stack.wait_healthy()
-    print(NEXT.format(home=stack.settings.home, todomq=Path(sys.executable).with_name("todomq")))
-    return DONE
-
-
-def _run(stack: Stack) -> int:
-    """Run supervisord in the foreground, for a container or another process manager."""
-    with _Alone(stack):
-        if stack.is_running():
-            print("this stack runs already", file=sys.stderr)
-            return FAILED
-        stack.prepare()
-        manager = subprocess.Popen(stack.command("-n"), env=stack.environment(), start_new_session=True)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: manager.terminate())
-    status = manager.wait()
-    reason = stack.failure()
-    if reason is not None:
-        print(reason, file=sys.stderr)
-    return FAILED if reason is not None or status != 0 else DONE
-
-
-def _down(stack: Stack) -> int:
-    with _Alone(stack):
-        ran = stack.stop()
-    print(f"TodoMQ is {'down' if ran else 'not running'}; its data is in {stack.settings.data}")
-    return DONE
-
-
-def _remove_data(stack: Stack) -> int:
-    with _Alone(stack):
-        stack.stop()
-        shutil.rmtree(stack.settings.data, ignore_errors=not stack.settings.data.exists())
-    print(f"{stack.settings.data} and every list in it are removed")
-    return DONE
-
-
-def _restart(stack: Stack) -> int:
-    with _Alone(stack):
-        stack.restart(lambda line: print(line, flush=True))
-    return DONE
-
-
-def _status(stack: Stack) -> int:
-    if not stack.is_running():
-        reason = stack.failure()
-        print(f"TodoMQ is stopped: {reason}" if reason else "TodoMQ is not running; start it with: make up")
-        return NOT_RUNNING
-    processes = stack.manager.processes()
-    restarts = records.read_restarts(stack.settings.run)
-    for process in processes:
-        print(_status_line(process, restarts.get(process.name, 0)))
-    reason = stack.failure()
-    if reason is not None:
-        print(f"TodoMQ is stopping: {reason}")
-    return DONE if reason is None and all(process.state == RUNNING for process in processes) else FAILED
-
-
-def _status_line(process: Process, restarts: int) -> str:
-    where = f"pid {process.pid:<8} up {process.uptime_s} s" if process.pid else process.trouble
-    return f"{process.group:<12} {process.name:<20} {process.state:<9} restarts {restarts:<4} {where}".rstrip()
-
-
-def _logs(stack: Stack, follow: bool) -> int:
-    files = sorted(stack.settings.log.glob("*.log"))
-    if not files:
-        print(f"no logs in {stack.settings.log}")
-        return DONE
-    if follow:
-        os.execvp("tail", ["tail", "-n", str(LOG_LINES), "-F", *map(str, files)])
-    for file in files:
-        print(f"==> {file.name} <==")
-        print("\n".join(file.read_text(errors="replace").splitlines()[-LOG_LINES:]))
-    return DONE
-
-
-class _Alone:
-    """While another command starts or stops this stack, wait for it."""
-
-    def __init__(self, stack: Stack) -> None:
-        private_directory(stack.settings.run)
-        self._lock = hold(stack.settings.run / "stack.lock", ANOTHER_COMMAND_S)
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._lock)
-
-
-COMMANDS = {"up": _up, "run": _run, "down": _down, "restart": _restart, "status": _status, "remove-data": _remove_data}
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Carry out one command.
-
-    Returns:
-        the exit status.
-    """
-    parser = argparse.ArgumentParser(prog="todomq.supervision.stack", description="Start, stop, show one TodoMQ stack.")
-    parser.add_argument("command", choices=[*COMMANDS, "logs"])
-    parser.add_argument("--follow", action="store_true", help="logs: go on showing what is written")
-    options = parser.parse_args(arguments)
-    try:
-        stack = Stack()
-        return _logs(stack, options.follow) if options.command == "logs" else COMMANDS[options.command](stack)
-    except SettingsError as error:
-        print(error.text, file=sys.stderr)
-        return USAGE
-    except Unavailable as error:
-        print(error.text, file=sys.stderr)
-        return FAILED
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,189 @@
+"""The commands on the stack itself: up, down, restart, status, logs, run.
+
+Owns: their options, what a person is told, that one at a time starts or stops a stack. Must not know: how it is done
+(``supervision/stack.py``).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from todomq.cli.lists import Yes
+from todomq.cli.outcome import DONE, REFUSED, UNREACHABLE, Result, command
+from todomq.cli.show import safe
+from todomq.errors import TodoMQError, Unavailable
+
+if TYPE_CHECKING:
+    from todomq.supervision.manager import Process
+    from todomq.supervision.stack import Stack
+
+LOG_LINES = 20
+
+NEXT = """\
+TodoMQ is up; its home is {home}. Try:
+  {todomq} add "Bob's list" dentist --date 2026-12-01
+  {todomq} ls "Bob's list"
+  {todomq} probe tree
+  {todomq} status | logs | demo | down"""
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the commands of this module to the command line."""
+    for function in (up, down, restart, status, logs, run):
+        command(app)(function)
+
+
+def up() -> Result:
+    """Start the stack in the background, unless it runs. Returns once a real add and read have gone through.
+
+    Example: todomq up
+    """
+    stack = _stack()
+    with _alone(stack):
+        stack.start()
+        stack.wait_healthy()
+    home = stack.settings.home
+    return Result({"running": True, "home": str(home)}, NEXT.format(home=safe(str(home)), todomq=_this_command()))
+
+
+def down(
+    remove_data: Annotated[
+        bool, typer.Option("--remove-data", help="Remove every stored list, too.", show_default=False)
+    ] = False,
+    yes: Yes = False,
+) -> Result:
+    """Stop the stack. Nothing of it runs afterwards, and its data stays.
+
+    Example: todomq down
+    """
+    stack = _stack()
+    data = safe(str(stack.settings.data))
+    if remove_data and not yes and sys.stdin.isatty() and not typer.confirm(f"Remove {data} with every list in it?"):
+        return Result({"running": None, "removed": False}, "Nothing was changed.", REFUSED)
+    with _alone(stack):
+        ran = stack.stop()
+        if remove_data and stack.settings.data.exists():
+            shutil.rmtree(stack.settings.data)
+    value = {"running": False, "ran": ran, "removed": remove_data}
+    if remove_data:
+        return Result(value, f"TodoMQ is down; {data} and every list in it are removed.")
+    return Result(value, f"TodoMQ is {'down' if ran else 'not running'}; its data is in {data}")
+
+
+def restart() -> Result:
+    """Restart one process after the other, each gracefully. Clients see a pause, and no error.
+
+    Example: todomq restart
+    """
+    stack = _stack()
+    with _alone(stack):
+        stack.restart(lambda line: typer.echo(line, err=True))
+    return Result({"restarted": True}, "Every process is a new one, and the stack is healthy.")
+
+
+def status() -> Result:
+    """Show the processes of the stack. Exit code 1 if one of them does not run, 3 if none does.
+
+    Example: todomq status
+    """
+    from todomq.supervision import records
+    from todomq.supervision.manager import RUNNING
+
+    stack = _stack()
+    reason = stack.failure()
+    if not stack.is_running():
+        stopped = f"TodoMQ is stopped: {safe(reason)}" if reason else "TodoMQ is not running; start it with: todomq up"
+        return Result({"running": False, "reason": reason, "processes": []}, stopped, UNREACHABLE)
+    restarts = records.read_restarts(stack.settings.run)
+    processes = stack.manager.processes()
+    lines = [_status_line(process, restarts.get(process.name, 0)) for process in processes]
+    values = [_status_value(process, restarts.get(process.name, 0)) for process in processes]
+    if reason is not None:
+        lines.append(f"TodoMQ is stopping: {safe(reason)}")
+    is_good = reason is None and all(process.state == RUNNING for process in processes)
+    value = {"running": True, "reason": reason, "processes": values}
+    return Result(value, "\n".join(lines), DONE if is_good else REFUSED)
+
+
+def logs(
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on showing what is written.", show_default=False)
+    ] = False,
+) -> Result:
+    """Show the last lines of every daemon's log.
+
+    Example: todomq logs --follow
+    """
+    stack = _stack()
+    files = sorted(stack.settings.log.glob("*.log"))
+    if not files:
+        return Result({}, f"There are no logs in {safe(str(stack.settings.log))}.")
+    if follow:
+        os.execvp("tail", ["tail", "-n", str(LOG_LINES), "-F", *map(str, files)])
+    last = {file.name: _last_lines(file) for file in files}
+    return Result(last, "\n".join("\n".join([f"==> {name} <==", *map(safe, lines)]) for name, lines in last.items()))
+
+
+def run() -> Result:
+    """Run the stack in the foreground. That is for a container or another process manager; SIGTERM stops it.
+
+    Example: todomq run
+    """
+    stack = _stack()
+    with _alone(stack):
+        if stack.is_running():
+            raise TodoMQError("this stack runs already")
+        stack.prepare()
+        manager = subprocess.Popen(stack.command("-n"), env=stack.environment(), start_new_session=True)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: manager.terminate())
+    code = manager.wait()
+    reason = stack.failure()
+    if reason is not None or code != 0:
+        raise TodoMQError(reason or f"supervisord ended with exit status {code}")
+    return Result({"running": False, "home": str(stack.settings.home)}, "TodoMQ is down.")
+
+
+def _stack() -> Stack:
+    from todomq.supervision.stack import Stack
+
+    return Stack()
+
+
+@contextmanager
+def _alone(stack: Stack) -> Iterator[None]:
+    """Start or stop alone. A stack that does not come up has failed: waiting and trying again won't help."""
+    try:
+        with stack.alone():
+            yield
+    except Unavailable as error:
+        raise TodoMQError(error.text) from None
+
+
+def _this_command() -> str:
+    """Return what a person types for this installation's command."""
+    own = Path(sys.executable).with_name("todomq")
+    return "todomq" if shutil.which("todomq") == str(own) else str(own)
+
+
+def _status_line(process: Process, restarts: int) -> str:
+    where = f"pid {process.pid:<8} up {process.uptime_s} s" if process.pid else safe(process.trouble)
+    return f"{process.group:<12} {process.name:<20} {process.state:<9} restarts {restarts:<4} {where}".rstrip()
+
+
+def _status_value(process: Process, restarts: int) -> dict[str, Any]:
+    return {**process._asdict(), "restarts": restarts}
+
+
+def _last_lines(file: Path) -> list[str]:
+    return file.read_text(errors="replace").splitlines()[-LOG_LINES:]
