@@ -1,0 +1,170 @@
+// One DEALER socket to the router: what is in flight, the router's clock, what is sent again after a broken connection.
+//
+// Every sending has an id of its own. After each connection the router is greeted first; its answer sets the clock and the
+// window. What an earlier connection left unanswered is then sent again in its order, under the numbers that it has.
+
+import { randomBytes } from "node:crypto";
+import { Dealer } from "zeromq";
+import { TodoError, packBody, packCall, readReplies } from "./messages.js";
+
+const HELLO_AGAIN_MS = 1000;
+const GRACE_MS = 250; // an answer may leave the service at the deadline itself
+const BATCH_BYTES = 524_288;
+const TRANSPORT_BYTES = 2_097_152;
+
+export class Connection {
+  #sender = randomBytes(16);
+  #socket;
+  #lastId = 0;
+  #inFlight = new Map(); // id -> sending
+  #waiting = []; // sendings that are to leave
+  #isWriting = false;
+  #hello = null; // {id, at, timer} while unanswered
+  #isGreeted = false;
+  #clockAhead = 0; // of the router, against ours
+  #window = 1;
+  #failure = null;
+
+  constructor(endpoint, credentials = null) {
+    const keys = credentials && {
+      curveServerKey: credentials.server_public_key,
+      curvePublicKey: credentials.public_key,
+      curveSecretKey: credentials.secret_key,
+    };
+    this.#socket = new Dealer({
+      immediate: true, linger: 0, reconnectInterval: 20, reconnectMaxInterval: 500, maxMessageSize: 2 * TRANSPORT_BYTES,
+      heartbeatInterval: 2000, heartbeatTimeout: 6000, ...keys,
+    });
+    this.#watch();
+    this.#receive();
+    this.#socket.connect(endpoint);
+  }
+
+  /**
+   * Send a request and wait for its answer until `deadline`, a reading of our clock in milliseconds.
+   *
+   * `request` has `target`, `body` and, for lists and keys, `numbers()`, which is asked anew for each sending.
+   * Resolves to the value; rejects with the service's error, or `deadline_exceeded` where there was no answer.
+   */
+  request(request, deadline) {
+    if (this.#failure) return Promise.reject(new TodoError(...this.#failure));
+    return new Promise((resolve, reject) => {
+      const sending = { request, deadline, resolve, reject, id: null, wasSent: false };
+      sending.timer = setTimeout(() => this.#giveUp(sending), deadline - Date.now() + GRACE_MS);
+      this.#waiting.push(sending);
+      this.#flush();
+    });
+  }
+
+  /** Close the socket; what is in flight is rejected. */
+  close() {
+    this.#fail("unavailable", "the client is closed");
+  }
+
+  async #watch() {
+    for await (const event of this.#socket.events) {
+      if (event.type === "handshake") this.#greet();
+      else if (event.type === "disconnect") this.#isGreeted = false;
+      else if (event.type === "handshake:error:auth") {
+        this.#fail("unauthorized", "the stack does not know this key");
+      }
+    }
+  }
+
+  async #receive() {
+    try {
+      for await (const [, frame] of this.#socket) readReplies(frame).forEach((reply) => this.#take(reply));
+    } catch (error) {
+      this.#fail("protocol_error", error.message);
+    }
+  }
+
+  #greet() {
+    clearTimeout(this.#hello?.timer);
+    this.#isGreeted = false;
+    this.#hello = { id: ++this.#lastId, at: Date.now(), timer: setTimeout(() => this.#greet(), HELLO_AGAIN_MS) };
+    this.#flush();
+  }
+
+  #greeted([, nowMs, , window]) {
+    clearTimeout(this.#hello.timer);
+    this.#clockAhead = nowMs - Math.round((this.#hello.at + Date.now()) / 2);
+    this.#window = window;
+    this.#hello = null;
+    this.#isGreeted = true;
+    this.#waiting.unshift(...this.#inFlight.values());
+    this.#inFlight.clear();
+    this.#flush();
+  }
+
+  #take({ id, value, error }) {
+    if (id === this.#hello?.id && value) return this.#greeted(value);
+    if (id === null) return this.#fail(error.code, error.message); // a whole message was not understood: a fault of ours
+    const sending = this.#inFlight.get(id);
+    if (!sending) return undefined; // the answer to a sending that was given up or repeated
+    this.#inFlight.delete(id);
+    clearTimeout(sending.timer);
+    error ? sending.reject(error) : sending.resolve(value);
+    return this.#flush();
+  }
+
+  // A zeromq.js socket takes one send at a time; what comes meanwhile leaves together in the next message.
+  async #flush() {
+    if (this.#isWriting) return;
+    this.#isWriting = true;
+    try {
+      await null; // what is asked for in this turn leaves together
+      for (let requests = this.#nextBatch(); requests.length; requests = this.#nextBatch()) {
+        await this.#socket.send(["", packCall(this.#sender, requests)]);
+      }
+    } catch (error) {
+      this.#fail("unavailable", error.message);
+    } finally {
+      this.#isWriting = false;
+    }
+  }
+
+  #nextBatch() {
+    if (this.#failure) return [];
+    if (this.#hello && !this.#hello.wasSent) {
+      this.#hello.wasSent = true;
+      return [[this.#hello.id, null, 0, packBody("hello")]];
+    }
+    const requests = [];
+    let bytes = 0;
+    while (this.#isGreeted && this.#waiting.length && this.#inFlight.size < this.#window && bytes < BATCH_BYTES) {
+      const sending = this.#waiting.shift();
+      sending.id = ++this.#lastId;
+      sending.wasSent = true;
+      this.#inFlight.set(sending.id, sending);
+      const { target, body, numbers } = sending.request;
+      requests.push([sending.id, target, sending.deadline + this.#clockAhead, body, ...(numbers?.() ?? [])]);
+      bytes += body.length + 512;
+    }
+    return requests;
+  }
+
+  #giveUp(sending) {
+    this.#inFlight.delete(sending.id);
+    this.#waiting = this.#waiting.filter((other) => other !== sending);
+    sending.reject(new TodoError("deadline_exceeded", "no answer before the deadline", false, outcomeOf(sending)));
+    this.#flush();
+  }
+
+  #fail(code, text) {
+    if (this.#failure) return;
+    this.#failure = [code, text];
+    clearTimeout(this.#hello?.timer);
+    for (const sending of [...this.#inFlight.values(), ...this.#waiting]) {
+      clearTimeout(sending.timer);
+      sending.reject(new TodoError(code, text, false, outcomeOf(sending)));
+    }
+    this.#inFlight.clear();
+    this.#waiting = [];
+    this.#socket.close();
+  }
+}
+
+function outcomeOf(sending) {
+  return sending.wasSent ? "unknown" : "not applied";
+}
