@@ -65,7 +65,8 @@ bench: $(BENCH)
 
 clean:
 	@if [ -x $(PY) ] && $(PY) -c 'import todomq.cli.__main__' 2>/dev/null; then $(STACK) down $(if $(DATA),--remove-data --yes); fi
-	rm -rf .venv .venv-wheel build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis services/*.egg-info
+	rm -rf .venv .venv-wheel build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis services/*.egg-info \
+	    examples/javascript/node_modules
 	find services tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(PY):
