@@ -362,6 +362,17 @@ class TestRetries:
         assert isinstance(error, Unavailable)
         assert error.outcome == UNKNOWN
 
+    def test_a_last_attempt_that_comes_too_late_does_not_hide_why_the_others_were_refused(self, driver: Driver) -> None:
+        driver.submit(request(deadline_ms=START_MS + 30))
+        (item,) = driver.sent()
+        driver.refuse(item, Unavailable("the disk is full"))
+        driver.advance(20)
+        (again,) = driver.sent()
+        driver.now += 5
+        driver.refuse(again, DeadlineExceeded("the deadline had passed when the request arrived"))
+        (done,) = driver.finished
+        assert done.error is not None and (done.error.text, done.error.outcome) == ("the disk is full", NOT_APPLIED)
+
     def test_a_deadline_that_has_not_passed_here_means_a_clock_was_set(self, driver: Driver) -> None:
         driver.submit(request(deadline_ms=START_MS + 5_000))
         driver.refuse(driver.sent()[0], DeadlineExceeded("it has passed"))

@@ -372,6 +372,8 @@ class Session:
             if request.is_exposed and type(error) not in (InvalidRequest, EntryNotFound):
                 # The list did not say this under the request's number, so it is not said of the lost attempt.
                 error.outcome = _outcome_so_far(request)
+            if type(error) is DeadlineExceeded and error.outcome == NOT_APPLIED and request.refusal is not None:
+                error = request.refusal  # says why the attempts before the last one failed
         self._finish(request, error)
 
     def _retry_later(self, request: Request[Any], error: TodoMQError, now_ms: int) -> None:
