@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -455,6 +456,18 @@ def test_a_name_is_held_by_one_process_and_the_error_names_it(home: Path) -> Non
         locks.hold(home / "router.lock", wait_s=0.03)
     os.close(held)
     os.close(locks.hold(home / "router.lock", wait_s=0))
+
+
+def test_a_lock_is_held_though_the_disk_is_too_full_for_its_note(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*arguments: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "pwrite", fails)
+        held = locks.hold(home / "router.lock")
+    with pytest.raises(Unavailable, match="held by process unknown"):
+        locks.hold(home / "router.lock", wait_s=0.03)
+    os.close(held)
 
 
 def test_the_next_holder_gets_the_lock_as_soon_as_the_one_before_has_gone(home: Path) -> None:

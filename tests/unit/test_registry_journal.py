@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from todomq.registry import journal as journal_module
 from todomq.registry.journal import SLACK_BYTES, Journal
 from todomq.registry.registrations import Process, Registration
 
 PROCESS = Process(100, 5_000)
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 BOOT = "this-boot"
 
 
@@ -143,3 +146,34 @@ def test_a_record_that_could_not_be_written_whole_is_written_with_the_next(
     monkeypatch.undo()
     remember(journal, "c")
     assert names_in(opened()) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_full_disk_keeps_no_registry_from_starting_and_the_next_change_writes_the_file_anew(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch, is_first: bool
+) -> None:
+    if not is_first:
+        opened().remember(b"a", Registration("a", "ipc:///a", 100, b""), PROCESS)
+
+    def fails(descriptor: int, data: bytes) -> None:
+        raise FULL
+
+    with monkeypatch.context() as full:
+        full.setattr(journal_module, "_write", fails)
+        journal = opened()
+        with pytest.raises(OSError, match="No space"):
+            journal.remember(b"b", Registration("b", "ipc:///b", 100, b""), PROCESS)
+    journal.remember(b"c", Registration("c", "ipc:///c", 100, b""), PROCESS)
+    names = {registration.name for _, registration, _ in opened().remembered()}
+    assert names >= ({"c"} if is_first else {"a", "c"})
+
+
+def test_another_error_than_a_full_disk_still_keeps_it_from_starting(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(descriptor: int, data: bytes) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(journal_module, "_write", fails)
+    with pytest.raises(OSError, match="Input/output"):
+        opened()

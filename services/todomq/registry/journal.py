@@ -46,7 +46,7 @@ class Journal:
         """Read the journal of this boot, or begin one.
 
         Raises:
-            OSError: the directory can't be read or written.
+            OSError: the directory can't be read or written, for another reason than a full disk.
         """
         self._path = directory / f"registry-{boot}.journal"
         self._records: dict[bytes, bytes] = {}
@@ -58,7 +58,12 @@ class Journal:
         self._remove_others()
         if self._path.exists():
             self._read_or_put_aside()
-        self._rewrite()
+        try:
+            self._rewrite()
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            # A full disk must not keep the registry from starting; the next change writes the file anew.
 
     def remembered(self) -> list[tuple[bytes, Registration, Process]]:
         """Return what is kept, with its key; the processes may have ended since."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from todomq.errors import Unavailable
@@ -41,6 +42,7 @@ def hold(path: Path, wait_s: float = 5.0) -> int:
                 os.close(descriptor)
                 raise Unavailable(f"{path.name} is held by process {holder}, still after {wait_s:g} s") from None
             time.sleep(0.02)
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    # In place, and left out where the disk is full: it is but a note for whoever finds the lock held.
+    with suppress(OSError):
+        os.pwrite(descriptor, f"{os.getpid():<10}\n".encode(), 0)
     return descriptor

@@ -97,7 +97,7 @@ class Listener:
             log("exited", process=event.process, pid=event.pid, how=how)
             self._unfollow(event.process)
             self._carry_out(self._intensity.exited(event.process, event.group, how, _now_ms()))
-            records.write_restarts(self._settings.run, self._manager_pid, self._intensity.restarts)
+            self._keep_restarts()
         elif event.state == "BACKOFF":
             how = evidence.how_it_ended(self._settings.log, event.process)
             log("could_not_start", process=event.process, tries=event.tries, how=how)
@@ -106,6 +106,12 @@ class Listener:
             self._intensity.settled(event.process)
             if event.state != "STOPPING":
                 self._unfollow(event.process)
+
+    def _keep_restarts(self) -> None:
+        try:
+            records.write_restarts(self._settings.run, self._manager_pid, self._intensity.restarts)
+        except OSError as error:  # a full disk; the next life of this listener only counts from less
+            log("restarts_not_kept", why=error)
 
     def _follow(self, process: str, pid: int) -> None:
         """Hold the running process by a pidfd, through which its death is seen at once."""
