@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import zlib
 from pathlib import Path
 
 import pytest
 
 from todomq.database_worker.storage.manifest import shard_directory
+from todomq.database_worker.storage.small_files import NewerFormat
 from todomq.errors import CorruptRecord
 from todomq.settings import SettingsError
 
@@ -39,7 +41,9 @@ def data(tmp_path: Path) -> Path:
 
 
 def change(path: Path, **fields: object) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+    value = json.loads(path.read_text()) | fields
+    del value["checksum"]
+    path.write_text(json.dumps(value | {"checksum": zlib.crc32(json.dumps(value, sort_keys=True).encode())}))
 
 
 def test_the_first_start_makes_the_directory_and_later_ones_find_it(tmp_path: Path) -> None:
@@ -107,11 +111,34 @@ def test_a_directory_without_identity_is_refused(data: Path) -> None:
 
 
 @pytest.mark.parametrize("file", ["manifest", "worker-1/identity"])
-def test_a_newer_format_and_a_damaged_file_are_refused(data: Path, file: str) -> None:
-    whole = (data / file).read_bytes()
-    change(data / file, format=2)
-    with pytest.raises(CorruptRecord, match="format 2"):
+def test_a_newer_format_is_refused_and_both_versions_are_named(data: Path, file: str) -> None:
+    change(data / file, format=3)
+    with pytest.raises(NewerFormat, match="has format 3 and this version of TodoMQ reads formats 1 to 2"):
         start_again(data)
+
+
+@pytest.mark.parametrize("file", ["manifest", "worker-1/identity"])
+def test_format_1_which_had_no_checksum_is_still_read(data: Path, file: str) -> None:
+    value = json.loads((data / file).read_bytes())
+    del value["checksum"]
+    (data / file).write_text(json.dumps(value | {"format": 1}))
+    start_again(data)
+
+
+@pytest.mark.parametrize("file", ["manifest", "worker-1/identity"])
+def test_a_byte_flipped_anywhere_in_a_file_of_ours_is_an_error_that_names_it(data: Path, file: str) -> None:
+    whole = (data / file).read_bytes()
+    for at in range(len(whole)):
+        for mask in (1, 1 << at % 8, 0x20, 0xFF):
+            flipped = whole[:at] + bytes([whole[at] ^ mask]) + whole[at + 1 :]
+            (data / file).write_bytes(flipped)
+            with pytest.raises(CorruptRecord, match=file):
+                start_again(data)
+
+
+@pytest.mark.parametrize("file", ["manifest", "worker-1/identity"])
+def test_a_damaged_file_is_refused(data: Path, file: str) -> None:
+    whole = (data / file).read_bytes()
     for damaged in (b"", whole[:-5], b"[]", b"\xff" + whole, whole.replace(b'"stack"', b'"stuck"')):
         (data / file).write_bytes(damaged)
         with pytest.raises(CorruptRecord, match=file):

@@ -11,17 +11,16 @@ renamed, and only then noted, so a crash at any point leaves either nothing or a
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from todomq.database_worker.storage.small_files import ADVICE, read_file, sync_directory, write_file
 from todomq.errors import CorruptRecord
 from todomq.settings import SettingsError
 
-FORMAT = 1
 MANIFEST = "manifest"
 IDENTITY = "identity"
 
@@ -36,8 +35,8 @@ def shard_directory(data: Path, worker: int, pool_size: int, fill: Callable[[Pat
         fill: makes an empty shard in the directory it is given.
 
     Raises:
-        SettingsError: the data was made for another pool size.
-        CorruptRecord: the manifest, the directory or its identity is missing, damaged, foreign or of a newer format.
+        SettingsError: the data was made for another pool size, or by a newer version of TodoMQ.
+        CorruptRecord: the manifest, the directory or its identity is missing, damaged or foreign.
         OSError: the directory cannot be read or written.
     """
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -53,37 +52,50 @@ def shard_directory(data: Path, worker: int, pool_size: int, fill: Callable[[Pat
         directory = data / f"worker-{worker}"
         if worker not in manifest["made"]:
             if not directory.exists():
-                _make(directory, {"format": FORMAT, "stack": manifest["stack"], "worker": worker}, fill)
-            _check_identity(directory, manifest["stack"], worker)
+                _make(directory, {"stack": manifest["stack"], "worker": worker}, fill)
+            check_identity(directory, manifest["stack"], worker)
             manifest["made"] = sorted([*manifest["made"], worker])
-            _write_durably(data / MANIFEST, manifest)
+            write_file(data / MANIFEST, manifest)
         else:
-            _check_identity(directory, manifest["stack"], worker)
+            check_identity(directory, manifest["stack"], worker)
         return directory
     finally:
         os.close(lock)
 
 
+def read_manifest(data: Path) -> dict[str, Any]:
+    """Return what the manifest of a data directory says: ``stack``, ``pool_size``, ``made`` (workers).
+
+    Raises:
+        CorruptRecord, NewerFormat: it cannot be read.
+    """
+    return read_file(data / MANIFEST, {"stack": str, "pool_size": int, "made": list})
+
+
 def _read_or_make_manifest(data: Path, pool_size: int) -> dict[str, Any]:
     path = data / MANIFEST
     if path.exists():
-        manifest = _read(path, {"stack": str, "pool_size": int, "made": list})
-        return manifest
+        return read_manifest(data)
     found = sorted(child.name for child in data.iterdir() if re.fullmatch(r"worker-\d+", child.name))
     if found:
-        raise CorruptRecord(f"{path} is missing though {', '.join(found)} exist; restore it from a backup")
-    manifest = {"format": FORMAT, "stack": os.urandom(16).hex(), "pool_size": pool_size, "made": []}
-    _write_durably(path, manifest)
+        raise CorruptRecord(f"{path} is missing though {', '.join(found)} exist; {ADVICE}")
+    manifest: dict[str, Any] = {"stack": os.urandom(16).hex(), "pool_size": pool_size, "made": []}
+    write_file(path, manifest)
     return manifest
 
 
-def _check_identity(directory: Path, stack: str, worker: int) -> None:
+def check_identity(directory: Path, stack: str, worker: int) -> None:
+    """Check that a directory is the shard of this stack's worker.
+
+    Raises:
+        CorruptRecord, NewerFormat: it is not, or cannot be read.
+    """
     if not directory.is_dir():
-        raise CorruptRecord(f"{directory} is missing though it holds a shard of this stack; restore it from a backup")
+        raise CorruptRecord(f"{directory} is missing though it holds a shard of this stack; {ADVICE}")
     path = directory / IDENTITY
     if not path.exists():
-        raise CorruptRecord(f"{path} is missing, so {directory} is not known to be ours; restore it from a backup")
-    identity = _read(path, {"stack": str, "worker": int})
+        raise CorruptRecord(f"{path} is missing, so {directory} is not known to be ours; {ADVICE}")
+    identity = read_file(path, {"stack": str, "worker": int})
     if identity["stack"] != stack:
         raise CorruptRecord(f"{directory} belongs to another stack; put this stack's own directory there")
     if identity["worker"] != worker:
@@ -97,40 +109,6 @@ def _make(directory: Path, identity: dict[str, Any], fill: Callable[[Path], None
     shutil.rmtree(unfinished, ignore_errors=True)  # of a first start that a crash ended; nothing was ever stored in it
     unfinished.mkdir(mode=0o700)
     fill(unfinished)
-    _write_durably(unfinished / IDENTITY, identity)
+    write_file(unfinished / IDENTITY, identity)
     unfinished.rename(directory)
-    _sync_directory(directory.parent)
-
-
-def _read(path: Path, fields: dict[str, type]) -> dict[str, Any]:
-    """Read a file of ours and check its format and the types of its fields."""
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise CorruptRecord(f"{path} cannot be read ({error}); restore it from a backup") from None
-    if not isinstance(value, dict) or type(value.get("format")) is not int:
-        raise CorruptRecord(f"{path} is not a file of TodoMQ; restore it from a backup")
-    if value["format"] != FORMAT:
-        raise CorruptRecord(f"{path} has format {value['format']}, {FORMAT} can be read; use the version that wrote it")
-    if any(type(value.get(name)) is not kind for name, kind in fields.items()):
-        raise CorruptRecord(f"{path} is damaged; restore it from a backup")
-    return value
-
-
-def _write_durably(path: Path, value: dict[str, Any]) -> None:
-    """Replace a file so that after a crash it is either the old or the new one, whole."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    with open(unfinished, "w") as file:
-        json.dump(value, file)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
-    _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_directory(directory.parent)
