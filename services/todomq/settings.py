@@ -36,6 +36,7 @@ class Settings:
     database_workers: int = 3
     idle_s: float = 600.0
     list_memory_bytes: int = 4 << 30
+    reserve_bytes: int = 32 << 20
     lease_ms: int = 3_000
     max_restarts: int = 5
     max_restarts_s: float = 5.0
@@ -100,6 +101,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         database_workers=_whole(environment, "TODOMQ_DATABASE_WORKERS", defaults.database_workers, 1, 64),
         idle_s=_number(environment, "TODOMQ_IDLE_S", defaults.idle_s, 0.01, 1e9),
         list_memory_bytes=_whole(environment, "TODOMQ_LIST_MEMORY_BYTES", defaults.list_memory_bytes, 1 << 20, 1 << 50),
+        reserve_bytes=_whole(environment, "TODOMQ_RESERVE_BYTES", defaults.reserve_bytes, 0, 1 << 50),
         lease_ms=_whole(environment, "TODOMQ_LEASE_MS", defaults.lease_ms, 200, 600_000),
         max_restarts=_whole(environment, "TODOMQ_MAX_RESTARTS", defaults.max_restarts, 0, 1_000_000),
         max_restarts_s=_number(environment, "TODOMQ_MAX_RESTARTS_S", defaults.max_restarts_s, 0.1, 1e6),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import resource
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ import zmq
 import todomq
 from todomq.database_worker import records, words
 from todomq.database_worker.storage.rocksdb import RocksDBStorage
+from todomq.database_worker.storage.small_files import write_file
 from todomq.errors import CorruptRecord, InvalidRequest, ProtocolError, TodoMQError
 from todomq.protocol import messages
 from todomq.protocol.codec import canonical, pack, unpack
@@ -488,22 +491,91 @@ def refused(worker: Worker) -> str:
     return line
 
 
-def test_another_pool_size_a_missing_and_a_damaged_directory_are_refused_in_one_line(worker: Worker) -> None:
+def test_another_pool_size_and_a_newer_format_are_refused_in_one_line(worker: Worker) -> None:
     worker.call("store", "k", "v")
     worker.end()
     data = worker.home / "data"
     worker.environment["TODOMQ_DATABASE_WORKERS"] = "4"
     assert "TODOMQ_DATABASE_WORKERS=1" in refused(worker)
     worker.environment["TODOMQ_DATABASE_WORKERS"] = "1"
-    (data / "worker-1").rename(data / "elsewhere")
-    assert "worker-1 is missing" in refused(worker)
-    (data / "elsewhere").rename(data / "worker-1")
-    current = data / "worker-1" / "rocksdb" / "CURRENT"
-    current.rename(current.with_name("hidden"))
-    assert "CURRENT" in refused(worker)
-    current.with_name("hidden").rename(current)
+    write_file(data / "worker-1" / "identity", {"stack": "of the future", "worker": 1})
+    newer = (data / "worker-1" / "identity").read_text().replace('"format": 2', '"format": 3')
+    value = json.loads(newer)
+    del value["checksum"]
+    value["checksum"] = zlib.crc32(json.dumps(value, sort_keys=True).encode())
+    (data / "worker-1" / "identity").write_text(json.dumps(value))
+    assert "has format 3 and this version of TodoMQ reads formats 1 to 2" in refused(worker)
+
+
+def hide(path: Path) -> Callable[[], None]:
+    """Rename a file or directory; return what puts it back."""
+    hidden = path.with_name("hidden")
+    path.rename(hidden)
+    return lambda: (hidden.rename(path), None)[1]
+
+
+def flip(path: Path, at: int) -> Callable[[], None]:
+    """Flip a bit of a file; return what puts it back."""
+    whole = path.read_bytes()
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :])
+    return lambda: (path.write_bytes(whole), None)[1]
+
+
+DAMAGES: dict[str, Callable[[Path], Callable[[], None]]] = {
+    "worker-1 is missing": lambda data: hide(data / "worker-1"),
+    "CURRENT": lambda data: hide(data / "worker-1" / "rocksdb" / "CURRENT"),
+    "data/manifest": lambda data: flip(data / "manifest", 20),
+    "worker-1/identity": lambda data: flip(data / "worker-1" / "identity", 20),
+    "acknowledged is damaged": lambda data: flip(data / "worker-1" / "acknowledged", 3),
+    ".log is damaged at byte": lambda data: flip(log_of(data), 22),
+    "MANIFEST-": lambda data: flip(next((data / "worker-1" / "rocksdb").glob("MANIFEST-*")), 60),
+}
+
+
+def log_of(data: Path) -> Path:
+    return max((data / "worker-1" / "rocksdb").glob("*.log"), key=lambda path: path.stat().st_size)
+
+
+@pytest.mark.parametrize("named", DAMAGES)
+def test_law_8_a_worker_whose_shard_is_damaged_lives_and_names_the_file_to_all_who_ask(
+    worker: Worker, named: str
+) -> None:
+    worker.call("store", "k", "v")
+    worker.end()
+    put_back = DAMAGES[named](worker.home / "data")
+    worker.start()
+    for body in (
+        ("get", "k"), ("store", "k", "w"), ("claim", 3, 1), ("check",), ("read", None, b"n", None, 1_000),
+        ("read_many", [[None, b"n", None]], 1_000), ("checkpoint", "a"),
+    ):  # fmt: skip
+        with pytest.raises(CorruptRecord) as refusal:
+            worker.call(*body)
+        assert named in refusal.value.text and "backup" in refusal.value.text
+        assert (refusal.value.outcome, refusal.value.retryable) == ("not applied", False)
+    stats = worker.call("stats")
+    assert stats["storage"] == "damaged" and named in stats["trouble"]
+    sender = Sender(worker)
+    sender.send(1, (3, 1, [b"n", b"x"]))
+    word = sender.hear()
+    assert (word.outcome, word.first, word.last) == ("not applied", 1, 1) and named in word.text
+    assert worker.end(signal.SIGTERM)[0] == 0
+    put_back()
     worker.start()
     assert worker.call("get", "k") == "v"
+
+
+def test_law_8_a_flipped_byte_in_a_table_is_told_to_those_who_ask_for_it_and_the_file_is_named(worker: Worker) -> None:
+    worker.call("store", "k", "v")
+    worker.end(signal.SIGTERM)
+    worker.start()  # what was in the log is in a table now
+    worker.call("store", "other", "w")
+    worker.end()
+    (table,) = (worker.home / "data" / "worker-1" / "rocksdb").glob("*.sst")
+    flip(table, 12)
+    worker.start()
+    with pytest.raises(CorruptRecord, match=table.name):
+        worker.call("get", "k")
+    assert worker.call("ping") == "pong"
 
 
 def test_a_number_outside_the_pool_is_refused(workers: Callable[..., Worker]) -> None:

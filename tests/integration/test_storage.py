@@ -7,12 +7,15 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from todomq.database_worker.storage import Storage, StorageFailed, Write
+from todomq.database_worker.storage.acknowledged import NOTHING
 from todomq.database_worker.storage.log_files import BLOCK_BYTES, damage_in
 from todomq.database_worker.storage.memory import MemoryStorage
 from todomq.database_worker.storage.rocksdb import RocksDBStorage
@@ -312,6 +315,127 @@ def test_a_framing_walk_sees_through_whole_blocks(tmp_path: Path) -> None:
         file.seek(2 * BLOCK_BYTES)
         file.write(bytes(512))
     assert "zeroes" in str(damage_in(log))
+    storage.close()
+
+
+def test_a_flip_in_any_file_of_a_shard_is_an_error_or_changes_nothing(flushed_image: Path) -> None:
+    seen = 0
+    for file in sorted(path for path in flushed_image.rglob("*") if path.is_file()):
+        if file.suffix in (".sst", ".log") or file.name.startswith(("MANIFEST", "LOG", "LOCK")):
+            continue  # tried above; or nothing is read from it
+        size = file.stat().st_size
+        for at in range(0, size, max(1, size // 10)):
+            name = file.relative_to(flushed_image)
+            found = records_or_error(flushed_image, lambda path, at=at, name=name: flip(path.parent / name, at, 0x10))  # type: ignore[misc]
+            assert isinstance(found, str) or found == 3 * GROUPS, f"{name}, byte {at}: {found}"
+            seen += 1
+    assert seen > 40
+
+
+def make_mark_lag(image: Path) -> None:
+    """Leave of the mark what a power cut may: an older one, here the very first."""
+    (image / "acknowledged").write_bytes(NOTHING.packed())
+
+
+def test_after_a_power_cut_a_flipped_byte_in_the_log_is_an_error_though_the_mark_lags(image: Path) -> None:
+    log = log_of(image)
+    make_mark_lag(image)
+    size = log.stat().st_size
+    for at in range(size - size // GROUPS, size):
+        mask = 1 << at % 8
+        found = records_or_error(image, lambda path, at=at, mask=mask: flip(path / log.name, at, mask))  # type: ignore[misc]
+        assert isinstance(found, str), f"byte {at} of {size} flipped by {mask}: {found} records and no error"
+
+
+def test_the_mark_is_synced_when_there_is_something_new_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    RocksDBStorage.create(tmp_path)
+    storage = RocksDBStorage(tmp_path)
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", synced.append)
+    storage.tend()
+    storage.tend()
+    assert len(synced) == 1
+    storage.apply([(b"a", b"1")])
+    storage.tend()
+    storage.tend()
+    assert len(synced) == 2
+    storage.close()
+    storage.tend()
+    assert len(synced) == 2
+
+
+def test_a_shard_opened_for_reading_only_has_everything_and_changes_no_file_that_counts(image: Path) -> None:
+    def contents() -> dict[str, bytes]:
+        files = (path for path in image.rglob("*") if path.is_file() and not path.name.startswith("LOG"))
+        return {str(path): path.read_bytes() for path in files}
+
+    before = contents()
+    storage = RocksDBStorage(image, read_only=True)
+    assert len(storage.scan(b"", None, 1 << 20).items) // 2 == 3 * GROUPS
+    with pytest.raises(StorageFailed):
+        storage.apply([(b"a", b"1")])
+    storage.close()
+    assert contents() == before
+
+
+def test_a_checkpoint_is_a_shard_of_its_own_with_all_that_was_applied_and_atomic(tmp_path: Path) -> None:
+    RocksDBStorage.create(tmp_path)
+    storage = RocksDBStorage(tmp_path)
+    stop = threading.Event()
+    applied = 0
+
+    def write() -> None:
+        nonlocal applied
+        while not stop.is_set():
+            storage.apply([(b"a", b"%d" % (applied + 1)), (b"b", b"%d" % (applied + 1))])
+            applied += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for number in range(5):
+            seen = applied
+            storage.checkpoint(tmp_path / "copies" / str(number))
+            copy = RocksDBStorage(tmp_path / "copies" / str(number))
+            found = [copy.get(b"a"), copy.get(b"b")]
+            copy.close()
+            assert found[0] == found[1] and int(found[0] or b"0") >= seen
+    finally:
+        stop.set()
+        writer.join()
+    with pytest.raises(StorageFailed, match="no checkpoint was made"):
+        storage.checkpoint(tmp_path / "copies" / "1")
+    storage.close()
+
+
+def test_damage_that_the_engine_meets_while_it_tidies_up_ends_the_writing_with_the_file_named(
+    flushed_image: Path,
+) -> None:
+    (table,) = (flushed_image / "rocksdb").glob("*.sst")
+    flip(table, 12, 0x40)
+    storage = RocksDBStorage(flushed_image)
+    assert storage._db is not None
+    damage = None
+    give_up = time.monotonic() + 20
+    while damage is None:  # enough tables over the damaged one make the engine put them into one
+        assert time.monotonic() < give_up
+        try:
+            storage.apply([(b"0-0", b"over"), (b"3-2", b"over")])
+        except CorruptRecord as error:
+            damage = error
+        with suppress(Exception):  # the damage may show here first, and in the next apply then
+            storage._db.flush()
+    assert table.name in damage.text and damage.outcome == "unknown"
+    storage.close()
+
+
+def test_lack_of_room_is_told_with_figures_before_anything_is_written(tmp_path: Path) -> None:
+    RocksDBStorage.create(tmp_path)
+    storage = RocksDBStorage(tmp_path, 1 << 60)
+    assert "TODOMQ_RESERVE_BYTES" in storage.lack_of_room() and str(tmp_path) in storage.lack_of_room()
+    storage.close()
+    storage = RocksDBStorage(tmp_path, 0)
+    assert storage.lack_of_room() == ""
     storage.close()
 
 

@@ -23,6 +23,7 @@ class Disk:
     Attributes:
         is_slow: work takes long.
         is_full: every commit fails, having written nothing.
+        is_low: room is left for no more than claims, so changes are refused before they are written.
         failing: what becomes of the next commits: each fails ``before`` or ``after`` it has reached the disk.
         open_failures: how many attempts to open storage fail from now on.
     """
@@ -31,17 +32,18 @@ class Disk:
         self.records: dict[bytes, bytes] = {}
         self.is_slow = False
         self.is_full = False
+        self.is_low = False
         self.failing: list[str] = []
         self.open_failures = 0
         self._random = random
 
-    def open(self) -> MemoryStorage:
-        """Open the storage.
+    def open(self, read_only: bool) -> MemoryStorage:
+        """Open the storage; for reading only it can be opened whatever fails.
 
         Raises:
             StorageFailed: as the nemesis asked.
         """
-        if self.open_failures:
+        if self.open_failures and not read_only:
             self.open_failures -= 1
             raise StorageFailed("the storage cannot be opened now", outcome=NOT_APPLIED)
         return _Storage(self)
@@ -58,7 +60,7 @@ class Disk:
 
     def heal(self) -> None:
         """Fail no more."""
-        self.is_slow = self.is_full = False
+        self.is_slow = self.is_full = self.is_low = False
         self.failing.clear()
         self.open_failures = 0
 
@@ -67,6 +69,10 @@ class _Storage(MemoryStorage):
     def __init__(self, disk: Disk) -> None:
         super().__init__(disk.records)
         self._fate = disk.fate
+        self._of = disk
+
+    def lack_of_room(self) -> str:
+        return "the disk is full, as the nemesis asked" if self._of.is_low else ""
 
     def apply(self, writes: Sequence[Write]) -> None:
         if writes:

@@ -15,7 +15,7 @@ from topology.world import World
 
 FAULTS = {
     "kill": 5, "kill_pair": 1, "pause": 3, "long_pause": 1, "cut": 4, "cut_all": 1, "delay": 3, "remove": 1,
-    "slow_disk": 2, "old_owner": 3, "fail_before": 2, "fail_after": 2, "full_disk": 1, "open_fails": 1,
+    "slow_disk": 2, "old_owner": 3, "fail_before": 2, "fail_after": 2, "full_disk": 1, "low_disk": 2, "open_fails": 1,
 }  # fmt: skip
 
 
@@ -118,6 +118,8 @@ class Nemesis:
             disk.is_slow = True
         elif kind == "full_disk":
             disk.is_full = True
+        elif kind == "low_disk":
+            disk.is_low = True
         elif kind == "open_fails":
             disk.open_failures += self._random.randint(1, 3)
             disk.failing.append("before")
@@ -130,3 +132,5 @@ class Nemesis:
             disk.is_slow = False  # type: ignore[attr-defined]
         elif kind == "full_disk":
             disk.is_full = False  # type: ignore[attr-defined]
+        elif kind == "low_disk":
+            disk.is_low = False  # type: ignore[attr-defined]

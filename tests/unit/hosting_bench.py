@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Any
 
-from todomq.errors import TodoMQError
+from todomq.errors import NOT_APPLIED, TodoMQError
 from todomq.list_server.actor import ListActor
 from todomq.list_server.gate import Batch, Reply
 from todomq.list_server.hosting import Hosting, Partition, Read
@@ -156,6 +156,12 @@ class Bench:
         self.hosting.failed(1, "the disk is full")
         self.turn()
 
+    def refuse(self) -> None:
+        """Let the worker refuse what was sent, for lack of room: none of it is on disk, nor will be."""
+        self.sent.clear()
+        self.hosting.failed(1, "the disk is full", NOT_APPLIED, self.now_ms)
+        self.turn()
+
     def read(self) -> None:
         """Answer the pages that were asked for."""
         while self.reads:
@@ -165,6 +171,12 @@ class Bench:
             pairs, last = self.disk.page(prefix, after, self.page)
             self.hosting.read(asked, value, pairs, last, self.now_ms)
         self.turn()
+
+    def settle_reads(self) -> None:
+        """Turn and read until only batches are under way."""
+        self.turn()
+        while self.reads:
+            self.read()
 
     def tick(self, pass_ms: int = 50) -> None:
         self.now_ms += pass_ms

@@ -83,7 +83,7 @@ def healthy_answers() -> dict[Any, Answer]:
     """Return what a healthy stack answers to all that the check asks."""
     stats = {
         "registry": {}, "cache": {"partitions": {1: 100, 2: 156}}, "database_worker": {}, "router": {},
-        "list_server": {"quarantined": [], "partitions": 128, "lists": 0},
+        "list_server": {"quarantined": [], "damaged_partitions": 0, "partitions": 128, "lists": 0},
     }  # fmt: skip
     values: dict[Any, Any] = {name: stats[name[0]] for name in DAEMONS}
     values["names"] = [Registration(list(name), "ipc:///x", 17, b"i") for name in DAEMONS]
@@ -126,6 +126,17 @@ def test_a_worker_behind_a_dead_list_server_is_not_at_fault() -> None:
 
 def test_a_worker_whose_storage_fails_is_at_fault_though_it_answers() -> None:
     assert judged({("check", 1): Answer(None, Unavailable("no space"), 0.1)})[0] == [("database_worker", 1)]
+
+
+def test_waiting_is_said_to_be_useless_only_where_all_but_what_is_damaged_is_well() -> None:
+    def is_lasting(changes: dict[Any, Answer]) -> bool:
+        return judge(DAEMONS, {1: "one", 2: "two"}, {**healthy_answers(), **changes}).is_lasting
+
+    damaged = {("check", 1): Answer(None, CorruptRecord("000012.log is damaged"), 0.1), ("add", 1): NO_ANSWER}
+    starting: dict[Any, Answer] = {("cache",): Answer({"partitions": {1: 100}}, None, 0.001)}
+    assert not is_lasting({}) and not is_lasting(starting)
+    assert is_lasting(damaged)
+    assert not is_lasting({**damaged, **starting}) and not is_lasting({**damaged, ("router",): NO_ANSWER})
 
 
 def test_partitions_without_a_server_are_the_fault_of_the_cache_when_all_others_answer() -> None:

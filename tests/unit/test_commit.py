@@ -14,7 +14,7 @@ from todomq.database_worker.commit import Commits
 from todomq.database_worker.group import commit_group
 from todomq.database_worker.storage import StorageFailed, Write
 from todomq.database_worker.storage.memory import MemoryStorage
-from todomq.errors import CorruptRecord, InvalidRequest, Overloaded
+from todomq.errors import NOT_APPLIED, CorruptRecord, InvalidRequest, Overloaded
 from todomq.protocol.messages import COMMITTED, FAILED, WANTED, Committed, Writes
 
 ME = b"worker"
@@ -373,6 +373,67 @@ def test_a_sender_that_had_nothing_under_way_goes_on_after_a_failure(bench: Benc
     assert outcomes(words) == [(A, 1, 1, FAILED), (B, 2, 2, WANTED)]
     bench.send(B, 2)
     assert outcomes(bench.step()) == [(B, 2, 2, COMMITTED)]
+
+
+# A full disk
+
+
+def test_law_1_what_is_refused_for_lack_of_room_is_known_not_to_be_written_and_storage_stays_open(bench: Bench) -> None:
+    bench.storage.full = "the disk is full"
+    bench.send(A, 1)
+    bench.send(A, 2)
+    store(bench, b"x")
+    words = bench.step()
+    assert outcomes(words) == [(A, 1, 2, NOT_APPLIED)] and words[0].text == "the disk is full"
+    ((_, error),) = bench.answers
+    assert (error.code, error.retryable, error.outcome) == ("unavailable", True, NOT_APPLIED)
+    assert not bench.wrote(A, 1) and not bench.wrote(A, 2) and bench.storage.get(b"kkey") is None
+
+
+def test_what_was_sent_behind_something_refused_is_never_written_though_there_is_room_again(bench: Bench) -> None:
+    bench.storage.full = "the disk is full"
+    bench.send(A, 1)
+    group = bench.commits.next_group()
+    bench.send(A, 2)  # waits, made on top of 1
+    bench.send(B, 1)
+    bench.commits.committed(commit_group(group, bench.storage))
+    bench.storage.full = ""
+    bench.send(A, 3)  # on its way before the sender heard
+    assert outcomes(bench.take()) == [(A, 1, 2, NOT_APPLIED), (A, 3, 3, FAILED)]
+    assert outcomes(bench.step()) == [(B, 1, 1, COMMITTED)]
+    assert bench.commits.depths()["waiting_bytes"] == 0
+    bench.commits.hello(A, 4)
+    bench.send(A, 4)
+    assert outcomes(bench.step()) == [(A, 4, 4, COMMITTED)]
+    assert not any(bench.wrote(A, number) for number in (1, 2, 3))
+
+
+def test_claims_and_reads_and_repeats_of_what_is_stored_go_on_while_there_is_no_room(bench: Bench) -> None:
+    store(bench, b"x")
+    bench.step()
+    bench.storage.full = "the disk is full"
+    bench.answers.clear()
+    bench.claim(0, 7)
+    store(bench, b"x")
+    bench.commits.take_get(b"kkey", bench.ask("get"))
+    bench.commits.take_batch(Writes(B, ME, 1, [(0, 1, [])]), 10)  # asks whether the partition is still B's
+    (word,) = bench.step()
+    assert bench.answers == [("claim 0 7", [True, 7]), ("store", None), ("get", b"x")]
+    assert (word.outcome, word.refused) == (COMMITTED, [[1, 0, 7]])
+    assert records.read_epochs(bench.storage)[0] == 7
+
+
+def test_a_batch_that_storage_cannot_even_be_opened_for_is_refused_with_all_behind_it_until_hello(bench: Bench) -> None:
+    bench.commits.refuse_batch(Writes(A, ME, 1, []), "damaged")
+    bench.commits.refuse_batch(Writes(A, ME, 3, []), "damaged")  # 2 was lost on the way
+    bench.send(A, 4)
+    bench.send(A, 2)
+    assert outcomes(bench.take()) == [
+        (A, 1, 1, NOT_APPLIED), (A, 3, 3, NOT_APPLIED), (A, 4, 4, FAILED), (A, 2, 2, FAILED),
+    ]  # fmt: skip
+    bench.commits.hello(A, 5)
+    bench.send(A, 5)
+    assert outcomes(bench.step()) == [(A, 5, 5, COMMITTED)]
 
 
 def test_however_many_failures_a_failed_batch_is_never_called_committed(bench: Bench) -> None:

@@ -14,8 +14,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from todomq.errors import EntryNotFound, OutOfOrder, TodoMQError, Unavailable
-from todomq.list_server import operations, records
+from todomq.errors import CorruptRecord, EntryNotFound, OutOfOrder, TodoMQError, Unavailable
+from todomq.list_server import gate, operations, records
 from todomq.list_server.hosting import LIST_BYTES, LIST_ENTRY_BYTES
 from todomq.list_server.todo_list import TodoList
 from todomq.protocol import limits, messages
@@ -349,6 +349,89 @@ def test_after_a_failed_commit_the_outcome_is_unknown_and_the_same_request_again
     assert [bench.ask("a", "add_entry", "bread", number=number) for number in (2, 3)] == [2, 3]
     assert bench.ask("a", "size", number=4) == 3
     assert bench.actor("b") is untouched
+
+
+# -- a full disk -------------------------------------------------------------------------------------------------------
+
+
+def test_a_change_that_the_worker_refuses_is_told_as_not_applied_and_is_not_seen_by_a_read() -> None:
+    bench = Bench()
+    bench.ask("a", "add_entry", "milk", number=1)
+    refused = bench.send("a", "add_entry", "bread", number=2)
+    bench.turn()
+    bench.refuse()
+    error = bench.error(refused)
+    assert (error.code, error.retryable, error.outcome, error.text) == (
+        "unavailable", True, "not applied", "the disk is full"
+    )  # fmt: skip
+    assert bench.ask("a", "size", number=2) == 1
+    bench.tick(gate.TRY_AGAIN_MS)
+    assert bench.ask("a", "add_entry", "bread", number=2) == 2
+
+
+def test_while_there_is_no_room_changes_are_refused_before_they_touch_a_list_and_one_is_tried_now_and_then() -> None:
+    bench = Bench()
+    bench.ask("a", "add_entry", "milk", number=1)
+    bench.send("a", "add_entry", "bread", number=2)
+    bench.turn()
+    bench.refuse()
+    bench.ask("a", "size", number=2)
+    loads = bench.hosting.loads
+    for _ in range(10):
+        with pytest.raises(Unavailable, match="full"):
+            bench.ask("a", "add_entry", "bread", number=2)
+    assert not bench.sent and bench.hosting.loads == loads
+    bench.tick(gate.TRY_AGAIN_MS)
+    bench.send("a", "add_entry", "bread", number=2)
+    bench.turn()
+    assert len(bench.sent) == 1
+
+
+def test_reads_of_lists_not_in_memory_go_on_while_there_is_no_room_though_old_sessions_wait_to_be_deleted() -> None:
+    old = Bench()
+    old.ask("a", "add_entry", "milk")
+    bench = Bench(old.disk)
+    bench.now_ms += limits.REMEMBERED_MS + 1
+    bench.send("b", "add_entry", "bread")
+    bench.settle_reads()
+    bench.refuse()
+    bench.tick(gate.TRY_AGAIN_MS)
+    assert bench.ask("a", "size", client=b"other") == 1
+    assert not bench.actor("a").uncommitted
+    assert bench.ask("b", "add_entry", "bread") == 1  # there is room again
+    assert bench.gate.refusal == ""
+
+
+# -- a damaged shard ---------------------------------------------------------------------------------------------------
+
+
+def test_law_8_everything_asked_of_a_damaged_partition_is_refused_with_what_is_damaged_and_nothing_is_read() -> None:
+    bench = Bench(owned=[number for number in range(256) if number != PARTITION])
+    bench.hosting.own_damaged(PARTITION, 7, CorruptRecord("000012.log is damaged"))
+    for operation, arguments in (("add_entry", ["milk"]), ("size", []), ("entries", [])):
+        with pytest.raises(CorruptRecord, match=r"000012\.log is damaged"):
+            bench.ask("a", operation, *arguments)
+    assert not bench.reads and not bench.sent and bench.hosting.lists == 0
+    other = next(name for name in map(str, range(100)) if partition_of(name.encode()) != PARTITION)
+    assert bench.ask(other, "add_entry", "milk") == 1
+    bench.hosting.check_epochs()
+    bench.hosting.doubt_epochs()
+    bench.settle()
+    assert (PARTITION, 7) in bench.hosting.owned(), "an epoch that is not stored must not be asked about"
+
+
+def test_another_life_of_the_worker_is_another_chance_for_what_was_damaged() -> None:
+    bench = Bench()
+    bench.hosting.own_damaged(PARTITION, 7, CorruptRecord("damaged"))
+    other = next(name for name in map(str, range(100)) if partition_of(name.encode()) != PARTITION)
+    bench.disk.records[records.list_key(other)] = b"damaged"
+    with pytest.raises(CorruptRecord):
+        bench.ask(other, "size")
+    del bench.disk.records[records.list_key(other)]
+    bench.hosting.worker_restarted(1)
+    bench.settle()
+    assert PARTITION not in dict(bench.hosting.owned()), "it is claimed anew, properly"
+    assert bench.ask(other, "size") == 0
 
 
 def test_a_change_of_the_turn_in_which_a_commit_failed_is_not_written_half() -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from todomq.cli.asking import Answer, ask_all
 from todomq.cli.stack_parts import Name, expected_daemons, supervised
-from todomq.errors import DeadlineExceeded, TodoMQError, Unavailable
+from todomq.errors import CorruptRecord, DeadlineExceeded, TodoMQError, Unavailable
 from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
 
 if TYPE_CHECKING:
@@ -44,10 +44,17 @@ class Part(NamedTuple):
 
 
 class Health(NamedTuple):
-    """The judgement on a stack. ``is_reachable`` is whether the router answered."""
+    """The judgement on a stack.
+
+    Attributes:
+        parts: on each part.
+        is_reachable: whether the router answered.
+        is_lasting: whether waiting won't help, for what is at fault is damaged.
+    """
 
     parts: list[Part]
     is_reachable: bool = True
+    is_lasting: bool = False
 
     @property
     def at_fault(self) -> list[Name]:
@@ -99,7 +106,10 @@ def judge(daemons: list[Name], lists: dict[int, str], answers: dict[Any, Answer]
     judged = [_judge_daemon(name, answers) for name in daemons]
     failed = {part.name for part in judged if part.state == FAILED}
     judged = [_judge_placement(part, answers, failed) for part in judged]
-    return Health([_judge_adds(part, lists, answers, failed) for part in judged])
+    judged = [_judge_adds(part, lists, answers, failed) for part in judged]
+    damaged = {name for name in failed if _is_damaged(name, answers)}
+    is_lasting = bool(damaged) and all(part.state == OK or part.name in damaged for part in judged)
+    return Health(judged, is_lasting=is_lasting)
 
 
 # What is asked.
@@ -183,9 +193,15 @@ def _judge_daemon(name: Name, answers: dict[Any, Answer]) -> Part:
         return Part(name, FAILED, _trouble(name, answer.error, answers["names"]))
     if name[0] == "database_worker":
         check = answers["check", name[1]]
+        if isinstance(check.error, CorruptRecord):
+            return Part(name, FAILED, f"its storage is damaged: {check.error}")
         if check.error is not None:
-            return Part(name, FAILED, f"its storage can't be written and read: {check.error}")
+            return Part(name, FAILED, f"its storage can't be written: {check.error}")
     return Part(name, OK, _good_news(name, answer))
+
+
+def _is_damaged(name: Name, answers: dict[Any, Answer]) -> bool:
+    return name[0] == "database_worker" and isinstance(answers["check", name[1]].error, CorruptRecord)
 
 
 def _trouble(name: Name, error: TodoMQError, names: Answer) -> str:
@@ -215,6 +231,8 @@ def _good_news(name: Name, answer: Answer) -> str:
         return ""
     quarantined = answer.value["quarantined"]
     held = f"{answer.value['partitions']} partitions, {answer.value['lists']} lists loaded"
+    if answer.value["damaged_partitions"]:
+        held += f", {answer.value['damaged_partitions']} partitions refused, for their shard is damaged"
     return f"{held}, {len(quarantined)} quarantined, for they can't be read" if quarantined else held
 
 

@@ -56,7 +56,7 @@ def health(
     while True:
         with connect(CHECK_S) as todo:
             found = check_health(todo, settings)
-        if found.is_healthy or time.monotonic() >= give_up:
+        if found.is_healthy or found.is_lasting or time.monotonic() >= give_up:
             break
         time.sleep(AGAIN_S)
     code = DONE if found.is_healthy else REFUSED if found.is_reachable else UNREACHABLE

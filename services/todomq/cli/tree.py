@@ -98,10 +98,12 @@ def content(row: Row) -> str:
         case "cache":
             return f"{counted(sum(stats['partitions'].values()), 'partition')} placed"
         case "database_worker":
-            return counted(stats["records"], "record")
+            held = counted(stats["records"], "record")
+            return f"{held}, storage {stats['storage']}: {stats['trouble']}" if stats["trouble"] else held
         case "list_server":
             quarantined = len(stats["quarantined"])
             more = f", {quarantined} quarantined" if quarantined else ""
+            more += f", {stats['damaged_partitions']} partitions damaged" if stats["damaged_partitions"] else ""
             return f"{counted(stats['lists'], 'list')} in {counted(stats['partitions'], 'partition')}{more}"
         case "router":
             return f"{stats.get('requests', 0):,} requests so far"

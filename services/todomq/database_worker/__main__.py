@@ -14,16 +14,20 @@ SWITCH_S = 0.0005  # a commit that comes back from its fsync waits no longer tha
 
 
 def make_worker(daemon: Daemon) -> DatabaseWorker:
-    """Return the service with its shard open.
+    """Return the service with its shard open, or with the reason why it can't be opened.
 
     Raises:
-        SettingsError, CorruptRecord, StorageFailed: the shard cannot be served; the text says what to do.
+        SettingsError: the settings don't go with what is stored; the text says what to do.
     """
     number, settings = int(daemon.name[1]), daemon.settings
     if not 1 <= number <= settings.database_workers:
         raise SettingsError(f"no database worker {number} where TODOMQ_DATABASE_WORKERS={settings.database_workers}")
-    directory = shard_directory(settings.data, number, settings.database_workers, RocksDBStorage.create)
-    return DatabaseWorker(daemon, number, lambda: RocksDBStorage(directory))
+
+    def open_storage(read_only: bool) -> RocksDBStorage:
+        directory = shard_directory(settings.data, number, settings.database_workers, RocksDBStorage.create)
+        return RocksDBStorage(directory, settings.reserve_bytes, read_only=read_only)
+
+    return DatabaseWorker(daemon, number, open_storage)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from todomq.database_worker.group import Answered, Ask, Batch, Change, Get, Item
 from todomq.database_worker.records import RESERVED, epoch_key, packed_number
 from todomq.database_worker.senders import Sender
 from todomq.database_worker.storage import Write
-from todomq.errors import InvalidRequest, Overloaded, TodoMQError
+from todomq.errors import NOT_APPLIED, InvalidRequest, Overloaded, TodoMQError
 from todomq.protocol import limits
 from todomq.protocol.messages import COMMITTED, FAILED, WANTED, Committed, Writes
 
@@ -112,6 +112,17 @@ class Commits:
             self.counts["batches"] += 1
             self._queue.append(self._checked(batch, size))
 
+    def refuse_batch(self, batch: Writes, text: str) -> None:
+        """Say of a batch that it will not be written, nor any after it before hello: storage can't be opened."""
+        sender = self._senders.get(batch.sender)
+        if sender is None or batch.receiver != self.incarnation:
+            self.counts["dropped"] += 1
+        elif batch.number < sender.next:
+            self._repeat(sender, batch)
+        else:
+            sender.give_up(batch.number)
+            self._say(batch.sender, batch.number, NOT_APPLIED, [], text)
+
     def take_claim(self, partition: int, epoch: int, ask: Ask) -> None:
         """Queue a claim: granted iff its epoch is above the partition's; later batches are measured by it at once.
 
@@ -126,7 +137,7 @@ class Commits:
         stored = self._epochs.get(partition, 0)
         granted = epoch > stored
         writes: list[Write] = [(epoch_key(partition), packed_number(epoch))] if granted else []
-        self.take_change(writes, None, ask, [granted, max(epoch, stored)])
+        self._take(Change(_size(writes), writes, None, ask, [granted, max(epoch, stored)], is_claim=True))
         if granted:
             self._epochs[partition] = epoch
 
@@ -136,8 +147,7 @@ class Commits:
         Raises:
             Overloaded: too much waits.
         """
-        size = sum(len(key) + len(data or b"") for key, data in writes)
-        self._queue_call(Change(size, writes, once, ask, value))
+        self._take(Change(_size(writes), writes, once, ask, value))
 
     def take_get(self, key: bytes, ask: Ask) -> None:
         """Queue a read of a key that changes write; it sees those before it and none behind it.
@@ -145,7 +155,7 @@ class Commits:
         Raises:
             Overloaded: too much waits.
         """
-        self._queue_call(Get(len(key), key, ask))
+        self._take(Get(len(key), key, ask))
 
     def next_group(self) -> list[Item]:
         """Return what to commit now, bounded in bytes and number; empty where nothing waits or a group is in flight."""
@@ -158,16 +168,27 @@ class Commits:
         return list(group)
 
     def committed(self, outcomes: list[Any]) -> None:
-        """The group in flight is on disk: its words and answers, as ``commit_group`` returned them, may leave."""
+        """The group in flight is on disk, but for what was refused: its words and answers may leave.
+
+        Args:
+            outcomes: what ``commit_group`` returned.
+        """
         self.counts["commits"] += 1
         self.counts["committed_bytes"] += sum(item.size for item in self._in_flight)
+        refusals: dict[bytes, str] = {}
         for item, outcome in zip(self._in_flight, outcomes, strict=True):
             if isinstance(item, Batch):
-                self._settle(item, item.fault)
+                if outcome is None or item.fault:
+                    self._settle(item, item.fault)
+                else:
+                    refusals[item.sender] = outcome
+                    self._settle(item, outcome, NOT_APPLIED)
             elif item.ask is not None:
                 self._answers.append(Answered(item.ask, outcome))
         self._release(self._in_flight)
         self._in_flight = []
+        if refusals:
+            self._give_up_behind(refusals)
 
     def failed(self, error: TodoMQError) -> None:
         """The group in flight is not known to be on disk: it and all that waits behind it has failed.
@@ -188,7 +209,7 @@ class Commits:
         self._release(given_up)
 
     def reopened(self, epochs: dict[int, int]) -> None:
-        """Go on after a failure, with what storage holds; senders that did not fail hear what is wanted of them."""
+        """Go on, with what storage holds; senders that did not fail hear what is wanted of them."""
         self._epochs = epochs
         for sender in self._senders.values():
             sender.wants = True
@@ -203,7 +224,7 @@ class Commits:
         self._words, self._answers = [], []
         return words, answers
 
-    def _queue_call(self, item: Change | Get) -> None:
+    def _take(self, item: Change | Get) -> None:
         if self._call_items >= CALL_ITEMS or self._call_bytes + item.size > CALL_BYTES:
             raise Overloaded("too many calls wait for this database worker")
         self._call_items += 1
@@ -242,12 +263,22 @@ class Commits:
             # Whether it was fenced then is not kept. Whoever lost the partition since must hear so in any case.
             self._say(batch.sender, number, COMMITTED, self._fenced(batch), "")
 
-    def _settle(self, batch: Batch, fault: str) -> None:
+    def _settle(self, batch: Batch, fault: str, outcome: str = FAILED) -> None:
         sender = self._senders.get(batch.sender)
         if sender is None:
             return
         sender.settle(batch.number, failed=bool(fault))
-        self._say(batch.sender, batch.number, FAILED if fault else COMMITTED, batch.refused, fault)
+        self._say(batch.sender, batch.number, outcome if fault else COMMITTED, batch.refused, fault)
+
+    def _give_up_behind(self, refusals: dict[bytes, str]) -> None:
+        """Give up what waits of senders of which something was refused: it was made on top of that."""
+        behind = [item for item in self._queue if isinstance(item, Batch) and item.sender in refusals]
+        self._queue = deque(item for item in self._queue if not isinstance(item, Batch) or item.sender not in refusals)
+        for item in behind:
+            self._settle(item, item.fault or refusals[item.sender], NOT_APPLIED)
+        for name in refusals.keys() & self._senders.keys():
+            self._senders[name].broken = True
+        self._release(behind)
 
     def _say(self, sender: bytes, number: int, outcome: str, refused: list[list[int]], text: str) -> None:
         """Add a word, as part of the sender's last one where it continues that."""
@@ -276,3 +307,7 @@ class Commits:
 
 def _faulty(batch: Writes, size: int, fault: str) -> Batch:
     return Batch(size, [], batch.sender, batch.number, [], fault)
+
+
+def _size(writes: list[Write]) -> int:
+    return sum(len(key) + len(data or b"") for key, data in writes)

@@ -2,6 +2,9 @@
 
 Owns: the shape of what ``commit.py`` queues, and its translation into one atomic write. Must not know: how it was
 queued. Law 3: a change whose once-record is stored already, or comes earlier in the group, writes nothing.
+
+While there is no room, what would write is refused and known not to be applied; claims are let through, for they take a
+few bytes and reads depend on them.
 """
 
 from __future__ import annotations
@@ -9,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from todomq.database_worker.storage import Storage, Write
-from todomq.errors import TodoMQError
+from todomq.database_worker.storage import Storage, StorageFailed, Write
+from todomq.errors import NOT_APPLIED, TodoMQError
 
 Ask = Callable[[Any], None]
 """Whoever waits for a change; called with the value, or with the ``TodoMQError`` that it failed with."""
@@ -35,6 +38,7 @@ class Change(NamedTuple):
     once: bytes | None  # the key among the writes that says it has taken effect already
     ask: Ask | None
     value: Any
+    is_claim: bool = False
 
 
 class Get(NamedTuple):
@@ -55,30 +59,44 @@ class Answered(NamedTuple):
     outcome: Any
 
 
-def commit_group(group: Sequence[Item], storage: Storage) -> list[Any]:
+def commit_group(group: Sequence[Item], storage: Storage, refusal: str = "") -> list[Any]:
     """Write a group as one atomic durable commit; runs off the loop.
 
+    Args:
+        group: the items.
+        storage: where to.
+        refusal: why nothing may be written, if nothing may.
+
     Returns:
-        for each item what is to be answered: a change's value, what a get has found (or the error it met).
+        for each item what is to be answered: a change's value, what a get has found (or the error it met); for a batch
+        why none of it was written, else None.
 
     Raises:
-        StorageFailed: the outcome is unknown. CorruptRecord: a once-record cannot be read.
+        StorageFailed, CorruptRecord: the outcome is unknown.
     """
+    refusal = refusal or storage.lack_of_room()
     writes: list[Write] = []
     changed: dict[bytes, bytes | None] = {}
+    refused: set[bytes] = set()
     outcomes: list[Any] = []
     for item in group:
         if isinstance(item, Get):
             outcomes.append(changed[item.key] if item.key in changed else _found(storage, item.key))
-            continue
-        if isinstance(item, Batch):
-            outcomes.append(None)
+        elif isinstance(item, Batch):
+            if refusal and (item.writes or item.sender in refused):
+                refused.add(item.sender)  # what it sent after this rests on it
+                outcomes.append(refusal)
+            else:
+                outcomes.append(None)
+                writes.extend(item.writes)
+        elif item.once is not None and (item.once in changed or storage.get(item.once) is not None):
+            outcomes.append(item.value)
+        elif refusal and item.writes and not item.is_claim:
+            outcomes.append(StorageFailed(refusal, outcome=NOT_APPLIED))
         else:
             outcomes.append(item.value)
-            if item.once is not None and (item.once in changed or storage.get(item.once) is not None):
-                continue
             changed.update(item.writes)
-        writes.extend(item.writes)
+            writes.extend(item.writes)
     storage.apply(writes)
     return outcomes
 

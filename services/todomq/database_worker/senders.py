@@ -1,7 +1,8 @@
 """What is known of one sender of batches: its next number, and what became of those before.
 
-Pure; used by ``commit.py``. After a failed commit a sender is *broken*: whatever it had under way rests on what failed,
-so it is refused until the sender has heard of the failure, given up all it keeps, and said hello with its next number.
+Pure; used by ``commit.py``. After a failed commit, or one refused for lack of room, a sender is *broken*: whatever it
+had under way rests on that, so it is refused until the sender has heard of it, given up all it keeps, and said hello
+with its next number.
 """
 
 from __future__ import annotations
@@ -36,6 +37,13 @@ class Sender:
                 self._fail(self.next, number - 1)
             self.next = number
             self.broken = False
+
+    def give_up(self, number: int) -> None:
+        """Note that a batch, and what was lost on the way before it, is not taken; the sender is broken."""
+        self._fail(self.next, number)
+        self.next = number + 1
+        self.settled = max(self.settled, number)
+        self.broken = True
 
     def settle(self, number: int, *, failed: bool) -> None:
         """Note that a batch is committed, or has failed for good."""

@@ -14,9 +14,10 @@ from collections.abc import Callable
 from typing import Any
 
 from todomq.database_worker import records
+from todomq.database_worker.checkpoints import check_name, make_checkpoint
 from todomq.database_worker.group import Ask
 from todomq.database_worker.shard import Shard
-from todomq.database_worker.storage import Storage, Write
+from todomq.database_worker.storage import OpenStorage, Storage, Write
 from todomq.database_worker.words import Words
 from todomq.errors import CorruptRecord, InvalidRequest, ProtocolError, TodoMQError, Unavailable
 from todomq.protocol import limits, messages
@@ -33,16 +34,17 @@ PAGE_OVERHEAD_BYTES = 16
 class DatabaseWorker(Service):
     """One worker: the ``number``-th of the pool, with the shard that ``open_storage`` opens."""
 
-    def __init__(self, daemon: Daemon, number: int, open_storage: Callable[[], Storage]) -> None:
-        """Open storage and bind the address for batches.
+    def __init__(self, daemon: Daemon, number: int, open_storage: OpenStorage) -> None:
+        """Open storage and bind the address for batches. A shard that can't be opened is told to whoever asks.
 
         Raises:
-            CorruptRecord: the shard cannot be read. StorageFailed: it cannot be opened at the moment.
+            SettingsError: the settings don't go with what is stored.
         """
         super().__init__()
         self._loop = daemon.loop
         self._incarnation = daemon.incarnation
         self._number = number
+        self._directory = daemon.settings.data / f"worker-{number}"
         self._pool_size = daemon.settings.database_workers
         self._stopped: Callable[[], None] | None = None
         self._malformed = 0
@@ -55,7 +57,7 @@ class DatabaseWorker(Service):
         self.operations["hello"] = self._hello
         for name, operation in {
             "claim": self._claim, "read": self._read, "read_many": self._read_many,
-            "store": self._store, "get": self._get, "check": self._check,
+            "store": self._store, "get": self._get, "check": self._check, "checkpoint": self._checkpoint,
         }.items():  # fmt: skip
             self.operations[name] = self._while_open(operation)
 
@@ -89,14 +91,13 @@ class DatabaseWorker(Service):
             self._malformed += 1
             log_counted("malformed_batch", at=self._address.rsplit("/", 1)[-1], why=error.text)
             return
-        if self._shard.is_open:  # else the sender hears what is wanted once storage is open again
-            self._shard.commits.take_batch(batch, len(message))
+        self._shard.take_batch(batch, len(message))
 
     def _while_open(self, operation: Operation) -> Operation:
         def guarded(call: Call) -> Any:
             if self._stopped is not None:
                 raise Unavailable("this database worker is stopping")
-            self._shard.check_open()
+            self._shard.check_readable()
             operation(call)
             return LATER
 
@@ -116,6 +117,7 @@ class DatabaseWorker(Service):
         partition, epoch = _arguments(call, int, int)
         if not 0 < epoch < 1 << 63:
             raise InvalidRequest("an epoch is a number from 1")
+        self._shard.check_writable()
         self._shard.commits.take_claim(partition, epoch, _answering(call))
 
     def _read(self, call: Call) -> None:
@@ -189,8 +191,21 @@ class DatabaseWorker(Service):
                 raise CorruptRecord("what the check wrote is not what storage gave back")
             return (time.perf_counter_ns() - started_ns) // 1_000
 
-        self._shard.commits.take_change([(records.PROBE_KEY, written)], None, None, None)
-        self._shard.read_after_changes(read, _answering(call))
+        answer = _answering(call)
+
+        def wrote(outcome: Any) -> None:
+            if isinstance(outcome, TodoMQError):
+                answer(outcome)
+            else:
+                self._shard.read(read, answer)
+
+        self._shard.commits.take_change([(records.PROBE_KEY, written)], None, wrote, None)
+
+    def _checkpoint(self, call: Call) -> None:
+        """Copy the shard as it is now into ``checkpoints/NAME`` of its directory; the answer is that directory."""
+        (name,) = _arguments(call, str)
+        check_name(name)
+        self._shard.checkpoint(lambda storage: make_checkpoint(storage, self._directory, name), _answering(call))
 
     def _canonical_key(self, call: Call) -> bytes:
         key = canonical(call.arguments[0], limits.KEY_BYTES, "key")

@@ -1,65 +1,113 @@
-"""One shard at work: its queue (``commit.py``) and its storage, joined by two lanes off the loop.
+"""One shard at work: its queue (``commit.py``) and its storage, joined by lanes off the loop.
 
 Owns: the storage, the commit in flight, opening storage again after a failure, reads, the sweep of once-records.
 Must not know: sockets, requests, which engine is used. Used by ``service.py``.
 
-Law 1: whatever is answered after a change was on disk before. Law 5: neither a commit nor a read holds up the loop.
-Law 6: reads that wait are bounded, as changes and batches are in ``commit.py``.
+Law 1: whatever is answered after a change was on disk before. Law 5: neither a commit nor a read holds up the loop, and
+a shard that can't be opened ends nothing: whoever asks hears why. Law 6: reads that wait are bounded, as changes and
+batches are in ``commit.py``. Law 8: a damaged shard is neither read nor written; it names what is damaged.
+
+    open        all is well, or full: changes are refused for lack of room and reads go on
+    read only   it could be opened for reading only (a full disk); tried again until it can be written
+    closed      it can't be opened at the moment; tried again
+    damaged     it can't be read; nothing but another life of this process, with the files put right, helps
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Container
-from typing import Any
+from typing import Any, NamedTuple
 
 from todomq.database_worker import records
 from todomq.database_worker.commit import Commits
 from todomq.database_worker.group import Ask, commit_group
-from todomq.database_worker.storage import Storage, StorageFailed
+from todomq.database_worker.storage import OpenStorage, Storage, StorageFailed
 from todomq.errors import NOT_APPLIED, CorruptRecord, Overloaded, TodoMQError
-from todomq.protocol.messages import Committed
+from todomq.protocol.messages import Committed, Writes
 from todomq.runtime.log import log, log_counted
 from todomq.runtime.loop import Loop
+from todomq.settings import SettingsError
 
 COMMITS = "commits"  # the lanes, a thread each
 READS = "reads"
+CHECKPOINTS = "checkpoints"
 WAITING_READS = 4_096
 REOPEN_S = 0.5
 SWEEP_S = 1.0
+
+
+class _Opened(NamedTuple):
+    storage: Storage
+    epochs: dict[int, int]
+    why_read_only: str
 
 
 class Shard:
     """The storage of one worker and what goes into it."""
 
     def __init__(
-        self, loop: Loop, incarnation: bytes, partitions: Container[int], open_storage: Callable[[], Storage]
+        self, loop: Loop, incarnation: bytes, partitions: Container[int], open_storage: OpenStorage
     ) -> None:
-        """Open storage.
+        """Open storage, or know why it can't be opened.
 
         Raises:
-            CorruptRecord: it cannot be read. StorageFailed: it cannot be opened at the moment.
+            SettingsError: it is not for this process to open.
         """
         self._loop = loop
         self._open_storage = open_storage
-        self._storage = open_storage()
-        self.is_open = True
+        self._storage: Storage | None = None
+        self._trouble: TodoMQError | None = None  # why nothing is written, or where there is no storage, read
+        self._lack_of_room = ""
+        self._is_opening = False
+        self._is_closing = False
         self._reads_waiting = 0
         self._swept_to: bytes | None = None
-        self._storage_stats = self._storage.stats()
-        self.commits = Commits(incarnation, partitions, records.read_epochs(self._storage))
+        self._storage_stats: dict[str, int] = {"records": 0}
+        self.commits = Commits(incarnation, partitions, {})
         loop.every(SWEEP_S, self._sweep)
+        try:
+            opened = self._open()
+        except SettingsError:
+            raise
+        except Exception as error:  # as from a lane: whatever an engine raises
+            self._opened(None, error)
+        else:
+            self._opened(opened, None)
+            self._storage_stats = opened.storage.stats()
 
-    def check_open(self) -> None:
-        """Raise StorageFailed while storage is not open."""
-        if not self.is_open:
-            raise StorageFailed("storage failed and is being opened again", outcome=NOT_APPLIED)
+    @property
+    def state(self) -> str:
+        """Whether it is ``open``, ``full``, ``read only``, ``closed`` or ``damaged``."""
+        if self._storage is not None:
+            return "read only" if self._trouble else "full" if self._lack_of_room else "open"
+        return "damaged" if isinstance(self._trouble, CorruptRecord) else "closed"
+
+    def check_readable(self) -> None:
+        """Raise why storage can't be read, unless it can."""
+        if self._storage is None:
+            raise self._refusal()
+
+    def check_writable(self) -> None:
+        """Raise why storage can't be written, unless it can. A lack of room shows at the commit only."""
+        if self._storage is None or self._trouble is not None:
+            raise self._refusal()
+
+    def take_batch(self, batch: Writes, size: int) -> None:
+        """Queue a batch; where it can't be written its sender hears why."""
+        if self._storage is not None:
+            self.commits.take_batch(batch, size)
+        elif not self._is_opening and not self._is_closing:
+            self.commits.refuse_batch(batch, self._refusal().text)
+        # Else it is dropped: the sender hears what is wanted once storage is open again, or from the next life.
 
     def end_turn(self) -> list[Committed]:
         """Begin the next commit, answer the changes that are settled, return the words for senders."""
-        if self.is_open:
+        storage = self._storage
+        if storage is not None:
             group = self.commits.next_group()
             if group:
-                self._loop.offload(lambda: commit_group(group, self._storage), self._committed, COMMITS)
+                refusal = "" if self._trouble is None else self._trouble.text
+                self._loop.offload(lambda: commit_group(group, storage, refusal), self._committed, COMMITS)
         words, answers = self.commits.drain()
         for ask, outcome in answers:
             ask(outcome)
@@ -67,11 +115,54 @@ class Shard:
 
     def read(self, read: Callable[[Storage], Any], ask: Ask) -> None:
         """Run ``read`` off the loop; ``ask`` gets what it returns, or the error."""
+        self._ask_storage(read, ask, READS)
+
+    def checkpoint(self, copy: Callable[[Storage], Any], ask: Ask) -> None:
+        """Run ``copy`` off the loop, beside commits and reads; ``ask`` gets what it returns, or the error."""
+        self._ask_storage(copy, ask, CHECKPOINTS)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is under way that could still succeed."""
+        return not self._reads_waiting and (self.commits.is_idle or self._storage is None)
+
+    def close(self, done: Callable[[], None]) -> None:
+        """Close storage, then call ``done``."""
+        self._is_closing = True
+        storage, self._storage = self._storage, None
+        close = storage.close if storage is not None else lambda: None
+        self._loop.offload(close, lambda result, error: done(), COMMITS)
+
+    def stats(self) -> dict[str, Any]:
+        """Return counters, depths of queues, and what storage said of itself a second ago at most."""
+        trouble = self._lack_of_room if self._trouble is None else self._trouble.text
+        return {
+            **self.commits.counts,
+            **self.commits.depths(),
+            **self._storage_stats,
+            "syncs": 0 if self._storage is None else self._storage.syncs,
+            "reads_waiting": self._reads_waiting,
+            "storage_open": self._storage is not None and self._trouble is None,
+            "storage": self.state,
+            "trouble": trouble or None,
+        }
+
+    def _refusal(self) -> TodoMQError:
+        """Return a new error for each who is told: a raised one keeps what it went through."""
+        if isinstance(self._trouble, CorruptRecord):
+            return CorruptRecord(self._trouble.text)
+        text = "storage is being opened" if self._trouble is None else self._trouble.text
+        return StorageFailed(text, outcome=NOT_APPLIED)
+
+    def _ask_storage(self, work: Callable[[Storage], Any], ask: Ask, lane: str) -> None:
+        storage = self._storage
+        if storage is None:
+            ask(self._refusal())
+            return
         if self._reads_waiting >= WAITING_READS:
             ask(Overloaded("too many reads wait for this database worker"))
             return
         self._reads_waiting += 1
-        storage = self._storage
 
         def done(value: Any, error: BaseException | None) -> None:
             self._reads_waiting -= 1
@@ -80,85 +171,126 @@ class Shard:
                 error = TodoMQError(f"internal error: {type(error).__name__}")
             ask(value if error is None else error)
 
-        self._loop.offload(lambda: read(storage), done, READS)
+        self._loop.offload(lambda: work(storage), done, lane)
 
-    def read_after_changes(self, read: Callable[[Storage], Any], ask: Ask) -> None:
-        """Run ``read`` once every change that came before is on disk.
-
-        Raises:
-            Overloaded: too many changes wait.
-        """
-        self.commits.take_change(
-            [], None, lambda outcome: ask(outcome) if isinstance(outcome, TodoMQError) else self.read(read, ask), None
-        )
-
-    @property
-    def is_quiet(self) -> bool:
-        """Whether nothing is under way that could still succeed."""
-        return not self._reads_waiting and (self.commits.is_idle or not self.is_open)
-
-    def close(self, done: Callable[[], None]) -> None:
-        """Close storage, then call ``done``."""
-        self.is_open = False
-        self._loop.offload(self._storage.close, lambda result, error: done(), COMMITS)
-
-    def stats(self) -> dict[str, Any]:
-        """Return counters, depths of queues, and what storage said of itself a second ago at most."""
-        return {
-            **self.commits.counts,
-            **self.commits.depths(),
-            **self._storage_stats,
-            "syncs": self._storage.syncs,
-            "reads_waiting": self._reads_waiting,
-            "storage_open": self.is_open,
-        }
+    # -- opening -------------------------------------------------------------------------------------------------------
 
     def _committed(self, outcomes: list[Any] | None, error: BaseException | None) -> None:
         if outcomes is not None:
             self.commits.committed(outcomes)
             return
         log("commit_failed", why=error)
-        self.is_open = False
+        broken, self._storage = self._storage, None
         self.commits.failed(error if isinstance(error, TodoMQError) else StorageFailed(repr(error)))
-        self._reopen()
+        if broken is None:
+            return  # it is being closed
+        if isinstance(error, CorruptRecord):
+            self._loop.offload(broken.close, lambda result, close_error: self._opened(None, error), COMMITS)
+            return
+        self._is_opening = True
+        self._loop.offload(broken.close, _ignore, COMMITS)
+        self._loop.offload(self._open, self._opened, COMMITS)
 
-    def _reopen(self) -> None:
-        broken = self._storage
+    def _open(self) -> _Opened:
+        """Open storage, for reading only if it can't be written; runs off the loop.
 
-        def reopen() -> tuple[Storage, dict[int, int]]:
-            broken.close()
-            storage = self._open_storage()
-            return storage, records.read_epochs(storage)
+        Raises:
+            CorruptRecord: it can't be read. Others: it can't be opened at the moment.
+        """
+        try:
+            storage, why_read_only = self._open_storage(False), ""
+        except (StorageFailed, OSError) as error:
+            storage, why_read_only = self._open_storage(True), str(error)
+        try:
+            return _Opened(storage, records.read_epochs(storage), why_read_only)
+        except TodoMQError:
+            storage.close()
+            raise
 
-        self._loop.offload(reopen, self._reopened, COMMITS)
-
-    def _reopened(self, opened: tuple[Storage, dict[int, int]] | None, error: BaseException | None) -> None:
+    def _opened(self, opened: _Opened | None, error: BaseException | None) -> None:
+        self._is_opening = False
         if opened is not None:
-            self._storage, epochs = opened
-            self.is_open = True
-            self.commits.reopened(epochs)
-            log("storage_opened_again")
+            self._take_storage(opened)
         elif isinstance(error, CorruptRecord):
-            raise error  # nothing that this process could do: it ends, and says why
+            log("storage_damaged", why=error.text)
+            self._trouble = error
+            if self._storage is not None:
+                self._let_go(self._storage)
+                self._storage = None
         else:
-            log_counted("storage_not_opened", why=error)
-            self._loop.after(REOPEN_S, self._reopen)
+            text = str(error) if isinstance(error, TodoMQError | OSError) else repr(error)
+            if self._trouble is None or self._trouble.text != text:  # a full disk has no room for more lines
+                log("storage_not_opened", why=text)
+            self._trouble = StorageFailed(text)
+            self._loop.after(REOPEN_S, self._open_again)
+
+    def _take_storage(self, opened: _Opened) -> None:
+        if self._is_closing:
+            self._loop.offload(opened.storage.close, _ignore, COMMITS)
+            return
+        if self._storage is None:
+            self.commits.reopened(opened.epochs)
+        else:  # read only so far, so the epochs are the same
+            self._let_go(self._storage)
+        self._storage = opened.storage
+        self._trouble = None
+        if opened.why_read_only:
+            log("storage_read_only", why=opened.why_read_only)
+            self._trouble = StorageFailed(opened.why_read_only, outcome=NOT_APPLIED)
+            self._loop.after(REOPEN_S, self._open_again)
+        else:
+            log("storage_opened")
+
+    def _let_go(self, storage: Storage) -> None:
+        """Close a storage that another takes the place of, behind all that was begun with it."""
+        self._loop.offload(
+            lambda: None, lambda result, error: self._loop.offload(storage.close, _ignore, COMMITS), READS
+        )
+
+    def _open_again(self) -> None:
+        """Try to open storage for changes, or at all."""
+        if self._is_closing:
+            return
+        if self._storage is None:
+            self._loop.offload(self._open, self._opened, COMMITS)
+        else:
+            self._loop.offload(lambda: self._open_storage(False), self._opened_for_changes, COMMITS)
+
+    def _opened_for_changes(self, storage: Storage | None, error: BaseException | None) -> None:
+        """Take the place of what is open for reading only, or try again later."""
+        if storage is not None:
+            self._take_storage(_Opened(storage, {}, ""))
+        elif isinstance(error, CorruptRecord):
+            self._opened(None, error)
+        else:  # why was said when it was opened for reading only
+            self._loop.after(REOPEN_S, self._open_again)
+
+    # -- upkeep --------------------------------------------------------------------------------------------------------
 
     def _sweep(self) -> None:
-        """Look through one page of once-records for those whose time is over."""
-        if self.is_open:
-            now_ms, after = self._loop.now_ms(), self._swept_to
-            self.read(
-                lambda storage: (records.expired_once_records(storage, after, now_ms), storage.stats()), self._swept
-            )
+        """Let storage do what may wait; look through one page of once-records for those whose time is over."""
+        if self._storage is None:
+            return
+        now_ms, after = self._loop.now_ms(), self._swept_to
+
+        def sweep(storage: Storage) -> tuple[Any, dict[str, int], str]:
+            storage.tend()
+            return records.expired_once_records(storage, after, now_ms), storage.stats(), storage.lack_of_room()
+
+        self.read(sweep, self._swept)
 
     def _swept(self, outcome: Any) -> None:
         if isinstance(outcome, TodoMQError):
             log_counted("sweep_failed", why=outcome)
             return
-        (deletes, self._swept_to), self._storage_stats = outcome
-        if deletes and self.is_open:
+        (deletes, self._swept_to), self._storage_stats, self._lack_of_room = outcome
+        if deletes and self._storage is not None:
             try:
                 self.commits.take_change(deletes, None, None, None)
             except Overloaded:
                 self._swept_to = None  # their turn comes again, when there is room
+
+
+def _ignore(result: Any, error: BaseException | None) -> None:
+    if error is not None:
+        log_counted("storage_not_closed", why=error)

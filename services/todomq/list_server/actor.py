@@ -188,6 +188,8 @@ class ListActor:
             return
         if self.partition.gate.full:
             raise Overloaded("too many changes wait for the database worker")
+        if self.partition.gate.refusal:
+            self.partition.gate.check_writable(now_ms)
         session.check_room()
         touched: Touched = {}
         try:

@@ -2,6 +2,7 @@
 
 Owns: the numbered batches of writes that are not committed, the replies behind them. Must not know: lists, sockets.
 Keeps law 1: a reply that depends on a batch leaves only when the worker says that the batch is on disk.
+While the worker has no room, changes are refused here before they touch a list; one is let through now and then.
 """
 
 from __future__ import annotations
@@ -9,8 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from todomq.errors import Unavailable
 from todomq.protocol import limits
 
+TRY_AGAIN_MS = 250
+"""How long after a refusal the next change is let through to the worker."""
 UNCOMMITTED_BYTES = 32 * limits.MIB
 RECORD_OVERHEAD_BYTES = 32
 
@@ -47,6 +51,18 @@ class Gate:
         self.open = Batch(1)
         self.batches: dict[int, Batch] = {}
         self.bytes = 0
+        self.refusal = ""  # why the worker last refused to write; empty once it has written again
+        self._refuses_until_ms = 0
+
+    def refuse(self, text: str, now_ms: int) -> None:
+        """Take the word that the worker writes nothing at the moment."""
+        self.refusal = text
+        self._refuses_until_ms = now_ms + TRY_AGAIN_MS
+
+    def check_writable(self, now_ms: int) -> None:
+        """Raise Unavailable where the worker has lately refused to write."""
+        if self.refusal and now_ms < self._refuses_until_ms:
+            raise Unavailable(self.refusal)
 
     @property
     def full(self) -> bool:
@@ -113,6 +129,8 @@ class Gate:
         for number in [number for number in self.batches if number <= last]:
             batch = self.batches.pop(number)
             self.bytes -= batch.bytes
+            if self.refusal and batch.bytes:
+                self.refusal = ""
             if lost:
                 released += [reply for reply in batch.replies if (number, reply.partition) not in lost]
             else:

@@ -14,9 +14,9 @@ from itertools import count
 from typing import Any, NamedTuple
 from zlib import crc32
 
-from todomq.errors import UNKNOWN, CorruptRecord, OutOfOrder, TodoMQError, Unavailable
+from todomq.errors import NOT_APPLIED, UNKNOWN, CorruptRecord, OutOfOrder, TodoMQError, Unavailable
 from todomq.list_server import records
-from todomq.list_server.actor import LOADING, READY, STOPPING, Asked, Crashed, ListActor
+from todomq.list_server.actor import LOADING, QUARANTINED, READY, STOPPING, Asked, Crashed, ListActor
 from todomq.list_server.gate import Batch, Gate, Reply
 from todomq.list_server.loading import Loading, Page
 from todomq.list_server.snapshots import Snapshots
@@ -40,12 +40,14 @@ class Partition:
     """One owned partition: its epoch, its actors, and what they share with the others of this process."""
 
     __slots__ = (
-        "actors", "changed", "epoch", "gate", "number", "releasing", "replies", "snapshots", "to_sweep", "waiting",
+        "actors", "changed", "damage", "epoch", "gate", "number", "releasing", "replies", "snapshots", "to_sweep",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self, number: int, epoch: int, gate: Gate, hosting: Hosting) -> None:
         self.number = number
         self.epoch = epoch
+        self.damage: CorruptRecord | None = None
         self.gate = gate
         self.releasing = False
         self.actors: dict[str, ListActor] = {}
@@ -101,6 +103,27 @@ class Hosting:
         self.disown(number)
         self.partitions[number] = Partition(number, epoch, self.gates[worker_of(number, self._workers)], self)
 
+    def own_damaged(self, number: int, epoch: int, damage: CorruptRecord) -> None:
+        """Answer for a partition whose shard can't be read, so not even claimed: everything is refused with the reason.
+
+        Nothing of it is read or written here, so law 2 asks for no epoch in storage.
+        """
+        self.own(number, epoch)
+        partition = self.partitions[number]
+        assert partition is not None
+        partition.damage = damage
+
+    def worker_restarted(self, worker: int) -> None:
+        """Try again what was damaged in the worker's life before: its files may have been put right."""
+        for partition in self.partitions:
+            if partition is None or partition.gate is not self.gates[worker]:
+                continue
+            if partition.damage is not None:
+                self.disown(partition.number)  # the cache sees it, and has it claimed
+                continue
+            for actor in [actor for actor in partition.actors.values() if actor.state is QUARANTINED]:
+                self.kill(actor)
+
     def disown(self, number: int) -> None:
         """Drop a partition and all its lists at once; nothing of it is answered or written any more."""
         partition = self.partitions[number]
@@ -139,13 +162,13 @@ class Hosting:
         An owner that others took for dead would else hear of its successor only when it writes (law 2).
         """
         for partition in self.partitions:
-            if partition is not None and not partition.gate.batches:
+            if partition is not None and partition.damage is None and not partition.gate.batches:
                 partition.gate.ask(partition.number, partition.epoch)
 
     def doubt_epochs(self) -> None:
         """Ask the same of every worker, and answer nothing from memory before it is known."""
         for partition in self.partitions:
-            if partition is not None:
+            if partition is not None and partition.damage is None:
                 partition.gate.ask(partition.number, partition.epoch)
                 for actor in partition.actors.values():
                     actor.last_batch = partition.gate.open.number
@@ -161,6 +184,8 @@ class Hosting:
             partition = partitions[number]
             if partition is None or partition.epoch != request[6] or partition.releasing:
                 self._moved(peer, request[0], number)
+            elif partition.damage is not None:
+                self._refuse(partition, peer, request[0])
             elif name:
                 self._give(partition, name, (peer, sender, request), now_ms)
             else:
@@ -218,7 +243,7 @@ class Hosting:
 
     def _loaded(self, actor: ListActor, loading: Loading, now_ms: int) -> None:
         partition = actor.partition
-        for key in loading.expired:
+        for key in () if partition.gate.refusal else loading.expired:  # else the reads that wait would fail with it
             actor.last_batch = partition.gate.write(partition.number, partition.epoch, key, None)
         record = loading.record
         if record is not None and (record.swept_generation < record.generation or record.deleted):
@@ -259,9 +284,18 @@ class Hosting:
         self._end_stopping()
         return lost
 
-    def failed(self, worker: int, text: str) -> None:
-        """A commit failed: nobody knows what of the open batches is on disk, so their lists are loaded again."""
+    def failed(self, worker: int, text: str, outcome: str = UNKNOWN, now_ms: int = 0) -> None:
+        """A commit failed, or was refused: the lists of the open batches are loaded again.
+
+        Args:
+            worker: whose.
+            text: why.
+            outcome: UNKNOWN, or NOT_APPLIED where it is known that none of them is on disk, nor will be.
+            now_ms: the time.
+        """
         gate = self.gates[worker]
+        if outcome == NOT_APPLIED:
+            gate.refuse(text, now_ms)
         suspects = [
             actor
             for partition in self.partitions
@@ -270,7 +304,7 @@ class Hosting:
             if actor.uncommitted
         ]
         self.closed[:] = [item for item in self.closed if item[0] != worker]
-        value = messages.error_value(Unavailable(text, outcome=UNKNOWN))
+        value = messages.error_value(Unavailable(text, outcome=outcome))
         self.replies += [reply._replace(status=messages.ERROR, value=value) for reply in gate.fail()]
         for actor in suspects:
             actor.changed = None
@@ -304,6 +338,11 @@ class Hosting:
     def lists(self) -> int:
         """How many lists are in memory."""
         return sum(len(partition.actors) for partition in self.partitions if partition is not None)
+
+    @property
+    def damaged_partitions(self) -> int:
+        """How many partitions are refused because their shard can't be read."""
+        return sum(partition is not None and partition.damage is not None for partition in self.partitions)
 
     def ready(self, now_ms: int) -> tuple[list[tuple[int, Batch]], list[Reply], list[Read]]:
         """End the turn.
@@ -348,6 +387,11 @@ class Hosting:
             and partition.actors.get(actor.name) is actor
             and actor.state is (LOADING if isinstance(read.job, Loading) else READY)
         )
+
+    def _refuse(self, partition: Partition, peer: bytes, identifier: int) -> None:
+        assert partition.damage is not None
+        value = messages.error_value(partition.damage)
+        self.replies.append(Reply(peer, identifier, messages.ERROR, value, partition.number))
 
     def _moved(self, peer: bytes, identifier: int, partition: int) -> None:
         self.replies.append(Reply(peer, identifier, messages.MOVED, b"", partition))
@@ -394,9 +438,10 @@ class Hosting:
         if actor.state is READY and not actor.uncommitted and actor.changed is None:
             assert actor.todo is not None
             self._entries_seen += len(actor.todo)
-            if actor.name in partition.to_sweep:
-                self._begin_sweep(actor)
-            self._forget_sessions(actor, now_ms)
+            if not partition.gate.refusal:  # else what is read would wait for writes that fail
+                if actor.name in partition.to_sweep:
+                    self._begin_sweep(actor)
+                self._forget_sessions(actor, now_ms)
             idle = now_ms - actor.used_ms > idle_ms and actor.name not in partition.to_sweep
             if idle and not actor.uncommitted and not _everything_waiting(actor):
                 del partition.actors[actor.name]

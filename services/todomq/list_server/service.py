@@ -6,10 +6,21 @@ Talks to: the router (forward), the cache (own, release, owned, activate), datab
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from typing import Any
 
-from todomq.errors import DeadlineExceeded, InvalidRequest, NameNotFound, ProtocolError, TodoMQError, Unavailable
+from todomq.errors import (
+    NOT_APPLIED,
+    UNKNOWN,
+    CorruptRecord,
+    DeadlineExceeded,
+    InvalidRequest,
+    NameNotFound,
+    ProtocolError,
+    TodoMQError,
+    Unavailable,
+)
 from todomq.list_server.actor import LOADING, QUARANTINED, STOPPING, ListActor
 from todomq.list_server.hosting import Hosting, Partition, Read
 from todomq.list_server.listing import Listing
@@ -44,7 +55,8 @@ class ListServerService(Service):
         commits_address = f"{daemon.address}.commits"
         daemon.pull(commits_address, self._take_commit)
         self._links = {
-            number: WorkerLink(daemon, number, commits_address, gate) for number, gate in self.hosting.gates.items()
+            number: WorkerLink(daemon, number, commits_address, gate, partial(self.hosting.worker_restarted, number))
+            for number, gate in self.hosting.gates.items()
         }
         self._readings = {
             number: Reading(link.call, self._page_read, self._page_failed) for number, link in self._links.items()
@@ -91,6 +103,7 @@ class ListServerService(Service):
             "drops": hosting.drops,
             "crashes": hosting.crashes,
             "quarantined": sorted(name for name, _ in self._quarantined()),
+            "damaged_partitions": hosting.damaged_partitions,
         }
 
     def drain(self, done: Callable[[], None]) -> None:
@@ -125,6 +138,11 @@ class ListServerService(Service):
             return [True, epoch]
 
         def claimed(answer: Answer) -> None:
+            if isinstance(answer.error, CorruptRecord):
+                log_counted("partition_damaged", partition=partition, why=answer.error.text)
+                self.hosting.own_damaged(partition, epoch, answer.error)
+                call.answer([True, epoch])
+                return
             if answer.error is not None:
                 call.refuse(answer.error)
                 return
@@ -238,6 +256,8 @@ class ListServerService(Service):
         partition = self.hosting.partitions[partition_of(name.encode())]
         if partition is None or partition.releasing:
             raise NameNotFound("this list server does not own the list's partition")
+        if partition.damage is not None:
+            raise CorruptRecord(partition.damage.text)
         return partition
 
     def _quarantined(self) -> list[tuple[str, TodoMQError | None]]:
@@ -296,11 +316,14 @@ class ListServerService(Service):
             if word.outcome == messages.COMMITTED and word.first <= committed + 1:
                 for partition in self.hosting.committed(number, word.last, word.refused):
                     log("partition_lost", partition=partition, worker=number)
-            elif word.outcome == messages.FAILED and word.last <= committed:
+            elif word.outcome in (messages.FAILED, NOT_APPLIED) and word.last <= committed:
                 continue  # these batches were given up when their failure was first heard of
-            elif word.outcome == messages.FAILED:
-                log("commit_failed", worker=number, why=word.text)
-                self.hosting.failed(number, word.text)
+            elif word.outcome in (messages.FAILED, NOT_APPLIED):
+                log_counted("commit_failed", worker=number, why=word.text)
+                # With a word lost before this one, an earlier batch may be on disk.
+                is_known = word.outcome == NOT_APPLIED and word.first <= committed + 1
+                outcome = NOT_APPLIED if is_known else UNKNOWN
+                self.hosting.failed(number, word.text, outcome, self._loop.now_ms())
                 link.greet()
             else:
                 link.greet()  # a word or a batch was lost on the way: what is not committed is sent again

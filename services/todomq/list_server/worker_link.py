@@ -29,13 +29,17 @@ Waiting = tuple[tuple[Any, ...], Callable[[Answer], None]]
 class WorkerLink:
     """One list server's connection to one worker."""
 
-    def __init__(self, daemon: Daemon, number: int, commits_address: str, gate: Gate) -> None:
+    def __init__(
+        self, daemon: Daemon, number: int, commits_address: str, gate: Gate, on_new_life: Callable[[], None]
+    ) -> None:
+        """Connect to nothing yet; ``on_new_life`` is called once another life of the worker has been greeted."""
         self.incarnation = b""
         self.greeted = False
         self._daemon = daemon
         self._name = ["database_worker", number]
         self._commits_address = commits_address
         self._gate = gate
+        self._on_new_life = on_new_life
         self._peer: Peer | None = None
         self._address = ""
         self._push: Push | None = None
@@ -105,6 +109,7 @@ class WorkerLink:
         if answer.error is not None:
             self._daemon.loop.after(GREET_AGAIN_S, self._greet_if_needed)
             return
+        before = self.incarnation
         self.incarnation, writes_address, *_ = answer.value
         if self._push is not None:
             self._push.close()
@@ -114,6 +119,8 @@ class WorkerLink:
         self._unsent = [self._gate.batches[number] for number in sorted(self._gate.batches)]
         log("greeted", worker=self._name[1], incarnation=self.incarnation, batches_again=len(self._unsent))
         self._send_unsent()
+        if before and before != self.incarnation:
+            self._on_new_life()
         waiting, self._waiting = self._waiting, []
         for body, done in waiting:
             self.call(*body, done=done)

@@ -20,7 +20,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from todomq import errors
-from todomq.errors import ProtocolError, TodoMQError
+from todomq.errors import NOT_APPLIED, ProtocolError, TodoMQError
 from todomq.protocol import limits
 from todomq.protocol.codec import pack, unpack
 from todomq.protocol.partitions import PARTITIONS
@@ -39,6 +39,7 @@ MOVED = 2
 COMMITTED = "committed"
 WANTED = "wanted"
 FAILED = "failed"
+_OUTCOMES = (COMMITTED, WANTED, FAILED, NOT_APPLIED)
 
 
 class Request(NamedTuple):
@@ -64,7 +65,8 @@ class Writes(NamedTuple):
 class Committed(NamedTuple):
     """What a worker says of the batches ``first``..``last`` of one sender; sender and receiver are the batches'.
 
-    ``outcome`` is COMMITTED (on disk), WANTED (``first`` is the next number) or FAILED (not known to be on disk).
+    ``outcome`` is COMMITTED (on disk), WANTED (``first`` is the next number), FAILED (not known to be on disk) or
+    NOT_APPLIED (known not to be on disk, and never will be).
     ``refused`` lists ``[number, partition, stored_epoch]`` for partitions whose epoch was old.
     """
 
@@ -303,7 +305,7 @@ def read_committed(fields: list[Any]) -> Committed:
     numbers = _is_counter(word.first) and _is_counter(word.last)
     if not numbers or not _is_sender(word.sender) or not _is_sender(word.receiver):
         raise ProtocolError("committed has a sender, a receiver and a range of numbers")
-    if word.outcome not in (COMMITTED, WANTED, FAILED) or type(word.refused) is not list or type(word.text) is not str:
+    if word.outcome not in _OUTCOMES or type(word.refused) is not list or type(word.text) is not str:
         raise ProtocolError("committed has an outcome, what was refused, and a text")
     for item in word.refused:
         if type(item) is not list or len(item) != 3 or not all(map(_is_counter, item)) or item[1] >= PARTITIONS:

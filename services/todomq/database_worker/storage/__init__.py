@@ -9,7 +9,8 @@ Law 8: what cannot be read raises ``CorruptRecord``; it is never taken for "noth
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from todomq.errors import UNKNOWN, Unavailable
@@ -46,6 +47,7 @@ class Storage(Protocol):
 
         Raises:
             StorageFailed: the outcome is unknown, and every later call raises until the storage is opened anew.
+            CorruptRecord: the same, for the engine has met damage; opening anew may not help.
         """
 
     def get(self, key: bytes) -> bytes | None:
@@ -65,8 +67,28 @@ class Storage(Protocol):
             CorruptRecord, StorageFailed: as ``get``.
         """
 
+    def lack_of_room(self) -> str:
+        """Return why no more than a few bytes may be written at the moment (a full disk); empty where there is room.
+
+        Asked before each commit: what is refused then is known not to be applied, and the storage stays open.
+        """
+
+    def checkpoint(self, directory: Path) -> None:
+        """Make a directory of this name that holds all that was applied, a shard of its own, whole and on disk.
+
+        Raises:
+            StorageFailed: it cannot be written. CorruptRecord: what is to be copied cannot be read.
+        """
+
+    def tend(self) -> None:
+        """Do what may wait a while; called about once a second."""
+
     def stats(self) -> dict[str, int]:
         """Return a few numbers about the shard, among them ``records`` (estimated)."""
 
     def close(self) -> None:
         """Let go of the shard; again is harmless."""
+
+
+OpenStorage = Callable[[bool], Storage]
+"""Opens a shard: for reading only where the argument is true, which needs no room on the disk. Raises as engines do."""

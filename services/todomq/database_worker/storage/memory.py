@@ -1,12 +1,14 @@
 """A storage in memory, for tests and for the simulated topology.
 
 The ``disk`` is given by the caller and outlives the storage: what was applied is in it, what was not is forgotten, as
-after a crash. ``fail_next`` makes the next ``apply`` fail, having written nothing or everything.
+after a crash. ``fail_next`` makes the next ``apply`` fail, having written nothing or everything; ``full`` is the text
+of a disk that is full.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from todomq.database_worker.storage import Page, StorageFailed, Write
 from todomq.errors import NOT_APPLIED
@@ -19,6 +21,7 @@ class MemoryStorage:
         self._disk: dict[bytes, bytes] | None = disk
         self.syncs = 0
         self.fail_next: str | None = None  # "before" or "after" the write has reached the disk
+        self.full = ""
 
     def apply(self, writes: Sequence[Write]) -> None:
         disk = self._open()
@@ -47,6 +50,15 @@ class MemoryStorage:
             items += (key, disk[key])
             size += len(key) + len(disk[key])
         return Page(items, None)
+
+    def lack_of_room(self) -> str:
+        return self.full
+
+    def checkpoint(self, directory: Path) -> None:
+        raise StorageFailed("a storage in memory has no files to copy", retryable=False, outcome=NOT_APPLIED)
+
+    def tend(self) -> None:
+        return
 
     def stats(self) -> dict[str, int]:
         return {"records": len(self._open())}

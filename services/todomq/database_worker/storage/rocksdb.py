@@ -1,31 +1,33 @@
 """RocksDB as the storage of one shard, through rocksdict, in one directory.
 
-Owns: the directory ``rocksdb`` and the file ``acknowledged`` beside it. Used through ``Storage``.
+Owns: the directory ``rocksdb``. Used through ``Storage``.
 
 Law 1: ``apply`` writes without sync, then syncs the write-ahead log. Both steps are one to the outside: reads wait for
 them, so none sees what a crash could undo (rocksdict's snapshots do not hold for iterators, hence the lock). Two steps,
 because rocksdict 0.3.29 holds Python's global lock during ``write`` but not during ``flush_wal``: the fsync, which is
 most of the time, leaves the poll loop free.
 
-Law 8: three nets against silent loss. RocksDB's checksums; ``log_files.py`` for what they miss in the framing; and the
-file ``acknowledged``, which holds what must at least be there: RocksDB's sequence number behind the last acknowledged
-write, and the size that MANIFEST had then. It is written after every sync without a sync of its own, so it survives
-every death of the process and lags only after a power cut. A torn tail holds nothing acknowledged and opens by itself.
+Law 8: three nets against silent loss. RocksDB's checksums; ``log_files.py`` for what they miss in the framing; and
+``acknowledged.py`` for what must at least be there. A torn tail holds nothing acknowledged and opens by itself. What
+the mark's lag after a power cut leaves open is written in docs/storage.md; no flipped byte is among it.
+
+A full disk: RocksDB can't open for writing without room for what its log holds, so a shard can be opened for reading
+only, which writes nothing that is needed.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import struct
 import threading
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from rocksdict import (
+    AccessType,
     BlockBasedOptions,
     Cache,
+    Checkpoint,
     DBCompressionType,
     DBRecoveryMode,
     Options,
@@ -36,38 +38,50 @@ from rocksdict import (
 )
 
 from todomq.database_worker.storage import Page, StorageFailed, Write
-from todomq.database_worker.storage.log_files import damage_in
-from todomq.errors import NOT_APPLIED, CorruptRecord
+from todomq.database_worker.storage.acknowledged import NOTHING, Acknowledged, Mark
+from todomq.database_worker.storage.log_files import damage_in, first_wrong_checksum
+from todomq.database_worker.storage.room import check_room_to_open, lack_of_room
+from todomq.database_worker.storage.small_files import ADVICE, sync_directory
+from todomq.errors import NOT_APPLIED, UNKNOWN, CorruptRecord, TodoMQError
 
-ACKNOWLEDGED = "acknowledged"
-_MARK = struct.Struct(">QQQ")  # sequence number, MANIFEST's number, MANIFEST's bytes; a CRC-32 of it follows
-_MARK_BYTES = _MARK.size + 4
-_ADVICE = "restore this directory from a backup; nothing was changed"
+_ADVICE = f"nothing was changed; {ADVICE}"
+_DAMAGE = re.compile(r"Corruption|Invalid argument|IO error: No such file|Not found")
 
 
 class RocksDBStorage:
     """One shard in a directory that ``create`` made; see ``Storage``.
+
+    Args:
+        directory: the shard.
+        reserve_bytes: of the disk; with less free, ``lack_of_room`` says so.
+        read_only: write nothing; works on a full disk, and beside another that is open.
 
     Raises:
         CorruptRecord: something in the directory is missing or damaged; the text names it.
         StorageFailed: it cannot be opened at the moment (in use, disk full).
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, reserve_bytes: int = 0, *, read_only: bool = False) -> None:
         self._directory = directory
+        self._reserve_bytes = reserve_bytes
         self._lock = threading.Lock()
         self._failed = False
         self.syncs = 0
         self._unsynced = WriteOptions()
-        self._mark = _open_mark(directory)
+        self._acknowledged = Acknowledged(directory, read_only=read_only)
         try:
-            expected = _read_mark(directory, self._mark)
+            expected = self._acknowledged.read()
             _check_log_files(directory / "rocksdb", expected)
-            self._db: Rdict | None = _open(directory / "rocksdb", _options())
+            if read_only:
+                _sync_logs(directory / "rocksdb")
+            else:
+                check_room_to_open(directory / "rocksdb")
+            self._db: Rdict | None = _open(directory / "rocksdb", _options(), read_only)
             _check_nothing_is_missing(directory, self._db, expected)
-            self._acknowledge(self._db)  # opening has written a MANIFEST of its own
+            if not read_only:
+                self._acknowledge(self._db)  # opening has written a MANIFEST of its own
         except BaseException:
-            os.close(self._mark)
+            self._acknowledged.close()
             raise
 
     @staticmethod
@@ -77,12 +91,7 @@ class RocksDBStorage:
         options.create_if_missing(True)
         options.set_error_if_exists(True)
         _open(directory / "rocksdb", options).close()
-        mark = os.open(directory / ACKNOWLEDGED, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            os.pwrite(mark, _packed_mark(0, 0, 0), 0)
-            os.fsync(mark)
-        finally:
-            os.close(mark)
+        Acknowledged.create(directory, NOTHING)
 
     def apply(self, writes: Sequence[Write]) -> None:
         if not writes:
@@ -102,14 +111,14 @@ class RocksDBStorage:
                 self._acknowledge(db)
             except Exception as error:  # rocksdict raises nothing narrower
                 self._failed = True
-                raise StorageFailed(f"{self._directory}: {_first_line(error)}") from None
+                raise _error(self._directory, "", error, UNKNOWN) from None
 
     def get(self, key: bytes) -> bytes | None:
         with self._lock:
             try:
                 value: bytes | None = self._opened().get(key)
             except Exception as error:
-                raise _read_error(self._directory, error) from None
+                raise _error(self._directory, "a record cannot be read: ", error) from None
         return value
 
     def scan(self, prefix: bytes, after: bytes | None, limit_bytes: int) -> Page:
@@ -122,7 +131,33 @@ class RocksDBStorage:
             try:
                 return _page(self._opened(), bounds, max(prefix, after + b"\0") if after else prefix, limit_bytes)
             except Exception as error:
-                raise _read_error(self._directory, error) from None
+                raise _error(self._directory, "a record cannot be read: ", error) from None
+
+    def lack_of_room(self) -> str:
+        return lack_of_room(self._directory, self._reserve_bytes)
+
+    def checkpoint(self, directory: Path) -> None:
+        try:
+            directory.mkdir(parents=True)
+            with self._lock:
+                db = self._opened()
+                sequence = db.latest_sequence_number()
+                Checkpoint(db).create_checkpoint(str(directory / "rocksdb"))
+            Acknowledged.create(directory, Mark(sequence, *_manifest(directory / "rocksdb")))
+            sync_directory(directory)
+        except Exception as error:  # rocksdict raises nothing narrower
+            raise _error(self._directory, f"no checkpoint was made in {directory}: ", error) from None
+
+    def tend(self) -> None:
+        """Sync the mark of what was acknowledged, for the next power cut."""
+        with self._lock:
+            mark = None if self._db is None else self._acknowledged.to_sync()
+        if mark is None:
+            return
+        try:
+            os.fdatasync(mark)  # without the lock: it must hold up nobody, and the shard may be closed meanwhile
+        finally:
+            os.close(mark)
 
     def stats(self) -> dict[str, int]:
         with self._lock:
@@ -136,7 +171,7 @@ class RocksDBStorage:
             if self._db is None:
                 return
             db, self._db = self._db, None
-            os.close(self._mark)
+            self._acknowledged.close()
             try:
                 db.close()
             except Exception as error:  # rocksdict raises nothing narrower
@@ -150,8 +185,7 @@ class RocksDBStorage:
         return self._db
 
     def _acknowledge(self, db: Rdict) -> None:
-        number, size = _manifest(self._directory / "rocksdb")
-        os.pwrite(self._mark, _packed_mark(db.latest_sequence_number(), number, size), 0)
+        self._acknowledged.write(Mark(db.latest_sequence_number(), *_manifest(self._directory / "rocksdb")))
 
 
 def _options() -> Options:
@@ -181,14 +215,36 @@ def _options() -> Options:
     return options
 
 
-def _open(path: Path, options: Options) -> Rdict:
+def _open(path: Path, options: Options, read_only: bool = False) -> Rdict:
+    access = AccessType.read_only(False) if read_only else AccessType.read_write()
+    # With the column family named, rocksdict does not read the OPTIONS file, which no checksum protects.
+    families = {"default": options} if (path / "CURRENT").exists() else None
     try:
-        return Rdict(str(path), options)
+        return Rdict(str(path), options, families, access)
     except Exception as error:  # rocksdict raises nothing narrower
-        text = _first_line(error)
-        if re.match(r"Corruption|Invalid argument|IO error: No such file", text):
-            raise CorruptRecord(f"{path}: {text}; {_ADVICE}") from None
-        raise StorageFailed(f"{path} cannot be opened: {text}") from None
+        raise _error(path, _damaged_log(path) if _is_damage(error) else "cannot be opened: ", error) from None
+
+
+def _damaged_log(path: Path) -> str:
+    """Return which log has a record whose checksum is wrong, as a text's beginning: RocksDB does not name it."""
+    for log in (*sorted(path.glob("*.log")), *sorted(path.glob("MANIFEST-*"))):
+        at = first_wrong_checksum(log)
+        if at is not None:
+            return f"{log.name} is damaged at byte {at}: "
+    return ""
+
+
+def _sync_logs(path: Path) -> None:
+    """See that what is going to be read is on disk: of a write that failed, its sync may have been what failed."""
+    try:
+        for log in path.glob("*.log"):
+            descriptor = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+    except OSError as error:
+        raise StorageFailed(f"{path}: {error}", outcome=NOT_APPLIED) from None
 
 
 def _page(db: Rdict, bounds: ReadOptions, start: bytes, limit_bytes: int) -> Page:
@@ -213,10 +269,18 @@ def _end_of(prefix: bytes) -> bytes | None:
     return stem[:-1] + bytes([stem[-1] + 1]) if stem else None
 
 
-def _read_error(directory: Path, error: Exception) -> Exception:
-    if isinstance(error, StorageFailed):
+def _is_damage(error: Exception) -> bool:
+    return _DAMAGE.match(_first_line(error)) is not None
+
+
+def _error(path: Path, what: str, error: Exception, outcome: str = NOT_APPLIED) -> TodoMQError:
+    """Return an error of the engine as one of ours: what was damaged, or what may go well another time."""
+    if isinstance(error, TodoMQError):
         return error
-    return CorruptRecord(f"{directory}: a record cannot be read: {_first_line(error)}")
+    text = f"{path}: {what}{_first_line(error)}"
+    if _is_damage(error):
+        return CorruptRecord(f"{text}; {_ADVICE}", outcome=outcome)
+    return StorageFailed(text, outcome=outcome)
 
 
 def _first_line(error: Exception) -> str:
@@ -233,13 +297,15 @@ def _manifest(path: Path) -> tuple[int, int]:
     return int(name.removeprefix("MANIFEST-")), (path / name).stat().st_size
 
 
-def _check_log_files(path: Path, expected: tuple[int, int, int]) -> None:
+def _check_log_files(path: Path, expected: Mark) -> None:
     try:
         number, size = _manifest(path)
-        if (number, size) < expected[1:]:
-            raise CorruptRecord(f"{path}/MANIFEST-{number:06} has {size} bytes of at least {expected[2]}; {_ADVICE}")
+        if (number, size) < (expected.manifest, expected.manifest_bytes):
+            raise CorruptRecord(
+                f"{path}/MANIFEST-{number:06} has {size} bytes of at least {expected.manifest_bytes}; {_ADVICE}"
+            )
         whole_bytes = dict.fromkeys(path.glob("*.log"), 0)
-        whole_bytes[path / f"MANIFEST-{number:06}"] = expected[2] if number == expected[1] else 0
+        whole_bytes[path / f"MANIFEST-{number:06}"] = expected.manifest_bytes if number == expected.manifest else 0
         for log, acknowledged_bytes in whole_bytes.items():
             damage = damage_in(log, acknowledged_bytes)
             if damage:
@@ -248,32 +314,11 @@ def _check_log_files(path: Path, expected: tuple[int, int, int]) -> None:
         raise CorruptRecord(f"{path}: {error}; {_ADVICE}") from None
 
 
-def _check_nothing_is_missing(directory: Path, db: Rdict, expected: tuple[int, int, int]) -> None:
+def _check_nothing_is_missing(directory: Path, db: Rdict, expected: Mark) -> None:
     found = db.latest_sequence_number()
-    if found < expected[0]:
+    if found < expected.sequence:
         db.close()
         raise CorruptRecord(
-            f"{directory / 'rocksdb'}: its write-ahead log (*.log) ends at write {found} though {expected[0]} were "
-            "acknowledged; restore this directory from a backup"
+            f"{directory / 'rocksdb'}: its write-ahead log (*.log) ends at write {found} though {expected.sequence} "
+            f"were acknowledged; {_ADVICE}"
         )
-
-
-def _open_mark(directory: Path) -> int:
-    try:
-        return os.open(directory / ACKNOWLEDGED, os.O_RDWR | os.O_CLOEXEC)
-    except OSError as error:
-        raise CorruptRecord(f"{directory / ACKNOWLEDGED}: {error.strerror}; {_ADVICE}") from None
-
-
-def _packed_mark(sequence: int, manifest: int, manifest_bytes: int) -> bytes:
-    mark = _MARK.pack(sequence, manifest, manifest_bytes)
-    return mark + zlib.crc32(mark).to_bytes(4, "big")
-
-
-def _read_mark(directory: Path, mark: int) -> tuple[int, int, int]:
-    packed = os.pread(mark, _MARK_BYTES + 1, 0)
-    fields = packed[: _MARK.size]
-    if len(packed) != _MARK_BYTES or zlib.crc32(fields).to_bytes(4, "big") != packed[_MARK.size :]:
-        raise CorruptRecord(f"{directory / ACKNOWLEDGED} is damaged; {_ADVICE}")
-    sequence, manifest, manifest_bytes = _MARK.unpack(fields)
-    return sequence, manifest, manifest_bytes

@@ -1,0 +1,53 @@
+"""How much room the disk of a shard has, and what is told where it is not enough.
+
+Owns: the looks at the file system, the words of a full disk. Must not know: the engine. Used by ``rocksdb.py``.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from todomq.database_worker.storage import StorageFailed
+from todomq.errors import NOT_APPLIED
+
+_OPENING_BYTES = 1 << 20  # what opening writes besides what the logs hold: a MANIFEST, OPTIONS
+
+
+def lack_of_room(directory: Path, reserve_bytes: int) -> str:
+    """Return why there is no room for changes: less is left than the reserve. Empty where there is."""
+    free_bytes = _free_bytes(directory)
+    if free_bytes >= reserve_bytes:
+        return ""
+    return (
+        f"the disk is full: {_mebibytes(free_bytes)} are left at {directory} and "
+        f"{_mebibytes(reserve_bytes)} are kept in reserve (TODOMQ_RESERVE_BYTES); free some room"
+    )
+
+
+def check_room_to_open(directory: Path) -> None:
+    """Refuse at once what would fail after much work: opening writes all that the logs hold to tables.
+
+    Raises:
+        StorageFailed: there is too little room.
+    """
+    needed_bytes = _OPENING_BYTES + sum(log.stat().st_size for log in directory.glob("*.log"))
+    free_bytes = _free_bytes(directory)
+    if free_bytes < needed_bytes:
+        raise StorageFailed(
+            f"the disk is full: {_mebibytes(free_bytes)} are left at {directory} and {_mebibytes(needed_bytes)} are "
+            "needed to take changes again; free some room",
+            outcome=NOT_APPLIED,
+        )
+
+
+def _free_bytes(directory: Path) -> int:
+    try:
+        found = os.statvfs(directory)
+    except OSError as error:
+        raise StorageFailed(f"{directory}: {error.strerror}", outcome=NOT_APPLIED) from None
+    return found.f_bavail * found.f_frsize
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / (1 << 20):.1f} MiB"

@@ -1,0 +1,220 @@
+"""A shard whose storage fails, fills up, can't be opened or is damaged: who is told what, and how it heals.
+
+Work off the loop is done when the test says so, in the order of its lanes' queues; timers ring when the test says so.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from todomq.database_worker import records
+from todomq.database_worker.shard import Shard
+from todomq.database_worker.storage import StorageFailed
+from todomq.database_worker.storage.memory import MemoryStorage
+from todomq.errors import NOT_APPLIED, UNKNOWN, CorruptRecord, TodoMQError
+from todomq.protocol.messages import WANTED, Committed, Writes
+
+ME, SENDER = b"worker", b"sender"
+FULL = StorageFailed("the disk is full", outcome=NOT_APPLIED)
+
+
+class Loop:
+    """In the place of the runtime's loop."""
+
+    def __init__(self) -> None:
+        self.work: deque[tuple[Callable[[], Any], Callable[[Any, BaseException | None], None]]] = deque()
+        self.timers: list[Callable[[], None]] = []
+
+    def now_ms(self) -> int:
+        return 1_000
+
+    def every(self, seconds: float, action: Callable[[], None]) -> None:
+        self.sweep = action
+
+    def after(self, seconds: float, action: Callable[[], None]) -> None:
+        self.timers.append(action)
+
+    def offload(self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], None], lane: str) -> None:
+        self.work.append((work, done))
+
+
+class Bench:
+    """A shard on a disk that fails as it is told to; partition 0 is claimed under epoch 1."""
+
+    def __init__(self) -> None:
+        self.disk = {records.epoch_key(0): records.packed_number(1)}
+        self.loop = Loop()
+        self.opened: list[MemoryStorage] = []
+        self.cannot_write: Exception | None = None
+        self.cannot_read: Exception | None = None
+        self.words: list[Committed] = []
+
+    def open(self, read_only: bool) -> MemoryStorage:
+        error = self.cannot_read if read_only else self.cannot_write
+        if error is not None:
+            raise error
+        self.opened.append(MemoryStorage(self.disk))
+        return self.opened[-1]
+
+    def start(self) -> Shard:
+        self.shard = Shard(self.loop, ME, range(256), self.open)  # type: ignore[arg-type]
+        self.shard.commits.hello(SENDER, 1)
+        return self.shard
+
+    def run(self) -> None:
+        """Turn until nothing is under way."""
+        while True:
+            self.words += self.shard.end_turn()
+            if not self.loop.work:
+                return
+            work, done = self.loop.work.popleft()
+            try:
+                result = work()
+            except Exception as error:
+                done(None, error)
+            else:
+                done(result, None)
+
+    def ring(self) -> None:
+        timers, self.loop.timers = self.loop.timers, []
+        for timer in timers:
+            timer()
+        self.run()
+
+    def store(self, value: bytes = b"v") -> Any:
+        """Store under one key; return or raise the answer."""
+        self.shard.check_readable()
+        return self._answer(lambda ask: self.shard.commits.take_change([(b"kkey", value)], None, ask, None))
+
+    def get(self) -> Any:
+        self.shard.check_readable()
+        return self._answer(lambda ask: self.shard.read(lambda storage: storage.get(b"kkey"), ask))
+
+    def send(self, number: int) -> None:
+        self.shard.take_batch(Writes(SENDER, ME, number, [(0, 1, [b"nlist", b"x"])]), 100)
+        self.run()
+
+    def _answer(self, begin: Callable[[Any], None]) -> Any:
+        answers: list[Any] = []
+        begin(answers.append)
+        self.run()
+        (answer,) = answers
+        if isinstance(answer, TodoMQError):
+            raise answer
+        return answer
+
+
+@pytest.fixture
+def bench() -> Bench:
+    bench = Bench()
+    bench.start()
+    return bench
+
+
+def fail_a_write(bench: Bench) -> None:
+    bench.opened[-1].fail_next = "before"
+    with pytest.raises(StorageFailed) as failure:
+        bench.store(b"lost")
+    assert failure.value.outcome == UNKNOWN
+
+
+def test_after_a_write_failed_reads_go_on_and_changes_are_refused_until_it_can_be_written_again(bench: Bench) -> None:
+    bench.store()
+    bench.cannot_write = FULL
+    fail_a_write(bench)
+    assert bench.shard.state == "read only" and bench.get() == b"v"
+    with pytest.raises(StorageFailed, match="the disk is full") as refusal:
+        bench.store(b"refused")
+    assert refusal.value.outcome == NOT_APPLIED and refusal.value.retryable
+    with pytest.raises(StorageFailed, match="full"):
+        bench.shard.check_writable()
+    bench.send(1)
+    assert (bench.words[-1].outcome, bench.words[-1].text) == (NOT_APPLIED, "the disk is full")
+    bench.ring()
+    assert bench.shard.state == "read only", "there is no room yet"
+    bench.cannot_write = None
+    bench.ring()
+    assert bench.shard.state == "open" and bench.get() == b"v"
+    bench.store(b"w")
+    assert bench.get() == b"w" and b"nlist" not in bench.disk
+    assert bench.opened[-1] is not bench.opened[-2] and bench.opened[-2]._disk is None, "the one before is closed"
+
+
+def test_a_shard_that_cannot_be_opened_at_all_is_opened_as_soon_as_it_can_be() -> None:
+    bench = Bench()
+    bench.cannot_write = bench.cannot_read = OSError(5, "Input/output error")
+    bench.start()
+    assert bench.shard.state == "closed" and "Input/output error" in bench.shard.stats()["trouble"]
+    with pytest.raises(StorageFailed, match="Input/output error") as refusal:
+        bench.store()
+    assert refusal.value.outcome == NOT_APPLIED
+    bench.send(1)
+    assert bench.words[-1].outcome == NOT_APPLIED
+    bench.ring()
+    bench.cannot_write = None
+    bench.ring()
+    assert bench.shard.state == "open"
+    bench.store()
+
+
+def test_a_sender_that_had_nothing_under_way_hears_once_what_is_wanted(bench: Bench) -> None:
+    bench.cannot_write = FULL
+    fail_a_write(bench)
+    bench.cannot_write = None
+    bench.ring()
+    assert [(word.outcome, word.first) for word in bench.words] == [(WANTED, 1)]
+
+
+def test_what_comes_while_storage_is_opened_again_is_dropped_for_it_is_asked_for_soon(bench: Bench) -> None:
+    bench.opened[-1].fail_next = "before"
+    bench.shard.commits.take_change([(b"kkey", b"lost")], None, None, None)
+    bench.shard.end_turn()
+    work, done = bench.loop.work.popleft()
+    with pytest.raises(StorageFailed) as failure:
+        work()
+    done(None, failure.value)
+    bench.shard.take_batch(Writes(SENDER, ME, 1, [(0, 1, [b"nlist", b"x"])]), 100)
+    bench.run()
+    assert [(word.outcome, word.first) for word in bench.words] == [(WANTED, 1)]
+    bench.send(1)
+    assert b"nlist" in bench.disk
+
+
+@pytest.mark.parametrize("where", ["at the start", "in a commit", "when it is opened for changes again"])
+def test_law_8_a_damaged_shard_tells_everybody_what_is_damaged_and_lives_on(where: str) -> None:
+    damage = CorruptRecord("000012.log is damaged", outcome=UNKNOWN)
+    bench = Bench()
+    if where == "at the start":
+        bench.cannot_write = damage
+        bench.start()
+    else:
+        bench.start()
+        bench.store()
+        if where == "in a commit":
+            bench.opened[-1].apply = lambda writes: (_ for _ in ()).throw(damage)  # type: ignore[method-assign]
+            with pytest.raises(CorruptRecord):
+                bench.store()
+        else:
+            bench.cannot_write = FULL
+            fail_a_write(bench)
+            bench.cannot_write = damage
+            bench.ring()
+    assert bench.shard.state == "damaged" and "000012" in bench.shard.stats()["trouble"]
+    for ask in (bench.store, bench.get, bench.shard.check_writable):
+        with pytest.raises(CorruptRecord, match="000012") as refusal:
+            ask()
+        assert refusal.value.outcome == NOT_APPLIED
+    bench.send(1)
+    assert bench.words[-1].outcome == NOT_APPLIED and "000012" in bench.words[-1].text
+    bench.loop.sweep()
+    bench.ring()
+    assert not bench.loop.timers, "nothing but another life helps"
+    assert all(storage._disk is None for storage in bench.opened), "all are closed"
+    closed: list[bool] = []
+    bench.shard.close(lambda: closed.append(True))
+    bench.run()
+    assert closed == [True]
