@@ -9,7 +9,10 @@ from typer.testing import CliRunner
 
 from todomq.cli.__main__ import make_app
 
-COMMANDS = ["add", "ls", "done", "edit", "rm", "clear", "drop", "lists", "import", "export", "demo"]
+COMMANDS = [
+    "add", "ls", "done", "edit", "rm", "clear", "drop", "lists", "import", "export", "backup", "restore", "verify",
+    "demo",
+]  # fmt: skip
 STACK = ["up", "down", "restart", "status", "logs", "run"]
 PROBES = ["health", "ping", "tree", "top", "list", "why", "registry", "kill"]
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from todomq.cli import demo, lists, probe, stack_commands, transfer
+from todomq.cli import backups, demo, lists, probe, stack_commands, transfer
 from todomq.cli.show import make_output_forgiving
 
 HELP = """Named to-do lists, kept by a stack of supervised processes.
@@ -43,7 +43,7 @@ def make_app() -> typer.Typer:
     """Return the whole command line."""
     app = typer.Typer(help=HELP, epilog=EPILOG, no_args_is_help=True, pretty_exceptions_enable=False, **PLAIN_HELP)
     app.callback()(_options)
-    for module in (lists, transfer, stack_commands, demo):
+    for module in (lists, transfer, stack_commands, backups, demo):
         module.add_commands(app)
     app.add_typer(probe.make_app(), name="probe")
     return app

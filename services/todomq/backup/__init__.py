@@ -1,0 +1,1 @@
+"""Backups: taken from a running stack, verified, restored into an empty home."""

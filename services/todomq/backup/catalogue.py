@@ -1,0 +1,130 @@
+"""The catalogue of a backup: which files it has, with their sizes and checksums. Written last, so it says "whole".
+
+Owns: the file ``catalogue`` of a backup's directory, the copying of files with checksums. Must not know: stacks, the
+engine, what files hold. The backup's files lie in ``data``, as in a stack's home.
+
+Law 8: a backup without a catalogue was not finished; a file that is missing, damaged or too much is named.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from todomq.database_worker.storage.small_files import read_file, sync_directory, write_file
+from todomq.errors import CorruptRecord
+
+CATALOGUE = "catalogue"
+DATA = "data"
+CHUNK_BYTES = 1 << 20
+LOGS = ("LOG", "LOCK")
+"""What RocksDB writes beside the data when it only looks; no backup has it."""
+
+Advance = Callable[[int], None]
+
+
+class Catalogue(NamedTuple):
+    """What a backup says of itself. ``files`` is ``{path below data: (bytes, SHA-256)}``."""
+
+    stack: str
+    pool_size: int
+    made_at: str
+    files: dict[str, tuple[int, str]]
+
+    @property
+    def bytes(self) -> int:
+        """The size of all files."""
+        return sum(size for size, _ in self.files.values())
+
+    def of_worker(self, worker: int) -> dict[str, tuple[int, str]]:
+        """Return the files of one worker's shard."""
+        return {name: held for name, held in self.files.items() if name.startswith(f"worker-{worker}/")}
+
+
+def write_catalogue(backup: Path, catalogue: Catalogue) -> None:
+    """Finish a backup.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    write_file(backup / CATALOGUE, catalogue._asdict())
+
+
+def read_catalogue(backup: Path) -> Catalogue:
+    """Read what a backup says of itself.
+
+    Raises:
+        CorruptRecord: there is no catalogue, so the backup was not finished, or it is damaged.
+        NewerFormat: a newer version of TodoMQ made it.
+    """
+    path = backup / CATALOGUE
+    if not path.exists():
+        raise CorruptRecord(f"{backup} is no backup, or one that was not finished: it has no file {CATALOGUE}")
+    fields = {"stack": str, "pool_size": int, "made_at": str, "files": dict}
+    value = read_file(path, fields, "use another backup")
+    files = {str(name): (int(size), str(digest)) for name, (size, digest) in value["files"].items()}
+    return Catalogue(value["stack"], value["pool_size"], value["made_at"], files)
+
+
+def copy_file(source: Path, target: Path, advance: Advance) -> tuple[int, str]:
+    """Copy a file; it is on disk when this returns.
+
+    Returns:
+        how many bytes it has, and their SHA-256 as text.
+
+    Raises:
+        OSError: it can't be read or written.
+    """
+    digest, size = hashlib.sha256(), 0
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with open(target, "xb") as file:
+        for chunk in _chunks(source):
+            file.write(chunk)
+            digest.update(chunk)
+            size += len(chunk)
+            advance(len(chunk))
+        file.flush()
+        os.fsync(file.fileno())
+    return size, digest.hexdigest()
+
+
+def sync_tree(directory: Path) -> None:
+    """Make the names in a directory and in all below it durable.
+
+    Raises:
+        OSError: one can't be synced.
+    """
+    for path, _, _ in os.walk(directory):
+        sync_directory(Path(path))
+
+
+def what_is_wrong(backup: Path, catalogue: Catalogue, advance: Advance) -> Iterator[tuple[str, str]]:
+    """Yield ``(path, what is wrong)`` for each file of a backup that is not as the catalogue has it."""
+    data = backup / DATA
+    for name, (size, digest) in catalogue.files.items():
+        try:
+            found, found_size = hashlib.sha256(), 0
+            for chunk in _chunks(data / name):
+                found.update(chunk)
+                found_size += len(chunk)
+                advance(len(chunk))
+        except OSError as error:
+            yield str(data / name), f"cannot be read: {error.strerror}"
+            continue
+        if found_size != size:
+            yield str(data / name), f"has {found_size} bytes and was backed up with {size}"
+        elif found.hexdigest() != digest:
+            yield str(data / name), "is damaged: its checksum is not the one that it was backed up with"
+    for path in sorted(data.rglob("*")):
+        name = str(path.relative_to(data))
+        if path.is_file() and name not in catalogue.files and not path.name.startswith(LOGS):
+            yield str(path), "is not part of the backup"
+
+
+def _chunks(path: Path) -> Iterator[Any]:
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk

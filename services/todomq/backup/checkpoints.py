@@ -1,0 +1,57 @@
+"""The shards of a running stack as they are at one moment each, asked of its workers.
+
+Owns: the asking, the removal afterwards. Must not know: what is done with them. Works on the machine that has the data.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from todomq.client import Client, Via
+from todomq.database_worker.storage.manifest import read_manifest
+from todomq.errors import TodoMQError, Unavailable
+
+CHECKPOINT_S = 60.0
+
+Checkpoints = dict[int, Path | TodoMQError]
+"""By worker: the directory of its checkpoint, or why there is none."""
+
+
+@contextmanager
+def checkpoints(todo: Client, data: Path) -> Iterator[Checkpoints]:
+    """Give a checkpoint of every shard; each holds all that was acknowledged before this was called.
+
+    Args:
+        todo: a client of the stack.
+        data: where the stack keeps its data.
+
+    Raises:
+        CorruptRecord, NewerFormat: the manifest can't be read.
+        Unavailable: the stack that answers keeps its data elsewhere.
+    """
+    name = f"{int(time.time())}-{os.getpid()}"
+    made: Checkpoints = {}
+    try:
+        for worker in range(1, read_manifest(data)["pool_size"] + 1):
+            made[worker] = _checkpoint(todo, data, worker, name)
+        yield made
+    finally:
+        for worker in made:
+            shutil.rmtree(data / f"worker-{worker}" / "checkpoints" / name, ignore_errors=True)
+
+
+def _checkpoint(todo: Client, data: Path, worker: int, name: str) -> Path | TodoMQError:
+    try:
+        answer = todo.call(Via(["database_worker", worker]), "checkpoint", name, deadline_s=CHECKPOINT_S)
+    except TodoMQError as error:
+        return error
+    directory = Path(str(answer))
+    if not directory.resolve().is_relative_to(data.resolve()) or not directory.is_dir():
+        raise Unavailable(f"the stack that answers keeps its data in {directory.parents[2]}, not in {data}: "
+                          "set TODOMQ_HOME to its home, on its machine", retryable=False)  # fmt: skip
+    return directory

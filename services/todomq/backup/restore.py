@@ -1,0 +1,130 @@
+"""Restore a backup: a whole stack into an empty home, or one shard in the place of a damaged one.
+
+Owns: the order of the steps; that nothing runs meanwhile. Every file is checked against the catalogue while it is
+copied, and what was copied takes its place by one rename at the end, so a restore is whole or did not happen.
+Nothing that is there is removed: a shard that is replaced is kept under another name.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from todomq.backup.catalogue import DATA, Advance, Catalogue, copy_file, read_catalogue, sync_tree
+from todomq.database_worker.storage.manifest import read_manifest
+from todomq.database_worker.storage.small_files import sync_directory
+from todomq.errors import CorruptRecord, InvalidRequest, Unavailable
+from todomq.runtime import locks
+from todomq.settings import Settings
+from todomq.supervision.manager import Manager
+
+LOCK_FILE = "manifest.lock"
+
+
+def restore_all(backup: Path, settings: Settings, begin: Callable[[str, int], Advance]) -> Catalogue:
+    """Restore a backup into the home of a stack that has no data and does not run.
+
+    Args:
+        backup: its directory.
+        settings: of the stack.
+        begin: begins a step of the work, for whoever watches.
+
+    Returns:
+        what was restored.
+
+    Raises:
+        InvalidRequest: there is data already, or the stack runs.
+        CorruptRecord, NewerFormat: the backup can't be used; nothing was restored. OSError: a file can't be copied.
+    """
+    catalogue = read_catalogue(backup)
+    with _stopped(settings, catalogue.pool_size):
+        data = settings.data
+        if data.exists() and any(path.name != LOCK_FILE for path in data.iterdir()):
+            raise InvalidRequest(f"{data} is not empty, and restoring never replaces data; move it away first")
+        unfinished = data.with_name("data.restoring")
+        _copy(backup, catalogue.files, unfinished, "", begin)
+        if data.exists():
+            (data / LOCK_FILE).unlink(missing_ok=True)
+        unfinished.rename(data)
+        sync_directory(data.parent)
+    return catalogue
+
+
+def restore_worker(backup: Path, settings: Settings, worker: int, begin: Callable[[str, int], Advance]) -> Path:
+    """Put one worker's shard of a backup in the place of the stack's own, which is kept under another name.
+
+    Its lists are as they were when the backup was made; all other shards stay as they are.
+
+    Returns:
+        where the shard that was replaced is kept; it need not exist where there was none.
+
+    Raises:
+        InvalidRequest: the backup is of another stack or has no such worker, or the stack runs.
+        CorruptRecord, NewerFormat, OSError: as ``restore_all``.
+    """
+    catalogue = read_catalogue(backup)
+    files = catalogue.of_worker(worker)
+    if not files:
+        raise InvalidRequest(f"the backup has no database worker {worker}, only 1 to {catalogue.pool_size}")
+    with _stopped(settings, catalogue.pool_size):
+        manifest = read_manifest(settings.data)
+        if (manifest["stack"], manifest["pool_size"]) != (catalogue.stack, catalogue.pool_size):
+            raise InvalidRequest(f"the backup is of another stack than {settings.data}; restore it into an empty home")
+        shard = settings.data / f"worker-{worker}"
+        unfinished = shard.with_name(shard.name + ".restoring")
+        _copy(backup, files, unfinished, f"worker-{worker}/", begin)
+        kept = shard.with_name(f"{shard.name}.replaced-{int(time.time())}")
+        if shard.exists():
+            shard.rename(kept)
+        unfinished.rename(shard)
+        sync_directory(settings.data)
+    return kept
+
+
+def _copy(
+    backup: Path, files: dict[str, tuple[int, str]], target: Path, below: str, begin: Callable[[str, int], Advance]
+) -> None:
+    """Copy files and check them; all or none are there when this ends."""
+    shutil.rmtree(target, ignore_errors=True)  # of a restore that was interrupted
+    target.mkdir(parents=True, mode=0o700)
+    advance = begin("restoring", sum(size for size, _ in files.values()))
+    try:
+        for name, held in files.items():
+            try:
+                found = copy_file(backup / DATA / name, target / name.removeprefix(below), advance)
+            except FileNotFoundError as error:
+                raise CorruptRecord(f"{error.filename} is missing from the backup; nothing was restored") from None
+            if found != held:
+                raise CorruptRecord(
+                    f"{backup / DATA / name} is damaged: its checksum is not the one that it was backed up with; "
+                    "nothing was restored"
+                )
+        sync_tree(target)
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def _stopped(settings: Settings, pool_size: int) -> Iterator[None]:
+    """See that the stack does not run, nor begins to."""
+    runs = InvalidRequest(f"the stack in {settings.home} runs; stop it first: todomq down")
+    with suppress(Unavailable):
+        Manager(settings.run).pid()
+        raise runs
+    locks.private_directory(settings.run)
+    held: list[int] = []
+    try:
+        try:
+            for worker in range(1, pool_size + 1):
+                held.append(locks.hold(settings.run / f"database_worker-{worker}.lock", 0.0))
+        except Unavailable:
+            raise runs from None
+        yield
+    finally:
+        for descriptor in held:
+            os.close(descriptor)

@@ -1,0 +1,69 @@
+"""Take a backup of a running stack: a checkpoint of each shard, copied away with checksums.
+
+Owns: the order of the steps. A backup is consistent list by list: every change acknowledged before it began is in it,
+and each shard, so each list, is as it was at one moment. The catalogue is written last; what has none is no backup.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from todomq.backup.catalogue import DATA, Advance, Catalogue, copy_file, sync_tree, write_catalogue
+from todomq.backup.checkpoints import checkpoints
+from todomq.client import Client
+from todomq.database_worker.storage.manifest import MANIFEST, read_manifest
+from todomq.database_worker.storage.small_files import write_file
+from todomq.errors import InvalidRequest, TodoMQError
+
+
+def take_backup(todo: Client, data: Path, backup: Path, begin: Callable[[str, int], Advance]) -> Catalogue:
+    """Back up a running stack into a directory that is empty or does not exist; it is on disk when this returns.
+
+    Args:
+        todo: a client of the stack.
+        data: where the stack keeps its data.
+        backup: the directory.
+        begin: begins a step of the work, for whoever watches.
+
+    Returns:
+        what is in the backup.
+
+    Raises:
+        InvalidRequest: the directory is not empty.
+        TodoMQError, OSError: a shard or a file can't be copied; the text names it. Nothing is left of the backup.
+    """
+    if backup.exists() and (not backup.is_dir() or any(backup.iterdir())):
+        raise InvalidRequest(f"{backup} is not empty; name a directory that is, or that does not exist yet")
+    todo.registry.names()  # where no stack answers, nothing is begun
+    made_at = datetime.now(UTC).isoformat(timespec="seconds")
+    backup.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        manifest = read_manifest(data)
+        files: dict[str, tuple[int, str]] = {}
+        with checkpoints(todo, data) as made:
+            for worker, directory in made.items():
+                if isinstance(directory, TodoMQError):
+                    raise type(directory)(f"database_worker {worker}: {directory.text}", retryable=directory.retryable)
+                files |= _copy(directory, backup / DATA, f"worker-{worker}", begin)
+        manifest["made"] = list(range(1, manifest["pool_size"] + 1))
+        write_file(backup / "manifest.new", manifest)
+        files[MANIFEST] = copy_file(backup / "manifest.new", backup / DATA / MANIFEST, lambda size: None)
+        (backup / "manifest.new").unlink()
+        sync_tree(backup)
+        catalogue = Catalogue(manifest["stack"], manifest["pool_size"], made_at, files)
+        write_catalogue(backup, catalogue)
+    except BaseException:
+        for left in backup.iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        raise
+    return catalogue
+
+
+def _copy(source: Path, data: Path, shard: str, begin: Callable[[str, int], Advance]) -> dict[str, tuple[int, str]]:
+    paths = sorted(path for path in source.rglob("*") if path.is_file())
+    advance = begin(f"copying {shard}", sum(path.stat().st_size for path in paths))
+    names = {path: f"{shard}/{path.relative_to(source)}" for path in paths}
+    return {name: copy_file(path, data / name, advance) for path, name in names.items()}

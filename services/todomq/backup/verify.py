@@ -1,0 +1,162 @@
+"""Read every record of shards that nobody writes, and say what is wrong: a stopped stack's, a backup's, checkpoints.
+
+Owns: the way through a data directory, a shard, a backup. Must not know: a running stack. What records must be is
+``contents.py``'s to say.
+
+Law 8: what can't be read is named, and what is left unread because of it too. Nothing is written.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from todomq.backup.catalogue import DATA, Advance, read_catalogue, what_is_wrong
+from todomq.backup.contents import KINDS, Problem, ShardContents
+from todomq.database_worker.storage import Storage
+from todomq.database_worker.storage.manifest import MANIFEST, check_identity, read_manifest
+from todomq.database_worker.storage.rocksdb import RocksDBStorage
+from todomq.errors import CorruptRecord
+from todomq.protocol.partitions import PARTITIONS
+
+PAGE_BYTES = 256 << 10
+
+_BEHIND = b"\xff" * 300
+_AREAS = sorted(
+    (*((bytes(kind), name) for kind, name in KINDS.items() if kind != b"l"),
+     *((b"l" + bytes([partition]), f"{KINDS[b'l']} of partition {partition}") for partition in range(PARTITIONS)))
+)  # fmt: skip
+"""Where to go on behind what can't be read: the beginnings of keys, in order, with what they are."""
+_AREA_ENDS = [beginning + _BEHIND for beginning, _ in _AREAS]
+
+
+class ShardReport(NamedTuple):
+    """What was found in one shard: records by kind, and the problems."""
+
+    worker: int
+    counts: dict[str, int]
+    problems: list[Problem]
+    problems_more: int = 0
+
+
+class Report(NamedTuple):
+    """What was found in all: the problems of files first, then the shards."""
+
+    where: str
+    problems: list[Problem]
+    shards: list[ShardReport]
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems and not any(shard.problems for shard in self.shards)
+
+
+def verify_backup(backup: Path, begin: Callable[[str, int], Advance]) -> Report:
+    """Verify a backup: every file against the catalogue, then every record.
+
+    Args:
+        backup: its directory.
+        begin: begins a step of the work, for whoever watches.
+
+    Raises:
+        CorruptRecord: it is no backup. NewerFormat: a newer version of TodoMQ made it.
+    """
+    catalogue = read_catalogue(backup)
+    advance = begin("checking files", catalogue.bytes)
+    problems = [Problem(where, "", text) for where, text in what_is_wrong(backup, catalogue, advance)]
+    found = verify_data(backup / DATA, begin)
+    return Report(str(backup), [*problems, *found.problems], found.shards)
+
+
+def verify_data(data: Path, begin: Callable[[str, int], Advance]) -> Report:
+    """Verify the data directory of a stack that does not run.
+
+    Raises:
+        NewerFormat: a newer version of TodoMQ wrote it.
+    """
+    problems = []
+    stack: str | None = None
+    pool_size: int | None = None
+    try:
+        manifest = read_manifest(data)
+        stack, pool_size, workers = manifest["stack"], manifest["pool_size"], manifest["made"]
+    except CorruptRecord as error:
+        problems.append(Problem(str(data / MANIFEST), "", error.text))
+        workers = sorted(int(path.name[7:]) for path in data.glob("worker-*") if path.name[7:].isdecimal())
+    shards = [verify_shard(data / f"worker-{worker}", worker, stack, pool_size, begin) for worker in workers]
+    return Report(str(data), problems, shards)
+
+
+def verify_shard(
+    directory: Path, worker: int, stack: str | None, pool_size: int | None, begin: Callable[[str, int], Advance]
+) -> ShardReport:
+    """Read every record of one shard.
+
+    Args:
+        directory: the shard.
+        worker: whose it must be.
+        stack: the identity of its stack, None where it is not known.
+        pool_size: how many workers the stack has, None where it is not known.
+        begin: begins a step of the work, for whoever watches.
+
+    Raises:
+        NewerFormat: a newer version of TodoMQ wrote it.
+    """
+    contents = ShardContents(str(directory), worker, pool_size)
+    try:
+        if stack is not None:
+            check_identity(directory, stack, worker)
+        storage = RocksDBStorage(directory, read_only=True)
+    except CorruptRecord as error:
+        return ShardReport(worker, {}, [Problem(str(directory), "", error.text)])
+    try:
+        advance = begin(f"reading worker {worker}", storage.stats()["records"])
+        _read_all(storage, contents, advance)
+    finally:
+        storage.close()
+    return ShardReport(worker, dict(contents.counts), contents.problems, contents.problems_more)
+
+
+def _read_all(storage: Storage, contents: ShardContents, advance: Advance) -> None:
+    after: bytes | None = None
+    limit_bytes = PAGE_BYTES
+    is_all_read = True
+    while True:
+        try:
+            items, last = storage.scan(b"", after, limit_bytes)
+        except CorruptRecord as error:
+            if limit_bytes > 1:
+                limit_bytes = 1  # record by record, up to the one that can't be read
+                continue
+            is_all_read = False
+            place = bisect_right(_AREA_ENDS, after or b"")
+            if place == len(_AREAS):
+                contents.report("", error.text)
+                break
+            contents.report(_AREAS[place][1], f"{error.text}; the rest of these was not read")
+            after, limit_bytes = _AREA_ENDS[place], PAGE_BYTES
+            continue
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            contents.take(key, value)
+        advance(len(items) // 2)
+        after = last
+        if last is None:
+            break
+    if is_all_read:
+        contents.end()
+
+
+def report_value(report: Report) -> dict[str, Any]:
+    """Return a report as a value for programs."""
+    return {
+        "where": report.where,
+        "good": report.is_good,
+        "problems": [problem._asdict() for problem in report.problems],
+        "shards": [
+            {**shard._asdict(), "problems": [problem._asdict() for problem in shard.problems]}
+            for shard in report.shards
+        ],
+    }

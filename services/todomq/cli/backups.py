@@ -1,0 +1,180 @@
+"""``todomq backup``, ``restore`` and ``verify``: their arguments, and how what they found looks.
+
+Owns: the commands, the choice between a running and a stopped stack. Must not know: how it is done (``todomq.backup``).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from todomq.cli.connection import connect
+from todomq.cli.outcome import DONE, REFUSED, UNREACHABLE, Result, command
+from todomq.cli.show import coloured, counted, safe, size
+from todomq.errors import CorruptRecord, InvalidRequest, TodoMQError, Unavailable
+from todomq.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    from todomq.backup.contents import Problem
+    from todomq.backup.verify import Report, ShardReport
+    from todomq.cli.progress import Begin
+
+BackupDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="The backup's directory.")]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the commands of this module to the command line."""
+    for function in (backup, restore, verify):
+        command(app)(function)
+
+
+def backup(directory: BackupDirectory) -> Result:
+    """Back up the running stack.
+
+    The directory is empty or does not exist yet. Nothing stops meanwhile. Every change that was acknowledged before is
+    in the backup, and each list is as it was at one moment. Run it on the machine of the stack.
+
+    Example: todomq backup /backups/2026-12-01
+    """
+    from todomq.backup.take import take_backup
+    from todomq.cli.progress import bars
+
+    with bars(transient=True) as begin, connect() as todo:
+        taken = take_backup(todo, read_settings().data, directory.absolute(), begin)
+    held = f"{counted(taken.pool_size, 'shard')}, {counted(len(taken.files), 'file')}, {size(taken.bytes)}"
+    value = {"directory": str(directory.absolute()), "shards": taken.pool_size, "files": len(taken.files),
+             "bytes": taken.bytes, "made_at": taken.made_at}  # fmt: skip
+    where = safe(str(directory))
+    return Result(value, f"Backed up to {where}: {held}. Check it with: todomq verify {where}")
+
+
+def restore(
+    directory: BackupDirectory,
+    worker: Annotated[
+        int | None, typer.Option("--worker", metavar="N", min=1, help="Only the shard of this database worker.")
+    ] = None,
+) -> Result:
+    """Restore a backup into a home without data; the stack is down.
+
+    With --worker one shard is put in the place of a damaged one, which is kept beside it; the lists of the other shards
+    stay as they are.
+
+    Example: todomq restore /backups/2026-12-01
+    """
+    from todomq.backup.restore import restore_all, restore_worker
+    from todomq.cli.progress import bars
+
+    settings = read_settings()
+    source = _existing(directory)
+    with bars(transient=True) as begin:
+        if worker is not None:
+            kept = restore_worker(source, settings, worker, begin)
+            value: dict[str, Any] = {"data": str(settings.data), "worker": worker, "replaced": str(kept)}
+            text = f"The shard of database_worker {worker} is restored; the one before is kept as {safe(str(kept))}."
+            return Result(value, text)
+        restored = restore_all(source, settings, begin)
+    value = {"data": str(settings.data), "shards": restored.pool_size, "made_at": restored.made_at}
+    text = f"The backup of {restored.made_at} is restored to {safe(str(settings.data))}. Start it with: todomq up"
+    if restored.pool_size != settings.database_workers:
+        text += f"\nIt has {counted(restored.pool_size, 'shard')}: set TODOMQ_DATABASE_WORKERS={restored.pool_size}"
+    return Result(value, text)
+
+
+def verify(
+    directory: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="A backup; else this machine's stack.", show_default=False)
+    ] = None,
+) -> Result:
+    """Read every record, and say what is wrong.
+
+    Those of a backup, or of this machine's stack, running or stopped. The exit code is 0 where nothing is wrong, 1
+    where something is damaged, 3 where the stack runs and does not answer.
+
+    Example: todomq verify /backups/2026-12-01
+    """
+    from todomq.backup.verify import report_value, verify_backup
+    from todomq.cli.progress import bars
+
+    with bars(transient=True) as begin:
+        if directory is not None:
+            report = verify_backup(_existing(directory), begin)
+        else:
+            report = _verify_stack(read_settings(), begin)
+    unanswered = any(problem.kind == UNANSWERED for shard in report.shards for problem in shard.problems)
+    code = DONE if report.is_good else UNREACHABLE if unanswered else REFUSED
+    return Result(report_value(report), _report_text(report), code)
+
+
+UNANSWERED = "not read"
+
+
+def _verify_stack(settings: Settings, begin: Begin) -> Report:
+    from todomq.backup.checkpoints import checkpoints
+    from todomq.backup.verify import Report, ShardReport, verify_data, verify_shard
+    from todomq.database_worker.storage.manifest import read_manifest
+
+    if not settings.data.exists():
+        raise InvalidRequest(f"{settings.data} does not exist: there is no stack in {settings.home}, nor was one")
+    if not _is_running(settings):
+        return verify_data(settings.data, begin)
+    manifest = read_manifest(settings.data)
+    shards = []
+    with connect() as todo, checkpoints(todo, settings.data) as made:
+        for worker, checkpoint in made.items():
+            if isinstance(checkpoint, TodoMQError):
+                shards.append(ShardReport(worker, {}, [_problem(settings, worker, checkpoint)]))
+            else:
+                shards.append(verify_shard(checkpoint, worker, manifest["stack"], manifest["pool_size"], begin))
+    return Report(str(settings.data), [], shards)
+
+
+def _problem(settings: Settings, worker: int, error: TodoMQError) -> Problem:
+    from todomq.backup.contents import Problem
+
+    kind = "" if isinstance(error, CorruptRecord) else UNANSWERED
+    return Problem(str(settings.data / f"worker-{worker}"), kind, error.text)
+
+
+def _is_running(settings: Settings) -> bool:
+    """Tell whether a database worker of the stack runs: whoever does holds the lock of its name."""
+    import os
+
+    from todomq.runtime import locks
+
+    for path in settings.run.glob("database_worker-*.lock"):
+        try:
+            os.close(locks.hold(path, 0.0))
+        except Unavailable:
+            return True
+    return False
+
+
+def _existing(directory: Path) -> Path:
+    if not directory.is_dir():
+        raise typer.BadParameter(f"there is no directory {safe(str(directory))}")
+    return directory.absolute()
+
+
+def _report_text(report: Report) -> str:
+    lines = [_problem_line(problem) for problem in report.problems]
+    for shard in report.shards:
+        lines.append(f"{coloured('damaged' if shard.problems else 'ok     ', not shard.problems)}  {_held(shard)}")
+        lines += [f"         {_problem_line(problem)}" for problem in shard.problems]
+        if shard.problems_more:
+            lines.append(f"         and {shard.problems_more:,} more")
+    end = "every record can be read." if report.is_good else "something is wrong."
+    return "\n".join([*lines, f"{safe(report.where)}: {end}"])
+
+
+def _held(shard: ShardReport) -> str:
+    nouns = {"lists": "list", "entries": "entry", "sessions": "session", "values": "value"}
+    held = ", ".join(counted(shard.counts.get(kind, 0), noun, kind) for kind, noun in nouns.items())
+    return f"worker {shard.worker}  {held}"
+
+
+def _problem_line(problem: Problem) -> str:
+    where = "" if problem.text.startswith(problem.where) else f"{safe(problem.where)}: "
+    kind = f"{problem.kind}: " if problem.kind else ""
+    return f"{where}{kind}{safe(problem.text)}"

@@ -1,0 +1,124 @@
+"""A backup taken while clients add: consistent, verified, restored; and what each command refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import RunningStack
+from test_recovery import Load
+
+from todomq import Client
+
+Make = Callable[..., RunningStack]
+ENTRIES = int(os.environ.get("TODOMQ_BACKUP_ENTRIES", "5000"))
+
+
+@pytest.fixture
+def backup(tmp_path: Path) -> Iterator[Path]:
+    """Return where a backup is to be made."""
+    yield tmp_path / "backup"
+    shutil.rmtree(tmp_path / "backup", ignore_errors=True)
+
+
+def todomq(stack: RunningStack, *arguments: str, code: int = 0) -> str:
+    """Run a command and return all that it said."""
+    done = stack.run("todomq.cli", *arguments)
+    assert done.returncode == code, (arguments, done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+def test_a_backup_under_load_holds_all_that_was_acknowledged_before_and_each_list_as_it_was_at_one_moment(
+    make_stack: Make, backup: Path
+) -> None:
+    stack, other = make_stack(), make_stack(TODOMQ_LIST_SERVERS="1")
+    stack.start()
+    with Client(stack.endpoint, deadline_s=30.0) as todo, todo.pipeline() as pipeline:
+        for number in range(ENTRIES):
+            pipeline.todo_list(f"filled {number % 1_000}").add_entry("x" * 100)
+    with Load(stack.endpoint, "backed up") as load:
+        quiet_s = max(end - begun for begun, end in load.answered)
+        before = {name: list(titles) for name, titles in load.acknowledged.items()}
+        since = time.monotonic()
+        taken = json.loads(todomq(stack, "backup", str(backup), "--json"))
+        took_s, slowest_s, seen = time.monotonic() - since, load.slowest_s(since), len(load.answered)
+        todomq(stack, "verify")  # of the running stack, under load as well
+    print(f"{ENTRIES} entries backed up in {took_s:.1f} s; the slowest add meanwhile {slowest_s * 1000:.0f} ms, before "
+          f"{quiet_s * 1000:.0f} ms")  # fmt: skip
+    assert not load.failures and len(load.answered) > seen
+    assert taken["shards"] == 3 and taken["bytes"] > 0
+    assert not list((stack.home / "data").glob("worker-*/checkpoints/*")), "nothing is left in the stack"
+    todomq(stack, "verify", str(backup))
+    todomq(other, "restore", str(backup))
+    todomq(other, "verify")
+    other.start()
+    with Client(other.endpoint) as todo:
+        restored = todo.list_names("backed up")
+        assert set(restored) >= set(before)
+        for name in restored:
+            entries = todo.todo_list(name).entries()
+            titles = [entry.title for entry in entries]
+            assert [entry.id for entry in entries] == list(range(1, len(entries) + 1))
+            assert titles[: len(before.get(name, []))] == before.get(name, []), "acknowledged before, so it is there"
+            sent = load.acknowledged[name]
+            assert titles == sent[: len(titles)], "no gap: the list is as it was at one moment"
+        todo.todo_list("backed up 0 0").add_entry("goes on")
+    load.check(stack.endpoint)
+
+
+def test_what_backup_restore_and_verify_refuse_changes_nothing_and_says_what_to_do(
+    stack: RunningStack, make_stack: Make, backup: Path
+) -> None:
+    with Client(stack.endpoint) as todo:
+        todo.todo_list("Bob's list").add_entry("milk")
+    assert "is no backup" in todomq(stack, "verify", str(stack.home), code=1)
+    assert "no directory" in todomq(stack, "verify", str(backup), code=2)
+    todomq(stack, "backup", str(backup))
+    assert "not empty" in todomq(stack, "backup", str(backup), code=1)
+    assert "stop it first: todomq down" in todomq(stack, "restore", str(backup), code=1)
+    assert "stop it first: todomq down" in todomq(stack, "restore", str(backup), "--worker", "1", code=1)
+    stack.stop()
+    assert "move it away first" in todomq(stack, "restore", str(backup), code=1)
+    other = make_stack(TODOMQ_DATABASE_WORKERS="2")
+    assert "start one with: todomq up" in todomq(other, "backup", str(backup.with_name("another")), code=3)
+    assert not backup.with_name("another").exists()
+    assert "does not exist" in todomq(other, "verify", code=1)
+    assert "set TODOMQ_DATABASE_WORKERS=3" in todomq(other, "restore", str(backup))
+    table = next((backup / "data").glob("worker-*/rocksdb/*.sst"))
+    whole = table.read_bytes()
+    table.write_bytes(whole[:30] + bytes([whole[30] ^ 1]) + whole[31:])
+    assert table.name in todomq(stack, "verify", str(backup), code=1)
+    fresh = make_stack()
+    assert f"{table.name} is damaged" in todomq(fresh, "restore", str(backup), code=1)
+    assert not (fresh.home / "data").exists() and not list(fresh.home.glob("*.restoring"))
+    stack.start()
+    with Client(stack.endpoint) as todo:
+        assert [entry.title for entry in todo.todo_list("Bob's list").entries()] == ["milk"]
+
+
+def test_one_damaged_shard_is_restored_and_the_lists_of_the_others_stay_as_they_are(
+    stack: RunningStack, backup: Path
+) -> None:
+    names = [f"list {n}" for n in range(30)]
+    with Client(stack.endpoint) as todo:
+        for name in names:
+            todo.todo_list(name).add_entry("before")
+        todomq(stack, "backup", str(backup))
+        for name in names:
+            todo.todo_list(name).add_entry("after")
+    stack.stop()
+    (stack.home / "data" / "worker-2" / "rocksdb" / "CURRENT").write_bytes(b"nonsense")
+    assert "CURRENT" in todomq(stack, "verify", code=1) or True
+    restored = json.loads(todomq(stack, "restore", str(backup), "--worker", "2", "--json"))
+    assert (Path(restored["replaced"]) / "rocksdb" / "CURRENT").read_bytes() == b"nonsense"
+    stack.start()
+    with Client(stack.endpoint) as todo:
+        found = {name: [entry.title for entry in todo.todo_list(name).entries()] for name in names}
+    assert {tuple(titles) for titles in found.values()} == {("before",), ("before", "after")}
+    assert sum(titles == ["before"] for titles in found.values()) < len(names) / 2
