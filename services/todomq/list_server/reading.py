@@ -11,13 +11,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from todomq.errors import CorruptRecord, TodoMQError
+from todomq.errors import CorruptRecord, ProtocolError, TodoMQError
 from todomq.list_server.hosting import Read
 from todomq.protocol import limits
 from todomq.runtime.peers import Answer
 
 PAGES_PER_CALL = 128
 CALLS_UNDER_WAY = 4
+BYTES = frozenset((bytes,))
 
 Call = Callable[..., None]
 
@@ -65,15 +66,30 @@ class Reading:
 
     def _answered(self, reads: list[Read], answer: Answer) -> None:
         self._under_way -= 1
-        if answer.error is not None:
-            if isinstance(answer.error, CorruptRecord) and len(reads) > 1:
+        error = answer.error
+        if error is None and not _are_pages(answer.value, len(reads)):
+            error = ProtocolError("the database worker gave an answer to a read that is none")
+        if error is not None:
+            if isinstance(error, CorruptRecord) and len(reads) > 1:
                 self._alone.extend(reads)
             else:
                 for read in reads:
-                    self._on_error(read, answer.error)
+                    self._on_error(read, error)
         else:
             for read, (value, pairs, last) in zip(reads, answer.value):
                 self._on_page(read, value, pairs, last)
             # What did not fit into the answer is asked for again, before what came later.
             self._waiting.extendleft(reversed(reads[len(answer.value) :]))
         self.begin()
+
+
+def _are_pages(value: Any, most: int) -> bool:
+    """Tell whether a worker answered with ``[[value or nil, [key, value, ...], last key or nil], ...]``."""
+    return type(value) is list and 1 <= len(value) <= most and all(map(is_page, value))
+
+
+def is_page(page: Any) -> bool:
+    """Tell whether what a worker answered is one page."""
+    if type(page) is not list or [type(part) for part in page[1:]] not in ([list, bytes], [list, type(None)]):
+        return False
+    return isinstance(page[0], bytes | None) and len(page[1]) % 2 == 0 and BYTES.issuperset(map(type, page[1]))

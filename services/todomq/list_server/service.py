@@ -24,7 +24,7 @@ from todomq.errors import (
 from todomq.list_server.actor import LOADING, QUARANTINED, STOPPING, ListActor
 from todomq.list_server.hosting import Hosting, Partition, Read
 from todomq.list_server.listing import Listing
-from todomq.list_server.reading import Reading
+from todomq.list_server.reading import Reading, is_page
 from todomq.list_server.records import pack_entry
 from todomq.list_server.todo_list import TodoList
 from todomq.list_server.worker_link import WorkerLink
@@ -360,6 +360,8 @@ class ListServerService(Service):
             try:
                 if answer.error is not None:
                     raise answer.error
+                if not is_page(answer.value):
+                    raise Unavailable("the database worker gave an answer to a read that is none")
                 if listing.take(answer.value[1], answer.value[2]):
                     self._daemon.server.reply(peer, identifier, messages.OK, pack(listing.page()))
             except TodoMQError as error:

@@ -12,6 +12,7 @@ from typing import Any
 
 from todomq.list_server.gate import Batch, Gate
 from todomq.protocol import messages
+from todomq.protocol.addresses import is_address
 from todomq.runtime.daemon import Daemon
 from todomq.runtime.log import log
 from todomq.runtime.loop import Timer
@@ -106,7 +107,7 @@ class WorkerLink:
 
     def _greeted(self, answer: Answer) -> None:
         self._greeting = False
-        if answer.error is not None:
+        if answer.error is not None or not _is_greeting(answer.value):
             self._daemon.loop.after(GREET_AGAIN_S, self._greet_if_needed)
             return
         before = self.incarnation
@@ -147,3 +148,10 @@ class WorkerLink:
         self._again = None
         if self.greeted:
             self._send_unsent()
+
+
+def _is_greeting(value: Any) -> bool:
+    """Tell whether a worker answered ``[incarnation, address, ...]``."""
+    if type(value) is not list or [type(item) for item in value[:2]] != [bytes, str]:
+        return False
+    return is_address(value[1])

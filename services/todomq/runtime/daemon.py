@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
-from todomq.errors import TodoMQError, Unavailable
+from todomq.errors import InvalidRequest, TodoMQError, Unavailable
 from todomq.protocol.codec import canonical
 from todomq.runtime import locks
 from todomq.runtime.calls import CallServer, Service
@@ -195,7 +195,7 @@ class Daemon:
             self._registry.call("watch", self._registry_version, done=self._watched, timeout_s=WATCH_S)
 
     def _watched(self, answer: Answer) -> None:
-        if answer.error is not None:
+        if answer.error is not None or not _is_news(answer.value):
             # The registry is away: what it said last stays true until it says otherwise.
             self._registry_version = 0
             self.loop.after(0.02, self._watch)
@@ -233,6 +233,23 @@ class Daemon:
         self._registry.call(
             "unregister_name", self.name, self.incarnation, done=lambda answer: self.loop.stop(), timeout_s=0.5
         )
+
+
+def _is_news(value: Any) -> bool:
+    """Tell whether a registry answered ``[version, settled, [[name, address, pid or nil, incarnation], ...]]``."""
+    if type(value) is not list or [type(item) for item in value] != [int, bool, list]:
+        return False
+    return all(type(fields) is list and len(fields) == 4 and _is_registration(*fields) for fields in value[2])
+
+
+def _is_registration(name: Any, address: Any, pid: Any, incarnation: Any) -> bool:
+    if type(address) is not str or not isinstance(pid, int | None) or type(incarnation) is not bytes:
+        return False
+    try:
+        canonical(name)
+    except InvalidRequest:
+        return False
+    return True
 
 
 def _raise_descriptor_limit() -> None:
