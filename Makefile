@@ -7,6 +7,7 @@
 #   make down      stop the stack; its data stays                     make clean DATA=1   removes the stored lists as well
 #   make simulate  run the whole topology in one process, SEEDS=1000 times, each with other faults
 #   make torture   a stack of its own under faults of every kind, MINUTES=5 SEED=any; what clients were told is checked
+#   make fuzz      random and mutated input to every decoder, handler and socket, MINUTES=5 in all
 #   make dist      the source distribution and the wheel, into dist/
 #   make bench     measure TodoMQ and its peers (ARGS="--only adds,reads --rounds 1 --quick")
 #
@@ -22,11 +23,12 @@ STACK := $(PY) -P -m todomq
 SERVER := $(VENV)/.server-installed
 TEST := $(VENV)/.test-installed
 BENCH := $(VENV)/.bench-installed
+FUZZ := $(VENV)/.fuzz-installed
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 DIST := dist/.built
 SOURCES := pyproject.toml MANIFEST.in README.md LICENSE $(shell find services/todomq -name __pycache__ -prune -o -print)
 
-.PHONY: up down restart status logs test check demo simulate torture dist bench clean
+.PHONY: up down restart status logs test check demo simulate torture fuzz dist bench clean
 .DEFAULT_GOAL := up
 
 up: $(SERVER)
@@ -54,6 +56,9 @@ simulate: $(TEST)
 torture: $(TEST)
 	@PYTHONPATH=tests:tests/system $(PY) -m torture --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED))
 
+fuzz: $(FUZZ)
+	@PYTHONPATH=tests:tests/protocol $(PY) -m fuzzing --minutes $(or $(MINUTES),5) $(if $(ONLY),--only $(ONLY)) $(if $(KEEP),--keep)
+
 demo: up
 	@$(VENV)/bin/todomq demo $(ARGS)
 
@@ -78,12 +83,12 @@ $(PY):
 
 ifeq ($(CI),)
 # Installed in place, so only a change of what is needed installs again.
-$(SERVER) $(TEST) $(BENCH): $(VENV)/.%-installed: pyproject.toml constraints.txt | $(PY)
+$(SERVER) $(TEST) $(FUZZ) $(BENCH): $(VENV)/.%-installed: pyproject.toml constraints.txt | $(PY)
 	@$(PIP) setuptools
 	@$(PIP) --no-build-isolation --editable '.[$*]'
 	@touch $@ $(SERVER)
 else
-$(SERVER) $(TEST) $(BENCH): $(VENV)/.%-installed: $(DIST)
+$(SERVER) $(TEST) $(FUZZ) $(BENCH): $(VENV)/.%-installed: $(DIST)
 	@$(PIP) "$$(echo dist/*.whl)[$*]"
 	@$(PIP) --force-reinstall --no-deps dist/*.whl
 	@touch $@ $(SERVER)
