@@ -7,6 +7,7 @@
 #   make down      stop the stack; its data stays                     make clean DATA=1   removes the stored lists as well
 #   make simulate  run the whole topology in one process, SEEDS=1000 times, each with other faults
 #   make torture   a stack of its own under faults of every kind, MINUTES=5 SEED=any; what clients were told is checked
+#   make mutants   break each law on purpose and see that the simulation finds it (SEEDS=100; STACK=1: on the real stack)
 #   make fuzz      random and mutated input to every decoder, handler and socket, MINUTES=5 in all
 #   make dist      the source distribution and the wheel, into dist/
 #   make bench     measure TodoMQ and its peers (ARGS="--only adds,reads --rounds 1 --quick")
@@ -28,7 +29,7 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check --constraint con
 DIST := dist/.built
 SOURCES := pyproject.toml MANIFEST.in README.md LICENSE $(shell find services/todomq -name __pycache__ -prune -o -print)
 
-.PHONY: up down restart status logs test check demo simulate torture fuzz dist bench clean
+.PHONY: up down restart status logs test check demo simulate torture mutants fuzz dist bench clean
 .DEFAULT_GOAL := up
 
 up: $(SERVER)
@@ -55,6 +56,9 @@ simulate: $(TEST)
 
 torture: $(TEST)
 	@PYTHONPATH=tests:tests/system $(PY) -m torture --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED))
+
+mutants: $(TEST)
+	@PYTHONPATH=tests:tests/system $(PY) -m mutations $(if $(STACK),--stack) --seeds $(or $(SEEDS),100) $(if $(MUTANT),--only $(MUTANT))
 
 fuzz: $(FUZZ)
 	@PYTHONPATH=tests:tests/protocol $(PY) -m fuzzing --minutes $(or $(MINUTES),5) $(if $(ONLY),--only $(ONLY)) $(if $(KEEP),--keep)

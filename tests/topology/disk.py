@@ -25,6 +25,7 @@ class Disk:
         is_full: every commit fails, having written nothing.
         is_low: room is left for no more than claims, so changes are refused before they are written.
         failing: what becomes of the next commits: each fails ``before`` or ``after`` it has reached the disk.
+        stalled_us: how much longer than else any work takes.
         open_failures: how many attempts to open storage fail from now on.
     """
 
@@ -34,6 +35,7 @@ class Disk:
         self.is_full = False
         self.is_low = False
         self.failing: list[str] = []
+        self.stalled_us = 0
         self.open_failures = 0
         self._random = random
 
@@ -50,7 +52,7 @@ class Disk:
 
     def latency_us(self) -> int:
         """Return how long the next work takes."""
-        return self._random.randint(*(SLOW_US if self.is_slow else QUICK_US))
+        return self.stalled_us + self._random.randint(*(SLOW_US if self.is_slow else QUICK_US))
 
     def fate(self) -> str | None:
         """Return where the next commit fails, if it does."""

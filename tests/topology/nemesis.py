@@ -6,17 +6,22 @@ Owns: faults and their healing. Must not know: what clients ask.
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 
 from todomq.settings import socket_name
 from topology.clock import MS_US, SECOND_US
-from topology.network import DELAY_US
+from topology.network import DELAY_US, Connection
 from topology.processes import Process
 from topology.world import World
 
+# How often each kind strikes. Who is ``unseen`` is cut off from the registry, and hears the router late.
 FAULTS = {
     "kill": 5, "kill_pair": 1, "pause": 3, "long_pause": 1, "cut": 4, "cut_all": 1, "delay": 3, "remove": 1,
     "slow_disk": 2, "old_owner": 3, "fail_before": 2, "fail_after": 2, "full_disk": 1, "low_disk": 2, "open_fails": 1,
+    "lose_writes": 3,
 }  # fmt: skip
+SPREAD_FAULTS = {**FAULTS, "old_owner": 12, "unseen": 12}
+"""Where each daemon is on a machine of its own: there an owner that was taken for dead may live on."""
 
 
 class Nemesis:
@@ -35,9 +40,10 @@ class Nemesis:
         self._random = random = world.stream("nemesis")
         self._names = [socket_name(name) for name in world.settings.daemon_names()]
         self._until_us = until_us
-        kinds = list(only or FAULTS)
+        weights = SPREAD_FAULTS if world.is_spread else FAULTS
+        kinds = list(only or weights)
         for _ in range(random.choice((0, 1, 2, 3, 5, 8, 12))):
-            kind = random.choices(kinds, [FAULTS[kind] for kind in kinds])[0]
+            kind = random.choices(kinds, [weights.get(kind, 1) for kind in kinds])[0]
             at_us = random.randint(world.clock.now_us, until_us)
             world.clock.after(at_us - world.clock.now_us, lambda kind=kind: self._strike(kind))  # type: ignore[misc]
         world.network.duplicates = random.choice((0.0, 0.0, 0.02, 0.2))
@@ -71,6 +77,10 @@ class Nemesis:
                 self._world.network.remove_address()
             case "old_owner":
                 self._pause_list_server()
+            case "lose_writes":
+                self._lose_writes()
+            case "unseen":
+                self._hide()
             case "cut" | "cut_all" | "delay":
                 self._disturb(kind)
             case _:
@@ -98,6 +108,34 @@ class Nemesis:
             self._world.trace(f"paused {process!r} for {duration_us} us")
             process.pause()
             self._world.clock.after(duration_us, process.resume)
+
+    def _lose_writes(self) -> None:
+        """Cut all connections by which batches go to workers, when some are on their way, and now and then again."""
+        for _ in range(self._random.randint(1, 4)):
+            self._world.clock.after(self._random.randint(0, SECOND_US), self._cut_when_under_way)
+
+    def _cut_when_under_way(self) -> None:
+        network = self._world.network
+        for connection in [each for each in network.connections if each.bound.address.endswith(".writes")]:
+            connection.delay_us = (40 * MS_US, 80 * MS_US)
+            cut_us = self._random.randint(50 * MS_US, 200 * MS_US)
+            self._world.clock.after(cut_us, partial(network.break_connection, connection))
+
+    def _hide(self) -> None:
+        """Keep a list server's renewals from the registry until others take it for dead, and what it is asked late."""
+        settings = self._world.settings
+        name = f"list_server-{self._random.randint(1, settings.list_servers)}"
+        hidden_us = int(settings.lease_ms * MS_US * 1.5) + self._random.randint(0, SECOND_US)
+        late_us = self._random.randint(1 * MS_US, hidden_us)
+        for connection in self._world.network.connections:
+            ends = connection.connecting.process.name, connection.bound.process.name
+            if ends == (name, "registry"):
+                connection.delay_us = (hidden_us, hidden_us)
+            elif ends == ("router", name):
+                connection.delay_us = (late_us // 2, late_us)
+            else:
+                continue
+            self._world.clock.after(hidden_us, partial(_hasten, connection))
 
     def _disturb(self, kind: str) -> None:
         network = self._world.network
@@ -134,3 +172,7 @@ class Nemesis:
             disk.is_full = False  # type: ignore[attr-defined]
         elif kind == "low_disk":
             disk.is_low = False  # type: ignore[attr-defined]
+
+
+def _hasten(connection: Connection) -> None:
+    connection.delay_us = DELAY_US

@@ -206,6 +206,10 @@ class Network:
         direction = None if socket.connection is None else socket.connection.onward
         return self._put(socket.pipe, direction, list(frames))
 
+    def bound(self) -> dict[str, str]:
+        """Return the kind of the socket that is bound to each address."""
+        return {address: socket.kind for address, socket in self._bound.items()}
+
     # What the nemesis does.
 
     def break_connection(self, connection: Connection) -> None:

@@ -15,6 +15,7 @@ from todomq.settings import Settings
 from topology.clock import SECOND_US
 from topology.nemesis import Nemesis
 from topology.substitutes import in_world
+from topology.trials import Trials
 from topology.verdict import leftovers
 from topology.workload import SHARED, Asker, Told, Workload
 from topology.world import World
@@ -107,12 +108,16 @@ class _Run:
         self.nemesis.heal()
         if not clock.run_until(clock.now_us + DRAINED_US, workload.is_over):
             self.problems.append("a request is not answered though its deadline has passed")
-        self._read_back()
+        self._read_back("client-reader")
+        self._forget_memory()
+        self._read_back("client-rereader")
         report = check(workload.history, BOUND)
         self.problems += [f"VIOLATION {violation}" for violation in report.violations]
         self.undecided = [f"UNDECIDED {undecided}" for undecided in report.undecided]
         clock.run_until(clock.now_us + 4 * SECOND_US)
         self.problems += self._settled()
+        if not self.problems:
+            self.problems += Trials(world).go()
         self.problems += world.processes.faults
 
     def _settled(self) -> list[str]:
@@ -125,10 +130,16 @@ class _Run:
             self.world.clock.run_until(self.world.clock.now_us + SECOND_US // 20)
         return left
 
-    def _read_back(self) -> None:
+    def _forget_memory(self) -> None:
+        """Kill every list server, so that what is read next is what lies on the disks."""
+        for name, running in list(self.world.running.items()):
+            if name.startswith("list_server"):
+                running.process.die()
+
+    def _read_back(self, name: str) -> None:
         """With everything healed, each list and key answers in time."""
         workload, clock = self.workload, self.world.clock
-        reader = Asker(workload, self.world, "client-reader")
+        reader = Asker(workload, self.world, name)
         names = {operation.list for operation in workload.history} | set(SHARED)
         for name in sorted(names):
             reader.read_all(name, READ_S, lambda answered, name=name: self._answered(name, answered))  # type: ignore[misc]

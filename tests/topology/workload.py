@@ -15,7 +15,7 @@ from checking.history import Entry, Operation
 from todomq.client import operations
 from todomq.client.request import Request
 from todomq.client.values import Via
-from todomq.errors import UNKNOWN, EntryNotFound, TodoMQError
+from todomq.errors import UNKNOWN, EntryNotFound, ProtocolError, TodoMQError
 from todomq.protocol.codec import unpack
 from topology.client import Client
 from topology.clock import MS_US
@@ -211,6 +211,8 @@ class Asker:
             else:
                 operation = operation._replace(result=_shown(kind, result))
                 self._learn(list_name, kind, operation.result)
+            if isinstance(error, ProtocolError):
+                self._workload.problems.append(f"a client that keeps to the protocol is told {error}: {operation}")
             self._workload.history.append(operation)
             outcome = f"{operation.outcome}{'' if error is None else ' ' + error.code + ': ' + error.text}"
             self._world.trace(f"{list_name!r}: {operation} {outcome}")

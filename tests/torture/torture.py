@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import Random
 
-from conftest import RunningStack
+from conftest import NO_SETTINGS, RunningStack
 
 from todomq import Client
 from torture.clients import Pipelining
@@ -37,6 +37,7 @@ def torture(
     seed: int,
     say: Callable[[str], None] = lambda line: None,
     further: Mapping[str, tuple[float, Harm]] | None = None,
+    settings: Mapping[str, str] = NO_SETTINGS,
 ) -> Report:
     """Torture a stack of its own and judge it.
 
@@ -46,8 +47,9 @@ def torture(
         seed: decides what is asked and what harm is done; not how these meet.
         say: is told each fault.
         further: more kinds of faults with their weights.
+        settings: more of the stack's environment.
     """
-    stack = RunningStack(TODOMQ_MAX_RESTARTS="1000000")
+    stack = RunningStack(TODOMQ_MAX_RESTARTS="1000000", **settings)
     troubles: list[str] = []
     try:
         stack.start()
@@ -81,7 +83,7 @@ def torture(
 
 def _start_clients(endpoint: str, directory: Path, seed: int, number: int, began: float) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "torture.clients", endpoint, str(directory), str(seed), str(number), str(began)]
-    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
+    environment = {**os.environ, "PYTHONPATH": os.environ.get("PYTHONPATH", str(TESTS))}
     return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
 
 

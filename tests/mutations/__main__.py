@@ -1,0 +1,90 @@
+"""Count in how many seeds each switch is found: ``python -m mutations [--only NAME,...] [--seeds N] [--stack]``.
+
+Prints a table, ready for docs/reliability.md; leaves with 1 where a switch that can show was found in no seed at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from functools import partial
+from multiprocessing import Pool
+from typing import NamedTuple
+
+from mutations import switches
+from mutations.switch import SWITCHES, Switch, broken
+
+assert switches
+
+
+class Found(NamedTuple):
+    """What came of one switch."""
+
+    seeds: int
+    found: list[int]
+    says: str
+    """What the first seed that found it says."""
+
+
+def main() -> int:
+    """Count, one switch after the other."""
+    if os.environ.get("PYTHONHASHSEED") != "0":
+        # As in the simulation: a seed that was named must be the same in every process.
+        again = [sys.executable, "-m", "mutations", *sys.argv[1:]]
+        os.execve(sys.executable, again, {**os.environ, "PYTHONHASHSEED": "0"})
+    parser = argparse.ArgumentParser(prog="mutations", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=100)
+    parser.add_argument("--only", default="", help="switches, comma-separated")
+    parser.add_argument("--stack", action="store_true", help="on the real stack, a minute of torture for each seed")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args()
+    names = [each for each in options.only.split(",") if each] or list(SWITCHES)
+    missed = []
+    print("| law | switch | what is broken | found in | first |\n| --- | --- | --- | --- | --- |")
+    for switch in sorted((SWITCHES[name] for name in names), key=lambda switch: switch.law):
+        if not (switch.in_torture if options.stack else switch.in_simulation):
+            print(_row(switch, "cannot show here", ""))
+            continue
+        found = _tortured(switch, options.seeds) if options.stack else simulated(switch, options.seeds, options.jobs)
+        print(_row(switch, f"{len(found.found)} of {found.seeds}", str(min(found.found, default="-"))), flush=True)
+        print(f"    {found.says[:300]}", file=sys.stderr, flush=True)
+        if not found.found:
+            missed.append(switch.name)
+    if missed:
+        print(f"NOT FOUND: {', '.join(missed)}")
+    return bool(missed)
+
+
+def simulated(switch: Switch, seeds: int, jobs: int) -> Found:
+    """Simulate seeds 1 to ``seeds`` with the switch on."""
+    with Pool(jobs) as pool:
+        said = pool.map(partial(problem_in, switch.name), range(1, seeds + 1), chunksize=1)
+    found = [seed for seed, problem in enumerate(said, 1) if problem]
+    return Found(seeds, found, said[found[0] - 1] if found else "")
+
+
+def problem_in(name: str, seed: int) -> str:
+    """Return the first problem of a seed with the switch on, the empty text where there is none."""
+    from topology.simulation import simulate
+
+    with broken(name):
+        problems = simulate(seed).problems
+    return problems[0] if problems else ""
+
+
+def _tortured(switch: Switch, seeds: int) -> Found:
+    from mutations.stack import problem_on_stack
+
+    said: list[str] = []
+    while len(said) < seeds and not any(said):
+        said.append(problem_on_stack(switch.name, len(said) + 1))
+    return Found(len(said), [len(said)] if said[-1] else [], said[-1])
+
+
+def _row(switch: Switch, found: str, first: str) -> str:
+    return f"| {switch.law} | `{switch.name}` | {switch.says} | {found} | {first} |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
