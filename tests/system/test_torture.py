@@ -14,7 +14,8 @@ from conftest import RunningStack, wait_until
 from checking import Operation
 from checking.history import to_line
 from todomq import Client
-from torture.report import Report
+from torture.damage import Flip
+from torture.report import Report, as_markdown
 from torture.torture import torture
 
 SECONDS = 60.0
@@ -22,7 +23,7 @@ SECONDS = 60.0
 
 def test_a_minute_of_torture_breaks_no_promise(tmp_path: Path) -> None:
     seed = int(os.environ.get("TODOMQ_TORTURE_SEED", "1"))
-    report = torture(tmp_path, SECONDS, seed, print)
+    report = torture(tmp_path, SECONDS, seed, print, fills_disk=True)
     print(report)
     assert report.passed
     # One that did nothing would pass as well.
@@ -40,6 +41,15 @@ def test_an_answer_that_no_order_explains_fails_the_run(tmp_path: Path) -> None:
     report = Report(1, 1.0, [])
     report.judge(tmp_path)
     assert not report.passed and report.found["lost"] == 1
+
+
+def test_a_flipped_byte_that_nobody_reports_fails_the_run(tmp_path: Path) -> None:
+    reported = Flip("data/worker-1/rocksdb/1.sst", 7, 3, 2, "")
+    flips = [reported, Flip("data/worker-2/rocksdb/2.log", 9, 0, 4, "'a' answers []")]
+    report = Report(1, 1.0, [], flips=flips)
+    report.judge(tmp_path)
+    assert not report.passed and len(report.troubles) == 1
+    assert "| data/worker-1/rocksdb/1.sst at 7 | 3 | 2 |" in as_markdown(report, "make torture")
 
 
 @pytest.mark.parametrize("daemon", ["router", "registry", "cache", "list_server-1", "database_worker-1"])

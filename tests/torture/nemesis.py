@@ -18,6 +18,7 @@ from typing import NamedTuple
 from conftest import RunningStack, is_gone
 
 from todomq.errors import Unavailable
+from torture.disk import Disk
 from torture.probe import Probe
 
 ENDED_S = 30.0
@@ -29,12 +30,15 @@ LISTENER = "supervision"
 MANAGER = "supervisord"
 ALL = "all"
 
+
 class Hit(NamedTuple):
     """What a deed did."""
 
     target: str
     finish: Callable[[], None] = lambda: None
     """Waits until what must end has ended; called once the stack was asked whether it serves."""
+    since: float | None = None
+    """From when it counts how soon all is served again, where that is not when the deed began."""
 
 
 Harm = Callable[[RunningStack, Random], Hit]
@@ -50,6 +54,22 @@ class Fault(NamedTuple):
     """From the fault until every pair of list server and database worker had answered; None where one did not."""
     trouble: str | None = None
     """What did not end as it must."""
+
+
+FULL_S = (0.3, 3.0)
+
+
+def filling(disk: Disk) -> Harm:
+    """Return the fault that leaves the stack's disk without room for a while; it counts from when there is room."""
+
+    def fill(stack: RunningStack, random: Random) -> Hit:
+        if not disk.fill():
+            raise Unavailable("the disk could not be filled")
+        time.sleep(random.uniform(*FULL_S))
+        disk.free()
+        return Hit("home", since=time.monotonic())
+
+    return fill
 
 
 class Nemesis:
@@ -83,9 +103,10 @@ class Nemesis:
         since = time.monotonic()
         target, served_s, trouble = "", None, None
         try:
-            target, finish = self._deeds[kind][1]()
-            served_s = self._probe.served_s(since)
-            finish()
+            hit = self._deeds[kind][1]()
+            target = hit.target
+            served_s = self._probe.served_s(hit.since or since)
+            hit.finish()
         except Unavailable as error:
             trouble = error.text
         self.faults.append(Fault(kind, target, served_s, trouble))

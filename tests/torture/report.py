@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from checking import Violation, check
+from torture.damage import Flip
 from torture.nemesis import Fault
 from torture.recorder import read_round, rounds
 
@@ -32,6 +33,7 @@ class Report:
     undecided: list[Violation] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
     """What went wrong beside the answers: something left behind, a client that ended, a fault that was not over."""
+    flips: Sequence[Flip] = ()
 
     def judge(self, directory: Path) -> None:
         """Check everything that was recorded, round by round."""
@@ -46,6 +48,7 @@ class Report:
         for fault in self.faults:
             if (trouble := _trouble(fault)) is not None:
                 self.troubles.append(f"{fault.kind} of {fault.target}: {trouble}")
+        self.troubles += [f"flip in {flip.file}: {flip.trouble}" for flip in self.flips if flip.trouble]
 
     @property
     def passed(self) -> bool:
@@ -63,11 +66,37 @@ class Report:
             "",
             f"{'fault':<20} {'hit':<20} {'times':>5}   served again after ms: {'p50':>7} {'p99':>7} {'worst':>7}",
             *_recoveries(self.faults),
+            *(f"flip in {flip.file}: {flip.reported} lists report it, {flip.unharmed} unharmed" for flip in self.flips),
             *(f"TROUBLE {trouble}" for trouble in self.troubles),
             *(f"VIOLATION {violation}" for violation in self.violations[:SHOWN]),
             *(f"UNDECIDED {undecided}" for undecided in self.undecided[:SHOWN]),
         ]
         return "\n".join(lines)
+
+
+def as_markdown(report: Report, command: str) -> str:
+    """Return the report as docs/reliability.md has it."""
+    count, found = report.outcomes, report.found
+    left = sum("left behind" in trouble for trouble in report.troubles)
+    cells = (
+        count["ok"], count["cast"], count["failed"], count["unknown"], found["lost"], found["doubled"], found["wrong"],
+        len(report.undecided), left or "nothing", len(report.troubles) - left,
+    )  # fmt: skip
+    kinds = Counter(fault.kind for fault in report.faults)
+    flips = (f"| {flip.file} at {flip.offset:,} | {flip.reported} | {flip.unharmed} |" for flip in report.flips)
+    return "\n".join([
+        f"`{command}`: {report.lasted_s / 60:.1f} minutes, seed {report.seed}, {len(report.faults):,} faults, "
+        f"{count.total():,} operations on {report.lists:,} lists.", "",
+        "| acknowledged | casts | refused | unknown | lost | doubled | wrong | undecided lists | left behind | other |",
+        "| --- " * len(cells) + "|",
+        "| " + " | ".join(f"{cell:,}" if isinstance(cell, int) else cell for cell in cells) + " |", "",
+        "| fault | times |", "| --- | --- |", *(f"| {kind} | {times} |" for kind, times in kinds.most_common()), "",
+        "How long until an add behind every pair of list server and database worker was answered, ms:", "",
+        "| fault | hit | times | p50 | p99 | worst |", "| --- | --- | --- | --- | --- | --- |",
+        *(f"| {kind} | {hit} | {len(ms)} | {percentile(ms, 50):,.0f} | {percentile(ms, 99):,.0f} | {max(ms):,.0f} |"
+          for (kind, hit), ms in _times(report.faults)), "",
+        "| byte flipped in | lists that reported it | lists unharmed |", "| --- | --- | --- |", *flips,
+    ]) + "\n"  # fmt: skip
 
 
 def _trouble(fault: Fault) -> str | None:
@@ -82,15 +111,20 @@ def _kind_of(violation: Violation) -> str:
 
 
 def _recoveries(faults: Iterable[Fault]) -> list[str]:
+    return [
+        f"{kind:<20} {target:<20} {len(times):>5} {'':<24}"
+        f"{percentile(times, 50):>7.0f} {percentile(times, 99):>7.0f} {max(times):>7.0f}"
+        for (kind, target), times in _times(faults)
+    ]
+
+
+def _times(faults: Iterable[Fault]) -> list[tuple[tuple[str, str], list[float]]]:
+    """Return, by kind and what was hit, the milliseconds until all was served again."""
     by_target: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
     for fault in faults:
         target = "several" if fault.kind == "two killed" else fault.target
         by_target[fault.kind, target].append(float("inf") if fault.served_s is None else fault.served_s * 1000)
-    return [
-        f"{kind:<20} {target:<20} {len(times):>5} {'':<24}"
-        f"{percentile(times, 50):>7.0f} {percentile(times, 99):>7.0f} {max(times):>7.0f}"
-        for (kind, target), times in sorted(by_target.items())
-    ]
+    return sorted(by_target.items())
 
 
 def percentile(values: Iterable[float], percent: float) -> float:

@@ -17,7 +17,9 @@ from conftest import NO_SETTINGS, RunningStack
 
 from todomq import Client
 from torture.clients import Pipelining
-from torture.nemesis import Harm, Nemesis
+from torture.damage import Flip, flip_bytes
+from torture.disk import Disk
+from torture.nemesis import Harm, Nemesis, filling
 from torture.probe import Probe
 from torture.recorder import Recorder, Wish, read_round, rounds
 from torture.report import Report
@@ -29,6 +31,8 @@ END_S = 120.0
 """The clients' last requests have deadlines and are tried again a few times."""
 READ_S = 30.0
 READ_AT_ONCE = 20
+DISK_FULL = 6
+"""How often the disk is filled, in the weights of the nemesis."""
 
 
 def torture(
@@ -38,6 +42,9 @@ def torture(
     say: Callable[[str], None] = lambda line: None,
     further: Mapping[str, tuple[float, Harm]] | None = None,
     settings: Mapping[str, str] = NO_SETTINGS,
+    *,
+    flips: int = 0,
+    fills_disk: bool = False,
 ) -> Report:
     """Torture a stack of its own and judge it.
 
@@ -48,9 +55,17 @@ def torture(
         say: is told each fault.
         further: more kinds of faults with their weights.
         settings: more of the stack's environment.
+        flips: bytes to flip at the end, each in another shard.
+        fills_disk: put the stack on a disk of its own that is filled now and then, where this user may mount one.
     """
     stack = RunningStack(TODOMQ_MAX_RESTARTS="1000000", **settings)
     troubles: list[str] = []
+    damaged: list[Flip] = []
+    disk = Disk(stack.home) if fills_disk else None
+    if disk is not None and disk.refused:
+        say(f"the disk is never filled: {disk.refused}")
+    elif disk is not None:
+        further = {"disk full": (DISK_FULL, filling(disk)), **(further or {})}
     try:
         stack.start()
         began = time.monotonic()
@@ -70,13 +85,17 @@ def torture(
         stack.wait_healthy()
         say("reading everything back")
         troubles += _read_back(stack.endpoint, directory)
+        if flips:
+            damaged = flip_bytes(stack, Random(f"{seed} flips"), flips, say)
         stack.stop()
         troubles += [f"left behind: {command}" for command in stack.living().values()]
         troubles += [f"left behind: the socket {name}" for name in stack.sockets()]
     finally:
         stack.discard()
+        if disk is not None:
+            disk.end()
     say("judging")
-    report = Report(seed, lasted_s, nemesis.faults, troubles=troubles)
+    report = Report(seed, lasted_s, nemesis.faults, troubles=troubles, flips=damaged)
     report.judge(directory)
     return report
 
