@@ -67,6 +67,7 @@ class Search:
         self._clears = [step for step in steps if step.kind in ("clear", "drop")]
         self._adds = [step for step in steps if step.titles and step.id is not None]
         self._adds.sort(key=lambda add: add.start)
+        self._followed = {chain.after[0] for chain in chains if chain.after is not None}
         self._horizon = 0
         self._first_add = 0  # adds before this one are all taken
         self._deletes: defaultdict[int | None, list[Step]] = defaultdict(list)
@@ -157,10 +158,39 @@ class Search:
         observers = self._observers(opened)
         certain = [choice for choice in certain if not self._overtakes(choice, observers)]
         possible = [choice for choice in possible if not self._overtakes(choice, observers)]
-        key = (*self.place, self.state.next_id, self.state.mark, self.latest_start)
+        possible = self._without_doubles(possible)
+        key = self._configuration()
         if key in failed:
             return iter(()), None
         return self._by_promise(certain, possible, observers), key
+
+    def _configuration(self) -> tuple[Any, ...]:
+        """Return what is equal where the same can follow: places behind what is too late now, the list, the deadlines.
+
+        The moment of the latest start itself only says which deadlines have passed.
+        """
+        latest_start = self.latest_start
+        passed = bisect_left(self._deadlines, latest_start)
+        places = [chain.behind_late(place, latest_start) for chain, place in zip(self.chains, self.place)]
+        return (*places, self.state.next_id, self.state.mark, passed)
+
+    def _without_doubles(self, possible: list[Choice]) -> list[Choice]:
+        """Leave out a change that may happen where one that does the same and must happen sooner, if at all, may too.
+
+        Only of changes that stand alone in their chain: whichever of them is taken, the rest stays as it is.
+        """
+        soonest: dict[tuple[Any, ...], Choice] = {}
+        kept = []
+        for choice in possible:
+            number, _, step, _ = choice
+            if len(self.chains[number].steps) > 1 or step.must or number in self._followed:
+                kept.append(choice)
+                continue
+            key = step.effect_key()
+            known = soonest.get(key)
+            if known is None or step.latest < known[2].latest:
+                soonest[key] = choice
+        return kept + list(soonest.values())
 
     def _misses_a_deadline(self, step: Step) -> bool:
         """Return whether a change that may happen now could happen no more behind this step."""

@@ -221,6 +221,12 @@ class Chain:
         for place in reversed(range(size)):
             self._note(place, steps[place])
 
+    def behind_late(self, place: int, now: int) -> int:
+        """Return the place of the first step from here on that can still be taken where the latest start is ``now``."""
+        while place < len(self.steps) and self.steps[place].latest < now:
+            place += 1
+        return place
+
     def _note(self, place: int, step: Step) -> None:
         following = place + 1
         self.next_read[place] = place if step.kind in READS else self.next_read[following]
