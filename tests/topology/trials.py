@@ -39,6 +39,8 @@ FLOOD_LIMIT = 500
 TITLE = "t" * 100
 GATE_BYTES = 32 * 1024
 POISON = "poison"
+OF_OWNERS = 0.5
+"""How often the trial is about owners, where there can be an old one."""
 OLD_OWNER_HEARS_US = 4 * SECOND_US
 """After every lease is over and the old owner, asking once a second, has heard that it is none."""
 NEW_OWNER_HEARS_US = 6 * SECOND_US
@@ -57,7 +59,10 @@ class Trials:
         kinds = [self.damage, self.crash, self.flood, self.garbage, self.late, self.repeat]
         if len(world.disks) > 1:
             kinds.append(self.stall)
-        kinds.append(self.handover if world.is_spread else self.hang)
+        if not world.is_spread:
+            kinds.append(self.hang)
+        elif self.random.random() < OF_OWNERS:
+            kinds = [self.handover, self.woken]
         self.trial: Callable[[], None] = self.random.choice(kinds)
 
     def go(self) -> list[str]:
@@ -168,6 +173,23 @@ class Trials:
             if daemon not in self.world.running:
                 self.problems.append(f"{daemon} does not live on")
 
+    def woken(self) -> None:
+        """Law 2: what an owner that was taken for dead writes when it wakes reaches no disk."""
+        name = self._fresh_list()
+        entry = self._good(operations.add_entry(name, "t"))
+        router: Any = self.world.running["router"].service
+        old = self.world.running[f"list_server-{router.routing.table[partition_of(name.encode())].server}"].process
+        old.pause()
+        if self._good(operations.update_entry(name, entry.id, title="first"), 20.0) is None:
+            return
+        self._good(operations.update_entry(name, entry.id, title="second"))
+        old.resume()
+        self._run(SECOND_US)
+        self._good(operations.call(Via(["cache"]), "kill_list", name))
+        self._run(SECOND_US)
+        if [each.title for each in self._good(operations.entries(name)) or ()] != ["second"]:
+            self.problems.append("an owner that woke has undone what the next one had acknowledged")
+
     def handover(self) -> None:
         """Law 2: what the old owner of a partition says once another one owns it is not taken."""
         name = self._fresh_list()
@@ -264,9 +286,9 @@ class Trials:
         for title in ("a", "b", "c"):
             self._good(operations.add_entry(name, title))
 
-    def _good(self, request: Request[Any]) -> Any:
+    def _good(self, request: Request[Any], deadline_s: float = 8.0) -> Any:
         """Return the result of a request that must succeed."""
-        request = self._ask(request)
+        request = self._ask(request, deadline_s)
         if request.error is None:
             return request.read(unpack(request.value))
         self.problems.append(f"{unpack(request.body)[0]} of {request.target!r} is answered with {request.error}")
