@@ -82,9 +82,9 @@ class Trials:
         prefix = records.prefix(name)
         disk = self.world.disks[worker_of(partition_of(name.encode()), len(self.world.disks))].records
         key = records.list_key(name)
-        if self.random.random() < 0.6:
+        if self.random.random() < 0.5:
             key = self.random.choice(sorted(key for key in disk if key.startswith(prefix)))
-        if key.startswith(prefix) or self.random.random() < 0.5:
+        if key.startswith(prefix) or self.random.random() < 0.3:
             disk[key] = b"\xc1" + disk[key][1:]
         else:
             del disk[key]

@@ -1,0 +1,39 @@
+"""A seed of the simulation that finds each switch, so that a test can look at all of them within a minute.
+
+Owns: these numbers. A seed that no longer finds its switch has taken another course, not lost its meaning:
+``make mutants MUTANT=name`` names another. A switch that no seed finds says that nothing tests its law any more.
+"""
+
+KNOWN: dict[str, int] = {
+    "answers_before_commit": 3,
+    "shows_uncommitted": 17,
+    "worker_says_committed_first": 3,
+    "deletes_in_memory_only": 1,
+    "clears_in_memory_only": 1,
+    "gives_ids_again": 1,
+    "skips_the_fence": 5,
+    "router_takes_old_replies": 4,
+    "serves_before_the_claim": 28,
+    "skips_the_dedupe": 1,
+    "forgets_sessions_at_load": 5,
+    "session_in_the_next_batch": 9,
+    "accepts_past_deadline": 3,
+    "remembers_too_briefly": 5,
+    "retries_under_a_new_number": 20,
+    "sends_casts_twice": 1,
+    "stores_twice": 11,
+    "takes_any_number": 3,
+    "reads_overtake": 3,
+    "lost_batches_are_not_missed": 26,
+    "drops_the_order": 1,
+    "poison_spreads": 1,
+    "crash_ends_the_process": 10,
+    "loads_hold_up_others": 17,
+    "router_takes_everything": 18,
+    "gate_is_never_full": 6,
+    "applies_in_part": 2,
+    "decoder_raises": 2,
+    "unreadable_is_empty": 1,
+    "missing_is_empty": 36,
+    "hung_are_left": 8,
+}
