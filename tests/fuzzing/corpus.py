@@ -1,4 +1,4 @@
-"""Inputs that go far, and all that ever broke something: ``corpus/<target>.hex``, one to a line.
+"""Inputs that go far: ``corpus/<target>.hex``, one to a line.
 
 Owns: these files. Must not know: what takes the inputs.
 """
