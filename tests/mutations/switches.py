@@ -77,12 +77,13 @@ def worker_says_committed_first() -> Replaced:
     """A worker says that a group is committed, then commits it."""
 
     def end_turn(self: Shard) -> list[messages.Committed]:
-        group = self.commits.next_group() if self.is_open else []
-        if any(isinstance(item, Get) for item in group):
-            self._loop.offload(lambda: commit_group(group, self._storage), self._committed, COMMITS)
-        elif group:
+        storage = self._storage
+        group = self.commits.next_group() if storage is not None else []
+        if storage is not None and any(isinstance(item, Get) for item in group):
+            self._loop.offload(lambda: commit_group(group, storage), self._committed, COMMITS)
+        elif storage is not None and group:
             self.commits.committed([None if isinstance(item, TakenBatch) else item.value for item in group])  # type: ignore[union-attr]
-            self._loop.offload(lambda: commit_group(group, self._storage), lambda result, error: None, COMMITS)
+            self._loop.offload(lambda: commit_group(group, storage), lambda result, error: None, COMMITS)
         words, answers = self.commits.drain()
         for ask, outcome in answers:
             ask(outcome)
