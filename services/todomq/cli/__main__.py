@@ -6,12 +6,13 @@ from typing import Any
 
 import typer
 
-from todomq.cli import demo, lists, probe, transfer
+from todomq.cli import demo, keys, lists, probe, transfer
 from todomq.cli.show import make_output_forgiving
 
 HELP = """Named to-do lists, kept by a stack of supervised processes.
 
-Which stack: TODOMQ_ENDPOINT, else the one whose home is TODOMQ_HOME (default ~/.todomq). Start it with: make up
+Which stack: that of the key in the file TODOMQ_CREDENTIALS, else TODOMQ_ENDPOINT, else the one whose home is
+TODOMQ_HOME (default ~/.todomq). Start it with: make up
 
 Exit codes: 0 done, 1 refused by the service, 2 usage, 3 the service can't be reached or did not answer in time.
 """
@@ -24,6 +25,7 @@ def make_app() -> typer.Typer:
     for module in (lists, transfer, demo):
         module.add_commands(app)
     app.add_typer(probe.make_app(), name="probe")
+    app.add_typer(keys.make_app(), name="keys")
     return app
 
 

@@ -14,18 +14,22 @@ from __future__ import annotations
 
 import os
 import random
+import struct
 import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import zmq
 
 from todomq.client.request import Request
 from todomq.client.session import Session
-from todomq.errors import InvalidRequest, Overloaded, TodoMQError, Unavailable
+from todomq.errors import InvalidRequest, Overloaded, TodoMQError, Unauthorized, Unavailable
 from todomq.protocol import limits
+
+if TYPE_CHECKING:
+    from todomq.keys.credentials import Credentials
 
 OUTBOX_REQUESTS = 65_536
 WAIT_REQUESTS = 8_192
@@ -41,6 +45,10 @@ SLEEP_MOST_MS = 60_000
 CLOSE_LINGER_MS = 500
 CLOSE_STEP_MS = 5
 CLOSE_WAIT_S = 2.0
+NOT_LET_IN = 400
+"""The status with which a handshake is refused for good (https://rfc.zeromq.org/spec/27/)."""
+
+_EVENT = struct.Struct("=HI")
 
 
 def now_ms() -> int:
@@ -54,10 +62,17 @@ class Connection:
     Args:
         endpoint: the router's address.
         complete: told, on the connection's thread, which requests are finished. It must not raise.
+        credentials: the keys to connect with, None for an endpoint that asks for none.
     """
 
-    def __init__(self, endpoint: str, complete: Callable[[list[Request[Any]]], None]) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        complete: Callable[[list[Request[Any]]], None],
+        credentials: Credentials | None = None,
+    ) -> None:
         self._endpoint = endpoint
+        self._credentials = credentials
         self._complete = complete
         self._is_closed = False
         self._begin()
@@ -149,7 +164,7 @@ class Connection:
 
     def _run(self, wake_fd: int) -> None:
         session = Session(os.urandom(16), random.random)
-        line = _Line(self._endpoint, wake_fd)
+        line = _Line(self._endpoint, wake_fd, self._credentials)
         failure: TodoMQError = Unavailable("this client is closed", retryable=False)
         try:
             self._drive(session, line)
@@ -235,8 +250,9 @@ class Connection:
 class _Line:
     """The sockets of one connection. All their options stand here."""
 
-    def __init__(self, endpoint: str, wake_fd: int) -> None:
+    def __init__(self, endpoint: str, wake_fd: int, credentials: Credentials | None = None) -> None:
         self._endpoint = endpoint
+        self._credentials = credentials
         self._wake_fd = wake_fd
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._dealer = self._monitor = self._context.socket(zmq.PAIR)
@@ -260,7 +276,11 @@ class _Line:
         dealer.setsockopt(zmq.MAXMSGSIZE, limits.TRANSPORT_BYTES)
         dealer.setsockopt(zmq.RECONNECT_IVL, CONNECT_AGAIN_MS)
         dealer.setsockopt(zmq.RECONNECT_IVL_MAX, CONNECT_AGAIN_MOST_MS)
-        self._monitor = dealer.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        if self._credentials is not None:
+            dealer.setsockopt_string(zmq.CURVE_SERVERKEY, self._credentials.server_public_key)
+            dealer.setsockopt_string(zmq.CURVE_PUBLICKEY, self._credentials.public_key)
+            dealer.setsockopt_string(zmq.CURVE_SECRETKEY, self._credentials.secret_key)
+        self._monitor = dealer.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH)
         self._poller = zmq.Poller()
         for source in (dealer, self._monitor, self._wake_fd):
             self._poller.register(source, zmq.POLLIN)
@@ -274,15 +294,25 @@ class _Line:
             raise InvalidRequest(f"endpoint {self._endpoint!r}: {error.strerror}") from None
 
     def poll(self, timeout_ms: int) -> None:
-        """Sleep until something arrives, somebody wakes the thread, or the time is up."""
+        """Sleep until something arrives, somebody wakes the thread, or the time is up.
+
+        Raises:
+            Unauthorized: the router does not let the key in.
+        """
         if self._is_disconnected:
             timeout_ms = min(timeout_ms, CONNECT_AGAIN_MS)
         for source, _ in self._poller.poll(timeout_ms):
             if source == self._wake_fd:
                 os.read(self._wake_fd, 4096)
             elif source is self._monitor:
-                self._monitor.recv_multipart(zmq.NOBLOCK)
-                self._is_disconnected = True
+                self._take_event(self._monitor.recv_multipart(zmq.NOBLOCK)[0])
+
+    def _take_event(self, event: bytes) -> None:
+        # A monitor's first frame: event (16 bits, native order), value (32 bits); zmq_socket_monitor(3).
+        number, value = _EVENT.unpack_from(event)
+        if number == zmq.EVENT_HANDSHAKE_FAILED_AUTH and value == NOT_LET_IN:
+            raise Unauthorized("the router does not let this key in: it does not know it, or it was revoked")
+        self._is_disconnected = True
 
     def is_broken(self, now: int) -> bool:
         """Tell whether the router's end is gone and it is time to connect anew."""

@@ -39,6 +39,7 @@ from todomq.errors import (
     InvalidRequest,
     OutOfOrder,
     ProtocolError,
+    QuotaExceeded,
     TodoMQError,
     Unavailable,
 )
@@ -66,6 +67,7 @@ _HELLO = (HELLO_ID, None, 0, messages.body("hello"))
 _NIL = b"\xc0"
 _NEVER_MS = 1 << 62
 _by_id = attrgetter("id")
+_SAID_BY_THE_LIST = (InvalidRequest, EntryNotFound, QuotaExceeded)
 _CHANGING = frozenset((LIST_CHANGE, KEY_CHANGE, CALL))
 
 
@@ -359,7 +361,7 @@ class Session:
                 return self._retry_later(request, error, now_ms)
             if error.retryable:
                 return self._retry_later(request, error, now_ms)
-            if request.is_exposed and type(error) not in (InvalidRequest, EntryNotFound):
+            if request.is_exposed and type(error) not in _SAID_BY_THE_LIST:
                 # The list did not say this under the request's number, so it is not said of the lost attempt.
                 error.outcome = _outcome_so_far(request)
         self._finish(request, error)
