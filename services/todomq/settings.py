@@ -111,6 +111,15 @@ class Settings:
         return [["registry"], ["cache"], *workers, *servers, ["router"]]
 
 
+def is_daemon_name(name: object) -> bool:
+    """Tell whether a registered name is one that daemons have, those that other machines add among them."""
+    if type(name) is not list or not name:
+        return False
+    return name in (["registry"], ["cache"], ["router"]) or (
+        len(name) == 2 and name[0] in ("list_server", "database_worker")
+    )
+
+
 def socket_name(name: list[str | int]) -> str:
     """Return the file name of a daemon's socket: ``["list_server", 1]`` listens at ``list_server-1``."""
     return "-".join(str(part) for part in name)

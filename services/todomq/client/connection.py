@@ -335,7 +335,10 @@ class _Line:
             message = session.take_message(now)
             if message is None:
                 return
-            self._dealer.send_multipart((b"", message), zmq.NOBLOCK)
+            try:
+                self._dealer.send_multipart((b"", message), zmq.NOBLOCK)
+            except zmq.Again:  # the handshake was refused meanwhile, and the pipe is gone
+                self._is_disconnected = True
 
     def close(self) -> None:
         """Close the sockets; what the last messages carry gets a moment to leave."""

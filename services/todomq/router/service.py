@@ -32,6 +32,7 @@ from todomq.router.table import read_table
 from todomq.runtime.calls import DEFAULT_DEADLINE_MS, Call, CallServer, Service
 from todomq.runtime.daemon import Daemon
 from todomq.runtime.peers import Peer
+from todomq.settings import is_daemon_name
 
 if TYPE_CHECKING:
     from todomq.router.remote import Remote
@@ -235,7 +236,7 @@ class RouterService(Service):
             registration.address,
             on_replies=self._answered,
             on_break=lambda: self._lost(name),
-            is_daemon=name in self._own_daemons,
+            is_daemon=is_daemon_name(registration.name),
         )
         self._peers[name] = (registration.incarnation, peer)
         return peer

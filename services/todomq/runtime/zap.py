@@ -28,8 +28,8 @@ Judge = Callable[[str], bytes]
 """Given a public key in Z85, returns YES, LATER or NO."""
 
 
-_IPC = re.compile(rb":(\d+):\d+:\d+")
-"""What libzmq says of a peer at the other end of an ipc socket: user, group, process."""
+_IPC = re.compile(rb"(?:localhost)?:(\d+):\d+:\d+")
+"""What libzmq says of a peer at the other end of an ipc socket: user, group, process. Over TCP: its IP address."""
 
 
 def _is_own_ipc(address: bytes) -> bool:
