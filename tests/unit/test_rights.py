@@ -66,7 +66,9 @@ def test_an_operation_that_is_recognised_is_the_one_that_the_list_will_read(body
     assert seen in (b"", operation.encode())
 
 
-@given(st.sampled_from(["entries", "add_entry", "clear", "update_entry"]), st.lists(st.integers(0, 1 << 32), max_size=3))
+@given(
+    st.sampled_from(["entries", "add_entry", "clear", "update_entry"]), st.lists(st.integers(0, 1 << 32), max_size=3)
+)
 def test_what_clients_send_is_recognised(operation: str, arguments: list[Any]) -> None:
     assert operation_of(pack([operation, *arguments])) == operation.encode()
 
