@@ -81,6 +81,7 @@ class Raw:
         self.socket = self.context.socket(zmq.DEALER)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.SNDTIMEO, BOUND_MS)
+        self.socket.setsockopt(zmq.IPV6, endpoint.startswith("tcp://["))
         if routing_id:
             self.socket.setsockopt(zmq.ROUTING_ID, routing_id)
         if credentials is not None:

@@ -185,6 +185,33 @@ def test_where_the_keys_cannot_be_read_nobody_is_let_in_until_they_can(stack: Ke
         assert todo.list_names() == []
 
 
+def test_a_router_that_restarts_without_readable_keys_serves_this_machine_and_nobody_else(
+    stack: KeyedStack, owner: Path
+) -> None:
+    clients = stack.home / "keys" / "clients.json"
+    kept = clients.read_bytes()
+    try:
+        clients.write_bytes(b"{")
+        stack.wait_restarted("router", stack.kill("router"), 20)
+        with Client(stack.endpoint, deadline_s=20) as local:
+            local.todo_list("local").add_entry("x")
+        with Client.from_file(owner) as todo, pytest.raises(errors.Unauthorized):
+            todo.list_names()
+    finally:
+        clients.write_bytes(kept)
+    wait_until(lambda: name_of(owner) in stack.door_stats()["keys"], 5, "the keys are back")
+    with Client.from_file(owner) as todo:
+        assert todo.list_names() == []
+
+
+def test_a_client_keeps_to_what_its_key_may_have_in_flight(stack: KeyedStack) -> None:
+    path = stack.new_key("narrow", "--lists", "narrow", "--in-flight", "20")
+    with Client.from_file(path) as todo, todo.pipeline() as pipeline:
+        for _ in range(500):
+            pipeline.todo_list("narrow").add_entry("x")
+    assert "overloaded" not in stack.door_stats()["keys"]["narrow"]
+
+
 def test_a_restarted_router_lets_the_same_in(stack: KeyedStack, owner: Path) -> None:
     with Client.from_file(owner, deadline_s=20) as todo:
         handle = todo.todo_list(f"{name_of(owner)}/a")
@@ -710,16 +737,21 @@ def test_files_that_others_may_read_are_not_used(stack: KeyedStack, owner: Path)
 
 
 def test_the_door_is_open_at_every_address_of_a_stack_with_keys() -> None:
+    """At every address of a machine, and over IPv6: the kernel tells of those connections in another form."""
     port = free_port()
-    wide = KeyedStack(TODOMQ_LIST_SERVERS="1", TODOMQ_DATABASE_WORKERS="1")
-    wide.environment["TODOMQ_TCP"] = f"tcp://*:{port}"
-    try:
-        wide.start()
-        path = wide.new_key("far", "--lists", "far/*", "--endpoint", f"tcp://localhost:{port}")
-        with Client.from_file(path) as todo:
-            todo.todo_list("far/a").add_entry("x")
-    finally:
-        assert not wide.discard()
+    for listens, reached in (("*", "localhost"), ("[::1]", "[::1]")):
+        wide = KeyedStack(TODOMQ_LIST_SERVERS="1", TODOMQ_DATABASE_WORKERS="1")
+        wide.environment["TODOMQ_TCP"] = f"tcp://{listens}:{port}"
+        try:
+            wide.start()
+            path = wide.new_key("far", "--lists", "far/*", "--endpoint", f"tcp://{reached}:{port}")
+            with raw(f"tcp://{reached}:{port}", path) as inside:
+                assert inside.ask("far/a", "add_entry", "x", number=1) == 1
+                inside.events()
+                wide.keys("revoke", "far")
+                inside.wait_event(zmq.EVENT_DISCONNECTED, 1.0)
+        finally:
+            assert not wide.discard()
 
 
 # -- between daemons ---------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 
 from todomq.errors import InvalidRequest
 from todomq.keys.credentials import Credentials, read_credentials, write_credentials
-from todomq.keys.doors import door_pair, stack_pair
+from todomq.keys.doors import check_keys, door_pair, stack_pair
 from todomq.keys.rights import Rights
 from todomq.keys.store import ClientKey, KeyPair, KeyStore, Quota
 from todomq.settings import SettingsError, read_settings
@@ -158,9 +158,14 @@ def test_without_keys_only_this_machine_may_reach_the_router(tmp_path: Path, add
             door_pair(settings)
     KeyStore(settings.keys).init(KeyPair(PUBLIC, SECRET))
     assert door_pair(settings) == KeyPair(PUBLIC, SECRET)  # once there are keys they are asked for everywhere
+    check_keys(settings)
     KeyStore(settings.keys).clients_path.unlink()
+    assert door_pair(settings) is not None  # what is missing is not taken for "no keys"
     with pytest.raises(SettingsError, match=r"clients\.json"):
-        door_pair(settings)  # what is missing is not taken for "no keys"
+        check_keys(settings)
+    KeyStore(settings.keys).server_path.unlink()
+    with pytest.raises(SettingsError, match=r"server\.json"):
+        door_pair(settings)
 
 
 def test_daemons_reach_each_other_over_tcp_by_key_only(tmp_path: Path) -> None:

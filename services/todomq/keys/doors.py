@@ -18,7 +18,7 @@ def door_pair(settings: Settings) -> KeyPair | None:
         this machine. Once keys were made they are asked for at every TCP address.
 
     Raises:
-        SettingsError: others could reach the address and there are no keys, or the keys can't be used.
+        SettingsError: others could reach the address and there are no keys, or the stack's own can't be used.
     """
     if not settings.tcp:
         return None
@@ -52,9 +52,22 @@ def stack_pair(settings: Settings) -> KeyPair | None:
     return _usable(store)
 
 
+def check_keys(settings: Settings) -> None:
+    """Check that what the stack's addresses need is there, before anything starts.
+
+    Raises:
+        SettingsError: keys are missing or can't be used; the text says which.
+    """
+    stack_pair(settings)
+    if door_pair(settings) is not None:
+        try:
+            KeyStore(settings.keys).clients()
+        except InvalidRequest as error:
+            raise SettingsError(error.text) from None
+
+
 def _usable(store: KeyStore) -> KeyPair:
     try:
-        store.clients()
         return store.server()
     except InvalidRequest as error:
         raise SettingsError(error.text) from None

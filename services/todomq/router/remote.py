@@ -49,7 +49,7 @@ class Remote(Service):
         """Open the door.
 
         Raises:
-            InvalidRequest: the files of keys can't be used. Unavailable: the address can't be bound.
+            Unavailable: the address can't be bound.
         """
         super().__init__()
         self.counts: Counter[str] = Counter()
@@ -58,9 +58,10 @@ class Remote(Service):
         self._loop = daemon.loop
         self._store = KeyStore(daemon.settings.keys)
         self._uses: dict[str, KeyUse] = {}
-        self._stamp = self._store.stamp()
-        self._learn()
+        self._stamp: tuple[int, int, int] | None = None
+        self._is_readable = True
         self._door = daemon.open_door(daemon.settings.tcp, self, pair.secret, self._uses.get, self._judge)
+        self._look()
         self._loop.every(LOOK_S, self._look)
 
     def on_call(self, server: CallServer, peer: bytes, sender: bytes, requests: list[Any]) -> None:
@@ -90,6 +91,12 @@ class Remote(Service):
                 self._refuse(use, peer, request, error)
         if allowed:
             self._router.on_call(server, peer, sender_of(use.client.public_key, sender), allowed)
+
+    def window_of(self, peer: bytes, most: int) -> int:
+        """Return how many requests a connection is to have in flight: no more than its key may, and ``most``."""
+        if not isinstance(peer, Guest):
+            return most
+        return min(most, peer.key.client.quota.requests_in_flight or most)
 
     def stats(self) -> dict[str, Any]:
         """Return connections and handshakes, and for each key by name what it asked and was refused."""
@@ -169,9 +176,11 @@ class Remote(Service):
         self._stamp = stamp
         try:
             self._learn()
+            self._is_readable = True
         except InvalidRequest as error:
-            if self._uses:
-                log("keys_unreadable", why=error.text, then="nobody is let in until they are back")
+            if self._is_readable:
+                log("keys_unreadable", why=error.text, then="nobody is let in until they can be read")
+            self._is_readable = False
             self._uses.clear()
             self._stamp = None  # look again, whatever it is
         self._door.look_again()

@@ -121,7 +121,8 @@ class RouterService(Service):
             self.remote = Remote(self, self._daemon, pair)
 
     def _hello(self, call: Call) -> list[Any]:
-        return [messages.VERSION, self._loop.now_ms(), self._daemon.incarnation, WINDOW]
+        window = WINDOW if self.remote is None else self.remote.window_of(call.peer, WINDOW)
+        return [messages.VERSION, self._loop.now_ms(), self._daemon.incarnation, window]
 
     def _table(self, call: Call) -> bool:
         servers, rows = read_table(call.arguments)

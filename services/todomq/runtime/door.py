@@ -247,9 +247,12 @@ def _property(frame: zmq.Frame, name: str) -> str:
 
 
 def _ask_kernel(descriptor: int, question: Callable[[socket.socket], T]) -> T | None:
-    """Ask about a descriptor of libzmq's, which its I/O thread may close at any moment; None where it is closed."""
+    """Ask about a descriptor of libzmq's, which its I/O thread may close at any moment; None where it is closed.
+
+    The family says how long an address may be; the kernel says which it is.
+    """
     try:
-        borrowed = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=descriptor)
+        borrowed = socket.socket(socket.AF_INET6, socket.SOCK_STREAM, 0, fileno=descriptor)
     except OSError:
         return None
     try:
@@ -276,7 +279,7 @@ def _received(connection: socket.socket) -> int:
 def _hang_up(descriptor: int, line: Line) -> None:
     """Shut a connection down, if the descriptor still is this one's: the duplicate can't become another's meanwhile."""
     try:
-        ours = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=os.dup(descriptor))
+        ours = socket.socket(socket.AF_INET6, socket.SOCK_STREAM, 0, fileno=os.dup(descriptor))
     except OSError:
         return
     with ours:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from todomq.errors import Unavailable
-from todomq.keys.doors import door_pair, stack_pair
+from todomq.keys.doors import check_keys
 from todomq.runtime.locks import hold, private_directory
 from todomq.settings import SettingsError, read_settings
 from todomq.supervision import records
@@ -78,8 +78,7 @@ class Stack:
         Raises:
             SettingsError: a socket's path would be too long, or an address that others can reach has no keys.
         """
-        door_pair(self.settings)
-        stack_pair(self.settings)
+        check_keys(self.settings)
         self.settings.address(f"{self.manager.socket.name}.{1 << 22}")  # supervisord first binds it with its pid behind
         private_directory(self.settings.run)
         self.settings.log.mkdir(parents=True, exist_ok=True)
