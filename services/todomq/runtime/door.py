@@ -126,23 +126,14 @@ class Door(CallServer):
                 _hang_up(descriptor, line)
 
     def deliver(self, guest: Guest, items: list[tuple[int | None, int, bytes]]) -> None:
-        """Send a turn's replies to one connection, unless it is cut or its key is revoked."""
-        if self._is_welcome(guest):
-            self.send_replies(guest, items)
-        else:
+        """Send a turn's replies to one connection, unless it is cut."""
+        if guest.is_cut:
             self.counts["replies_dropped"] += len(items)
+        else:
+            self.send_replies(guest, items)
 
     def restore(self) -> None:
         """Nothing to do: nobody can remove a TCP address."""
-
-    def _send_backlog(self, peer: bytes) -> None:
-        if isinstance(peer, Guest) and self._is_welcome(peer):
-            super()._send_backlog(peer)
-
-    def _is_welcome(self, guest: Guest) -> bool:
-        if not guest.is_cut and self._who(guest.user) is None:
-            self.cut(guest, "revoked")
-        return not guest.is_cut
 
     def _end(self, guest: Guest) -> None:
         guest.is_cut = True
