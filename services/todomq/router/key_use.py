@@ -130,11 +130,9 @@ class KeyUse:
         if connection in self.connections:
             return
         most = self.client.quota.connections
+        self.connections = {each for each in self.connections if not is_over(each) or share(each)[0]}
         if most and len(self.connections) >= most:
-            self.connections = {each for each in self.connections if not is_over(each) or share(each)[0]}
-            if len(self.connections) >= most:
-                self.counts["overloaded"] += 1
-                raise Overloaded(f"this key has {most} connections, which is the most")
+            raise Overloaded(f"this key has {most} connections, which is the most")
         self.connections.add(connection)
 
     def in_flight(self, share: Share) -> Room:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import zmq
 
+from todomq.errors import Unavailable
+
 DOOR = "door"
 STACK = "stack"
 """The ZAP domains: clients at the router's door, the daemons of the stack among themselves."""
@@ -27,7 +29,13 @@ class Curve(NamedTuple):
 
 
 def new_pair() -> tuple[str, str]:
-    """Return a new public and secret key, Z85."""
+    """Return a new public and secret key, Z85.
+
+    Raises:
+        Unavailable: this build of libzmq has no CURVE.
+    """
+    if not zmq.has("curve"):
+        raise Unavailable("this build of libzmq has no CURVE; the wheels of pyzmq have it")
     public, secret = zmq.curve_keypair()
     return public.decode(), secret.decode()
 

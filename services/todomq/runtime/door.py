@@ -69,13 +69,14 @@ class Guest(bytes):
 class Line:
     """One accepted TCP connection, as the kernel knows it."""
 
-    __slots__ = ("base", "far_end", "guest", "is_heard", "since_s")
+    __slots__ = ("base", "far_end", "guest", "is_ended", "is_heard", "since_s")
 
     def __init__(self, far_end: Any, since_s: float) -> None:
         self.far_end = far_end
         self.since_s = since_s
         self.base = 0
         self.is_heard = False
+        self.is_ended = False
         self.guest: Guest | None = None
 
 
@@ -214,8 +215,11 @@ class Door(CallServer):
     def _watch_lines(self) -> None:
         now_s = time.monotonic()
         for descriptor, line in list(self._lines.items()):
+            if line.is_ended:
+                continue  # libzmq has yet to see it
             if line.guest is None and now_s - line.since_s > SILENT_S:
                 self.counts["silent"] += 1
+                line.is_ended = True
                 _hang_up(descriptor, line)
                 continue
             received = _ask_kernel(descriptor, _received) or 0
@@ -224,6 +228,7 @@ class Door(CallServer):
                 line.base = received
             elif received - line.base > UNREAD_BYTES:
                 self.counts["flooded"] += 1
+                line.is_ended = True
                 log_counted("cut", why="sends without end", key="" if line.guest is None else line.guest.user[:8])
                 _hang_up(descriptor, line)
 

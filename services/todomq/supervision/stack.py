@@ -56,8 +56,10 @@ class Stack:
 
     def environment(self) -> dict[str, str]:
         """Return the environment in which this stack's supervisord and commands run."""
+        # Whoever starts the stack is at home here, and not a client with a key of this or another one.
+        inherited = {name: value for name, value in self._environment.items() if name != "TODOMQ_CREDENTIALS"}
         return {
-            **self._environment,
+            **inherited,
             "TODOMQ_HOME": str(self.settings.home),
             "TODOMQ_DATABASE_WORKERS": str(self.settings.database_workers),
             "TODOMQ_LIST_SERVERS": str(self.settings.list_servers),
