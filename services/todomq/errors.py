@@ -108,6 +108,12 @@ class Unauthorized(TodoMQError):
     code = "unauthorized"
 
 
+class QuotaExceeded(TodoMQError):
+    """The key that the client uses may not store more."""
+
+    code = "quota_exceeded"
+
+
 class CorruptRecord(TodoMQError):
     """A stored record cannot be read; nothing was taken for empty."""
 
@@ -124,7 +130,7 @@ BY_CODE: dict[str, type[TodoMQError]] = {
     kind.code: kind
     for kind in (
         InvalidRequest, EntryNotFound, NameNotFound, Overloaded, Unavailable, OutOfOrder,
-        DeadlineExceeded, Unauthorized, CorruptRecord, ProtocolError,
+        DeadlineExceeded, Unauthorized, QuotaExceeded, CorruptRecord, ProtocolError,
     )
 }  # fmt: skip
 

@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from todomq.errors import InvalidRequest
-from todomq.protocol.addresses import SOCKET_PATH_BYTES
+from todomq.protocol.addresses import SOCKET_PATH_BYTES, is_address
 
 LOOPBACK = re.compile(r"127(?:\.\d{1,3}){3}|\[::1\]")
+
+STACK_PORTS = 2 * (64 + 64 + 3)
+"""Ports that a stack of the largest size takes from ``TODOMQ_STACK_TCP`` on."""
 
 
 class SettingsError(InvalidRequest):
@@ -26,12 +29,18 @@ class SettingsError(InvalidRequest):
 class Settings:
     """One stack's settings. Times in milliseconds or, where named so, seconds; sizes in bytes.
 
-    ``endpoint`` is where clients find the router; ``tcp`` where it listens besides its ipc socket, empty for nowhere.
+    ``endpoint`` is where clients find the router, unless ``credentials`` is a file that says so; ``tcp`` where it
+    listens besides its ipc socket, empty for nowhere. ``stack_tcp`` is where the daemons listen for each other (the
+    first of their ports), empty for ipc only; ``registry`` is where the registry listens if that is on another
+    machine.
     """
 
     home: Path
     endpoint: str
+    credentials: str = ""
     tcp: str = ""
+    stack_tcp: str = ""
+    registry: str = ""
     list_servers: int = 2
     database_workers: int = 3
     idle_s: float = 600.0
@@ -56,6 +65,32 @@ class Settings:
         """Directory of the daemons' logs."""
         return self.home / "log"
 
+    @property
+    def keys(self) -> Path:
+        """Directory of the stack's keys, mode 0700; it is not there where none were made."""
+        return self.home / "keys"
+
+    @property
+    def registry_at(self) -> str:
+        """The address of the registry."""
+        return self.registry or self.reached_at("registry")
+
+    def reached_at(self, name: str) -> str:
+        """Return the address under which other daemons reach a socket: its TCP address where there is one, else ipc.
+
+        Every daemon has two ports, in the order of ``daemon_names``: for calls, and for what comes over PUSH
+        (``list_server-1.commits``, ``database_worker-1.writes``).
+
+        Raises:
+            SettingsError: as ``address``.
+        """
+        if not self.stack_tcp:
+            return self.address(name)
+        host, _, first = self.stack_tcp.rpartition(":")
+        daemon, _, pipe = name.partition(".")
+        place = [socket_name(each) for each in self.daemon_names()].index(daemon)
+        return f"{host}:{int(first) + 2 * place + bool(pipe)}"
+
     def address(self, name: str) -> str:
         """Return the ipc address of a socket in the run directory.
 
@@ -77,6 +112,15 @@ class Settings:
         return [["registry"], ["cache"], *workers, *servers, ["router"]]
 
 
+def is_daemon_name(name: object) -> bool:
+    """Tell whether a registered name is one that daemons have, those that other machines add among them."""
+    if type(name) is not list or not name:
+        return False
+    return name in (["registry"], ["cache"], ["router"]) or (
+        len(name) == 2 and name[0] in ("list_server", "database_worker")
+    )
+
+
 def socket_name(name: list[str | int]) -> str:
     """Return the file name of a daemon's socket: ``["list_server", 1]`` listens at ``list_server-1``."""
     return "-".join(str(part) for part in name)
@@ -91,12 +135,17 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     Raises:
         SettingsError: a variable has no usable value; the text names it.
     """
+    if environment.get("TODOMQ_REGISTRY") and not environment.get("TODOMQ_STACK_TCP"):
+        raise SettingsError("beside TODOMQ_REGISTRY, TODOMQ_STACK_TCP must say where this machine is reached")
     home = Path(environment.get("TODOMQ_HOME") or "~/.todomq").expanduser().absolute()
     defaults = Settings(home, "")
     return Settings(
         home=home,
         endpoint=environment.get("TODOMQ_ENDPOINT") or defaults.address("router"),
-        tcp=_loopback(environment, "TODOMQ_TCP"),
+        credentials=environment.get("TODOMQ_CREDENTIALS", ""),
+        tcp=_tcp(environment, "TODOMQ_TCP"),
+        stack_tcp=_tcp(environment, "TODOMQ_STACK_TCP", ports=STACK_PORTS),
+        registry=_tcp(environment, "TODOMQ_REGISTRY"),
         list_servers=_whole(environment, "TODOMQ_LIST_SERVERS", defaults.list_servers, 1, 64),
         database_workers=_whole(environment, "TODOMQ_DATABASE_WORKERS", defaults.database_workers, 1, 64),
         idle_s=_number(environment, "TODOMQ_IDLE_S", defaults.idle_s, 0.01, 1e9),
@@ -108,14 +157,20 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     )
 
 
-def _loopback(environment: Mapping[str, str], name: str) -> str:
+def is_loopback(address: str) -> bool:
+    """Tell whether only this machine can reach a TCP address."""
+    return LOOPBACK.fullmatch(address.removeprefix("tcp://").rpartition(":")[0]) is not None
+
+
+def _tcp(environment: Mapping[str, str], name: str, ports: int = 1) -> str:
     address = environment.get(name, "")
-    host, _, port = address.removeprefix("tcp://").rpartition(":")
-    if address and not (address.startswith("tcp://") and port.isdecimal() and LOOPBACK.fullmatch(host)):
-        raise SettingsError(
-            f"{name} is {address!r} where tcp://127.0.0.1:PORT (or [::1]) is needed: "
-            "the router lets everybody in who reaches it, so it listens on this machine only"
-        )
+    if not address:
+        return ""
+    host, _, port = address.rpartition(":")
+    if not (is_address(address) or (host == "tcp://*" and port.isdecimal() and ports == 1)) or address[:3] != "tcp":
+        raise SettingsError(f"{name} is {address!r:.100} where tcp://HOST:PORT is needed, for example tcp://127.0.0.1:7447")
+    if int(port) + ports > 65_536 or int(port) < 1:
+        raise SettingsError(f"{name} is {address!r:.100}: there are {ports} ports from this one, and 65535 is the last")
     return address
 
 

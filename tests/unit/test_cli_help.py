@@ -15,9 +15,14 @@ COMMANDS = [
 ]  # fmt: skip
 STACK = ["up", "down", "restart", "status", "logs", "run"]
 PROBES = ["health", "ping", "tree", "top", "list", "why", "registry", "kill"]
+KEYS = ["init", "new", "list", "revoke", "show"]
 
 
-EVERY = [*([name] for name in COMMANDS + STACK), *(["probe", name] for name in PROBES)]
+EVERY = [
+    *([name] for name in COMMANDS + STACK),
+    *(["probe", name] for name in PROBES),
+    *(["keys", name] for name in KEYS),
+]
 
 
 def help_of(*command: str) -> str:
@@ -47,7 +52,7 @@ def test_help_reads_well_on_80_columns(command: list[str]) -> None:
 
 def test_the_first_help_names_every_command_and_the_exit_codes() -> None:
     shown = help_of()
-    assert all(f"  {name} " in shown for name in [*COMMANDS, *STACK, "probe"])
+    assert all(f"  {name} " in shown for name in [*COMMANDS, *STACK, "probe", "keys"])
     assert all(part in shown for part in ("Exit codes:", "Environment:", "Examples:", "--install-completion"))
 
 

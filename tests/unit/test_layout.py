@@ -16,6 +16,8 @@ PURE_CORES = [
     "registry/registrations.py",
     "cache/directory.py",
     "router/routing.py",
+    "router/key_use.py",
+    "keys/rights.py",
     "list_server/todo_list.py",
     "list_server/hosting.py",
     "database_worker/commit.py",

@@ -19,3 +19,12 @@ def test_every_folder_is_in_the_readme() -> None:
     for folder in (ROOT / "services/todomq").iterdir():
         if folder.is_dir() and folder.name != "__pycache__":
             assert f"  {folder.name}/" in text
+
+
+def test_every_attack_that_the_security_page_names_is_a_test() -> None:
+    page = (ROOT / "docs" / "security.md").read_text()
+    named = set(re.findall(r"`(test_\w+)`", page))
+    files = set(re.findall(r"`(tests/[\w/]+\.py)`", page))
+    written = set(re.findall(r"^def (test_\w+)", (ROOT / "tests/system/test_doors.py").read_text(), re.M))
+    assert len(named) > 20 and named <= written
+    assert all((ROOT / file).is_file() for file in files)

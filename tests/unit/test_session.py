@@ -333,6 +333,20 @@ class TestRetries:
         driver.advance(300)
         assert [item[4] for item in driver.sent()] == [1, 2, 3, 4, 5, 6]
 
+    def test_what_was_refused_together_comes_again_together(self) -> None:
+        """Law 4: a later change that came first would only wait for the earlier one, and be refused again."""
+        driver = Driver()
+        driver.session._random = random.Random(7).random
+        driver.greet()
+        driver.submit(*(request() for _ in range(20)))
+        for _ in range(4):
+            items = driver.sent()
+            assert [item[4] for item in items] == list(range(1, 21))
+            refusal = messages.error_value(Overloaded("too many at once"))
+            driver.reply(*((item[0], messages.ERROR, refusal) for item in items))
+            while not driver.session.has_message:
+                driver.advance(1)
+
     def test_the_last_refusal_is_what_the_caller_gets_at_the_deadline(self, driver: Driver) -> None:
         driver.submit(request(deadline_ms=START_MS + 40))
         while not driver.finished:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from todomq.cli import backups, demo, lists, probe, stack_commands, transfer
+from todomq.cli import backups, demo, keys, lists, probe, stack_commands, transfer
 from todomq.cli.show import make_output_forgiving
 
 HELP = """Named to-do lists, kept by a stack of supervised processes.
@@ -34,6 +34,8 @@ Environment:
   TODOMQ_HOME      where the stack of this machine keeps its data, logs and
                    sockets (~/.todomq)
   TODOMQ_ENDPOINT  where the router is, if not there
+  TODOMQ_CREDENTIALS
+                   the file of a key to connect with; it says where
   More settings, read by todomq up: see README.md, "Settings".
 """
 PLAIN_HELP: dict[str, Any] = {"rich_markup_mode": None, "context_settings": {"help_option_names": ["-h", "--help"]}}
@@ -46,6 +48,7 @@ def make_app() -> typer.Typer:
     for module in (lists, transfer, stack_commands, backups, demo):
         module.add_commands(app)
     app.add_typer(probe.make_app(), name="probe")
+    app.add_typer(keys.make_app(), name="keys")
     return app
 
 

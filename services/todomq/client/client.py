@@ -6,21 +6,25 @@ results, stand in ``operations.py``; here they become methods.
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Callable
 from functools import wraps
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from todomq.client import operations
 from todomq.client.connection import Connection
-from todomq.client.endpoint import choose_endpoint
+from todomq.client.endpoint import choose
 from todomq.client.futures import Answer, settle
 from todomq.client.outcomes import check_deadline, outcome, set_deadline
 from todomq.client.pipeline import Pipeline
 from todomq.client.request import Request
 from todomq.client.values import ServerRef
 from todomq.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from todomq.keys.credentials import Credentials
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -114,23 +118,42 @@ class Client(_Part):
     deadline allows; changes take effect once all the same.
 
     Args:
-        endpoint: the router's address; None for ``TODOMQ_ENDPOINT``, else this machine's stack.
+        endpoint: the router's address; None for the file that ``TODOMQ_CREDENTIALS`` names, else ``TODOMQ_ENDPOINT``,
+            else this machine's stack.
         deadline_s: how long a request may take that names no deadline of its own; at most 60.
+        credentials: what ``from_file`` has read; they name the endpoint.
 
     Raises:
-        InvalidRequest: not a usable endpoint or deadline.
+        InvalidRequest: not a usable endpoint, deadline or file.
     """
 
-    def __init__(self, endpoint: str | None = None, deadline_s: float = 5.0) -> None:
+    def __init__(
+        self, endpoint: str | None = None, deadline_s: float = 5.0, *, credentials: Credentials | None = None
+    ) -> None:
         super().__init__(self)
-        self.endpoint = choose_endpoint(endpoint)
+        self.endpoint, credentials = choose(endpoint, credentials)
         self._deadline_s = check_deadline(deadline_s)
         # The connection's thread must not keep alive a client that everybody else has forgotten.
-        self._connection = Connection(self.endpoint, _completion(weakref.ref(self)))
+        self._connection = Connection(self.endpoint, _completion(weakref.ref(self)), credentials)
         self._closing = weakref.finalize(self, self._connection.close)
         self.cache = Cache(self)
         self.registry = Registry(self)
         self.database = Database(self)
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], deadline_s: float = 5.0) -> Client:
+        """Return a client that connects with the credentials in a file, which ``todomq keys new`` made.
+
+        Args:
+            path: the file.
+            deadline_s: as for the class.
+
+        Raises:
+            InvalidRequest: it can't be read, others may read it, or it is not such a file.
+        """
+        from todomq.keys.credentials import read_credentials
+
+        return cls(deadline_s=deadline_s, credentials=read_credentials(path))
 
     list_names = _ask(operations.list_names)
     call = _ask(operations.call)

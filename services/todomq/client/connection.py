@@ -22,13 +22,16 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from todomq.client.line import CLOSE_LINGER_MS, Line
 from todomq.client.request import Request
 from todomq.client.session import Session
 from todomq.errors import InvalidRequest, Overloaded, TodoMQError, Unavailable
 from todomq.protocol import limits
+
+if TYPE_CHECKING:
+    from todomq.keys.credentials import Credentials
 
 OUTBOX_REQUESTS = 65_536
 WAIT_REQUESTS = 8_192
@@ -42,7 +45,6 @@ NAP_S = 0.002
 SLEEP_MOST_MS = 60_000
 CLOSE_STEP_MS = 5
 CLOSE_WAIT_S = 2.0
-
 Action = Callable[[], None]
 
 
@@ -68,13 +70,20 @@ class Connection:
     Args:
         endpoint: the router's address.
         complete: told which requests are finished; returns what is to run on the keeper's thread. It must not raise.
+        credentials: the keys to connect with, None for an endpoint that asks for none.
         is_kept: callers never wait, as those of asyncio: the keeper drives as soon as something is submitted.
     """
 
     def __init__(
-        self, endpoint: str, complete: Callable[[list[Request[Any]]], list[Action]], *, is_kept: bool = False
+        self,
+        endpoint: str,
+        complete: Callable[[list[Request[Any]]], list[Action]],
+        credentials: Credentials | None = None,
+        *,
+        is_kept: bool = False,
     ) -> None:
         self._endpoint = endpoint
+        self._credentials = credentials
         self._complete = complete
         self._is_kept = is_kept
         self._is_closed = False
@@ -319,7 +328,7 @@ class Connection:
 
     def _open(self) -> tuple[Session, Line]:
         session = self._session = Session(os.urandom(16), random.random)
-        line = self._line = Line(self._endpoint)
+        line = self._line = Line(self._endpoint, self._credentials)
         now = now_ms()
         line.connect(now)
         session.connected(now)

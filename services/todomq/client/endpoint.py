@@ -1,12 +1,39 @@
-"""Where the client connects: the argument, else ``TODOMQ_ENDPOINT``, else this machine's stack."""
+"""Where the client connects, and with which key.
+
+The argument, else the file that ``TODOMQ_CREDENTIALS`` names, else ``TODOMQ_ENDPOINT``, else this machine's stack.
+"""
 
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from todomq.errors import InvalidRequest
 from todomq.protocol.addresses import SOCKET_PATH_BYTES
 from todomq.settings import read_settings
+
+if TYPE_CHECKING:
+    from todomq.keys.credentials import Credentials
+
+
+def choose(endpoint: str | None, credentials: Credentials | None = None) -> tuple[str, Credentials | None]:
+    """Return the router's address, and what to connect with if it asks for a key.
+
+    Args:
+        endpoint: as for ``choose_endpoint``.
+        credentials: what was handed to this client; they name the endpoint.
+
+    Raises:
+        InvalidRequest: no usable endpoint, or credentials that can't be read.
+    """
+    path = read_settings().credentials if credentials is None and endpoint is None else ""
+    if path:
+        from todomq.keys.credentials import read_credentials
+
+        credentials = read_credentials(path)
+    if credentials is not None:
+        return credentials.endpoint, credentials
+    return choose_endpoint(endpoint), None
 
 
 def choose_endpoint(endpoint: str | None) -> str:

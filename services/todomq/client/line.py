@@ -7,12 +7,17 @@ threads, what a message means. The connection uses it, one thread at a time.
 from __future__ import annotations
 
 import os
+import struct
+from typing import TYPE_CHECKING
 
 import zmq
 
 from todomq.client.session import Session
-from todomq.errors import InvalidRequest
+from todomq.errors import InvalidRequest, Unauthorized
 from todomq.protocol import limits
+
+if TYPE_CHECKING:
+    from todomq.keys.credentials import Credentials
 
 DRAIN_MESSAGES = 64
 PIPE_MESSAGES = 64
@@ -20,6 +25,11 @@ CONNECT_AGAIN_MS = 5
 CONNECT_AGAIN_MOST_MS = 100
 CONNECT_PAUSE_MOST_MS = 1_000
 CLOSE_LINGER_MS = 500
+
+NOT_LET_IN = 400
+"""The status with which a handshake is refused for good (https://rfc.zeromq.org/spec/27/)."""
+
+_EVENT = struct.Struct("=HI")
 
 # Plain numbers: arithmetic with members of an Enum costs more than asking the socket.
 _READABLE = int(zmq.POLLIN)
@@ -33,9 +43,10 @@ class Line:
         has_more: whether more may have arrived than was received.
     """
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, credentials: Credentials | None = None) -> None:
         self.has_more = False
         self._endpoint = endpoint
+        self._credentials = credentials
         self._wake_fd, self._wake_writer = os.pipe()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._dealer = self._monitor = self._context.socket(zmq.PAIR)
@@ -59,7 +70,11 @@ class Line:
         dealer.setsockopt(zmq.MAXMSGSIZE, limits.TRANSPORT_BYTES)
         dealer.setsockopt(zmq.RECONNECT_IVL, CONNECT_AGAIN_MS)
         dealer.setsockopt(zmq.RECONNECT_IVL_MAX, CONNECT_AGAIN_MOST_MS)
-        self._monitor = dealer.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        if self._credentials is not None:
+            dealer.setsockopt_string(zmq.CURVE_SERVERKEY, self._credentials.server_public_key)
+            dealer.setsockopt_string(zmq.CURVE_PUBLICKEY, self._credentials.public_key)
+            dealer.setsockopt_string(zmq.CURVE_SECRETKEY, self._credentials.secret_key)
+        self._monitor = dealer.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH)
         self._poller = zmq.Poller()
         for source in (dealer, self._monitor, self._wake_fd):
             self._poller.register(source, zmq.POLLIN)
@@ -73,7 +88,11 @@ class Line:
             raise InvalidRequest(f"endpoint {self._endpoint!r}: {error.strerror}") from None
 
     def poll(self, timeout_ms: int) -> None:
-        """Sleep until something arrives, ``wake`` is called, or the time is up; with 0 only look at the connection."""
+        """Sleep until something arrives, ``wake`` is called, or the time is up; with 0 only look at the connection.
+
+        Raises:
+            Unauthorized: the router does not let the key in.
+        """
         if not timeout_ms:
             if int(self._monitor.getsockopt(zmq.EVENTS)) & _READABLE:
                 self._take_event()
@@ -94,7 +113,10 @@ class Line:
         os.write(self._wake_writer, b"w")
 
     def _take_event(self) -> None:
-        self._monitor.recv_multipart(zmq.NOBLOCK)
+        # A monitor's first frame: event (16 bits, native order), value (32 bits); zmq_socket_monitor(3).
+        number, value = _EVENT.unpack_from(self._monitor.recv_multipart(zmq.NOBLOCK)[0])
+        if number == zmq.EVENT_HANDSHAKE_FAILED_AUTH and value == NOT_LET_IN:
+            raise Unauthorized("the router does not let this key in: it does not know it, or it was revoked")
         self._is_disconnected = True
 
     def is_broken(self, now: int) -> bool:
@@ -119,8 +141,11 @@ class Line:
             message = session.take_message(now)
             if message is None:
                 return
-            self._dealer.send(b"", zmq.NOBLOCK | zmq.SNDMORE)
-            self._dealer.send(message, zmq.NOBLOCK)
+            try:
+                self._dealer.send(b"", zmq.NOBLOCK | zmq.SNDMORE)
+                self._dealer.send(message, zmq.NOBLOCK)
+            except zmq.Again:  # the handshake was refused meanwhile, and the pipe is gone
+                self._is_disconnected = True
 
     def close(self) -> None:
         """Close the sockets; what the last messages carry gets a moment to leave."""

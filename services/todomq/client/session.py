@@ -39,6 +39,7 @@ from todomq.errors import (
     InvalidRequest,
     OutOfOrder,
     ProtocolError,
+    QuotaExceeded,
     TodoMQError,
     Unavailable,
 )
@@ -66,6 +67,7 @@ _HELLO = (HELLO_ID, None, 0, messages.body("hello"))
 _NIL = b"\xc0"
 _NEVER_MS = 1 << 62
 _by_id = attrgetter("id")
+_SAID_BY_THE_LIST = (InvalidRequest, EntryNotFound, QuotaExceeded)
 _CHANGING = frozenset((LIST_CHANGE, KEY_CHANGE, CALL))
 
 
@@ -85,6 +87,7 @@ class Session:
         self.unreadable = 0
         self._client_id = client_id
         self._random = random
+        self._jitter = 0.0
         self._pack: Callable[[Any], bytes] = Packer(autoreset=True, buf_size=limits.BATCH_BYTES).pack
         self._counters = counters or Counters()
         self._keys = Counter()
@@ -150,6 +153,8 @@ class Session:
                 self._answered(request, value)
             else:
                 refused.append((request, messages.read_error(value)))
+        if refused:
+            self._jitter = self._random()  # one for all: what was refused together comes again together, in order
         for request, error in sorted(refused, key=lambda item: item[0].id):
             self._refused(request, error, now_ms)
 
@@ -369,7 +374,7 @@ class Session:
                 return self._retry_later(request, error, now_ms)
             if error.retryable:
                 return self._retry_later(request, error, now_ms)
-            if request.is_exposed and type(error) not in (InvalidRequest, EntryNotFound):
+            if request.is_exposed and type(error) not in _SAID_BY_THE_LIST:
                 # The list did not say this under the request's number, so it is not said of the lost attempt.
                 error.outcome = _outcome_so_far(request)
             if type(error) is DeadlineExceeded and error.outcome == NOT_APPLIED and request.refusal is not None:
@@ -378,7 +383,7 @@ class Session:
 
     def _retry_later(self, request: Request[Any], error: TodoMQError, now_ms: int) -> None:
         longest_ms = min(BACKOFF_MS << min(request.attempts, 8), BACKOFF_MOST_MS)
-        due_ms = now_ms + int(longest_ms * (1 + self._random()) / 2)
+        due_ms = now_ms + int(longest_ms * (1 + self._jitter) / 2)
         request.attempts += 1
         request.refusal = error
         if due_ms >= request.deadline_ms:

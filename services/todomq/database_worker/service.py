@@ -51,7 +51,7 @@ class DatabaseWorker(Service):
         mine = frozenset(p for p in range(PARTITIONS) if worker_of(p, self._pool_size) == number)
         self._shard = Shard(daemon.loop, daemon.incarnation, mine, open_storage)
         self._words = Words(daemon.loop, daemon.push)
-        self._address = daemon.settings.address(f"database_worker-{number}.writes")
+        self._address = daemon.settings.reached_at(f"database_worker-{number}.writes")
         self._writes = daemon.pull(self._address, self._take_writes)
         daemon.loop.at_turn_end(self._end_turn)
         self.operations["hello"] = self._hello

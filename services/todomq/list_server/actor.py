@@ -15,12 +15,13 @@ from todomq.errors import (
     EntryNotFound,
     InvalidRequest,
     Overloaded,
+    QuotaExceeded,
     TodoMQError,
     Unavailable,
 )
 from todomq.list_server import records
 from todomq.list_server.gate import RECORD_OVERHEAD_BYTES, Reply
-from todomq.list_server.operations import CHANGES, PAGED, READS, Touched
+from todomq.list_server.operations import CHANGES, PAGED, READS, WITHIN, Touched, read_within
 from todomq.list_server.records import ListRecord
 from todomq.list_server.sessions import Session
 from todomq.list_server.todo_list import Entry, TodoList
@@ -162,7 +163,7 @@ class ListActor:
             if request[2] < now_ms:
                 raise DeadlineExceeded("the deadline had passed before the list could take the request")
             operation, arguments = messages.read_body(request[3])
-            if operation in CHANGES:
+            if operation in CHANGES or operation == WITHIN:
                 self._change(asked, operation, arguments, now_ms)
             elif self._is_turn(sender, request, asked, now_ms):
                 self._reply(peer, request[0], messages.OK, self._read(operation, arguments))
@@ -193,10 +194,12 @@ class ListActor:
         session.check_room()
         touched: Touched = {}
         try:
+            if operation == WITHIN:
+                operation, arguments = self._within(arguments)
             if operation == "add_entries":
                 self._check_size(arguments, len(body))
             value = pack(CHANGES[operation](self.todo, arguments, touched))  # type: ignore[arg-type]
-        except (InvalidRequest, EntryNotFound) as error:
+        except (InvalidRequest, EntryNotFound, QuotaExceeded) as error:
             # Refused for good: the number is taken, in memory only, so that what is behind it need not wait.
             value = messages.error_value(error)
             session.took(number, messages.ERROR, value, now_ms)
@@ -221,6 +224,20 @@ class ListActor:
         session.declare(floor)
         if session.waiting is not None:
             self._serve_waiting(session, sent_before, now_ms)
+
+    def _within(self, arguments: list[Any]) -> tuple[str, list[Any]]:
+        """Return the change that stands in the request, if it keeps within what the client's key may store.
+
+        Raises:
+            QuotaExceeded: it does not. InvalidRequest: what stands in it adds nothing.
+        """
+        may_create, most, operation, inner = read_within(arguments)
+        if not may_create and (self.record is None or self.record.deleted):
+            raise QuotaExceeded("this key may not have more lists")
+        added = len(inner[0]) if operation == "add_entries" and inner and type(inner[0]) is list else 1
+        if most and len(self.todo) + added > most:  # type: ignore[arg-type]
+            raise QuotaExceeded(f"this key may have {most} entries in a list")
+        return operation, inner
 
     def _check_size(self, arguments: list[Any], body_bytes: int) -> None:
         if not arguments or type(arguments[0]) is not list:

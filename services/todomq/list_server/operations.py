@@ -13,6 +13,7 @@ from typing import Any
 from todomq.errors import InvalidRequest
 from todomq.list_server.checks import check_changes, check_date, check_id, check_new_entry
 from todomq.list_server.todo_list import Entry, TodoList
+from todomq.protocol import messages
 
 Touched = dict[int, Entry | None]
 """Entries to store, by id; None for those to delete."""
@@ -97,12 +98,32 @@ CHANGES: dict[str, Callable[[TodoList, list[Any], Touched], Any]] = {
     "clear": clear,
     "delete": clear,
 }
+WITHIN = "within"
+"""``["within", may_create, most_entries, body]``: an add of a client whose key may store so much only."""
+
 READS: dict[str, Callable[[TodoList, list[Any]], Any]] = {"size": size}
 PAGED: dict[str, tuple[Callable[[TodoList, list[Any]], list[Entry]], int]] = {
     "entries": (entries, 0),
     "entries_on": (entries_on, 1),
 }
 """Reads that are answered in pages, and how many arguments stand before the cursor."""
+
+
+def read_within(arguments: list[Any]) -> tuple[bool, int, str, list[Any]]:
+    """Read ``within``.
+
+    Returns:
+        whether the list may come to be by it, how many entries it may have then (0: any), the add and its arguments.
+
+    Raises:
+        InvalidRequest: anything else. ProtocolError: its body can't be read.
+    """
+    if [type(argument) for argument in arguments] != [bool, int, bytes]:
+        raise InvalidRequest("within takes a bool, a whole number and a body")
+    operation, inner = messages.read_body(arguments[2])
+    if operation not in ("add_entry", "add_entries"):
+        raise InvalidRequest("within takes add_entry or add_entries")
+    return arguments[0], arguments[1], operation, inner
 
 
 def _check_count(arguments: list[Any], least: int, most: int) -> None:

@@ -23,7 +23,7 @@ from todomq.errors import (
 )
 from todomq.list_server.actor import LOADING, QUARANTINED, STOPPING, ListActor
 from todomq.list_server.hosting import Hosting, Partition, Read
-from todomq.list_server.listing import Listing
+from todomq.list_server.listing import listing_of
 from todomq.list_server.reading import Reading, is_page
 from todomq.list_server.records import pack_entry
 from todomq.list_server.todo_list import TodoList
@@ -35,6 +35,7 @@ from todomq.runtime.calls import LATER, Call, CallServer, Service
 from todomq.runtime.daemon import Daemon
 from todomq.runtime.log import log, log_counted
 from todomq.runtime.peers import Answer
+from todomq.settings import socket_name
 
 _TEXT = frozenset((str,))
 TICK_S = 0.05
@@ -52,7 +53,7 @@ class ListServerService(Service):
         self.hosting = Hosting(settings.database_workers, int(settings.idle_s * 1000), settings.list_memory_bytes)
         self._daemon = daemon
         self._loop = daemon.loop
-        commits_address = f"{daemon.address}.commits"
+        commits_address = settings.reached_at(f"{socket_name(daemon.name)}.commits")
         daemon.pull(commits_address, self._take_commit)
         self._links = {
             number: WorkerLink(daemon, number, commits_address, gate, partial(self.hosting.worker_restarted, number))
@@ -349,9 +350,7 @@ class ListServerService(Service):
 
         try:
             operation, arguments = messages.read_body(request[3])
-            if operation != "list_names":
-                raise InvalidRequest(f"the directory of lists knows list_names only, not {operation[:50]!r}")
-            listing = Listing(arguments, len(self._links))
+            listing = listing_of(operation, arguments, len(self._links))
         except TodoMQError as error:
             refuse(error)
             return

@@ -18,6 +18,7 @@ DEADLINE_AHEAD_MS = 60_000
 
 # What a connection meets: past these it is refused as ``ProtocolError`` or cut off.
 TRANSPORT_BYTES = 4 * MIB
+DOOR_BYTES = 2 * MIB
 MESSAGE_FRAMES = 3
 MESSAGE_REQUESTS = 16_384
 DECODED_ITEMS = 131_072

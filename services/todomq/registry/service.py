@@ -68,7 +68,7 @@ class RegistryService(Service):
         self._killed = 0
         self._restore()
         own = self._processes.watch(os.getpid())
-        self._registrations.register(daemon.name, daemon.address, own, daemon.incarnation, 0, _monotonic_ms())
+        self._registrations.register(daemon.name, daemon.reached_at, own, daemon.incarnation, 0, _monotonic_ms())
         self._carry_out()
         self._loop.watch(self._processes.fileno(), self._take_in_deaths)
         self._loop.every(min(0.1, lease_ms / 8000), self._tick)

@@ -80,6 +80,11 @@ class InFlight:
         flights[identifier] = tuple.__new__(Flight, (identifier, peer, sender, request, place, size))
         return identifier
 
+    def share(self, peer: bytes) -> tuple[int, int]:
+        """Return how many requests, and bytes of them, of one connection are in flight."""
+        share = self._shares.get(peer)
+        return (0, 0) if share is None else (share[0], share[1])
+
     def renew(self, identifier: int) -> int:
         """Give a request a new id, so that an answer to the old one is not taken; return the new id."""
         flight = self.flights.pop(identifier)

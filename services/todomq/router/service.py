@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from todomq.errors import (
@@ -32,6 +32,10 @@ from todomq.router.table import read_table
 from todomq.runtime.calls import DEFAULT_DEADLINE_MS, Call, CallServer, Service
 from todomq.runtime.daemon import Daemon
 from todomq.runtime.peers import Peer
+from todomq.settings import is_daemon_name
+
+if TYPE_CHECKING:
+    from todomq.router.remote import Remote
 
 WINDOW = REQUESTS_PER_CLIENT // 2
 """How many requests a client is asked to have in flight at most; ``hello`` tells it."""
@@ -45,7 +49,6 @@ class RouterService(Service):
 
     def __init__(self, daemon: Daemon) -> None:
         super().__init__()
-        self.also_at = daemon.settings.tcp
         self.in_flight = InFlight()
         self.routing = Routing(self.in_flight)
         self.named = NamedRouting(self.in_flight)
@@ -63,6 +66,9 @@ class RouterService(Service):
         daemon.on_registry_change.append(self._registry_changed)
         self._loop.every(EXPIRE_S, self._expire)
         self._loop.at_turn_end(self._flush)
+        self.remote: Remote | None = None
+        if daemon.settings.tcp:
+            self._open_door()
 
     def on_call(self, server: CallServer, peer: bytes, sender: bytes, requests: list[Any]) -> None:
         """Send each request of a call on its way, or refuse it."""
@@ -90,7 +96,7 @@ class RouterService(Service):
                 else:
                     self._forward_to_daemon(peer, sender, request)
             except TodoMQError as error:
-                self._refuse(peer, request[0], error)
+                self.refuse(peer, request[0], error)
 
     def stats(self) -> dict[str, Any]:
         """Return requests in flight, their bytes, partitions that move, requests sent again."""
@@ -100,10 +106,23 @@ class RouterService(Service):
             "in_flight_bytes": self.in_flight.bytes,
             "moving_partitions": len(self.routing.moving),
             "sent_again": self.routing.sent_again,
+            **({} if self.remote is None else {"door": self.remote.stats()}),
         }
 
+    def _open_door(self) -> None:
+        """Listen over TCP: for those who have a key, or on a loopback address of a stack without keys for everybody."""
+        from todomq.keys.doors import door_pair
+        from todomq.router.remote import Remote
+
+        pair = door_pair(self._daemon.settings)
+        if pair is None:
+            self.also_at = self._daemon.settings.tcp
+        else:
+            self.remote = Remote(self, self._daemon, pair)
+
     def _hello(self, call: Call) -> list[Any]:
-        return [messages.VERSION, self._loop.now_ms(), self._daemon.incarnation, WINDOW]
+        window = WINDOW if self.remote is None else self.remote.window_of(call.peer, WINDOW)
+        return [messages.VERSION, self._loop.now_ms(), self._daemon.incarnation, window]
 
     def _table(self, call: Call) -> bool:
         servers, rows = read_table(call.arguments)
@@ -152,8 +171,11 @@ class RouterService(Service):
             raise NameNotFound("nobody is registered under this name")
         self.named.forward(self.in_flight.admit(peer, sender, request, name), name, present)
 
-    def _refuse(self, peer: bytes, identifier: int | None, error: TodoMQError) -> None:
+    def refuse(self, peer: bytes, identifier: int | None, error: TodoMQError) -> None:
+        """Answer a request with an error, without sending it on."""
         self.counts["refused"] += 1
+        if type(error) is Unauthorized:
+            self.counts["unauthorized"] += 1
         if identifier is None:
             self.counts["casts_dropped"] += 1
         self._daemon.server.reply(peer, identifier, messages.ERROR, messages.error_value(error))
@@ -180,7 +202,7 @@ class RouterService(Service):
     def _end(self, identifier: int, error: TodoMQError) -> None:
         flight = self.in_flight.end(identifier)
         if flight is not None:
-            self._refuse(flight.peer, flight.request[0], error)
+            self.refuse(flight.peer, flight.request[0], error)
 
     def _registry_changed(self) -> None:
         registrations = self._daemon.registrations
@@ -215,6 +237,7 @@ class RouterService(Service):
             registration.address,
             on_replies=self._answered,
             on_break=lambda: self._lost(name),
+            is_daemon=is_daemon_name(registration.name),
         )
         self._peers[name] = (registration.incarnation, peer)
         return peer

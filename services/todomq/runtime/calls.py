@@ -9,14 +9,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from todomq.errors import DeadlineExceeded, InvalidRequest, ProtocolError, TodoMQError
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack
 from todomq.runtime import sockets
+from todomq.runtime.curve import Curve
 from todomq.runtime.log import log, log_counted
 from todomq.runtime.loop import Loop
+
+if TYPE_CHECKING:
+    import zmq
 
 DRAIN_MESSAGES = 64
 DRAIN_BYTES = 32 * 1024
@@ -95,17 +99,28 @@ class Service:
 class CallServer:
     """One ROUTER socket at one address."""
 
-    def __init__(self, loop: Loop, address: str, service: Service) -> None:
+    def __init__(
+        self, loop: Loop, address: str, service: Service, opened: zmq.Socket[bytes] | None = None
+    ) -> None:
+        """Bind a ROUTER at the address, unless it is given as ``opened``."""
         self.address = address
         self.counts: Counter[str] = Counter()
         self._loop = loop
         self._service = service
-        self._socket = sockets.router(address)
+        self._socket = sockets.router(address) if opened is None else opened
         if service.also_at:
             sockets.listen_also(self._socket, service.also_at)
         self._replies: dict[bytes, list[tuple[int | None, int, bytes]]] = {}
         self._backlog: dict[bytes, list[bytes]] = {}
         loop.watch(self._socket, self._drain)
+
+    def listen_in_stack(self, address: str, curve: Curve) -> None:
+        """Listen at a TCP address as well, for daemons of the stack only.
+
+        Raises:
+            Unavailable: it cannot be bound.
+        """
+        sockets.listen_in_stack(self._socket, address, curve)
 
     def restore(self) -> None:
         """Bind again where the socket's file was removed."""
@@ -200,11 +215,18 @@ class CallServer:
             self._loop.look_again(self._socket)
         if not self._replies:
             return
-        self._loop.look_again(self._socket)
         replies, self._replies = self._replies, {}
         for peer, items in replies.items():
-            for batch in batches_of(items):
-                self._send(peer, messages.reply(batch))
+            if type(peer) is bytes:
+                self.send_replies(peer, items)
+            else:
+                peer.take_replies(items)  # type: ignore[attr-defined]
+
+    def send_replies(self, peer: bytes, items: list[tuple[int | None, int, bytes]]) -> None:
+        """Send replies to one peer, or let them wait for it."""
+        self._loop.look_again(self._socket)
+        for batch in batches_of(items):
+            self._send(peer, messages.reply(batch))
 
     def _send(self, peer: bytes, message: bytes) -> None:
         waiting = self._backlog.get(peer)

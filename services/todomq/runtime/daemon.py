@@ -14,18 +14,23 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from todomq.errors import InvalidRequest, TodoMQError, Unavailable
 from todomq.protocol.codec import canonical
 from todomq.runtime import locks
 from todomq.runtime.calls import CallServer, Service
+from todomq.runtime.curve import DOOR, STACK, Curve
 from todomq.runtime.log import log, log_counted
 from todomq.runtime.loop import Loop
 from todomq.runtime.parent import die_with_parent
 from todomq.runtime.peers import Answer, Peer
 from todomq.runtime.pipes import Pull, Push
 from todomq.settings import Settings, SettingsError, read_settings, socket_name
+
+if TYPE_CHECKING:
+    from todomq.runtime.door import Door
+    from todomq.runtime.zap import Gatekeeper, Judge
 
 Name = list[Any]
 
@@ -64,6 +69,8 @@ class Daemon:
         self.incarnation = os.urandom(16)
         self.loop = Loop()
         self.address = settings.address(socket_name(name))
+        self.reached_at = settings.reached_at(socket_name(name))
+        self.curve = stack_curve(settings)
         self.registrations: dict[bytes, Registration] = {}
         self.settled = False
         self.on_registry_change: list[Callable[[], None]] = []
@@ -73,6 +80,8 @@ class Daemon:
         self._connections: list[Peer] = []
         self._outgoing: list[Peer] = []
         self._pulls: list[Pull] = []
+        self._doors: list[Door] = []
+        self._gatekeeper: Gatekeeper | None = None
         self._registry_version = 0
         self._stopping = False
         locks.private_directory(settings.run)
@@ -81,11 +90,14 @@ class Daemon:
     def begin(self, service: Service) -> None:
         """Bind and register: from the next turn on the service is asked."""
         self.server = CallServer(self.loop, self.address, service)
+        if self.curve is not None:
+            self._let_the_stack_in(self.curve)
+            self.server.listen_in_stack(self.reached_at, self.curve)
         service.operations.setdefault("stats", lambda call: self._stats(service))
         self.loop.at_turn_end(self._flush)
         self.loop.every(RESTORE_S, self._restore_sockets)
         if self._registers:
-            self._registry = self.connect(self.settings.address("registry"), on_connect=self._renew)
+            self._registry = self.connect(self.settings.registry_at, on_connect=self._renew)
             self._renew()
             self._watch()
             self.loop.every(min(RENEW_S, self.settings.lease_ms / 4000), self._renew)
@@ -106,27 +118,68 @@ class Daemon:
         on_replies: Callable[[list[Any]], None] | None = None,
         on_break: Callable[[], None] | None = None,
         on_connect: Callable[[], None] | None = None,
+        *,
+        is_daemon: bool = True,
     ) -> Peer:
-        """Return a connection for calls to an address; what it has to send leaves at the end of each turn."""
+        """Return a connection for calls to an address; what it has to send leaves at the end of each turn.
+
+        Where daemons listen at TCP addresses, it comes with the stack's key, unless what listens there is no daemon.
+        """
 
         def closed() -> None:
             self._connections.remove(peer)
 
+        curve = self._curve_for(address, is_daemon)
         peer = Peer(
-            self.loop, address, self.incarnation, on_replies, on_break, on_connect, closed, self._outgoing.append
+            self.loop, address, self.incarnation, on_replies, on_break, on_connect, closed, self._outgoing.append, curve
         )
         self._connections.append(peer)
         return peer
 
     def pull(self, address: str, take: Callable[[bytes], None]) -> Pull:
         """Bind a PULL and give each message of one frame to ``take``; others are counted and dropped."""
-        pull = Pull(self.loop, address, take)
+        curve = self._curve_for(address, True)
+        if curve is not None:
+            self._let_the_stack_in(curve)
+        pull = Pull(self.loop, address, take, curve)
         self._pulls.append(pull)
         return pull
 
     def push(self, address: str) -> Push:
         """Connect a PUSH."""
-        return Push(address)
+        return Push(address, self._curve_for(address, True))
+
+    def open_door(
+        self, address: str, service: Service, secret: str, who: Callable[[str], Any], judge: Judge
+    ) -> Door:
+        """Listen at a TCP address for clients that come with a key; ``Door`` and ``Gatekeeper`` say how.
+
+        Raises:
+            Unavailable: it cannot be bound.
+        """
+        from todomq.runtime.door import Door  # not loaded where there is no door: a daemon restarts quickly
+
+        self.gatekeeper.judge(DOOR, judge)
+        door = Door(self.loop, address, service, secret, who)
+        self._doors.append(door)
+        return door
+
+    @property
+    def gatekeeper(self) -> Gatekeeper:
+        """The process's one ZAP handler, made before anything that it guards."""
+        if self._gatekeeper is None:
+            from todomq.runtime.zap import Gatekeeper
+
+            self._gatekeeper = Gatekeeper(self.loop)
+        return self._gatekeeper
+
+    def _let_the_stack_in(self, curve: Curve) -> None:
+        from todomq.runtime.zap import NO, YES
+
+        self.gatekeeper.judge(STACK, lambda public: YES if public == curve.public else NO)
+
+    def _curve_for(self, address: str, is_daemon: bool) -> Curve | None:
+        return self.curve if is_daemon and address.startswith("tcp://") else None
 
     def whereis(self, name: Name) -> Registration | None:
         """Return the registration of a name in this process's copy of the registry, or None."""
@@ -168,6 +221,8 @@ class Daemon:
 
     def _flush(self) -> None:
         self.server.flush()
+        for door in self._doors:
+            door.flush()
         if self._outgoing:
             outgoing, self._outgoing[:] = self._outgoing[:], ()
             for peer in outgoing:
@@ -182,9 +237,13 @@ class Daemon:
         if self._registry is None or self._stopping:
             return
         self._registry.call(
-            "register_name", self.name, self.address, os.getpid(), self.incarnation, self.settings.lease_ms,
+            "register_name", self.name, self.reached_at, self._pid(), self.incarnation, self.settings.lease_ms,
             done=self._renewed, timeout_s=1.0,
         )  # fmt: skip
+
+    def _pid(self) -> int | None:
+        """Return the pid to register; a registry on another machine can hold no pidfd for it and goes by the lease."""
+        return None if self.settings.registry else os.getpid()
 
     def _renewed(self, answer: Answer) -> None:
         if answer.value is False:
@@ -250,6 +309,20 @@ def _is_registration(name: Any, address: Any, pid: Any, incarnation: Any) -> boo
     except InvalidRequest:
         return False
     return True
+
+
+def stack_curve(settings: Settings) -> Curve | None:
+    """Return the stack's own pair where its daemons listen at TCP addresses, else None.
+
+    Raises:
+        SettingsError: there are no keys, or they can't be used.
+    """
+    if not settings.stack_tcp:
+        return None
+    from todomq.keys.doors import stack_pair
+
+    pair = stack_pair(settings)
+    return None if pair is None else Curve(pair.public, pair.secret)
 
 
 def _raise_descriptor_limit() -> None:

@@ -19,6 +19,7 @@ from todomq.errors import DeadlineExceeded, Overloaded, ProtocolError, TodoMQErr
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import unpack
 from todomq.runtime import sockets
+from todomq.runtime.curve import Curve
 from todomq.runtime.log import log_counted
 from todomq.runtime.loop import Loop
 
@@ -49,6 +50,7 @@ class Peer:
         on_connect: Callable[[], None] | None = None,
         on_close: Callable[[], None] | None = None,
         on_outgoing: Callable[[Peer], None] | None = None,
+        curve: Curve | None = None,
     ) -> None:
         """Connect.
 
@@ -61,6 +63,7 @@ class Peer:
             on_connect: runs when the connection is made, the first time and every time after it broke.
             on_close: runs when this side closes it.
             on_outgoing: runs when the first of what ``flush`` is to send is there.
+            curve: the pair of the stack, where the address is one of its TCP addresses.
         """
         self.address = address
         self._loop = loop
@@ -76,7 +79,7 @@ class Peer:
         self._requests: list[tuple[int | None, None, int, bytes]] = []
         self._outbox: list[bytes] = []
         self.outbox_bytes = 0
-        self._socket, self._monitor = sockets.dealer(address)
+        self._socket, self._monitor = sockets.dealer(address) if curve is None else sockets.dealer(address, curve)
         loop.watch(self._socket, self._drain)
         loop.watch(self._monitor, self._on_monitor)
         self._timer = loop.every(0.05, self._expire)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from todomq.runtime import sockets
+from todomq.runtime.curve import Curve
 from todomq.runtime.log import log_counted
 from todomq.runtime.loop import Loop
 
@@ -17,12 +18,14 @@ DRAIN_MESSAGES = 64
 class Pull:
     """A bound PULL socket."""
 
-    def __init__(self, loop: Loop, address: str, take: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, loop: Loop, address: str, take: Callable[[bytes], None], curve: Curve | None = None
+    ) -> None:
         self.malformed = 0
         self._loop = loop
         self._address = address
         self._take = take
-        self._socket = sockets.pull(address)
+        self._socket = sockets.pull(address) if curve is None else sockets.pull(address, curve)
         loop.watch(self._socket, self.drain)
 
     def drain(self) -> None:
@@ -54,8 +57,8 @@ class Pull:
 class Push:
     """A connected PUSH socket."""
 
-    def __init__(self, address: str) -> None:
-        self._socket = sockets.push(address)
+    def __init__(self, address: str, curve: Curve | None = None) -> None:
+        self._socket = sockets.push(address) if curve is None else sockets.push(address, curve)
 
     def send(self, message: bytes) -> bool:
         """Send one message; False where nobody is connected or the pipe is full."""

@@ -13,10 +13,18 @@ import zmq
 
 from todomq.errors import Unavailable
 from todomq.protocol import limits
+from todomq.runtime import curve
+from todomq.runtime.curve import Curve
 
 PIPE_MESSAGES = 64
 _READABLE = int(zmq.POLLIN)  # a plain number: arithmetic with members of an Enum costs more than asking the socket
+DOOR_PIPE_MESSAGES = 8
+OWN_THREAD = 1
+DOOR_THREAD = 2
+"""The I/O threads, as bits: strangers' handshakes cost processor time, which nobody else is to wait for."""
+
 BACKLOG_CONNECTIONS = 1024
+KEEPALIVE_S = 30
 
 _context: zmq.Context[zmq.Socket[bytes]] | None = None
 
@@ -27,11 +35,13 @@ def context() -> zmq.Context[zmq.Socket[bytes]]:
     if _context is None:
         _context = zmq.Context()
         _context.set(zmq.MAX_SOCKETS, 4096)
+        _context.set(zmq.IO_THREADS, 2)
     return _context
 
 
 def _open(kind: int) -> zmq.Socket[bytes]:
     socket = context().socket(kind)
+    socket.setsockopt(zmq.AFFINITY, OWN_THREAD)
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.SNDHWM, PIPE_MESSAGES)
     socket.setsockopt(zmq.RCVHWM, PIPE_MESSAGES)
@@ -53,8 +63,58 @@ def router(address: str) -> zmq.Socket[bytes]:
     return socket
 
 
+def door(address: str, secret: str) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
+    """Bind a ROUTER for clients that come with a key; return it and the socket that tells who comes and goes.
+
+    The ZAP handler must be there before. The monitor is there before the first connection, so that it misses nothing.
+
+    Raises:
+        Unavailable: it cannot be bound.
+    """
+    socket = _open(zmq.ROUTER)
+    socket.setsockopt(zmq.AFFINITY, DOOR_THREAD)
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    socket.setsockopt(zmq.SNDHWM, DOOR_PIPE_MESSAGES)
+    socket.setsockopt(zmq.RCVHWM, DOOR_PIPE_MESSAGES)
+    socket.setsockopt(zmq.MAXMSGSIZE, limits.DOOR_BYTES)
+    socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE_S)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, KEEPALIVE_S)
+    curve.guard(socket, secret, curve.DOOR)
+    monitor: zmq.Socket[bytes] = socket.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+    monitor.setsockopt(zmq.RCVHWM, 0)
+    try:
+        listen_also(socket, address)
+    except Unavailable:
+        socket.disable_monitor()
+        monitor.close(0)
+        socket.close(0)
+        raise
+    return socket, monitor
+
+
+def listen_in_stack(socket: zmq.Socket[bytes], address: str, own: Curve) -> None:
+    """Bind a ROUTER to a TCP address as well, for daemons of the stack only. What it is bound to already stays open.
+
+    Raises:
+        Unavailable: it cannot be bound.
+    """
+    curve.guard(socket, own.secret, curve.STACK)
+    listen_also(socket, address)
+    curve.unguard(socket)  # what is bound again later is ipc
+
+
+def zap() -> zmq.Socket[bytes]:
+    """Bind where libzmq asks whom to let in (https://rfc.zeromq.org/spec/27/)."""
+    socket = _open(zmq.ROUTER)
+    socket.setsockopt(zmq.SNDHWM, 0)
+    socket.setsockopt(zmq.RCVHWM, 0)
+    socket.bind("inproc://zeromq.zap.01")
+    return socket
+
+
 def listen_also(socket: zmq.Socket[bytes], address: str) -> None:
-    """Bind a ROUTER to a second address.
+    """Bind a ROUTER or PULL to a second address.
 
     Raises:
         Unavailable: it cannot be bound.
@@ -67,14 +127,16 @@ def listen_also(socket: zmq.Socket[bytes], address: str) -> None:
         raise Unavailable(f"cannot listen at {address}: {error.strerror}") from None
 
 
-def pull(address: str) -> zmq.Socket[bytes]:
-    """Bind a PULL."""
+def pull(address: str, own: Curve | None = None) -> zmq.Socket[bytes]:
+    """Bind a PULL; with the stack's pair, to daemons of the stack only."""
     socket = _open(zmq.PULL)
+    if own is not None:
+        curve.guard(socket, own.secret, curve.STACK)
     _bind(socket, address)
     return socket
 
 
-def push(address: str) -> zmq.Socket[bytes]:
+def push(address: str, own: Curve | None = None) -> zmq.Socket[bytes]:
     """Connect a PUSH that sends over a living connection or not at all.
 
     Raises:
@@ -82,11 +144,13 @@ def push(address: str) -> zmq.Socket[bytes]:
     """
     socket = _open(zmq.PUSH)
     socket.setsockopt(zmq.IMMEDIATE, 1)
+    if own is not None:
+        curve.present(socket, own.public, own.public, own.secret)
     _connect(socket, address)
     return socket
 
 
-def dealer(address: str) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
+def dealer(address: str, own: Curve | None = None) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
     """Connect a DEALER; return it and the socket that tells when it is connected and when that broke.
 
     The monitor is there before the connection, so that it misses nothing.
@@ -96,6 +160,8 @@ def dealer(address: str) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
     """
     socket = _open(zmq.DEALER)
     monitor: zmq.Socket[bytes] = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED)
+    if own is not None:
+        curve.present(socket, own.public, own.public, own.secret)
     _connect(socket, address)
     return socket, monitor
 
@@ -128,23 +194,31 @@ def restore(socket: zmq.Socket[bytes], address: str) -> bool:
     return True
 
 
+def receive_frames(
+    socket: zmq.Socket[bytes], max_frames: int = limits.MESSAGE_FRAMES + 1
+) -> list[zmq.Frame] | None:
+    """Receive as ``receive`` does, with what libzmq knows of the connection on each frame."""
+    try:
+        # A Frame knows whether more follow; asking the socket costs more than receiving does.
+        frame = socket.recv(zmq.NOBLOCK, copy=False)
+    except zmq.Again:
+        return None
+    frames = [frame]
+    while frame.more:
+        frame = socket.recv(copy=False)
+        if len(frames) < max_frames:
+            frames.append(frame)
+    return frames
+
+
 def receive(socket: zmq.Socket[bytes], max_frames: int = limits.MESSAGE_FRAMES + 1) -> list[bytes] | None:
     """Receive one message if one is there.
 
     Returns:
         its frames, of which at most ``max_frames`` are kept (the rest is read and dropped); None where nothing waits.
     """
-    try:
-        # A Frame knows whether more follow; asking the socket costs more than receiving does.
-        frame = socket.recv(zmq.NOBLOCK, copy=False)
-    except zmq.Again:
-        return None
-    frames = [frame.bytes]
-    while frame.more:
-        frame = socket.recv(copy=False)
-        if len(frames) < max_frames:
-            frames.append(frame.bytes)
-    return frames
+    frames = receive_frames(socket, max_frames)
+    return None if frames is None else [frame.bytes for frame in frames]
 
 
 def has_more(socket: zmq.Socket[bytes]) -> bool:

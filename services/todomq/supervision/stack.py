@@ -21,6 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from todomq.errors import Unavailable
+from todomq.keys.doors import check_keys
 from todomq.runtime.locks import hold, private_directory
 from todomq.settings import SettingsError, read_settings
 from todomq.supervision import records
@@ -52,8 +53,10 @@ class Stack:
 
     def environment(self) -> dict[str, str]:
         """Return the environment in which this stack's supervisord and commands run."""
+        # Whoever starts the stack is at home here, and not a client with a key of this or another one.
+        inherited = {name: value for name, value in self._environment.items() if name != "TODOMQ_CREDENTIALS"}
         return {
-            **self._environment,
+            **inherited,
             "TODOMQ_HOME": str(self.settings.home),
             "TODOMQ_DATABASE_WORKERS": str(self.settings.database_workers),
             "TODOMQ_LIST_SERVERS": str(self.settings.list_servers),
@@ -86,11 +89,13 @@ class Stack:
         """Make the directories and forget why an earlier life ended.
 
         Raises:
-            SettingsError: only the client is installed, or a socket's path would be too long.
+            SettingsError: only the client is installed, a socket's path would be too long, or an address that others
+                can reach has no keys.
         """
         missing = [package for package in SERVER_PACKAGES if find_spec(package) is None]
         if missing:
             raise SettingsError(f"a stack needs {' and '.join(missing)}; install with: pip install 'todomq[server]'")
+        check_keys(self.settings)
         self.settings.address(f"{self.manager.socket.name}.{1 << 22}")  # supervisord first binds it with its pid behind
         private_directory(self.settings.run)
         self.settings.log.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,80 @@
+"""Files with keys in them: JSON, mode 0600, written whole or not at all.
+
+Owns: how such a file is read and written. Must not know: what stands in it. A damaged file is an error that names it,
+never taken for an empty one (law 8), and its content is never part of an error's text.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from todomq.errors import InvalidRequest
+
+FILE_BYTES = 64 << 20
+
+
+def read_private(path: Path, kind: str, version: int) -> dict[str, Any]:
+    """Read a file of the given kind.
+
+    Returns:
+        its fields, ``format`` and ``version`` among them.
+
+    Raises:
+        InvalidRequest: it can't be read, others may read or write it, or it is not such a file.
+    """
+    try:
+        with open(path, "rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            if mode & 0o077:
+                raise InvalidRequest(f"{path} is open to others (mode {mode:o}); close it: chmod 600 {path}")
+            content = file.read(FILE_BYTES)
+        fields = json.loads(content)
+    except OSError as error:
+        raise InvalidRequest(f"{path} can't be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise InvalidRequest(f"{path} is not JSON, or damaged") from None
+    if type(fields) is not dict or fields.get("format") != kind:
+        raise InvalidRequest(f"{path} is not a file of the format {kind!r}")
+    if fields.get("version") != version:
+        raise InvalidRequest(f"{path} has version {fields.get('version')!r:.20} where {version} is known")
+    return fields
+
+
+def write_private(path: Path, kind: str, version: int, fields: dict[str, Any], *, replace: bool) -> None:
+    """Write a file, mode 0600, on disk when this returns.
+
+    Args:
+        path: where.
+        kind, version: what ``read_private`` will ask for.
+        fields: what is to stand in it.
+        replace: whether a file that is there may be replaced; whoever reads sees the old one or the new one.
+
+    Raises:
+        InvalidRequest: it is there and may not be replaced, or can't be written.
+    """
+    text = json.dumps({"format": kind, "version": version, **fields}, indent=2) + "\n"
+    fresh = path.with_name(f".{path.name}.{os.getpid()}") if replace else path
+    try:
+        if replace:
+            fresh.unlink(missing_ok=True)  # of a process that died while it wrote
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            os.fchmod(descriptor, 0o600)
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+        if replace:
+            os.replace(fresh, path)
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except FileExistsError:
+        raise InvalidRequest(f"{fresh} is there already; nothing was written") from None
+    except OSError as error:
+        raise InvalidRequest(f"{path} can't be written: {error.strerror}") from None

@@ -1,0 +1,251 @@
+"""Clients that come with a key: what is let through to the router, as what, and what is refused.
+
+Owns: the keys that are let in, as the files of keys say; the check of each request before the router sees it. Must
+not know: where requests go, what a list holds. It looks at the name of an operation and never at its arguments.
+
+Keeps law 3 over keys: the sender under which a list keeps a client's session is made of the key and of what the
+client calls itself, so no key can read another's answers or use up its numbers. And law 6 for each key, with
+``key_use.py``. Whatever is in doubt is refused: a key that is not on file, files that can't be read, an operation
+that is not known here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+from todomq.errors import InvalidRequest, Overloaded, ProtocolError, TodoMQError, Unauthorized
+from todomq.keys.rights import READ, operation_of
+from todomq.keys.store import KeyPair, KeyStore
+from todomq.protocol import limits, messages
+from todomq.protocol.codec import pack, unpack
+from todomq.router.in_flight import OVERHEAD_BYTES
+from todomq.router.key_use import KeyUse
+from todomq.runtime.calls import CallServer, Service
+from todomq.runtime.daemon import Daemon
+from todomq.runtime.door import Guest
+from todomq.runtime.log import log
+from todomq.runtime.zap import LATER, NO, YES
+
+if TYPE_CHECKING:
+    from todomq.router.service import RouterService
+
+LOOK_S = 0.2
+"""How often the keys on file are compared with those that are let in."""
+
+WRAPPING_BYTES = 64
+"""What a request that is sent on within a quota has besides its own body, at most."""
+
+FOR_EVERYBODY = frozenset((b"hello", b"ping"))
+ADDING = frozenset((b"add_entry", b"add_entries"))
+NOT_ALLOWED = "this key does not allow that"
+
+
+class Remote(Service):
+    """The service behind the door."""
+
+    def __init__(self, router: RouterService, daemon: Daemon, pair: KeyPair) -> None:
+        """Open the door.
+
+        Raises:
+            Unavailable: the address can't be bound.
+        """
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+        self._router = router
+        self._daemon = daemon
+        self._loop = daemon.loop
+        self._store = KeyStore(daemon.settings.keys)
+        self._uses: dict[str, KeyUse] = {}
+        self._stamp: tuple[int, int, int] | None = None
+        self._is_readable = True
+        self._door = daemon.open_door(daemon.settings.tcp, self, pair.secret, self._uses.get, self._judge)
+        self._look()
+        self._loop.every(LOOK_S, self._look)
+
+    def on_call(self, server: CallServer, peer: bytes, sender: bytes, requests: list[Any]) -> None:
+        """Hand to the router what the key allows, refuse the rest."""
+        assert isinstance(peer, Guest)
+        use: KeyUse = peer.key
+        use.counts["requests"] += len(requests)
+        now_ms = self._loop.now_ms()
+        share = self._router.in_flight.share
+        try:
+            use.join(peer, share, _is_over)
+        except Overloaded as error:
+            for request in requests:
+                self._refuse(use, peer, request, error)
+            return
+        room = use.in_flight(share)
+        allowed = []
+        for request in requests:
+            try:
+                if messages.is_request(request):
+                    self._check(use, request)
+                    use.check_rate(now_ms)
+                    room.take(len(request[3]) + OVERHEAD_BYTES)
+                    self._narrow(use, request, now_ms)
+                allowed.append(request)
+            except TodoMQError as error:
+                self._refuse(use, peer, request, error)
+        if allowed:
+            self._router.on_call(server, peer, sender_of(use.client.public_key, sender), allowed)
+
+    def window_of(self, peer: bytes, most: int) -> int:
+        """Return how many requests a connection is to have in flight: no more than its key may, and ``most``."""
+        if not isinstance(peer, Guest):
+            return most
+        return min(most, peer.key.client.quota.requests_in_flight or most)
+
+    def stats(self) -> dict[str, Any]:
+        """Return connections and handshakes, and for each key by name what it asked and was refused."""
+        return {
+            **self._door.counts,
+            "connections": self._door.connections,
+            "handshakes": dict(self._daemon.gatekeeper.counts),
+            "keys": {use.client.name: dict(use.counts) for use in self._uses.values()},
+        }
+
+    # -- requests ------------------------------------------------------------------------------------------------------
+
+    def _check(self, use: KeyUse, request: list[Any]) -> None:
+        """Check what the request needs against the key's rights.
+
+        Raises:
+            Unauthorized: it is not allowed; the text is the same whatever there is.
+        """
+        target, body, rights = request[1], request[3], use.client.rights
+        if rights.is_admin:
+            return
+        if target is None:
+            allowed = operation_of(body) in FOR_EVERYBODY
+        elif target == "":
+            allowed = rights.has(READ) and operation_of(body) == b"list_names"
+        else:
+            allowed = type(target) is str and rights.allow(target.encode(), body)
+        if not allowed:
+            raise Unauthorized(NOT_ALLOWED)
+
+    def _narrow(self, use: KeyUse, request: list[Any], now_ms: int) -> None:
+        """Send with the request what whoever carries it out must know of the key."""
+        target, body, client = request[1], request[3], use.client
+        if type(target) is not str or len(body) > limits.REQUEST_BYTES - WRAPPING_BYTES:
+            return self._check_wrappable(use, request)
+        if target == "":
+            if not client.rights.is_admin:
+                request[3] = pack(["list_names_within", client.rights.patterns, body])
+        elif (client.quota.lists or client.quota.entries_per_list) and operation_of(body) in ADDING:
+            may_create = not client.quota.lists or self._may_create(use, target, now_ms)
+            request[3] = pack(["within", may_create, client.quota.entries_per_list, body])
+
+    def _check_wrappable(self, use: KeyUse, request: list[Any]) -> None:
+        quota = use.client.quota
+        if type(request[1]) is str and (quota.lists or quota.entries_per_list or not request[1]):
+            raise InvalidRequest(f"a request of over {limits.REQUEST_BYTES - WRAPPING_BYTES} bytes, for this key")
+
+    def _may_create(self, use: KeyUse, name: str, now_ms: int) -> bool:
+        lists, most = use.lists, use.client.quota.lists
+        may = lists.is_counted and lists.may_add_to(name, most, now_ms)
+        if not may and lists.begins_count(now_ms):
+            Count(self, use, most).ask(None)
+        if not lists.is_counted:
+            raise Overloaded("the lists of this key are being counted")
+        return may
+
+    def _refuse(self, use: KeyUse, peer: Guest, request: Any, error: TodoMQError) -> None:
+        use.counts[error.code] += 1
+        self._router.refuse(peer, messages.request_id(request), error)
+
+    def ask(self, count: Count, request: list[Any]) -> None:
+        """Ask the directory of lists in the router's own name."""
+        self._router.on_call(self._daemon.server, count, b"count", [request])
+
+    # -- keys ----------------------------------------------------------------------------------------------------------
+
+    def _judge(self, public: str) -> bytes:
+        use = self._uses.get(public)
+        if use is None:
+            return NO
+        return YES if use.may_connect(self._loop.now_ms()) else LATER
+
+    def _look(self) -> None:
+        stamp = self._store.stamp()
+        if stamp is not None and stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self._learn()
+            self._is_readable = True
+        except InvalidRequest as error:
+            if self._is_readable:
+                log("keys_unreadable", why=error.text, then="nobody is let in until they can be read")
+            self._is_readable = False
+            self._uses.clear()
+            self._stamp = None  # look again, whatever it is
+        self._door.look_again()
+
+    def _learn(self) -> None:
+        now_ms = self._loop.now_ms()
+        clients = {client.public_key: client for client in self._store.clients()}
+        for public in self._uses.keys() - clients.keys():
+            log("key_revoked", name=self._uses.pop(public).client.name)
+        for public, client in clients.items():
+            use = self._uses.get(public)
+            if use is None:
+                self._uses[public] = KeyUse(client, now_ms)
+            else:
+                use.learn(client, now_ms)
+        log("keys", let_in=len(self._uses))
+
+
+class Count(bytes):
+    """A count of the stored lists of one key: asks for their names, page by page, in the place of a client."""
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def __new__(cls, remote: Remote, use: KeyUse, most: int) -> Count:
+        """Begin with nothing asked."""
+        made = super().__new__(cls, b"")
+        made._remote, made._use, made._most = remote, use, most
+        made._names = []
+        return made
+
+    _remote: Remote
+    _use: KeyUse
+    _most: int
+    _names: list[str]
+
+    def ask(self, after: Any) -> None:
+        """Ask for the next page."""
+        patterns = self._use.client.rights.patterns or ("*",)
+        body = pack(["list_names_within", patterns, pack(["list_names", "", after])])
+        self._remote.ask(self, [1, "", 0, body, 0, 0])
+
+    def take_replies(self, items: list[tuple[int | None, int, bytes]]) -> None:
+        """Take a page. As many names as the key may have are enough: then it may have no other."""
+        now_ms = self._remote._loop.now_ms()
+        for _, status, value in items:
+            if status != messages.OK:
+                self._use.lists.count_ended(now_ms)
+                continue
+            try:
+                names, after = unpack(value)
+            except (ProtocolError, ValueError, TypeError):
+                self._use.lists.count_ended(now_ms)
+                continue
+            self._names += names
+            if after is None or len(self._names) >= self._most:
+                self._use.lists.counted(self._names, now_ms)
+            else:
+                self.ask(after)
+
+
+def sender_of(public_key: str, sender: bytes) -> bytes:
+    """Return the sender that a client of this key is to the lists; one without a sender stays without."""
+    return blake2b(sender, key=public_key.encode(), digest_size=32).digest() if sender else b""
+
+
+def _is_over(connection: bytes) -> bool:
+    return isinstance(connection, Guest) and connection.is_cut

@@ -1,0 +1,287 @@
+"""The door: a ROUTER on TCP for clients that come with a key, and each of its connections.
+
+Owns: whose connection is whose, what is cut and when. Must not know: what a key allows (its service does), what
+operations mean. Frames here carry what libzmq's handshake proved: the user of the connection, and its descriptor.
+
+libzmq has no call that ends one connection of a ROUTER. But a connection's descriptor is known from its first
+message, so cutting it is ``shutdown`` on a duplicate of it, which libzmq takes as the peer's hanging up. Whether the
+descriptor still is this connection is seen by the address at its other end. From then on nothing of the connection is
+served or answered.
+
+Law 6: libzmq counts whole messages, so a message of endless frames would fill the memory of this process: a
+connection that has sent more than ``UNREAD_BYTES`` since it last completed a message is cut, and so is one that says
+nothing for ``SILENT_S``.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import zmq
+
+from todomq.protocol import limits
+from todomq.runtime import sockets
+from todomq.runtime.calls import DRAIN_BYTES, DRAIN_MESSAGES, CallServer, Service
+from todomq.runtime.log import log_counted
+from todomq.runtime.loop import Loop
+
+T = TypeVar("T")
+
+UNREAD_BYTES = 32 * limits.MIB
+"""More than what the pipe holds (``DOOR_PIPE_MESSAGES`` of ``DOOR_BYTES``) and the kernel has not handed over yet."""
+
+SILENT_S = 60.0
+WATCH_S = 0.25
+
+_RECEIVED = struct.Struct("=Q")
+_RECEIVED_OFFSET = 128
+"""Where ``struct tcp_info`` has tcpi_bytes_received (linux/tcp.h)."""
+
+
+class Guest(bytes):
+    """One connection through the door: its routing id, and what is known of it. Equal to itself only.
+
+    Attributes:
+        user: its public key, Z85.
+        key: what the service keeps for this key.
+        is_cut: nothing more is served or answered.
+    """
+
+    user: str
+    key: Any
+    is_cut: bool
+    door: Door
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def take_replies(self, items: list[tuple[int | None, int, bytes]]) -> None:
+        """Send a turn's replies through the door."""
+        self.door.deliver(self, items)
+
+
+class Line:
+    """One accepted TCP connection, as the kernel knows it."""
+
+    __slots__ = ("base", "far_end", "guest", "is_ended", "is_heard", "since_s")
+
+    def __init__(self, far_end: Any, since_s: float) -> None:
+        self.far_end = far_end
+        self.since_s = since_s
+        self.base = 0
+        self.is_heard = False
+        self.is_ended = False
+        self.guest: Guest | None = None
+
+
+class Door(CallServer):
+    """One ROUTER socket with CURVE at one TCP address."""
+
+    def __init__(self, loop: Loop, address: str, service: Service, secret: str, who: Callable[[str], Any]) -> None:
+        """Bind. The ZAP handler must be there.
+
+        Args:
+            loop: the process's.
+            address: where to listen.
+            service: who takes what is asked; ``peer`` is a ``Guest``.
+            secret: the server's secret key, Z85.
+            who: given a public key, returns what the service keeps for it, None where it is not let in (any more).
+
+        Raises:
+            Unavailable: it cannot be bound.
+        """
+        opened, self._monitor = sockets.door(address, secret)
+        super().__init__(loop, address, service, opened)
+        self._who = who
+        self._guests: dict[bytes, Guest] = {}
+        self._lines: dict[int, Line] = {}
+        loop.watch(self._monitor, self._on_monitor)
+        loop.every(WATCH_S, self._watch_lines)
+
+    @property
+    def connections(self) -> int:
+        """How many connections there are, those in their handshake among them."""
+        return len(self._lines)
+
+    def look_again(self) -> None:
+        """Cut whoever is not let in any more."""
+        for guest in list(self._guests.values()):
+            if self._who(guest.user) is None:
+                self.cut(guest, "revoked")
+
+    def cut(self, guest: Guest, why: str) -> None:
+        """End a connection: nothing more of it is served, nothing more is sent to it."""
+        if guest.is_cut:
+            return
+        self._end(guest)
+        self.counts["cut"] += 1
+        log_counted("cut", why=why, key=guest.user[:8])
+        for descriptor, line in self._lines.items():
+            if line.guest is guest:
+                _hang_up(descriptor, line)
+
+    def deliver(self, guest: Guest, items: list[tuple[int | None, int, bytes]]) -> None:
+        """Send a turn's replies to one connection, unless it is cut."""
+        if guest.is_cut:
+            self.counts["replies_dropped"] += len(items)
+        else:
+            self.send_replies(guest, items)
+
+    def restore(self) -> None:
+        """Nothing to do: nobody can remove a TCP address."""
+
+    def _end(self, guest: Guest) -> None:
+        guest.is_cut = True
+        self._backlog.pop(guest, None)
+        if self._guests.get(bytes(guest)) is guest:
+            del self._guests[bytes(guest)]
+
+    # -- what arrives --------------------------------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        taken = 0
+        for _ in range(DRAIN_MESSAGES):
+            frames = sockets.receive_frames(self._socket)
+            if frames is None:
+                return
+            guest = self._guest(frames)
+            if guest is not None:
+                self._take([guest, *(frame.bytes for frame in frames[1:])])
+            taken += len(frames[-1])
+            if taken >= DRAIN_BYTES:
+                break
+        self._loop.look_again(self._socket)
+
+    def _guest(self, frames: list[zmq.Frame]) -> Guest | None:
+        """Return whose message this is; None where it is not served."""
+        last = frames[-1]
+        user = _property(last, "User-Id")
+        line = self._line(last)
+        guest = self._guests.get(frames[0].bytes)
+        if guest is None or guest.user != user or (line is not None and line.guest is not guest):
+            guest = self._newcomer(frames[0].bytes, user, line)
+        guest.key = self._who(user)
+        if line is None or guest.key is None:
+            self.cut(guest, "revoked" if guest.key is None else "gone already")
+        elif _property(last, "Identity"):
+            # Whoever names a routing id could take that of another, and with it what is answered to that one.
+            self.cut(guest, "names a routing id")
+        else:
+            line.is_heard = True
+        return None if guest.is_cut else guest
+
+    def _line(self, frame: zmq.Frame) -> Line | None:
+        descriptor = frame.get(zmq.SRCFD)
+        line = self._lines.get(descriptor)
+        if line is None:
+            self._on_monitor()  # it was accepted in this very turn
+            line = self._lines.get(descriptor)
+        return line
+
+    def _newcomer(self, routing_id: bytes, user: str, line: Line | None) -> Guest:
+        guest = Guest(routing_id)
+        guest.user = user
+        guest.key = None
+        guest.is_cut = False
+        guest.door = self
+        for before in (self._guests.get(routing_id), None if line is None else line.guest):
+            if before is not None:
+                self._end(before)
+        self._guests[routing_id] = guest
+        if line is not None:
+            line.guest = guest
+        return guest
+
+    # -- connections ---------------------------------------------------------------------------------------------------
+
+    def _on_monitor(self) -> None:
+        while (event := sockets.receive(self._monitor)) is not None:
+            # A monitor's first frame: event (16 bits, native order), value (32 bits); zmq_socket_monitor(3).
+            number = int.from_bytes(event[0][:2], sys.byteorder)
+            descriptor = int.from_bytes(event[0][2:6], sys.byteorder)
+            line = self._lines.pop(descriptor, None)
+            if line is not None and line.guest is not None:
+                self._end(line.guest)
+            if number == zmq.EVENT_ACCEPTED:
+                far_end = _ask_kernel(descriptor, _far_end)
+                if far_end is not None:
+                    self._lines[descriptor] = Line(far_end, time.monotonic())
+
+    def _watch_lines(self) -> None:
+        now_s = time.monotonic()
+        for descriptor, line in list(self._lines.items()):
+            if line.is_ended:
+                continue  # libzmq has yet to see it
+            if line.guest is None and now_s - line.since_s > SILENT_S:
+                self.counts["silent"] += 1
+                line.is_ended = True
+                _hang_up(descriptor, line)
+                continue
+            received = _ask_kernel(descriptor, _received) or 0
+            if line.is_heard:
+                line.is_heard = False
+                line.base = received
+            elif received - line.base > UNREAD_BYTES:
+                self.counts["flooded"] += 1
+                line.is_ended = True
+                log_counted("cut", why="sends without end", key="" if line.guest is None else line.guest.user[:8])
+                _hang_up(descriptor, line)
+
+
+def _property(frame: zmq.Frame, name: str) -> str:
+    try:
+        return str(frame.get(name))
+    except zmq.ZMQError:
+        return ""
+    except UnicodeDecodeError:
+        return "not text"
+
+
+def _ask_kernel(descriptor: int, question: Callable[[socket.socket], T]) -> T | None:
+    """Ask about a descriptor of libzmq's, which its I/O thread may close at any moment; None where it is closed.
+
+    The family says how long an address may be; the kernel says which it is.
+    """
+    try:
+        borrowed = socket.socket(socket.AF_INET6, socket.SOCK_STREAM, 0, fileno=descriptor)
+    except OSError:
+        return None
+    try:
+        return question(borrowed)
+    except OSError:
+        return None
+    finally:
+        borrowed.detach()  # it is not ours to close
+
+
+def _far_end(connection: socket.socket) -> Any:
+    return connection.getpeername()
+
+
+def _received(connection: socket.socket) -> int:
+    """Return how many bytes have come over a connection; 0 where an old kernel does not say."""
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED_OFFSET + _RECEIVED.size)
+    if len(info) < _RECEIVED_OFFSET + _RECEIVED.size:
+        return 0
+    received: int = _RECEIVED.unpack_from(info, _RECEIVED_OFFSET)[0]
+    return received
+
+
+def _hang_up(descriptor: int, line: Line) -> None:
+    """Shut a connection down, if the descriptor still is this one's: the duplicate can't become another's meanwhile."""
+    try:
+        ours = socket.socket(socket.AF_INET6, socket.SOCK_STREAM, 0, fileno=os.dup(descriptor))
+    except OSError:
+        return
+    with ours:
+        try:
+            if ours.getpeername() == line.far_end:
+                ours.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return  # it has ended by itself
