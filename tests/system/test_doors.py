@@ -722,8 +722,7 @@ def test_no_secret_is_in_any_log_command_line_or_environment(stack: KeyedStack, 
 def test_nothing_starts_where_others_could_reach_it_without_keys(address: str) -> None:
     outside = RunningStack(TODOMQ_TCP=address.format(free_port()))
     try:
-        for module in ("todomq.supervision.stack", "todomq.router"):
-            arguments = ["up"] if module.endswith("stack") else []
+        for module, *arguments in (("todomq", "up"), ("todomq.router",)):
             refused = outside.run(module, *arguments)
             assert refused.returncode in (2, 78)
             assert "other machines can reach" in refused.stderr and "todomq keys init" in refused.stderr

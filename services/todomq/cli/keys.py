@@ -49,7 +49,9 @@ def make_app() -> typer.Typer:
 
 
 def init() -> Result:
-    """Make the stack's own pair of keys. A stack that runs is restarted for it: make down up
+    """Make the stack's own pair of keys.
+
+    A stack that runs is started again for it: todomq down; todomq up
 
     Example: todomq keys init
     """
@@ -63,7 +65,7 @@ def init() -> Result:
         f"The keys of this stack are in {safe(str(store.directory))}\n"
         "Next, a key for each client, and the stack started with TODOMQ_TCP:\n"
         "  todomq keys new alice --lists 'alice/*' --rights read,write\n"
-        "  TODOMQ_TCP=tcp://HOST:7447 make down up"
+        "  todomq down; TODOMQ_TCP=tcp://HOST:7447 todomq up"
     )
     return Result({"directory": str(store.directory), "server_public_key": pair.public}, text)
 

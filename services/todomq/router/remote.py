@@ -164,6 +164,8 @@ class Remote(Service):
     # -- keys ----------------------------------------------------------------------------------------------------------
 
     def _judge(self, public: str) -> bytes:
+        if public not in self._uses:
+            self._look()  # it may have been made a moment ago
         use = self._uses.get(public)
         if use is None:
             return NO
