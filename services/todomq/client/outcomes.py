@@ -32,7 +32,8 @@ def outcome(request: Request[Any], resend: Resend) -> tuple[Any, TodoMQError | N
     error = request.error
     if error is None:
         try:
-            return request.read(unpack(request.value)), None
+            # What came in pages was unpacked page by page.
+            return request.read(None if request.pages is not None else unpack(request.value)), None
         except (ProtocolError, ValueError, TypeError) as unreadable:
             return None, ProtocolError(f"an answer that cannot be read: {unreadable}")
     if error.outcome == UNKNOWN:

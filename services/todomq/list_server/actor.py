@@ -41,6 +41,9 @@ KEY_TAIL_BYTES = 13
 ENTRY_BYTES = 24
 """What an entry has besides its title and extra in a page, about."""
 
+FIT_ALWAYS = limits.PAGE_BYTES // limits.ENTRY_BYTES
+"""So many entries fit into a page, whatever they are."""
+
 make_reply = tuple.__new__
 """Makes a named tuple at half the price of calling its class: one is made for every request."""
 
@@ -333,6 +336,8 @@ class ListActor:
         return self._page(snapshot, cursor[1], cursor[0])
 
     def _page(self, entries: list[Entry], start: int, snapshot: int | None) -> bytes:
+        if len(entries) <= FIT_ALWAYS:
+            return pack((entries, None))
         end, size = start, 0
         while end < len(entries) and size < limits.PAGE_BYTES:
             entry = entries[end]
