@@ -565,6 +565,20 @@ class TestWhoDrives:
         wait_until(lambda: len(called) >= len(futures))
         assert sorted(called) == list(range(1, len(futures) + 1))
 
+    def test_leaving_the_block_waits_for_the_callbacks_too(self, client: Client) -> None:
+        called: list[str] = []
+
+        def note(future: Any) -> None:
+            time.sleep(0.001)  # so that who does not wait for it is seen to be early
+            called.append(future.result().title)
+
+        for _ in range(20):
+            called.clear()
+            with client.pipeline() as pipeline:
+                for title in ("milk", "bread", "salt"):
+                    pipeline.todo_list("l").add_entry(title).add_done_callback(note)
+            assert called == ["milk", "bread", "salt"]
+
     def test_when_the_driver_gives_up_another_who_waits_follows(
         self, client: Client, router: ScriptedRouter
     ) -> None:

@@ -102,6 +102,7 @@ class Connection:
         self._is_keeper_asked_to_leave = False
         self._followers: list[_Follower] = []
         self._callbacks: list[Action] = []
+        self._calling = 0
         self._turns = 0
         self._keeper: threading.Thread | None = None
         self._keeper_wakes = threading.Condition(self._lock)
@@ -165,7 +166,7 @@ class Connection:
             with self._lock:
                 if is_done():
                     return True
-                if not self._requests:
+                if not self._requests and not self._calling:
                     return False
                 follower = self._follow_or_drive(is_done)
             if follower is None:
@@ -224,10 +225,10 @@ class Connection:
         return False
 
     def _follow_or_drive(self, is_done: Callable[[], bool]) -> _Follower | None:
-        if not self._is_driven:
+        if not self._is_driven and self._requests:
             self._is_driven = True
             return None
-        follower = _Follower(is_done)
+        follower = _Follower(is_done)  # of the driver, or of the keeper that calls back
         self._followers.append(follower)
         self._is_keeper_asked_to_leave = True
         if self._is_asleep:
@@ -356,6 +357,7 @@ class Connection:
                 self._release([follower for follower in self._followers if follower.is_done()])
             if callbacks:
                 self._callbacks += callbacks
+                self._calling += len(callbacks)
                 self._call_keeper()
 
     def _release(self, followers: list[_Follower]) -> None:
@@ -389,6 +391,14 @@ class Connection:
     # On the keeper's thread.
 
     def _keep(self) -> None:
+        try:
+            self._keep_driving()
+        finally:  # a callback may end its thread
+            with self._lock:
+                if self._keeper is threading.current_thread():
+                    self._keeper = None
+
+    def _keep_driving(self) -> None:
         seen_turns = -1
         while True:
             with self._lock:
@@ -401,12 +411,25 @@ class Connection:
                         continue
                     self._is_driven = True
                     self._is_keeper_asked_to_leave = False
-            for callback in callbacks:  # not while driving: a callback may wait for who waits to be served
-                callback()
             if callbacks:
+                self._call_back(callbacks)
                 seen_turns = self._turns
             else:
                 self._drive(lambda: self._is_keeper_asked_to_leave or bool(self._callbacks), None)
+
+    def _call_back(self, callbacks: list[Action]) -> None:
+        """Run callbacks: not while driving, for one may wait for somebody who waits to be served."""
+        try:
+            for callback in callbacks:
+                callback()
+        finally:
+            self._called(len(callbacks))
+
+    def _called(self, callbacks: int) -> None:
+        with self._lock:
+            self._calling -= callbacks
+            is_over = not self._requests and not self._calling
+            self._release([follower for follower in self._followers if is_over or follower.is_done()])
 
     def _must_keeper_drive(self, seen_turns: int) -> bool:
         """Tell whether it is for the keeper to drive: at once, or when nobody has taken a turn meanwhile."""

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, Protocol, TypeVar
@@ -125,7 +126,8 @@ class Answer(Future[T]):
         with _losing:  # two may wait for one answer
             if self._state != _FINISHED:
                 self.set_outcome(None, interrupted())
-                settle([self])
+                for callback in settle([self]):
+                    callback()
 
     def _invoke_callbacks(self) -> None:
         """Do nothing: ``settle`` returns what is to be called, for it runs on a thread that others wait for."""
@@ -141,10 +143,10 @@ def interrupted() -> Unavailable:
 
 
 def settle(answers: Sequence[Answer[Any]]) -> list[Callable[[], None]]:
-    """Settle answers whose outcome is set; groups are told after that.
+    """Settle answers whose outcome is set; groups are told after that, and after the callbacks of those that have any.
 
     Returns:
-        what runs the callbacks of those that have any.
+        what runs these callbacks.
     """
     watched = []
     with _making:
@@ -153,13 +155,26 @@ def settle(answers: Sequence[Answer[Any]]) -> list[Callable[[], None]]:
                 watched.append(answer)
             else:
                 answer._state = _FINISHED
+    if not watched:
+        _tell_groups(answers)
+        return []
     for answer in watched:
         if answer._exception is None:
             answer.set_result(answer._result)
         else:
             answer.set_exception(answer._exception)
+    called_back = {id(answer): answer for answer in watched if answer._done_callbacks}
+    _tell_groups([answer for answer in answers if id(answer) not in called_back])
+    return [partial(_call_back, answer) for answer in called_back.values()]
+
+
+def _call_back(answer: Answer[Any]) -> None:
+    answer.run_callbacks()
+    _tell_groups([answer])
+
+
+def _tell_groups(answers: Sequence[Answer[Any]]) -> None:
     for group, members in groupby(answers, key=_group):
         if group is not None:
             errors = [answer._exception for answer in members]
             group.note_settled(len(errors), [error for error in errors if isinstance(error, Exception)])
-    return [answer.run_callbacks for answer in watched if answer._done_callbacks]
