@@ -100,6 +100,20 @@ def test_a_registry_that_hangs_is_ended_and_replaced(make_stack: MakeStack) -> N
     assert is_gone(hung)
 
 
+def test_law_9_a_daemon_that_hangs_is_replaced_though_the_registry_never_knew_of_it(make_stack: MakeStack) -> None:
+    stack = make_stack(TODOMQ_LEASE_MS="1000")
+    stack.start()
+    stack.wait_healthy()
+
+    hung = stack.kill("database_worker-2", signal.SIGSTOP)
+    stack.kill("registry")  # the next one hears nothing of whoever stands still
+
+    # Two leases after the first in which the registry says nothing; thirty seconds where the listener had not seen it.
+    stack.wait_restarted("database_worker-2", hung, timeout_s=45)
+    assert is_gone(hung)
+    stack.wait_healthy()
+
+
 def test_too_many_restarts_stop_the_stack_with_a_reason(make_stack: MakeStack) -> None:
     stack = make_stack(TODOMQ_MAX_RESTARTS_CACHE="3", TODOMQ_MAX_RESTARTS_S_CACHE="60")
     stack.start()

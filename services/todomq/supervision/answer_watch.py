@@ -1,4 +1,7 @@
-"""Whether a process that should answer has hung: the registry, which watches all others and is watched by nobody.
+"""Whether a process that should be heard of has hung.
+
+Of the registry, which watches all others and is watched by nobody, it is an answer that is heard; of the others, that
+they are registered: a registry that has just started never knew of one that hung before.
 
 Owns: how long silence may last. Must not know: how the process is asked, or ended.
 """
@@ -11,14 +14,16 @@ STARTING_MS = 10_000
 class AnswerWatch:
     """The silence of one process. Times are milliseconds of any steady clock."""
 
-    def __init__(self, silence_ms: int, tick_ms: int) -> None:
+    def __init__(self, silence_ms: int, tick_ms: int, starting_ms: int = STARTING_MS) -> None:
         """Begin with nobody to watch.
 
         Args:
             silence_ms: longest silence allowed to a process that has answered before.
             tick_ms: how often ``tick`` is called.
+            starting_ms: longest silence allowed to one that has just begun.
         """
         self._silence_ms = silence_ms
+        self._starting_ms = starting_ms
         self._tick_ms = tick_ms
         self._since_ms: int | None = None
         self._allowed_ms = 0
@@ -28,7 +33,7 @@ class AnswerWatch:
         """Watch a new process, which is given longer until its first answer."""
         self._since_ms = now_ms
         self._last_tick_ms = now_ms
-        self._allowed_ms = max(self._silence_ms, STARTING_MS)
+        self._allowed_ms = max(self._silence_ms, self._starting_ms)
 
     def ended(self) -> None:
         """Watch nobody."""

@@ -1,7 +1,9 @@
-"""The restart-intensity listener: sees deaths, hurries supervisord, counts restarts, gives up, ends a hung registry.
+"""The restart-intensity listener: sees deaths, hurries supervisord, counts restarts, gives up, ends what hangs unseen.
 
 Owns: one pidfd per process, the event listener protocol on its standard input and output, the ping of the registry.
-Must not know: what the daemons do. Talks to supervisord (events, XML-RPC, its process) and asks the registry ``ping``.
+Must not know: what the daemons do. Talks to supervisord (events, XML-RPC, its process) and asks the registry ``ping``,
+and ``whereis_name`` of every daemon. The registry ends a daemon whose lease is over; one that hung while the registry
+was started again has none there, and is ended here.
 
 Law 9: within the restart limit the same set of processes is back, soon; past it everything stops with a reason. The
 listener keeps nothing that it cannot find again: killed, it is restarted and learns the processes from supervisord.
@@ -14,11 +16,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from todomq.runtime.log import log
 from todomq.runtime.loop import Loop, Timer
 from todomq.runtime.peers import Answer, Peer
-from todomq.settings import Settings
+from todomq.settings import Settings, socket_name
 from todomq.supervision import evidence, records
 from todomq.supervision.answer_watch import AnswerWatch
 from todomq.supervision.events import DONE, READY, SHUTDOWN, Event, EventReader
@@ -26,6 +30,9 @@ from todomq.supervision.manager import RUNNING, Manager, Process, knock
 from todomq.supervision.restart_intensity import Effect, GiveUp, Limit, RestartIntensity, StopGroup, Wake
 
 PING_S = 0.5
+REGISTERED_MS = 30_000
+"""Within which a daemon that has begun is to be registered."""
+
 RECONCILE_AGAIN_S = 0.5
 EVENTS_BYTES = 65_536
 STOPPED_STATES = ("STOPPING", "STOPPED", "FATAL", "UNKNOWN")
@@ -47,6 +54,8 @@ class Listener:
         self._next_tick: Timer | None = None
         self._registry = Peer(loop, settings.address("registry"), os.urandom(16))
         self._registry_watch = AnswerWatch(settings.lease_ms, int(PING_S * 1000))
+        self._names = {socket_name(name): name for name in settings.daemon_names()}
+        self._watched: dict[str, tuple[int, AnswerWatch]] = {}
 
     def begin(self) -> None:
         """Ask for events, learn what runs already, watch the registry."""
@@ -127,6 +136,10 @@ class Listener:
         if process == "registry":
             self._registry_watch.began(_now_ms())
             self._ping_registry()
+        elif process in self._names:
+            watch = AnswerWatch(2 * self._settings.lease_ms, int(PING_S * 1000), REGISTERED_MS)
+            watch.began(_now_ms())
+            self._watched[process] = (pid, watch)
 
     def _unfollow(self, process: str) -> None:
         pidfd = self._pidfds.pop(process, None)
@@ -134,6 +147,7 @@ class Listener:
             return
         self._loop.unwatch(pidfd)
         os.close(pidfd)
+        self._watched.pop(process, None)
         if process == "registry":
             self._registry_watch.ended()
 
@@ -184,6 +198,22 @@ class Listener:
             signal.pidfd_send_signal(self._pidfds["registry"], signal.SIGKILL)
             return
         self._ping_registry()
+        for process in list(self._watched):
+            self._registry.call(
+                "whereis_name", self._names[process], done=partial(self._looked_up, process), timeout_s=PING_S
+            )
+
+    def _looked_up(self, process: str, answer: Answer) -> None:
+        """Take word of who is registered as a daemon; where the registry says nothing, nothing is known."""
+        if answer.error is not None or process not in self._watched:
+            return
+        pid, watch = self._watched[process]
+        if _pid_of(answer.value) == pid:
+            watch.answered(_now_ms())
+        if watch.tick(_now_ms()):
+            log("unregistered_process_killed", process=process, pid=pid)
+            watch.ended()
+            signal.pidfd_send_signal(self._pidfds[process], signal.SIGKILL)
 
     def _ping_registry(self) -> None:
         self._registry.call("ping", done=self._registry_answered, timeout_s=PING_S)
@@ -191,6 +221,11 @@ class Listener:
     def _registry_answered(self, answer: Answer) -> None:
         if answer.error is None:
             self._registry_watch.answered(_now_ms())
+
+
+def _pid_of(registration: Any) -> Any:
+    """Return the pid of ``[name, address, pid, incarnation]``, None of anything else."""
+    return registration[2] if type(registration) is list and len(registration) == 4 else None
 
 
 def _bound(method: Callable[[str], None], argument: str) -> Callable[[], None]:
