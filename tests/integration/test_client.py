@@ -24,6 +24,7 @@ import zmq
 import todomq
 from todomq import AsyncClient, Client, Entry, Registration, ServerRef, Via, errors
 from todomq.client import connection
+from todomq.client.line import Line
 from todomq.client.session import Session
 from todomq.protocol import messages
 from todomq.protocol.codec import pack, unpack
@@ -639,6 +640,29 @@ class TestWhoDrives:
         with pytest.raises(ExceptionGroup, match="of 6 requests failed"):
             pipeline.__exit__(None, None, None)
         assert client.todo_list("l").size() == 5
+
+    def test_an_interrupt_while_waiting_loses_nothing(
+        self, client: Client, router: ScriptedRouter, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        release = threading.Event()
+        router.script = lambda *request: release.wait(5) and router.serve(*request)
+        poll = Line.poll
+        caller = threading.current_thread()
+
+        def interrupted(line: Line, timeout_ms: int) -> None:
+            poll(line, min(timeout_ms, 20))
+            if threading.current_thread() is caller and timeout_ms:
+                raise KeyboardInterrupt
+
+        milk = client.pipeline().todo_list("l").add_entry("milk")
+        with monkeypatch.context() as patched:
+            patched.setattr(Line, "poll", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                client.todo_list("l").add_entry("bread")
+        release.set()
+        assert milk.result(timeout=5).id == 1
+        assert [entry.title for entry in client.todo_list("l").entries()] == ["milk", "bread"]
+        assert len(router.senders) == 1
 
     def test_a_callback_is_told_that_it_must_not_wait_for_a_future(self, client: Client) -> None:
         told: list[BaseException] = []

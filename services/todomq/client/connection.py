@@ -298,11 +298,11 @@ class Connection:
     def _turn(self, most_ms: int) -> None:
         """Take in, receive, send, finish; sleep before that, for ``most_ms`` milliseconds at most."""
         try:
-            session, line = self._session, self._line
-            if session is None or line is None:
-                session, line = self._open()
-            else:
-                line.poll(min(most_ms, self._nap_ms(session)) if most_ms else 0)
+            session, line = self._wake_up(most_ms)  # interrupted here nothing is lost: somebody else goes on
+        except TodoMQError as error:
+            self._end(error)
+            return
+        try:
             now = now_ms()
             with self._lock:
                 self._is_asleep = False
@@ -326,6 +326,13 @@ class Connection:
         except BaseException as error:  # an interrupt among others: nobody knows how far this turn had come
             self._end(Unavailable(f"the client's connection failed: {error!r}"))
             raise
+
+    def _wake_up(self, most_ms: int) -> tuple[Session, Line]:
+        session, line = self._session, self._line
+        if session is None or line is None:
+            return self._open()
+        line.poll(min(most_ms, self._nap_ms(session)) if most_ms else 0)
+        return session, line
 
     def _open(self) -> tuple[Session, Line]:
         session = self._session = Session(os.urandom(16), random.random)
