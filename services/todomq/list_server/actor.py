@@ -253,8 +253,13 @@ class ListActor:
     def _write(self, prefix: bytes, touched: Touched, deleted: bool) -> None:
         partition, todo = self.partition, self.todo
         assert todo is not None
-        if touched:
-            partition.gate.write(partition.number, partition.epoch, *records.entries(prefix, todo.generation, touched))
+        number, epoch, generation = partition.number, partition.epoch, todo.generation
+        if len(touched) == 1:
+            ((identifier, entry),) = touched.items()
+            value = None if entry is None else records.pack_entry(entry)
+            partition.gate.write(number, epoch, records.entry_key(prefix, generation, identifier), value)
+        elif touched:
+            partition.gate.write_all(number, epoch, records.entries(prefix, generation, touched))
         record = self.record
         if record is None or record.deleted:
             is_new = bool(touched)  # a list comes to be with an entry: clearing what is not there leaves it so

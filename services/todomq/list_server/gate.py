@@ -79,19 +79,27 @@ class Gate:
         """Reckon with ``size`` bytes that are to be written before the open batch is closed."""
         self.open.expected_bytes += size
 
-    def write(self, partition: int, epoch: int, *pairs: bytes | None) -> int:
-        """Put records into the open batch; return the batch's number.
-
-        Args:
-            partition, epoch: whose records they are, and under which epoch.
-            pairs: key, value, key, value ...; a value of None deletes the record.
-        """
+    def write(self, partition: int, epoch: int, key: bytes, value: bytes | None) -> int:
+        """Put a record into the open batch (None deletes it); return the batch's number."""
         batch = self.open
         known = batch.partitions.get(partition)
         if known is None:
-            batch.partitions[partition] = (epoch, [*pairs])
+            batch.partitions[partition] = (epoch, [key, value])
         else:
-            known[1].extend(pairs)
+            pairs = known[1]
+            pairs.append(key)
+            pairs.append(value)
+        size = len(key) + RECORD_OVERHEAD_BYTES
+        if value is not None:
+            size += len(value)
+        batch.bytes += size
+        self.bytes += size
+        return batch.number
+
+    def write_all(self, partition: int, epoch: int, pairs: Sequence[bytes | None]) -> int:
+        """Put records into the open batch, given as key, value, key, value ...; return the batch's number."""
+        batch = self.open
+        batch.partitions.setdefault(partition, (epoch, []))[1].extend(pairs)
         size = _size(pairs)
         batch.bytes += size
         self.bytes += size

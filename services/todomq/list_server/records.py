@@ -94,7 +94,7 @@ def entries_prefix(list_prefix: bytes, generation: int) -> bytes:
 
 def entry_key(list_prefix: bytes, generation: int, identifier: int) -> bytes:
     """Return the key of an entry."""
-    return entries_prefix(list_prefix, generation) + identifier.to_bytes(8, "big")
+    return list_prefix + _ENTRY_TAIL.pack(b"e", _NEWEST - generation, identifier)
 
 
 def entries(list_prefix: bytes, generation: int, changed: Mapping[int, Entry | None]) -> list[bytes | None]:
