@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from todomq import errors
 from todomq.errors import (
     BY_CODE,
     NOT_APPLIED,
@@ -281,3 +282,14 @@ def test_addresses_are_known(address: str) -> None:
 )  # fmt: skip
 def test_what_is_no_address_is_known(address: str) -> None:
     assert not is_address(address)
+
+
+def test_what_holds_for_the_last_time_only_is_unknown_to_who_cannot_send_again() -> None:
+    value = messages.not_this_time(messages.error_value(errors.Overloaded("full")))
+    error, is_sent_before = messages.read_refusal(value)
+    assert (type(error), error.retryable, error.outcome, is_sent_before) == (errors.Overloaded, True, "unknown", True)
+    said = messages.error_value(errors.EntryNotFound("the list has no entry 9"))
+    assert messages.not_this_time(said) == said
+    unknown = messages.error_value(errors.Unavailable("gone", outcome=errors.UNKNOWN))
+    assert messages.not_this_time(unknown) == unknown
+    assert messages.read_refusal(said)[1] is messages.read_refusal(unknown)[1] is False

@@ -253,9 +253,9 @@ class Asker:
             error, _ = _outcome(request)
             if error is None:
                 told.stored(value, sent_us, self._world.clock.now_us)
-            elif error.outcome != UNKNOWN:
-                told.refused(value)
-            elif self._random.random() < AGAIN:
+            elif error.outcome != UNKNOWN and not self._world.network.has_doubled:
+                told.refused(value)  # of a store that arrived twice one may be refused and the other taken
+            elif error.outcome == UNKNOWN and self._random.random() < AGAIN:
                 self._submit(request.repeated(), deadline_s, finished)
             else:
                 told.gave_up(value, self._deadline_ns(request) // 1_000)

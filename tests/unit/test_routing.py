@@ -72,6 +72,18 @@ def test_what_is_in_flight_goes_to_a_new_owner_in_order_and_the_old_ones_answer_
     assert bench.routing.sent_again == 3
 
 
+def test_law_3_what_an_owner_got_before_is_told_from_what_only_waited() -> None:
+    bench = Bench((0, FIRST))
+    bench.ask(0)
+    bench.out()
+    bench.routing.server_lost(1)
+    bench.ask(0)
+    bench.routing.learn([(0, SECOND)])
+    (first, _, _), (second, _, _) = bench.out()[2]
+    assert bench.in_flight.sent_before == {first}
+    assert second in bench.in_flight.flights
+
+
 def test_requests_of_other_partitions_are_not_sent_again() -> None:
     bench = Bench((0, FIRST), (1, FIRST))
     bench.ask(0)

@@ -376,6 +376,17 @@ class TestRetries:
         assert isinstance(error, Unavailable)
         assert error.outcome == UNKNOWN
 
+    def test_law_3_what_was_sent_on_before_is_tried_again_and_unknown_in_the_end(self, driver: Driver) -> None:
+        driver.submit(request(deadline_ms=START_MS + 30))
+        refusal = messages.error_value(Unavailable("its disk is full"))
+        while not driver.finished:
+            for item in driver.sent():
+                driver.reply((item[0], messages.ERROR, messages.not_this_time(refusal)))
+            driver.advance(1)
+        error = driver.finished[0].error
+        assert isinstance(error, Unavailable)
+        assert error.outcome == UNKNOWN
+
     def test_a_last_attempt_that_comes_too_late_does_not_hide_why_the_others_were_refused(self, driver: Driver) -> None:
         driver.submit(request(deadline_ms=START_MS + 30))
         (item,) = driver.sent()

@@ -35,11 +35,8 @@ from todomq.errors import (
     NOT_APPLIED,
     UNKNOWN,
     DeadlineExceeded,
-    EntryNotFound,
-    InvalidRequest,
     OutOfOrder,
     ProtocolError,
-    QuotaExceeded,
     TodoMQError,
     Unavailable,
 )
@@ -67,7 +64,6 @@ _HELLO = (HELLO_ID, None, 0, messages.body("hello"))
 _NIL = b"\xc0"
 _NEVER_MS = 1 << 62
 _by_id = attrgetter("id")
-_SAID_BY_THE_LIST = (InvalidRequest, EntryNotFound, QuotaExceeded)
 _CHANGING = frozenset((LIST_CHANGE, KEY_CHANGE, CALL))
 
 
@@ -152,7 +148,11 @@ class Session:
             if status == messages.OK:
                 self._answered(request, value)
             else:
-                refused.append((request, messages.read_error(value)))
+                error, is_sent_before = messages.read_refusal(value)
+                if is_sent_before:
+                    request.is_exposed = True
+                    error.outcome = NOT_APPLIED
+                refused.append((request, error))
         if refused:
             self._jitter = self._random()  # one for all: what was refused together comes again together, in order
         for request, error in sorted(refused, key=lambda item: item[0].id):
@@ -374,7 +374,7 @@ class Session:
                 return self._retry_later(request, error, now_ms)
             if error.retryable:
                 return self._retry_later(request, error, now_ms)
-            if request.is_exposed and type(error) not in _SAID_BY_THE_LIST:
+            if request.is_exposed and type(error) not in messages.SAID_UNDER_THE_NUMBER:
                 # The list did not say this under the request's number, so it is not said of the lost attempt.
                 error.outcome = _outcome_so_far(request)
             if type(error) is DeadlineExceeded and error.outcome == NOT_APPLIED and request.refusal is not None:

@@ -35,6 +35,12 @@ OK = 0
 ERROR = 1
 MOVED = 2
 
+NOT_THIS_TIME = "not this time"
+"""Outcome of an error, besides those of ``errors.py``: not applied, but it was sent before, and may have been then."""
+
+SAID_UNDER_THE_NUMBER = (errors.InvalidRequest, errors.EntryNotFound, errors.QuotaExceeded)
+"""What a list says of a change when its turn comes, and so says of it however often it is sent."""
+
 # Outcome of a batch of writes.
 COMMITTED = "committed"
 WANTED = "wanted"
@@ -101,15 +107,36 @@ def error_value(error: TodoMQError) -> bytes:
 
 def read_error(value: bytes) -> TodoMQError:
     """Return the error that a reply's value describes; never raises."""
+    return read_refusal(value)[0]
+
+
+def read_refusal(value: bytes) -> tuple[TodoMQError, bool]:
+    """Read the error that a reply's value describes; never raises.
+
+    Returns:
+        the error, and whether its outcome is NOT_THIS_TIME, which is unknown where nobody may send it again.
+    """
     try:
         fields = unpack(value)
     except ProtocolError:
         fields = None
     if type(fields) is not list or [type(field) for field in fields] != [str, str, bool, str]:
-        return ProtocolError("an error reply that cannot be read", outcome=errors.UNKNOWN)
+        return ProtocolError("an error reply that cannot be read", outcome=errors.UNKNOWN), False
     code, text, retryable, outcome = fields
     # Whatever does not promise that nothing happened leaves it open.
-    return errors.from_wire(code, text, retryable, outcome if outcome == errors.NOT_APPLIED else errors.UNKNOWN)
+    known = outcome if outcome == errors.NOT_APPLIED else errors.UNKNOWN
+    return errors.from_wire(code, text, retryable, known), outcome == NOT_THIS_TIME
+
+
+def not_this_time(value: bytes) -> bytes:
+    """Return a packed error as it is for a request that was sent twice: what it says holds for the last time only.
+
+    What the list itself says under the request's number holds for all of them.
+    """
+    error = read_error(value)
+    if error.outcome != errors.NOT_APPLIED or type(error) in SAID_UNDER_THE_NUMBER:
+        return value
+    return pack([error.code, error.text, error.retryable, NOT_THIS_TIME])
 
 
 def read(data: bytes | memoryview) -> tuple[str, list[Any]]:

@@ -45,6 +45,8 @@ class InFlight:
 
     def __init__(self) -> None:
         self.flights: dict[int, Flight] = {}
+        self.sent_before: set[int] = set()
+        """Ids of requests that somebody got before whose answer never comes: what is said of them now may not hold."""
         self.bytes = 0
         self._ids = count(1)
         self._shares: dict[bytes, list[int]] = {}
@@ -85,11 +87,14 @@ class InFlight:
         share = self._shares.get(peer)
         return (0, 0) if share is None else (share[0], share[1])
 
-    def renew(self, identifier: int) -> int:
+    def renew(self, identifier: int, *, was_sent: bool) -> int:
         """Give a request a new id, so that an answer to the old one is not taken; return the new id."""
         flight = self.flights.pop(identifier)
         fresh = next(self._ids)
         self.flights[fresh] = flight
+        if was_sent or identifier in self.sent_before:
+            self.sent_before.discard(identifier)
+            self.sent_before.add(fresh)
         return fresh
 
     def end(self, identifier: int) -> Flight | None:
@@ -97,6 +102,8 @@ class InFlight:
         flight = self.flights.pop(identifier, None)
         if flight is None:
             return None
+        if self.sent_before:
+            self.sent_before.discard(identifier)
         _, peer, _, _, _, size = flight
         self.bytes -= size
         share = self._shares[peer]

@@ -46,10 +46,11 @@ class NamedRouting:
                 waiting.append(identifier)
             else:
                 failed.append((identifier, Unavailable("the daemon died before it answered", outcome=UNKNOWN)))
-        self._outgoing.pop(name, None)
-        self._waiting.pop(name, None)
+        never_sent = {*self._outgoing.pop(name, ()), *self._waiting.pop(name, ())}
         if waiting:
-            self._waiting[name] = [self._in_flight.renew(identifier) for identifier in waiting]
+            self._waiting[name] = [
+                self._in_flight.renew(identifier, was_sent=identifier not in never_sent) for identifier in waiting
+            ]
         return failed
 
     def names_waited_for(self) -> list[bytes]:

@@ -186,6 +186,8 @@ class RouterService(Service):
             if status == messages.MOVED:
                 self.routing.not_taken(identifier)
                 continue
+            if status == messages.ERROR and identifier in self.in_flight.sent_before:
+                value = messages.not_this_time(value)
             flight = end(identifier)
             if flight is None:
                 self.counts["replies_without_taker"] += 1
