@@ -181,7 +181,7 @@ export class List {
       this.#session.settle(number);
       return value;
     } catch (error) {
-      if (error.outcome === "unknown") {
+      if (error.outcome !== "not applied") {
         this.#session.doubt(number);
         error.again = (againTimeoutMs) => this.#again(body, number, againTimeoutMs);
       } else {
