@@ -27,6 +27,7 @@ from todomq.list_server.listing import listing_of
 from todomq.list_server.reading import Reading, is_page
 from todomq.list_server.records import pack_entry
 from todomq.list_server.todo_list import TodoList
+from todomq.list_server.turns import Turns
 from todomq.list_server.worker_link import WorkerLink
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack
@@ -38,6 +39,7 @@ from todomq.runtime.peers import Answer
 from todomq.settings import socket_name
 
 _TEXT = frozenset((str,))
+AHEAD_BYTES = 256 * limits.KIB
 TICK_S = 0.05
 SAMPLE_ENTRIES = 200
 CHECK_MS = 1_000
@@ -62,6 +64,7 @@ class ListServerService(Service):
         self._readings = {
             number: Reading(link.call, self._page_read, self._page_failed) for number, link in self._links.items()
         }
+        self._turns = Turns()
         self._releases: list[tuple[int, int, Call]] = []
         self._activations: list[tuple[ListActor, Call]] = []
         self._done: Callable[[], None] | None = None
@@ -90,7 +93,20 @@ class ListServerService(Service):
         now_ms = self._loop.now_ms()
         self._check_epochs(now_ms)
         for sender, requests in groups:
+            if self._turns.may_serve(peer, sender, requests):
+                self.hosting.take(peer, sender, requests, now_ms)
+
+    def drain_bytes(self) -> int:
+        """Return how much is read ahead of what is served, so that whoever asks little is seen behind who asks much."""
+        return min(AHEAD_BYTES, self._turns.room_bytes())
+
+    def _serve_waiting(self, now_ms: int) -> None:
+        """Serve what this turn takes of the requests that wait."""
+        self._check_epochs(now_ms)
+        for peer, sender, requests in self._turns.end():
             self.hosting.take(peer, sender, requests, now_ms)
+        if self._turns.bytes:
+            self._loop.wake()
 
     def stats(self) -> dict[str, Any]:
         """Return lists in memory, partitions, what is not committed, loads and drops."""
@@ -98,6 +114,7 @@ class ListServerService(Service):
         return {
             "lists": hosting.lists,
             "partitions": len(hosting.owned()),
+            "waiting_bytes": self._turns.bytes,
             "uncommitted_batches": sum(len(gate.batches) for gate in hosting.gates.values()),
             "uncommitted_bytes": sum(gate.bytes for gate in hosting.gates.values()),
             "loads": hosting.loads,
@@ -373,6 +390,7 @@ class ListServerService(Service):
 
     def _end_turn(self) -> None:
         hosting = self.hosting
+        self._serve_waiting(self._loop.now_ms())
         if self._releases or self._done is not None:
             self._end_releases()
         if self._activations:

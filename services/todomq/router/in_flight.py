@@ -50,7 +50,7 @@ class InFlight:
         self.bytes = 0
         self._ids = count(1)
         self._shares: dict[bytes, list[int]] = {}
-        """Requests and bytes of each connection that has any."""
+        """Requests, bytes, and requests to lists of each connection that has any."""
         self._none_before_ms = 0
         """No deadline of those in flight is earlier."""
 
@@ -69,11 +69,13 @@ class InFlight:
             raise Overloaded("the router has too many requests in flight")
         share = self._shares.get(peer)
         if share is None:
-            share = self._shares[peer] = [0, 0]
+            share = self._shares[peer] = [0, 0, 0]
         elif share[0] >= REQUESTS_PER_CLIENT or share[1] + size > BYTES_PER_CLIENT:
             raise Overloaded("this client has too many requests in flight")
         share[0] += 1
         share[1] += size
+        if type(place) is int:
+            share[2] += 1
         self.bytes += size
         identifier = next(self._ids)
         if request[2] < self._none_before_ms or not flights:
@@ -104,14 +106,21 @@ class InFlight:
             return None
         if self.sent_before:
             self.sent_before.discard(identifier)
-        _, peer, _, _, _, size = flight
+        _, peer, _, _, place, size = flight
         self.bytes -= size
         share = self._shares[peer]
         share[0] -= 1
         share[1] -= size
+        if type(place) is int:
+            share[2] -= 1
         if not share[0]:
             del self._shares[peer]
         return flight
+
+    def to_lists(self, peer: bytes) -> int:
+        """Return how many requests to lists a connection has in flight."""
+        share = self._shares.get(peer)
+        return 0 if share is None else share[2]
 
     def expire(self, now_ms: int) -> list[int]:
         """Return the ids of requests whose deadline has passed; the caller ends them.

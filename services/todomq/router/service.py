@@ -16,6 +16,7 @@ from todomq.errors import (
     DeadlineExceeded,
     InvalidRequest,
     NameNotFound,
+    Overloaded,
     ProtocolError,
     TodoMQError,
     Unauthorized,
@@ -27,6 +28,7 @@ from todomq.protocol.codec import canonical
 from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
 from todomq.router.in_flight import REQUESTS_PER_CLIENT, InFlight
 from todomq.router.named import NamedRouting
+from todomq.router.pacing import Pacing
 from todomq.router.routing import Batch, Routing
 from todomq.router.table import read_table
 from todomq.runtime.calls import DEFAULT_DEADLINE_MS, Call, CallServer, Service
@@ -52,6 +54,7 @@ class RouterService(Service):
         self.in_flight = InFlight()
         self.routing = Routing(self.in_flight)
         self.named = NamedRouting(self.in_flight)
+        self.pacing = Pacing(self.in_flight)
         self.counts: Counter[str] = Counter()
         self.operations |= {"hello": self._hello, "table": self._table}
         self._daemon = daemon
@@ -65,6 +68,7 @@ class RouterService(Service):
         }
         daemon.on_registry_change.append(self._registry_changed)
         self._loop.every(EXPIRE_S, self._expire)
+        self._loop.every(1.0, self.pacing.tick)
         self._loop.at_turn_end(self._flush)
         self.remote: Remote | None = None
         if daemon.settings.tcp:
@@ -76,9 +80,15 @@ class RouterService(Service):
         latest_ms = now_ms + limits.DEADLINE_AHEAD_MS
         admit, forward = self.in_flight.admit, self.routing.forward
         self.counts["requests"] += len(requests)
+        are_numbered = messages.are_numbered(requests)
+        is_held = self.pacing.holds(peer, len(requests))
+        refusal = b""
         for request in requests:
-            if not messages.is_request(request) or request[1] is None:
+            if not (are_numbered or messages.is_request(request)) or request[1] is None:
                 server.dispatch(self, peer, sender, request)
+                continue
+            if refusal:
+                self._refuse_with(peer, request[0], refusal)
                 continue
             try:
                 deadline_ms = request[2]
@@ -92,9 +102,18 @@ class RouterService(Service):
                     if len(name) > limits.LIST_NAME_BYTES or len(request) != 6 or not sender:
                         raise _invalid_list_request(name, sender)
                     partition = crc32(name) % PARTITIONS
-                    forward(admit(peer, sender, request, partition), sender, request, partition)
+                    identifier = admit(peer, sender, request, partition)
+                    if is_held:
+                        self.pacing.hold(peer, identifier)
+                    else:
+                        forward(identifier, sender, request, partition)
                 else:
                     self._forward_to_daemon(peer, sender, request)
+            except Overloaded as error:
+                # There is no room for the rest of the message either. To refuse must cost little: who floods is
+                # refused most of the time, and the others wait for that.
+                refusal = messages.error_value(error)
+                self._refuse_with(peer, request[0], refusal)
             except TodoMQError as error:
                 self.refuse(peer, request[0], error)
 
@@ -104,6 +123,7 @@ class RouterService(Service):
             **self.counts,
             "in_flight": len(self.in_flight.flights),
             "in_flight_bytes": self.in_flight.bytes,
+            "held_back": self.pacing.held,
             "moving_partitions": len(self.routing.moving),
             "sent_again": self.routing.sent_again,
             **({} if self.remote is None else {"door": self.remote.stats()}),
@@ -173,12 +193,15 @@ class RouterService(Service):
 
     def refuse(self, peer: bytes, identifier: int | None, error: TodoMQError) -> None:
         """Answer a request with an error, without sending it on."""
-        self.counts["refused"] += 1
         if type(error) is Unauthorized:
             self.counts["unauthorized"] += 1
+        self._refuse_with(peer, identifier, messages.error_value(error))
+
+    def _refuse_with(self, peer: bytes, identifier: int | None, error_value: bytes) -> None:
+        self.counts["refused"] += 1
         if identifier is None:
             self.counts["casts_dropped"] += 1
-        self._daemon.server.reply(peer, identifier, messages.ERROR, messages.error_value(error))
+        self._daemon.server.reply(peer, identifier, messages.ERROR, error_value)
 
     def _answered(self, replies: list[Any]) -> None:
         end, reply = self.in_flight.end, self._daemon.server.reply
@@ -252,6 +275,9 @@ class RouterService(Service):
                 return
 
     def _flush(self) -> None:
+        for identifier, flight in self.pacing.released():
+            assert isinstance(flight.place, int)
+            self.routing.forward(identifier, flight.sender, flight.request, flight.place)
         for number, batches in self.routing.ready().items():
             peer = self._servers[number][1]
             for batch in batches:

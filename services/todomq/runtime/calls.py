@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 DRAIN_MESSAGES = 64
 DRAIN_BYTES = 32 * 1024
-"""What a turn takes in, and the message that reaches it: one peer's full batches must not make it long for others."""
+"""What a turn takes in, and the message that reaches it: one peer's full batches must not make it long for others.
+A service that only queues what it is given may take more (``Service.drain_bytes``)."""
 BACKLOG_BYTES = 8 * limits.MIB
 DEFAULT_DEADLINE_MS = 5_000
 
@@ -86,6 +87,10 @@ class Service:
             ProtocolError: this daemon takes no such messages.
         """
         raise ProtocolError(f"a {kind[:20]!r} message is not for this daemon")
+
+    def drain_bytes(self) -> int:
+        """Return how many bytes of messages this turn may take in, the message that reaches it whole; 0 for none."""
+        return DRAIN_BYTES
 
     def stats(self) -> dict[str, Any]:
         """Return counters and depths of queues, for the probe."""
@@ -177,15 +182,15 @@ class CallServer:
         self._replies.setdefault(peer, []).append((identifier, messages.ERROR, messages.error_value(error)))
 
     def _drain(self) -> None:
-        taken = 0
+        left_bytes = self._service.drain_bytes()
         for _ in range(DRAIN_MESSAGES):
+            if left_bytes <= 0:
+                break
             frames = sockets.receive(self._socket)
             if frames is None:
                 return
             self._take(frames)
-            taken += len(frames[-1])
-            if taken >= DRAIN_BYTES:
-                break
+            left_bytes -= len(frames[-1])
             if not sockets.has_more(self._socket):
                 return
         self._loop.look_again(self._socket)

@@ -24,6 +24,8 @@ from todomq.runtime.log import log_counted
 from todomq.runtime.loop import Loop
 
 DRAIN_MESSAGES = 64
+DRAIN_BYTES = 32 * limits.KIB
+"""What a turn takes in of one peer's replies, and the message that reaches it: some thousand small ones."""
 OUTBOX_BYTES = 32 * limits.MIB
 
 
@@ -176,10 +178,12 @@ class Peer:
         self.flush()
 
     def _drain(self) -> None:
+        left_bytes = DRAIN_BYTES
         for _ in range(DRAIN_MESSAGES):
             frames = sockets.receive(self._socket)
             if frames is None or self._closed:
                 return
+            left_bytes -= len(frames[-1])
             try:
                 kind, fields = messages.read(frames[-1])
                 if kind != "reply":
@@ -194,6 +198,8 @@ class Peer:
                 self._take(replies)
             if self._closed or not sockets.has_more(self._socket):
                 return
+            if left_bytes <= 0:
+                break
         self._loop.look_again(self._socket)
 
     def _take(self, replies: list[Any]) -> None:

@@ -1,0 +1,85 @@
+"""Whose requests are served in a turn, where more wait than one turn takes: the clients take turns.
+
+Owns: what was read and is not served yet, by client, in order. Must not know: lists, what a request means, sockets.
+Law 4: one client's requests stay in order. Law 6: what waits here is bounded by what the service reads, which asks
+``room_bytes`` before; and whoever asks little waits for one turn, however much somebody else has sent before.
+
+This is deficit round robin (Shreedhar and Varghese, 1995): a client's requests are taken until they are over its
+allowance of bytes, and what they took too much is taken off its next one.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from typing import Any
+
+from todomq.protocol import limits
+
+TURN_BYTES = 64 * limits.KIB
+"""What a turn serves, and the request that reaches it: some hundred plain changes, a few milliseconds."""
+ALLOWANCE_BYTES = 4 * limits.KIB
+"""What one client has served before the next one's turn comes."""
+WAITING_BYTES = 8 * limits.MIB
+REQUEST_OVERHEAD_BYTES = 64
+"""What a request costs besides its body: a batch of small ones is work as well."""
+
+Group = tuple[bytes, bytes, list[Any]]
+"""The router's connection, the client, and requests of its in order."""
+
+
+class Turns:
+    """Requests that wait to be served."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._waiting: OrderedDict[bytes, deque[tuple[bytes, Any]]] = OrderedDict()
+        """By client, in the order of their turns."""
+        self._debts: dict[bytes, int] = {}
+        self._left_bytes = TURN_BYTES
+
+    def room_bytes(self) -> int:
+        """Return how many more bytes may wait; 0 or less for none."""
+        return WAITING_BYTES - self.bytes
+
+    def may_serve(self, peer: bytes, sender: bytes, requests: list[Any]) -> bool:
+        """Tell whether one client's requests may be served at once; else they wait, behind those of it that do.
+
+        To serve while more arrives makes one batch of it all, as long as a turn has room.
+        """
+        size = sum([len(request[3]) for request in requests]) + REQUEST_OVERHEAD_BYTES * len(requests)
+        if size <= self._left_bytes and not self._waiting:
+            self._left_bytes -= size
+            return True
+        self.bytes += size
+        queue = self._waiting.get(sender)
+        if queue is None:
+            queue = self._waiting[sender] = deque()
+        queue.extend([(peer, request) for request in requests])
+        return False
+
+    def end(self) -> list[Group]:
+        """End the turn: return and forget what it still takes of what waits, each client's share of it."""
+        taken: list[Group] = []
+        left_bytes, self._left_bytes = self._left_bytes, TURN_BYTES
+        while left_bytes > 0 and self._waiting:
+            left_bytes -= self._take_of_next(taken)
+        return taken
+
+    def _take_of_next(self, taken: list[Group]) -> int:
+        """Take what the next client is allowed, and put it behind the others; return the bytes that it came to."""
+        sender, queue = self._waiting.popitem(last=False)
+        allowed = ALLOWANCE_BYTES - self._debts.pop(sender, 0)
+        size = 0
+        while queue and size < allowed:
+            peer, request = queue.popleft()
+            size += len(request[3]) + REQUEST_OVERHEAD_BYTES
+            if taken and taken[-1][0] == peer and taken[-1][1] == sender:
+                taken[-1][2].append(request)
+            else:
+                taken.append((peer, sender, [request]))
+        if queue:
+            self._waiting[sender] = queue
+            if size > allowed:
+                self._debts[sender] = size - allowed
+        self.bytes -= size
+        return size

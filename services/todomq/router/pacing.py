@@ -1,0 +1,74 @@
+"""How much of one client's work the list servers have at a time while others ask as well; the rest waits in the router.
+
+Owns: which clients have asked lately, what is held back, in order. Must not know: the table, what a request means.
+
+Laws 5 and 6: what one client has sent stands before what others ask, from here to the disk. So whoever asks much is
+given a part of ``IN_LIST_SERVERS`` as large as anyone's; whoever is alone, or asks little, meets nothing of this.
+Law 4: once something of a client is held back, so is all that it sends after that.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+from todomq.router.in_flight import REQUESTS_PER_CLIENT, Flight, InFlight
+
+IN_LIST_SERVERS = 4_096
+"""Requests of all clients together, about: some tens of milliseconds of work. With fewer, batches would be small."""
+LEAST = 256
+"""What each client may have there in any case: requests for a shard that is down count as well."""
+
+
+class Pacing:
+    """The requests to lists that wait because of what their client has in the list servers."""
+
+    def __init__(self, in_flight: InFlight) -> None:
+        self._in_flight = in_flight
+        self._asked: set[bytes] = set()
+        self._asked_before: set[bytes] = set()
+        self._held: dict[bytes, deque[int]] = {}
+
+    def holds(self, peer: bytes, requests: int) -> bool:
+        """Note that a client asks; tell whether so many requests of it are to be held back before they go on."""
+        self._asked.add(peer)
+        if peer in self._held:
+            return True
+        return requests + self._in_flight.to_lists(peer) > self._allowance()
+
+    def hold(self, peer: bytes, identifier: int) -> None:
+        """Let an admitted request wait for ``released``."""
+        queue = self._held.get(peer)
+        if queue is None:
+            queue = self._held[peer] = deque()
+        queue.append(identifier)
+
+    def released(self) -> Iterator[tuple[int, Flight]]:
+        """Give out, in each client's order, what may go on now; what has ended meanwhile is forgotten."""
+        if not self._held:
+            return
+        allowance = self._allowance()
+        flights = self._in_flight.flights
+        for peer, queue in list(self._held.items()):
+            room = allowance - self._in_flight.to_lists(peer) + len(queue)
+            while queue and room > 0:
+                identifier = queue.popleft()
+                flight = flights.get(identifier)
+                if flight is not None:
+                    room -= 1
+                    yield identifier, flight
+            if not queue:
+                del self._held[peer]
+
+    def tick(self) -> None:
+        """A second is over: whoever has not asked since the one before counts no more."""
+        self._asked_before, self._asked = self._asked, set()
+
+    @property
+    def held(self) -> int:
+        """How many requests are held back, those included that have ended meanwhile."""
+        return sum(map(len, self._held.values()))
+
+    def _allowance(self) -> int:
+        clients = max(len(self._asked), len(self._asked_before))
+        return max(LEAST, IN_LIST_SERVERS // clients) if clients > 1 else REQUESTS_PER_CLIENT

@@ -1,0 +1,188 @@
+"""Who asks much leaves room for who asks little, in router and list servers (laws 5 and 6), in order (law 4)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from todomq.list_server import turns
+from todomq.list_server.turns import TURN_BYTES, WAITING_BYTES, Turns
+from todomq.router import pacing
+from todomq.router.in_flight import InFlight
+from todomq.router.pacing import Pacing
+
+
+def request(identifier: int, size: int = 10) -> list[Any]:
+    return [identifier, "a", 1_000, bytes(size), identifier, 1, 1]
+
+
+def served(groups: list[turns.Group], sender: bytes) -> list[int]:
+    return [each[0] for _, client, requests in groups if client == sender for each in requests]
+
+
+class Server:
+    """The part of a list server that decides when a request is served."""
+
+    def __init__(self) -> None:
+        self.turns = Turns()
+        self.served: list[turns.Group] = []
+
+    def take(self, sender: bytes, requests: list[Any]) -> None:
+        if self.turns.may_serve(b"router", sender, requests):
+            self.served.append((b"router", sender, requests))
+
+    def turn(self) -> list[turns.Group]:
+        done, self.served = [*self.served, *self.turns.end()], []
+        return done
+
+
+def test_what_fits_into_a_turn_is_served_as_it_came() -> None:
+    server = Server()
+    for sender in (b"a", b"b", b"a"):
+        server.take(sender, [request(1), request(2)])
+    assert server.turn() == [(b"router", sender, [request(1), request(2)]) for sender in (b"a", b"b", b"a")]
+    assert server.turns.bytes == 0 and server.turn() == []
+
+
+def test_who_asks_little_is_served_in_the_next_turn_whatever_waits_of_others() -> None:
+    server = Server()
+    server.take(b"flood", [request(n) for n in range(10_000)])
+    server.turn()
+    server.take(b"little", [request(1)])
+    turn = server.turn()
+    assert served(turn, b"little") == [1]
+    assert served(turn, b"flood")  # and the flood goes on as well
+    assert sum(len(each[3]) for _, _, requests in turn for each in requests) <= TURN_BYTES
+
+
+def test_what_was_served_at_once_counts_for_the_turn() -> None:
+    server = Server()
+    server.take(b"first", [request(1, TURN_BYTES - 1_000)])
+    server.take(b"second", [request(n, 1_000) for n in range(100)])
+    assert len(served(server.turn(), b"second")) < 10
+    assert len(served(server.turn(), b"second")) > 50
+
+
+def test_a_large_request_is_paid_for_in_the_turns_after_it() -> None:
+    server = Server()
+    server.take(b"large", [request(1, TURN_BYTES), request(2, TURN_BYTES)])
+    server.take(b"small", [request(n, 1_000) for n in range(100)])
+    assert served(server.turn(), b"large") == [1]
+    turn = server.turn()
+    assert served(turn, b"large") == [] and len(served(turn, b"small")) > 50
+
+
+def test_there_is_no_room_once_enough_waits_and_room_again_once_it_was_served() -> None:
+    server = Server()
+    server.take(b"flood", [request(n, 1_000_000) for n in range(10)])
+    assert server.turns.room_bytes() <= 0
+    while server.turns.bytes:
+        server.turn()
+    assert server.turns.room_bytes() == WAITING_BYTES
+
+
+@given(st.lists(st.tuples(st.sampled_from([b"a", b"b", b"c"]), st.lists(st.integers(0, 100_000), max_size=30))))
+def test_each_clients_requests_come_out_once_in_order_and_nothing_is_left(
+    arriving: list[tuple[bytes, list[int]]],
+) -> None:
+    server, number = Server(), 0
+    sent: dict[bytes, list[int]] = {b"a": [], b"b": [], b"c": []}
+    got: dict[bytes, list[int]] = {b"a": [], b"b": [], b"c": []}
+    taken = []
+    for sender, sizes in arriving:
+        server.take(sender, [request(number + at, size) for at, size in enumerate(sizes)])
+        sent[sender] += range(number, number + len(sizes))
+        number += len(sizes)
+        if number % 3:
+            taken.append(server.turn())
+    while server.turns.bytes or server.served:
+        taken.append(server.turn())
+    for turn in taken:
+        for sender in got:
+            got[sender] += served(turn, sender)
+    assert got == sent
+
+
+class Router:
+    """The part of a router that decides when an admitted request goes to a list server."""
+
+    def __init__(self) -> None:
+        self.in_flight = InFlight()
+        self.pacing = Pacing(self.in_flight)
+        self.sent: list[int] = []
+
+    def ask(self, peer: bytes, count: int = 1) -> list[int]:
+        is_held = self.pacing.holds(peer, count)
+        identifiers = [self.in_flight.admit(peer, peer, request(0), 7) for _ in range(count)]
+        for identifier in identifiers:
+            if is_held:
+                self.pacing.hold(peer, identifier)
+            else:
+                self.sent.append(identifier)
+        self.turn_ends()
+        return identifiers
+
+    def turn_ends(self) -> None:
+        self.sent += [identifier for identifier, _ in self.pacing.released()]
+
+
+@pytest.fixture
+def router(monkeypatch: pytest.MonkeyPatch) -> Router:
+    monkeypatch.setattr(pacing, "IN_LIST_SERVERS", 20)
+    monkeypatch.setattr(pacing, "LEAST", 4)
+    return Router()
+
+
+def test_who_is_alone_is_not_held_back(router: Router) -> None:
+    assert router.ask(b"alone", 1_000) == router.sent
+
+
+def test_who_asks_much_while_others_ask_has_only_its_part_under_way_and_the_rest_in_order(router: Router) -> None:
+    router.ask(b"little")
+    much = router.ask(b"much", 100)
+    assert router.sent[1:] == much[:10]
+    little = router.ask(b"little")
+    assert router.sent[-1:] == little
+    for at in range(100):
+        router.in_flight.end(much[at])
+        router.turn_ends()
+    assert [each for each in router.sent if each in much] == much
+    assert not router.pacing.held
+
+
+def test_what_comes_behind_what_is_held_back_stays_behind_it(router: Router) -> None:
+    router.ask(b"little")
+    first = router.ask(b"much", 11)
+    second = router.ask(b"much")
+    for identifier in first:
+        router.in_flight.end(identifier)
+        router.turn_ends()
+    assert router.sent[1:] == [*first, *second]
+
+
+def test_what_ends_while_it_is_held_back_never_goes_out_and_holds_up_nothing(router: Router) -> None:
+    router.ask(b"little")
+    much = router.ask(b"much", 15)
+    for identifier in (*much[:10], *much[10:14]):
+        router.in_flight.end(identifier)
+    router.turn_ends()
+    assert router.sent[1:] == [*much[:10], much[14]]
+
+
+def test_calls_to_named_daemons_take_nothing_of_a_clients_part(router: Router) -> None:
+    router.ask(b"little")
+    for _ in range(50):
+        router.in_flight.admit(b"much", b"much", request(0), b"a daemon")
+    assert router.ask(b"much", 10)[-1] in router.sent
+
+
+def test_the_others_count_no_more_once_they_have_not_asked_for_two_ticks(router: Router) -> None:
+    router.ask(b"little")
+    much = router.ask(b"much", 100)
+    for _ in range(2):
+        router.pacing.tick()
+    router.turn_ends()
+    assert router.sent[1:] == much
