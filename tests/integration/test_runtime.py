@@ -231,6 +231,20 @@ def test_a_call_is_answered_and_many_of_one_turn_travel_in_one_message(pair: Pai
     assert pair.server.counts["messages"] == 1
 
 
+def test_a_connection_wakes_nobody_until_the_first_call_is_late(pair: Pair) -> None:
+    pair.call("ping")
+    pair.wait()
+    pair.call("later", timeout_s=0.6)
+    pair.call("later", timeout_s=0.3)
+    longest = 0.0
+    while len(pair.answers) < 3:
+        begun = time.monotonic()
+        pair.loop.turn(BOUND_S)
+        longest = max(longest, time.monotonic() - begun)
+    assert all(isinstance(answer.error, DeadlineExceeded) for answer in pair.answers[1:])
+    assert longest > 0.2
+
+
 def test_an_error_travels_with_its_code_and_outcome(pair: Pair) -> None:
     pair.call("refuse")
     error = pair.wait()[0].error

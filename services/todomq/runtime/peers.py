@@ -21,7 +21,7 @@ from todomq.protocol.codec import unpack
 from todomq.runtime import sockets
 from todomq.runtime.curve import Curve
 from todomq.runtime.log import log_counted
-from todomq.runtime.loop import Loop
+from todomq.runtime.loop import Loop, Timer
 
 DRAIN_MESSAGES = 64
 DRAIN_BYTES = 32 * limits.KIB
@@ -77,14 +77,16 @@ class Peer:
         self._on_outgoing = on_outgoing
         self._is_outgoing = False
         self._ids = count(1)
-        self._calls: dict[int, tuple[Done, float]] = {}
+        self._calls: dict[int, tuple[Done, int]] = {}
         self._requests: list[tuple[int | None, None, int, bytes]] = []
         self._outbox: list[bytes] = []
         self.outbox_bytes = 0
         self._socket, self._monitor = sockets.dealer(address) if curve is None else sockets.dealer(address, curve)
         loop.watch(self._socket, self._drain)
         loop.watch(self._monitor, self._on_monitor)
-        self._timer = loop.every(0.05, self._expire)
+        self._timer: Timer | None = None
+        self._looks_ms = 0
+        """When calls in flight are looked at for those whose time is over, while there is a timer."""
         self._closed = False
         self._blocked = False
 
@@ -99,6 +101,8 @@ class Peer:
         identifier = next(self._ids)
         deadline_ms = self._loop.now_ms() + int(timeout_s * 1000)
         self._calls[identifier] = (done, deadline_ms)
+        if self._timer is None or deadline_ms < self._looks_ms:
+            self._look_at(deadline_ms)
         self._requests.append((identifier, None, deadline_ms, messages.body(operation, *arguments)))
         self._announce()
 
@@ -128,7 +132,8 @@ class Peer:
         if self._closed:
             return
         self._closed = True
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         self._loop.unwatch(self._socket)
         self._loop.unwatch(self._monitor)
         self._socket.disable_monitor()
@@ -219,13 +224,22 @@ class Peer:
             if self._on_break is not None:
                 self._on_break()
 
+    def _look_at(self, deadline_ms: int) -> None:
+        """Plan the one look there is, at the earliest deadline: a timer that always runs keeps an idle daemon awake."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._looks_ms = deadline_ms
+        self._timer = self._loop.after((deadline_ms - self._loop.now_ms()) / 1000, self._expire)
+
     def _expire(self) -> None:
-        if not self._calls:
-            return
+        self._timer = None
         now_ms = self._loop.now_ms()
         for identifier in [i for i, (_, deadline_ms) in self._calls.items() if deadline_ms <= now_ms]:
-            done, _ = self._calls.pop(identifier)
-            done(Answer(None, DeadlineExceeded(f"no answer from {self.address}", outcome=errors.UNKNOWN)))
+            call = self._calls.pop(identifier, None)
+            if call is not None:  # else the one before had us closed
+                call[0](Answer(None, DeadlineExceeded(f"no answer from {self.address}", outcome=errors.UNKNOWN)))
+        if self._calls and self._timer is None:
+            self._look_at(min(deadline_ms for _, deadline_ms in self._calls.values()))
 
     def _fail_calls(self, error: TodoMQError) -> None:
         calls, self._calls = self._calls, {}
