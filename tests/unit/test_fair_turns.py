@@ -153,6 +153,20 @@ def test_who_asks_much_while_others_ask_has_only_its_part_under_way_and_the_rest
     assert not router.pacing.held
 
 
+def test_who_keeps_to_no_window_has_the_least_until_it_was_not_refused_for_two_ticks(router: Router) -> None:
+    router.ask(b"little")
+    router.pacing.overstepped(b"flood")
+    flood = router.ask(b"flood", 100)
+    assert router.sent[1:] == flood[:4]
+    for _ in range(2):
+        router.ask(b"little")
+        router.ask(b"another")
+        router.pacing.tick()
+    assert [each for each in router.sent if each in flood] == flood[:4]
+    router.ask(b"little")
+    assert [each for each in router.sent if each in flood] == flood[:10]
+
+
 def test_what_comes_behind_what_is_held_back_stays_behind_it(router: Router) -> None:
     router.ask(b"little")
     first = router.ask(b"much", 11)

@@ -3,7 +3,8 @@
 Owns: which clients have asked lately, what is held back, in order. Must not know: the table, what a request means.
 
 Laws 5 and 6: what one client has sent stands before what others ask, from here to the disk. So whoever asks much is
-given a part of ``IN_LIST_SERVERS`` as large as anyone's; whoever is alone, or asks little, meets nothing of this.
+given a part of ``IN_LIST_SERVERS`` as large as anyone's, and only ``LEAST`` who keeps to no window and was refused for
+that; whoever is alone, or asks little, meets nothing of this.
 Law 4: once something of a client is held back, so is all that it sends after that.
 """
 
@@ -27,6 +28,8 @@ class Pacing:
         self._in_flight = in_flight
         self._asked: set[bytes] = set()
         self._asked_before: set[bytes] = set()
+        self._over: set[bytes] = set()
+        self._over_before: set[bytes] = set()
         self._held: dict[bytes, deque[int]] = {}
 
     def holds(self, peer: bytes, requests: int) -> bool:
@@ -34,7 +37,11 @@ class Pacing:
         self._asked.add(peer)
         if peer in self._held:
             return True
-        return requests + self._in_flight.to_lists(peer) > self._allowance()
+        return requests + self._in_flight.to_lists(peer) > self._allowance(peer)
+
+    def overstepped(self, peer: bytes) -> None:
+        """Note that a client had more in flight than it may and was refused."""
+        self._over.add(peer)
 
     def hold(self, peer: bytes, identifier: int) -> None:
         """Let an admitted request wait for ``released``."""
@@ -47,10 +54,9 @@ class Pacing:
         """Give out, in each client's order, what may go on now; what has ended meanwhile is forgotten."""
         if not self._held:
             return
-        allowance = self._allowance()
         flights = self._in_flight.flights
         for peer, queue in list(self._held.items()):
-            room = allowance - self._in_flight.to_lists(peer) + len(queue)
+            room = self._allowance(peer) - self._in_flight.to_lists(peer) + len(queue)
             while queue and room > 0:
                 identifier = queue.popleft()
                 flight = flights.get(identifier)
@@ -63,12 +69,17 @@ class Pacing:
     def tick(self) -> None:
         """A second is over: whoever has not asked since the one before counts no more."""
         self._asked_before, self._asked = self._asked, set()
+        self._over_before, self._over = self._over, set()
 
     @property
     def held(self) -> int:
         """How many requests are held back, those included that have ended meanwhile."""
         return sum(map(len, self._held.values()))
 
-    def _allowance(self) -> int:
+    def _allowance(self, peer: bytes) -> int:
         clients = max(len(self._asked), len(self._asked_before))
-        return max(LEAST, IN_LIST_SERVERS // clients) if clients > 1 else REQUESTS_PER_CLIENT
+        if clients <= 1:
+            return REQUESTS_PER_CLIENT
+        if peer in self._over or peer in self._over_before:
+            return LEAST
+        return max(LEAST, IN_LIST_SERVERS // clients)

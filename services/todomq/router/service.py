@@ -112,6 +112,7 @@ class RouterService(Service):
             except Overloaded as error:
                 # There is no room for the rest of the message either. To refuse must cost little: who floods is
                 # refused most of the time, and the others wait for that.
+                self.pacing.overstepped(peer)
                 refusal = messages.error_value(error)
                 self._refuse_with(peer, request[0], refusal)
             except TodoMQError as error:
