@@ -1,6 +1,6 @@
 """Nothing grows without bound (law 6): whatever one client does, the daemons stay small and the others are served.
 
-``TODOMQ_FLOOD_S`` makes the flood longer than 10 s. Bounds on times are wide, for the machine of a test is shared.
+``TODOMQ_FLOOD_S`` makes the flood longer than 15 s in all. Bounds on single times are wide: a test shares its machine.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import statistics
 import subprocess
 import sys
 import threading
@@ -19,16 +20,21 @@ from typing import Any
 import pytest
 import zmq
 from conftest import RunningStack, wait_until
+from test_recovery import DAEMONS
 
 from todomq import Client
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import unpack
 from torture.report import percentile
 
-FLOOD_S = float(os.environ.get("TODOMQ_FLOOD_S", "10"))
+FLOOD_S = float(os.environ.get("TODOMQ_FLOOD_S", "15"))
 ALL_DAEMONS_BYTES = 1 << 30
-UNFAIR = 10.0
-"""Three is the aim and about four what was measured (docs/reliability.md); before turns were bounded in bytes, 14."""
+ROUNDS = 3
+UNFAIR = 6.0
+"""By how much the others' p99 may grow, in the median round. Three is the aim, and kept with up to five processes for
+each core that want to run; with ten it was 3.3 to 4.0 (docs/reliability.md)."""
+SPARE_DESCRIPTORS = 8
+"""Files of the storage engine, connections of other daemons: they come and go."""
 LEAST_P99_S = 0.03
 """Below this a p99 is as much the machine's as ours."""
 TESTS = Path(__file__).parents[1]
@@ -86,56 +92,90 @@ def descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
-def flood_beside(flooded: RunningStack, worked_on: RunningStack, record: Path) -> tuple[Others, int]:
-    """Flood one stack while others work on one; return them, and the flooded one's memory at its peak."""
-    command = [sys.executable, "-m", "torture.flood", flooded.endpoint, str(FLOOD_S), str(record)]
-    flood = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(TESTS)})
+def flood_beside(
+    flooded: RunningStack, worked_on: RunningStack, seconds: float, record: Path
+) -> tuple[list[float], int]:
+    """Flood one stack while others work on one; return how long their requests took, and the flooded one's memory."""
+
+    def run(*command: object) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "PYTHONPATH": str(TESTS)}
+        return subprocess.Popen([sys.executable, "-m", *map(str, command)], env=environment)
+
+    took = record.with_suffix(".others")
+    # The others begin once the flood runs and end before it does.
+    flood = run("torture.flood", flooded.endpoint, seconds + 2.0, record)
+    children = [flood]
     peak = 0
     try:
-        with Others(worked_on.endpoint, f"beside {record.name}") as others:
-            while flood.poll() is None:
-                peak = max(peak, memory_of(flooded))
-                threading.Event().wait(0.2)  # between two looks
+        wait_until(lambda: flooded.ask("router", "stats", 1.0)["requests"] > 0, 20.0, "the flood runs")
+        children.append(run("torture.others", worked_on.endpoint, seconds, f"beside {record.name}", took))
+        while flood.poll() is None:
+            peak = max(peak, memory_of(flooded))
+            threading.Event().wait(1.0)  # between two looks: to add up a process's memory holds it up
     finally:
-        flood.kill()
-        flood.wait()
-    assert flood.returncode == 0
-    return others, peak
+        for child in children:
+            child.kill() if child.poll() is None and child is flood else child.wait(60.0)
+            child.wait()
+    assert [child.returncode for child in children] == [0, 0]
+    return list(json.loads(took.read_text())), peak
+
+
+def compare(endpoint: str, told: dict[str, Any]) -> int:
+    """Read every list of a flood whole and find every acknowledged entry; return how many there were."""
+    with Client(endpoint, deadline_s=60.0) as todo:
+        for name, entries in told["acknowledged"].items():
+            stored = {entry.id: entry.title for entry in todo.todo_list(name).entries()}
+            missing = [(identifier, title) for identifier, title in entries if stored.get(identifier) != title]
+            assert not missing, f"{len(missing)} of {len(entries)} acknowledged entries of {name}: {missing[:5]}"
+            assert len({identifier for identifier, _ in entries}) == len(entries), f"{name}: an id was given twice"
+    return sum(map(len, told["acknowledged"].values()))
 
 
 def test_a_flood_is_refused_in_part_and_others_are_served(
     make_stack: Callable[..., RunningStack], tmp_path: Path
 ) -> None:
+    """Rounds with the flood in another stack and in theirs alternate, so that the machine is as busy in both."""
     ours, beside = make_stack(), make_stack()
     ours.start()
     beside.start()
-    undisturbed, _ = flood_beside(beside, ours, tmp_path / "beside.json")
-    beside.stop()
-    disturbed, peak = flood_beside(ours, ours, tmp_path / "ours.json")
-
-    told = json.loads((tmp_path / "ours.json").read_text())
-    acknowledged = sum(map(len, told["acknowledged"].values()))
-    print(f"flood of {FLOOD_S:g} s: {told['counts']}, acknowledged {acknowledged}; memory at most {peak >> 20} MiB")
-    p99_ms = [round(others.p99_s * 1000) for others in (undisturbed, disturbed)]
-    print(f"others' p99, ms: {p99_ms[0]} where the flood is beside, {p99_ms[1]} where it is in the same stack")
-    assert told["counts"]["overloaded"] > 0 and acknowledged > 0
+    ratios, acknowledged, overloaded, peak = [], 0, 0, 0
+    for number in range(ROUNDS):
+        undisturbed, _ = flood_beside(beside, ours, FLOOD_S / ROUNDS, tmp_path / f"beside {number}.json")
+        disturbed, most = flood_beside(ours, ours, FLOOD_S / ROUNDS, tmp_path / f"ours {number}.json")
+        told = json.loads((tmp_path / f"ours {number}.json").read_text())
+        acknowledged += compare(ours.endpoint, told)
+        overloaded += told["counts"]["overloaded"]
+        peak = max(peak, most)
+        p50s, p99s = ([percentile(took, part) for took in (undisturbed, disturbed)] for part in (50, 99))
+        ratios.append(p99s[1] / max(p99s[0], LEAST_P99_S))
+        print(
+            f"flood of {FLOOD_S / ROUNDS:g} s: {told['counts']}; others' p50 and p99, ms: beside it"
+            f" {p50s[0] * 1000:.0f}, {p99s[0] * 1000:.0f}; in it {p50s[1] * 1000:.0f}, {p99s[1] * 1000:.0f}"
+        )
+    print(
+        f"acknowledged and there afterwards: {acknowledged}; Overloaded: {overloaded}; memory at most {peak >> 20} MiB;"
+        f" p99 in it / beside it: median {statistics.median(ratios):.1f} of {[round(ratio, 1) for ratio in ratios]}"
+    )
+    assert overloaded > 0 and acknowledged > 0
     assert peak < ALL_DAEMONS_BYTES
-    with Client(ours.endpoint, deadline_s=60.0) as todo:
-        for name, entries in told["acknowledged"].items():
-            stored = {entry.id: entry.title for entry in todo.todo_list(name).entries()}
-            assert all(stored.get(identifier) == title for identifier, title in entries), name
-    assert disturbed.p99_s < UNFAIR * max(undisturbed.p99_s, LEAST_P99_S)
+    assert statistics.median(ratios) < UNFAIR
 
 
-# ZMTP 3.0 (rfc.zeromq.org/spec/23): the greeting, READY of a DEALER, then the head of a long frame.
+# ZMTP 3.0 (rfc.zeromq.org/spec/23): the greeting, READY of a DEALER or a PUSH, then the head of a long frame.
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
-_READY = b"\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER\x08Identity\x00\x00\x00\x00"
-READY = b"\x04" + bytes([len(_READY)]) + _READY
+
+
+def ready(kind: bytes) -> bytes:
+    """Return the READY of a socket of this kind."""
+    command = b"\x05READY\x0bSocket-Type" + len(kind).to_bytes(4, "big") + kind + b"\x08Identity" + bytes(4)
+    return b"\x04" + bytes([len(command)]) + command
+
+
 HALF_A_MESSAGE = b"\x01\x00" + b"\x02" + (1_000_000).to_bytes(8, "big") + bytes(500_000)
 
 
 def vanish_200_times(path: str) -> None:
-    """Connect 200 times, each sending half a message, then leave."""
+    """Connect 200 times, each sending half a message, then leave. Where a PULL listens the path has a suffix."""
     callers = []
     for _ in range(200):
         caller = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -143,25 +183,30 @@ def vanish_200_times(path: str) -> None:
         caller.settimeout(5.0)
         caller.connect(path)
         caller.sendall(GREETING)
-        caller.sendall(READY)
+        caller.sendall(ready(b"DEALER" if "." not in path.rsplit("/", 1)[1] else b"PUSH"))
         caller.setblocking(False)
         assert caller.send(HALF_A_MESSAGE) > 10
     for caller in callers:
         caller.close()
 
 
-def test_clients_that_vanish_in_mid_message_leave_nothing_behind(shared_stack: RunningStack) -> None:
-    router = shared_stack.pid("router")
-    path = str(shared_stack.home / "run" / "router")
-    vanish_200_times(path)  # what the allocator keeps for good it has then
-    before = descriptors(router)
-    wait_until(lambda: descriptors(router) < 100, 10.0, "the connections are closed")
-    before, memory_before = descriptors(router), memory(router)
+@pytest.mark.parametrize("daemon", DAEMONS)
+def test_clients_that_vanish_in_mid_message_leave_nothing_behind(shared_stack: RunningStack, daemon: str) -> None:
+    """Every socket of the daemon: what it is asked at, and where batches of writes or words about them come in."""
+    pid, run = shared_stack.pid(daemon), shared_stack.home / "run"
+    paths = [str(run / name) for name in shared_stack.sockets() if name == daemon or name.startswith(f"{daemon}.")]
+    assert str(run / daemon) in paths
+    idle = descriptors(pid)
+    for path in paths:
+        vanish_200_times(path)  # what the allocator keeps for good it has then
+    wait_until(lambda: descriptors(pid) <= idle + SPARE_DESCRIPTORS, 10.0, "the connections are closed")
+    memory_before = memory(pid)
     for _ in range(3):
-        vanish_200_times(path)
-    wait_until(lambda: descriptors(router) <= before, 10.0, "the connections are closed")
-    wait_until(lambda: memory(router) < memory_before + (32 << 20), 10.0, "their memory is given back")
-    assert shared_stack.ask("router") == "pong"
+        for path in paths:
+            vanish_200_times(path)
+    wait_until(lambda: descriptors(pid) <= idle + SPARE_DESCRIPTORS, 10.0, "the connections are closed")
+    wait_until(lambda: memory(pid) < memory_before + (32 << 20), 10.0, "their memory is given back")
+    assert shared_stack.ask(daemon) == "pong" and shared_stack.pid(daemon) == pid
 
 
 def raw_call(endpoint: str, target: str | None, body: bytes, timeout_s: float = 10.0) -> list[Any] | None:

@@ -35,6 +35,13 @@ STOP_S = 60.0
 SPAWN_S = 5.0
 SPAWN_POLL_S = 0.01
 HEALTHY_S = 30
+ALLOCATOR = {
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": str(512 * 1024),
+    "MALLOC_TRIM_THRESHOLD_": str(1024 * 1024),
+}
+"""What glibc's allocator is told (mallopt(3)). As it comes, it raises its thresholds with the first large message that
+is freed, and clients that vanish in mid-message then leave ever more of their buffers behind (law 6)."""
 
 
 class Stack:
@@ -56,6 +63,7 @@ class Stack:
         # Whoever starts the stack is at home here, and not a client with a key of this or another one.
         inherited = {name: value for name, value in self._environment.items() if name != "TODOMQ_CREDENTIALS"}
         return {
+            **ALLOCATOR,
             **inherited,
             "TODOMQ_HOME": str(self.settings.home),
             "TODOMQ_DATABASE_WORKERS": str(self.settings.database_workers),
