@@ -7,21 +7,44 @@ claim, load), and what was in flight to it goes to the next owner (laws 3 and 4)
 from __future__ import annotations
 
 import signal
+import threading
 import time
 
 import pytest
 from conftest import RunningStack, is_gone, wait_until
 from test_recovery import DAEMONS, Load
 
-SLOWEST_S = 3.0
-"""On an idle machine it is under one second (docs/reliability.md); the machine of a test is shared."""
+SLOWEST_S = 1.0
+
+
+class Stalls:
+    """How long the machine itself held up somebody who wanted to run: that much a request may take longer."""
+
+    def __init__(self) -> None:
+        self.longest_s = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Stalls:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(10.0)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            begun = time.monotonic()
+            time.sleep(0.005)
+            self.longest_s = max(self.longest_s, time.monotonic() - begun - 0.005)
 
 
 @pytest.mark.parametrize("daemon", DAEMONS)
 def test_a_daemon_that_is_asked_to_leave_fails_no_request(shared_stack: RunningStack, daemon: str) -> None:
     shared_stack.wait_healthy()
     gaps = []
-    with Load(shared_stack.endpoint, f"leaving {daemon}") as load:
+    with Stalls() as stalls, Load(shared_stack.endpoint, f"leaving {daemon}") as load:
         for _ in range(3):
             since = time.monotonic()
             old = shared_stack.kill(daemon, signal.SIGTERM)
@@ -30,23 +53,29 @@ def test_a_daemon_that_is_asked_to_leave_fails_no_request(shared_stack: RunningS
             seen = len(load.answered)
             wait_until(lambda seen=seen: len(load.answered) > seen + 200, 20.0, "the load goes on")  # type: ignore[misc]
             gaps.append(load.slowest_s(since))
-    print(f"{daemon}: slowest request after each SIGTERM, ms: {[round(gap * 1000) for gap in gaps]}")
+    print(
+        f"{daemon}: slowest request after each SIGTERM, ms: {[round(gap * 1000) for gap in gaps]};"
+        f" the machine's longest stall {stalls.longest_s * 1000:.0f}"
+    )
     assert not load.failures
     load.check(shared_stack.endpoint)
-    assert max(gaps) < SLOWEST_S
+    assert max(gaps) - stalls.longest_s < SLOWEST_S
 
 
 def test_a_restart_of_the_whole_stack_fails_no_request(shared_stack: RunningStack) -> None:
     shared_stack.wait_healthy()
     before = shared_stack.pids()
-    with Load(shared_stack.endpoint, "restart") as load:
+    with Stalls() as stalls, Load(shared_stack.endpoint, "restart") as load:
         since = time.monotonic()
         shared_stack.control.restart(print)
         seen = len(load.answered)
         wait_until(lambda: len(load.answered) > seen + 200, 20.0, "the load goes on")
     after = shared_stack.pids()
-    print(f"slowest request of {len(load.answered)}: {load.slowest_s(since) * 1000:.0f} ms")
+    print(
+        f"slowest request of {len(load.answered)}: {load.slowest_s(since) * 1000:.0f} ms;"
+        f" the machine's longest stall {stalls.longest_s * 1000:.0f} ms"
+    )
     assert before.keys() == after.keys() and all(before[name] != after[name] for name in before)
     assert not load.failures
     load.check(shared_stack.endpoint)
-    assert load.slowest_s(since) < SLOWEST_S
+    assert load.slowest_s(since) - stalls.longest_s < SLOWEST_S
