@@ -290,11 +290,11 @@ def test_a_cast_is_served_and_nothing_comes_back(pair: Pair) -> None:
 
 
 def test_a_call_that_is_not_answered_in_time_fails_with_an_unknown_outcome(pair: Pair) -> None:
-    pair.call("later", timeout_s=0.05)
+    pair.call("later", timeout_s=0.5)
+    turn_until(pair.loop, lambda: bool(pair.service.later))  # in time: past its deadline the server would refuse it
     error = pair.wait()[0].error
     assert isinstance(error, DeadlineExceeded)
     assert error.outcome == UNKNOWN
-    turn_until(pair.loop, lambda: bool(pair.service.later))
     pair.service.later[0].answer("too late")
     pair.call("ping")
     assert len(pair.wait(2)) == 2
