@@ -147,7 +147,7 @@ def skips_the_fence() -> Replaced:
 @breaks(2)
 def router_takes_old_replies() -> Replaced:
     """A request that goes to a new owner keeps its id, so the old owner's reply is taken."""
-    return [(InFlight, "renew", lambda self, identifier, was_sent: identifier)]
+    return [(InFlight, "renew", lambda self, identifier: identifier)]
 
 
 @breaks(2)

@@ -41,7 +41,7 @@ def test_ids_are_the_routers_own_and_never_given_twice() -> None:
 def test_a_renewed_request_keeps_its_order_and_its_old_id_finds_nothing() -> None:
     flights = InFlight()
     first, second = admit(flights), admit(flights)
-    fresh = flights.renew(first, was_sent=True)
+    fresh = flights.renew(first)
     assert flights.end(first) is None
     assert flights.flights[fresh].order < flights.flights[second].order
     assert flights.end(fresh) is not None
@@ -50,13 +50,15 @@ def test_a_renewed_request_keeps_its_order_and_its_old_id_finds_nothing() -> Non
 def test_it_is_known_which_requests_somebody_got_before() -> None:
     flights = InFlight()
     sent, waiting = admit(flights), admit(flights)
-    sent, waiting = flights.renew(sent, was_sent=True), flights.renew(waiting, was_sent=False)
-    assert flights.sent_before == {sent}
-    sent = flights.renew(sent, was_sent=False)  # it waited this time, and was sent the time before
+    flights.unsent.add(waiting)
+    sent, waiting = flights.renew(sent), flights.renew(waiting)
+    assert (flights.sent_before, flights.unsent) == ({sent}, {waiting})
+    flights.unsent.add(sent)  # it waits this time, and was sent the time before
+    sent = flights.renew(sent)
     assert flights.sent_before == {sent}
     flights.end(sent)
     flights.end(waiting)
-    assert not flights.sent_before
+    assert not flights.sent_before and not flights.unsent
 
 
 def test_one_client_may_have_so_many_requests_and_others_have_room_all_the_same(
@@ -117,7 +119,7 @@ def test_requests_past_their_deadline_are_named_and_the_others_are_not() -> None
 
 def test_a_deadline_is_kept_whatever_id_the_request_has_by_then() -> None:
     flights = InFlight()
-    fresh = flights.renew(admit(flights, deadline_ms=100), was_sent=False)
+    fresh = flights.renew(admit(flights, deadline_ms=100))
     assert flights.expire(100) == [fresh]
 
 
@@ -160,6 +162,6 @@ def test_whatever_happens_the_requests_that_are_late_are_those_named(steps: list
             if step == "end":
                 assert flights.end(identifier) is not None
             else:
-                deadlines[flights.renew(identifier, was_sent=True)] = deadline_ms
+                deadlines[flights.renew(identifier)] = deadline_ms
     assert set(flights.flights) == set(deadlines)
     assert flights.bytes == sum(flight.size for flight in flights.flights.values())

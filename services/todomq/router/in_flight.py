@@ -47,6 +47,8 @@ class InFlight:
         self.flights: dict[int, Flight] = {}
         self.sent_before: set[int] = set()
         """Ids of requests that somebody got before whose answer never comes: what is said of them now may not hold."""
+        self.unsent: set[int] = set()
+        """Ids of requests that wait here: nobody has got them under this id."""
         self.bytes = 0
         self._ids = count(1)
         self._shares: dict[bytes, list[int]] = {}
@@ -89,14 +91,18 @@ class InFlight:
         share = self._shares.get(peer)
         return (0, 0) if share is None else (share[0], share[1])
 
-    def renew(self, identifier: int, *, was_sent: bool) -> int:
+    def renew(self, identifier: int) -> int:
         """Give a request a new id, so that an answer to the old one is not taken; return the new id."""
         flight = self.flights.pop(identifier)
         fresh = next(self._ids)
         self.flights[fresh] = flight
-        if was_sent or identifier in self.sent_before:
-            self.sent_before.discard(identifier)
-            self.sent_before.add(fresh)
+        if identifier in self.unsent:
+            self.unsent.remove(identifier)
+            self.unsent.add(fresh)
+            if identifier not in self.sent_before:
+                return fresh
+        self.sent_before.discard(identifier)
+        self.sent_before.add(fresh)
         return fresh
 
     def end(self, identifier: int) -> Flight | None:
@@ -104,8 +110,9 @@ class InFlight:
         flight = self.flights.pop(identifier, None)
         if flight is None:
             return None
-        if self.sent_before:
+        if self.sent_before or self.unsent:
             self.sent_before.discard(identifier)
+            self.unsent.discard(identifier)
         _, peer, _, _, place, size = flight
         self.bytes -= size
         share = self._shares[peer]

@@ -24,6 +24,7 @@ class NamedRouting:
         if present:
             self._outgoing.setdefault(name, []).append(identifier)
             return
+        self._in_flight.unsent.add(identifier)
         waiting = self._waiting.setdefault(name, [])
         waiting.append(identifier)
         if len(waiting) > 2 * REQUESTS:  # most of them have reached their deadline
@@ -33,6 +34,7 @@ class NamedRouting:
         """The name is there: what waited for it goes out."""
         waiting = self._waiting.pop(name, None)
         if waiting:
+            self._in_flight.unsent.difference_update(waiting)
             self._outgoing.setdefault(name, []).extend(waiting)
 
     def lost(self, name: bytes) -> list[tuple[int, Unavailable]]:
@@ -46,11 +48,11 @@ class NamedRouting:
                 waiting.append(identifier)
             else:
                 failed.append((identifier, Unavailable("the daemon died before it answered", outcome=UNKNOWN)))
-        never_sent = {*self._outgoing.pop(name, ()), *self._waiting.pop(name, ())}
+        self._outgoing.pop(name, None)
+        self._waiting.pop(name, None)
         if waiting:
-            self._waiting[name] = [
-                self._in_flight.renew(identifier, was_sent=identifier not in never_sent) for identifier in waiting
-            ]
+            self._waiting[name] = [self._in_flight.renew(identifier) for identifier in waiting]
+            self._in_flight.unsent.update(self._waiting[name])
         return failed
 
     def names_waited_for(self) -> list[bytes]:

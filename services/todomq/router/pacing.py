@@ -45,6 +45,7 @@ class Pacing:
 
     def hold(self, peer: bytes, identifier: int) -> None:
         """Let an admitted request wait for ``released``."""
+        self._in_flight.unsent.add(identifier)
         queue = self._held.get(peer)
         if queue is None:
             queue = self._held[peer] = deque()

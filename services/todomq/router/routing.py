@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, cast
 
 from todomq.protocol import limits
 from todomq.protocol.partitions import PARTITIONS
-from todomq.router.in_flight import OVERHEAD_BYTES, REQUESTS, InFlight
+from todomq.router.in_flight import OVERHEAD_BYTES, InFlight
 
 
 class Row(NamedTuple):
@@ -45,17 +45,15 @@ class Routing:
         self._in_flight = in_flight
         self._batches: dict[int, list[Batch]] = {}
         self._open: dict[int, Batch] = {}
-        self._never_sent: set[int] = set()
-        """Those that wait here because their partition was moving when they came, and some that have ended since."""
 
     def forward(self, identifier: int, sender: bytes, request: list[Any], partition: int) -> None:
         """Send an admitted request to its list server this turn; one of a moving partition waits in flight."""
         row = self.table[partition]
         if row is None or partition in self.moving:
-            self._never_sent.add(identifier)
-            if len(self._never_sent) > 2 * REQUESTS:  # most of them have reached their deadline
-                self._never_sent &= self._in_flight.flights.keys()
+            self._in_flight.unsent.add(identifier)
             return
+        if self._in_flight.unsent:
+            self._in_flight.unsent.discard(identifier)
         size = len(request[3]) + OVERHEAD_BYTES
         batch = self._open.get(row.server)
         if batch is None or batch.bytes + size > limits.BATCH_BYTES:
@@ -119,8 +117,7 @@ class Routing:
             if type(flight.place) is int and flight.place in partitions
         )
         for _, identifier in again:
-            fresh = self._in_flight.renew(identifier, was_sent=identifier not in self._never_sent)
+            fresh = self._in_flight.renew(identifier)
             _, _, sender, request, partition, _ = flights[fresh]
             self.forward(fresh, sender, request, cast(int, partition))
         self.sent_again += len(again)
-        self._never_sent &= flights.keys()
