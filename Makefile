@@ -21,7 +21,7 @@
 PYTHON ?= python3
 VENV := $(if $(CI),.venv-wheel,.venv)
 PY := $(VENV)/bin/python
-STACK := $(PY) -P -m todomq
+TODOMQ := $(PY) -P -m todomq
 SERVER := $(VENV)/.server-installed
 TEST := $(VENV)/.test-installed
 BENCH := $(VENV)/.bench-installed
@@ -34,16 +34,16 @@ SOURCES := pyproject.toml MANIFEST.in README.md LICENSE $(shell find services/to
 .DEFAULT_GOAL := up
 
 up: $(SERVER)
-	@$(STACK) up
+	@$(TODOMQ) up
 
 restart: $(SERVER)
-	@$(STACK) restart
+	@$(TODOMQ) restart
 
 down status:
-	@if $(PY) -c 'import todomq' 2>/dev/null; then $(STACK) $@; else echo "TodoMQ is not installed here, so nothing of it runs; start with: make up"; [ $@ = down ]; fi
+	@if $(PY) -c 'import todomq' 2>/dev/null; then $(TODOMQ) $@; else echo "TodoMQ is not installed here, so nothing of it runs; start with: make up"; [ $@ = down ]; fi
 
 logs: $(SERVER)
-	@$(STACK) logs $(if $(FOLLOW),--follow)
+	@$(TODOMQ) logs $(if $(FOLLOW),--follow)
 
 test: $(TEST)
 	@$(PY) -m pytest $(ARGS)
@@ -75,7 +75,7 @@ bench: $(BENCH)
 	@$(PY) -m benchmarks $(ARGS)
 
 clean:
-	@if [ -x $(PY) ] && $(PY) -c 'import todomq.cli.__main__' 2>/dev/null; then $(STACK) down $(if $(DATA),--remove-data --yes); fi
+	@if [ -x $(PY) ] && $(PY) -c 'import todomq.cli.__main__' 2>/dev/null; then $(TODOMQ) down $(if $(DATA),--remove-data --yes); fi
 	rm -rf .venv .venv-wheel build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis services/*.egg-info \
 	    examples/javascript/node_modules
 	find services tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
