@@ -22,6 +22,8 @@ from torture.recorder import Asked, Recorder, Wish
 from torture.workload import Chooser, ask
 
 AGAIN_MOST = 3
+NOTED_S = 30.0
+"""A block of a pipeline may be left before the callbacks of its futures have run: what notes their answers here."""
 AGAIN = 0.8
 """How likely something whose outcome is unknown is tried again under its number."""
 
@@ -93,6 +95,9 @@ class Pipelining(Asker):
                     self._send(pipeline.todo_list(asked.wish.list), asked)
         except* errors.TodoMQError:
             pass  # each stands in its record
+        for asked in begun:
+            if asked.wish.kind != "cast" and not asked.is_over.wait(NOTED_S):
+                raise RuntimeError(f"the callback of {asked} has not run")
         for asked in begun:
             while self.is_tried_again(asked) and asked.error is not None:
                 settle(asked, asked.error.retry)

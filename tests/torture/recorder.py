@@ -6,10 +6,11 @@ The lists of a round are used in that round only, so each round is a history of 
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ class Asked:
     attempts: int = 0
     value: Any = None
     error: TodoMQError | None = None
+    is_over: threading.Event = field(default_factory=threading.Event)
 
     def sending(self) -> None:
         """Note that it is handed over now, first or again."""
@@ -65,6 +67,7 @@ class Asked:
         if error is not None and not isinstance(error, TodoMQError):
             raise error
         self.value, self.error = value, error
+        self.is_over.set()
 
     @property
     def is_unknown(self) -> bool:
