@@ -6,6 +6,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,15 +22,55 @@ from torture.report import Report, as_markdown
 from torture.torture import torture
 
 SECONDS = 60.0
+FLIPS = 3
 
 
 def test_a_minute_of_torture_breaks_no_promise(tmp_path: Path) -> None:
     seed = int(os.environ.get("TODOMQ_TORTURE_SEED", "1"))
-    report = torture(tmp_path, SECONDS, seed, print, fills_disk=True)
+    report = torture(tmp_path, SECONDS, seed, print, flips=FLIPS, fills_disk=True)
     print(report)
     assert report.passed
     # One that did nothing would pass as well.
     assert report.outcomes["ok"] > 2_000 and len({fault.kind for fault in report.faults}) >= 5
+    assert len(report.flips) == FLIPS
+
+
+def marked(mark: str) -> dict[int, str]:
+    """Return the home of the stack (or nothing) of every process that has this mark in its environment, by pid."""
+    found = {}
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = (directory / "environ").read_text(errors="replace").split("\0")
+        except OSError:
+            continue  # it has ended meanwhile
+        if mark in variables:
+            homes = [each.partition("=")[2] for each in variables if each.startswith("TODOMQ_HOME=")]
+            found[int(directory.name)] = homes[0] if homes else ""
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_a_signal_ends_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
+    mark = f"TORTURE_TEST_MARK={tmp_path}"
+    tests = Path(__file__).parents[1]
+    paths = f"{tests}{os.pathsep}{tests / 'system'}"
+    environment = {**os.environ, "PYTHONPATH": paths, "TMPDIR": str(tmp_path), "TORTURE_TEST_MARK": str(tmp_path)}
+    command = [sys.executable, "-m", "torture", "--minutes", "5", "--seed", "3"]
+    with subprocess.Popen(
+        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    ) as run:
+        assert run.stdout is not None
+        try:
+            wait_until(lambda: len(set(marked(mark).values())) == 2, 60.0, "the stack runs")
+            (home,) = set(marked(mark).values()) - {""}
+            said = run.stdout.readline()  # a first fault is over: clients and daemons are at work
+            os.killpg(run.pid, number)  # as a terminal does
+            said += run.communicate(timeout=60.0)[0]
+        finally:
+            run.kill()
+    assert run.returncode == 128 + number and "Traceback" not in said, said
+    assert not marked(mark) and not Path(home).exists() and home not in Path("/proc/mounts").read_text()
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_answer_that_no_order_explains_fails_the_run(tmp_path: Path) -> None:

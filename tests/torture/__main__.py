@@ -1,30 +1,49 @@
 """``PYTHONPATH=tests:tests/system python -m torture --minutes 30 --seed 7``: leaves with 1 where anything was wrong."""
 
+from __future__ import annotations
+
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
 from random import randrange
+from types import FrameType
 
 from torture.report import as_markdown
 from torture.torture import torture
 
 
+class Interrupted(BaseException):
+    """A signal asked the run to end."""
+
+
 def main() -> int:
-    """Torture a stack and print the report; the record of a bad run is kept."""
+    """Torture a stack and print the report; the record of a bad run is kept.
+
+    SIGINT and SIGTERM end the run: its stack, its clients and its disk are removed, nothing is judged.
+    """
     parser = argparse.ArgumentParser(prog="torture", description=torture.__doc__)
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=None, help="decides what is asked and done (default: any)")
-    parser.add_argument("--flips", type=int, default=0, help="bytes to flip at the end, each in another shard")
+    parser.add_argument("--flips", type=int, default=3, help="bytes to flip at the end, each in another shard")
     parser.add_argument("--table", type=Path, help="write the figures here as docs/reliability.md has them")
     options = parser.parse_args()
     seed = randrange(1 << 31) if options.seed is None else options.seed
     directory = Path(tempfile.mkdtemp(prefix="tq-torture-"))
-    report = torture(
-        directory, 60 * options.minutes, seed, lambda line: print(line, flush=True),
-        flips=options.flips, fills_disk=True,
-    )  # fmt: skip
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    try:
+        report = torture(
+            directory, 60 * options.minutes, seed, lambda line: print(line, flush=True),
+            flips=options.flips, fills_disk=True,
+        )  # fmt: skip
+    except Interrupted as interrupted:
+        shutil.rmtree(directory)
+        (number,) = interrupted.args
+        print(f"ended by {number.name}: the stack is removed, nothing was judged")
+        return 128 + int(number)
     print(report)
     if options.table is not None:
         command = f"make torture MINUTES={options.minutes:g} SEED={seed} FLIPS={options.flips}"
@@ -34,6 +53,12 @@ def main() -> int:
     else:
         print(f"the record is in {directory}")
     return 0 if report.passed else 1
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    for each in (signal.SIGINT, signal.SIGTERM):  # a second one would end the cleaning up
+        signal.signal(each, signal.SIG_IGN)
+    raise Interrupted(signal.Signals(number))
 
 
 if __name__ == "__main__":

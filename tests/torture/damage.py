@@ -23,6 +23,7 @@ from todomq import Client, Entry
 from todomq.errors import CorruptRecord, TodoMQError
 from todomq.protocol.partitions import partition_of, worker_of
 
+KINDS = ("*.log", "*.sst", "MANIFEST-*")
 LISTS = 48
 ENTRIES = 5
 READ_S = 15.0
@@ -45,23 +46,26 @@ def flip_bytes(stack: RunningStack, random: Random, flips: int, say: Callable[[s
     """Flip so many bytes, each in another shard while there are any; return what came of each."""
     workers = stack.control.settings.database_workers
     names = [f"flip {number}" for number in range(LISTS)]
+    untouched = set(names)
     with Client(stack.endpoint) as todo:
         for name in names:
             todo.todo_list(name).add_entries([(f"entry {number}", None) for number in range(ENTRIES)])
         done = []
         for number in random.sample(range(1, workers + 1), min(flips, workers)):
-            done.append(_flip(stack, todo, random, number, names))
+            theirs = [name for name in names if worker_of(partition_of(name.encode()), workers) == number]
+            untouched.difference_update(theirs)
+            done.append(_flip(stack, todo, random, number, theirs, sorted(untouched)))
             say(f"flipped {done[-1]}")
     return done
 
 
-def _flip(stack: RunningStack, todo: Client, random: Random, worker: int, names: list[str]) -> Flip:
-    workers = stack.control.settings.database_workers
-    theirs = [name for name in names if worker_of(partition_of(name.encode()), workers) == worker]
-    others = [name for name in names if name not in theirs]
+def _flip(
+    stack: RunningStack, todo: Client, random: Random, worker: int, theirs: list[str], untouched: list[str]
+) -> Flip:
+    """Flip a byte in the shard of ``theirs``; ``untouched`` are lists of shards in which none was flipped yet."""
     directory = next((stack.home / "data").rglob(f"*{worker}/rocksdb"))
-    files = [file for file in sorted(directory.iterdir()) if file.suffix in (".log", ".sst") or "MANIFEST" in file.name]
-    file = random.choice([file for file in files if file.stat().st_size])
+    kind = random.choice([pattern for pattern in KINDS if _holding(directory, pattern)])
+    file = random.choice(_holding(directory, kind))
     offset = random.randrange(file.stat().st_size)
     before = {name: pid for name, pid in stack.pids().items() if not name.endswith(f"database_worker-{worker}")}
     pid = stack.pid(f"database_worker-{worker}")
@@ -72,16 +76,20 @@ def _flip(stack: RunningStack, todo: Client, random: Random, worker: int, names:
         if name.startswith("list_server"):
             stack.kill(name)
             before.pop(name, None)
-    answers = _entries(todo, names)
+    answers = _entries(todo, [*theirs, *untouched])
     said = [answers[name] for name in theirs]
     whole = [f"entry {number}" for number in range(ENTRIES)]
     reported = sum(type(answer) is CorruptRecord for answer in said)
     unharmed = sum(answer == whole for answer in said)
     troubles = [f"{name!r} answers {answer}" for name, answer in zip(theirs, said) if _is_wrong(answer, whole)]
-    troubles += [f"{name!r} of another shard answers {answers[name]}" for name in others if answers[name] != whole]
+    troubles += [f"{name!r} of another shard answers {answers[name]}" for name in untouched if answers[name] != whole]
     after = stack.pids()
     troubles += [f"{name} is another process" for name, pid in before.items() if after.get(name) != pid]
     return Flip(str(file.relative_to(stack.home)), offset, reported, unharmed, "; ".join(troubles[:3]))
+
+
+def _holding(directory: Path, pattern: str) -> list[Path]:
+    return [file for file in sorted(directory.glob(pattern)) if file.stat().st_size]
 
 
 def _is_wrong(answer: Any, whole: list[str]) -> bool:

@@ -17,12 +17,14 @@ FULL_WITHIN_S = 2.0
 
 
 class Disk:
-    """A tmpfs at a directory."""
+    """A tmpfs at a directory, once it is mounted."""
 
     def __init__(self, directory: Path) -> None:
-        """Mount it if this user may; ``refused`` says why not."""
         self._directory = directory
-        self.refused = _mount("-t", "tmpfs", "-o", f"size={SIZE_MIB}m,mode=0700", "todomq-torture", str(directory))
+
+    def mount(self) -> str:
+        """Mount it if this user may; return why it could not be done, the empty text where it was."""
+        return _mount("-t", "tmpfs", "-o", f"size={SIZE_MIB}m,mode=0700", "todomq-torture", str(self._directory))
 
     def fill(self) -> bool:
         """Leave no room; return False where the stack wrote faster than that could be done."""
@@ -39,8 +41,8 @@ class Disk:
         self._resize(f"{SIZE_MIB}m")
 
     def end(self) -> None:
-        """Unmount it and remove the directory."""
-        if not self.refused:
+        """Unmount it and remove the directory, where it is mounted."""
+        if os.path.ismount(self._directory):
             subprocess.run(["umount", "--lazy", str(self._directory)], check=False)
             with contextlib.suppress(FileNotFoundError):
                 self._directory.rmdir()

@@ -61,12 +61,12 @@ def torture(
     stack = RunningStack(TODOMQ_MAX_RESTARTS="1000000", **settings)
     troubles: list[str] = []
     damaged: list[Flip] = []
-    disk = Disk(stack.home) if fills_disk else None
-    if disk is not None and disk.refused:
-        say(f"the disk is never filled: {disk.refused}")
-    elif disk is not None:
-        further = {"disk full": (DISK_FULL, filling(disk)), **(further or {})}
+    disk = Disk(stack.home)
     try:
+        if fills_disk and (refused := disk.mount()):
+            say(f"the disk is never filled: {refused}")
+        elif fills_disk:
+            further = {"disk full": (DISK_FULL, filling(disk)), **(further or {})}
         stack.start()
         began = time.monotonic()
         probe = Probe(stack.control.settings, directory, seed, began)
@@ -78,6 +78,10 @@ def torture(
                 fault = nemesis.strike()
                 took = "never" if fault.served_s is None else f"{fault.served_s * 1000:.0f} ms"
                 say(f"{time.monotonic() - began:7.1f} s  {fault.kind} {fault.target}: {took} {fault.trouble or ''}")
+        except BaseException:  # an interrupt among others: nobody waits for their last answers
+            for client in clients:
+                client.kill()
+            raise
         finally:
             probe.close()
             troubles += _end_clients(clients)
@@ -92,8 +96,7 @@ def torture(
         troubles += [f"left behind: the socket {name}" for name in stack.sockets()]
     finally:
         stack.discard()
-        if disk is not None:
-            disk.end()
+        disk.end()
     say("judging")
     report = Report(seed, lasted_s, nemesis.faults, troubles=troubles, flips=damaged)
     report.judge(directory)
