@@ -551,6 +551,7 @@ def test_law_8_a_worker_whose_shard_is_damaged_lives_and_names_the_file_to_all_w
         with pytest.raises(CorruptRecord) as refusal:
             worker.call(*body)
         assert named in refusal.value.text and "backup" in refusal.value.text
+        assert "  " not in refusal.value.text and ".;" not in refusal.value.text, "it reads as one sentence"
         assert (refusal.value.outcome, refusal.value.retryable) == ("not applied", False)
     stats = worker.call("stats")
     assert stats["storage"] == "damaged" and named in stats["trouble"]

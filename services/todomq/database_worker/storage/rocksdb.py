@@ -284,7 +284,9 @@ def _error(path: Path, what: str, error: Exception, outcome: str = NOT_APPLIED) 
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].strip()
+    """Return what the engine says as a part of a sentence: it ends its own with dots, and doubles spaces."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return " ".join(line.split()).rstrip(".")
 
 
 def _manifest(path: Path) -> tuple[int, int]:
