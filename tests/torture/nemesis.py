@@ -26,6 +26,8 @@ ENDED_S = 30.0
 POLL_S = 0.005
 PAUSE_MOST_S = 2.0
 """Less than a lease."""
+STALLED_S = (0.05, 0.5)
+WORKER_TOO = 0.6
 LISTENER = "supervision"
 MANAGER = "supervisord"
 ALL = "all"
@@ -86,6 +88,7 @@ class Nemesis:
         self._deeds: dict[str, tuple[float, Callable[[], Hit]]] = {
             "kill": (40, self._kill),
             "two killed": (10, self._kill_two),
+            "killed when stalled": (8, self._kill_when_stalled),
             "short pause": (14, self._pause_shortly),
             "hang": (8, self._hang),
             "SIGTERM": (12, self._terminate),
@@ -95,11 +98,18 @@ class Nemesis:
         }
         for kind, (weight, harm) in (further or {}).items():
             self._deeds[kind] = (weight, lambda harm=harm: harm(stack, random))  # type: ignore[misc]
+        self._first = random.sample(list(self._deeds), len(self._deeds))
 
     def strike(self) -> Fault:
-        """Do one fault, wait until it is over and everything is served again; return and keep the note of it."""
+        """Do one fault, wait until it is over and everything is served again; return and keep the note of it.
+
+        Each kind strikes once before any is chosen by its weight, so that a short run has seen all of them.
+        """
         kinds = list(self._deeds)
-        (kind,) = self._random.choices(kinds, [self._deeds[each][0] for each in kinds])
+        if self._first:
+            kind = self._first.pop()
+        else:
+            (kind,) = self._random.choices(kinds, [self._deeds[each][0] for each in kinds])
         since = time.monotonic()
         target, served_s, trouble = "", None, None
         try:
@@ -127,6 +137,26 @@ class Nemesis:
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         return Hit(" + ".join(sorted(targets)))
+
+    def _kill_when_stalled(self) -> Hit:
+        """Kill the list servers while a worker stands still with what they have sent; the worker too, or it goes on.
+
+        Whatever was acknowledged of it before it was on disk is lost; whatever they wrote must not undo what the next
+        owners, who load as soon as the worker goes on, acknowledge.
+        """
+        worker = self._random.choice([name for name in self._stack.daemons if name.startswith("database_worker")])
+        owners = [name for name in self._stack.daemons if name.startswith("list_server")]
+        pid, owner_pids = self._pid(worker), [self._pid(name) for name in owners]
+        try:
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(self._random.uniform(*STALLED_S))
+            for owner in owner_pids:
+                os.kill(owner, signal.SIGKILL)
+            if self._random.random() < WORKER_TOO:
+                os.kill(pid, signal.SIGKILL)
+        finally:
+            _go_on(pid)
+        return Hit(worker)
 
     def _pause_shortly(self) -> Hit:
         target = self._random.choice([*self._stack.daemons, LISTENER, MANAGER])
