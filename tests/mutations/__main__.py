@@ -37,7 +37,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="mutations", description=__doc__)
     parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("--only", default="", help="switches, comma-separated")
-    parser.add_argument("--stack", action="store_true", help="on the real stack, a minute of torture for each seed")
+    parser.add_argument("--stack", action="store_true", help="on the real stack, one torture for each seed")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long each torture lasts")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--known", action="store_true", help="try each switch with the seed that is known to find it")
     options = parser.parse_args()
@@ -50,7 +51,10 @@ def main() -> int:
         if not (switch.in_torture if options.stack else switch.in_simulation):
             print(_row(switch, "cannot show here", ""))
             continue
-        found = _tortured(switch, options.seeds) if options.stack else simulated(switch, options.seeds, options.jobs)
+        if options.stack:
+            found = _tortured(switch, options.seeds, options.seconds)
+        else:
+            found = simulated(switch, options.seeds, options.jobs)
         print(_row(switch, f"{len(found.found)} of {found.seeds}", str(min(found.found, default="-"))), flush=True)
         print(f"    {found.says[:300]}", file=sys.stderr, flush=True)
         if not found.found:
@@ -88,12 +92,13 @@ def problem_in(name: str, seed: int) -> str:
     return problems[0] if problems else ""
 
 
-def _tortured(switch: Switch, seeds: int) -> Found:
+def _tortured(switch: Switch, seeds: int, seconds: float) -> Found:
+    """Torture a stack with the switch on, once for each seed, up to the first that finds it."""
     from mutations.stack import problem_on_stack
 
     said: list[str] = []
     while len(said) < seeds and not any(said):
-        said.append(problem_on_stack(switch.name, len(said) + 1))
+        said.append(problem_on_stack(switch.name, len(said) + 1, seconds))
     return Found(len(said), [len(said)] if said[-1] else [], said[-1])
 
 
