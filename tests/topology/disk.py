@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
+from todomq.database_worker.shard import COMMITS
 from todomq.database_worker.storage import StorageFailed, Write
 from todomq.database_worker.storage.memory import MemoryStorage
 from todomq.errors import NOT_APPLIED
@@ -22,20 +23,24 @@ class Disk:
 
     Attributes:
         is_slow: work takes long.
+        is_slow_to_sync: commits take long, and what is cached is read as quickly as ever.
         is_full: every commit fails, having written nothing.
         is_low: room is left for no more than claims, so changes are refused before they are written.
         failing: what becomes of the next commits: each fails ``before`` or ``after`` it has reached the disk.
         stalled_us: how much longer than else any work takes.
+        syncs_stalled_us: how much longer than else a commit takes.
         open_failures: how many attempts to open storage fail from now on.
     """
 
     def __init__(self, random: Random) -> None:
         self.records: dict[bytes, bytes] = {}
         self.is_slow = False
+        self.is_slow_to_sync = False
         self.is_full = False
         self.is_low = False
         self.failing: list[str] = []
         self.stalled_us = 0
+        self.syncs_stalled_us = 0
         self.open_failures = 0
         self._random = random
 
@@ -50,9 +55,12 @@ class Disk:
             raise StorageFailed("the storage cannot be opened now", outcome=NOT_APPLIED)
         return _Storage(self)
 
-    def latency_us(self) -> int:
-        """Return how long the next work takes."""
-        return self.stalled_us + self._random.randint(*(SLOW_US if self.is_slow else QUICK_US))
+    def latency_us(self, lane: str) -> int:
+        """Return how long the next work of a lane takes."""
+        is_commit = lane == COMMITS
+        is_slow = self.is_slow or (is_commit and self.is_slow_to_sync)
+        stalled_us = self.stalled_us + (self.syncs_stalled_us if is_commit else 0)
+        return stalled_us + self._random.randint(*(SLOW_US if is_slow else QUICK_US))
 
     def fate(self) -> str | None:
         """Return where the next commit fails, if it does."""
@@ -62,7 +70,7 @@ class Disk:
 
     def heal(self) -> None:
         """Fail no more."""
-        self.is_slow = self.is_full = self.is_low = False
+        self.is_slow = self.is_slow_to_sync = self.is_full = self.is_low = False
         self.failing.clear()
         self.open_failures = 0
 

@@ -19,7 +19,7 @@ from topology.clock import Action, Clock, Event
 from topology.processes import Process
 
 Done = Callable[[Any, BaseException | None], None]
-Latency = Callable[[Process], int]
+Latency = Callable[[Process, str], int]
 
 
 class Source(Protocol):
@@ -40,7 +40,7 @@ class SimulatedLoop:
             process: whose loop this is.
             clock: the time.
             random: decides in which order readable sources are served.
-            latency_us: tells how long offloaded work takes.
+            latency_us: tells how long offloaded work of a lane takes.
         """
         self.turns = 0
         self._process = process
@@ -104,7 +104,7 @@ class SimulatedLoop:
         queue = self._lanes.setdefault(lane, deque())
         queue.append((work, done))
         if len(queue) == 1:
-            self._begin_work(queue)
+            self._begin_work(lane, queue)
 
     def turn(self) -> None:
         """Serve what is there, end the turn."""
@@ -158,10 +158,11 @@ class SimulatedLoop:
             timer.action()
         self._set_alarm()
 
-    def _begin_work(self, queue: deque[tuple[Callable[[], Any], Done]]) -> None:
-        self._clock.after(self._latency_us(self._process), lambda: self._process.run(lambda: self._work(queue)))
+    def _begin_work(self, lane: str, queue: deque[tuple[Callable[[], Any], Done]]) -> None:
+        latency_us = self._latency_us(self._process, lane)
+        self._clock.after(latency_us, lambda: self._process.run(lambda: self._work(lane, queue)))
 
-    def _work(self, queue: deque[tuple[Callable[[], Any], Done]]) -> None:
+    def _work(self, lane: str, queue: deque[tuple[Callable[[], Any], Done]]) -> None:
         work, done = queue[0]
         result, failure = None, None
         try:
@@ -174,6 +175,6 @@ class SimulatedLoop:
             self._completions.append((done, result, failure))
             self.wake()
             if queue:
-                self._begin_work(queue)
+                self._begin_work(lane, queue)
 
         self._clock.after(self._random.randint(1, 300), lambda: self._process.run(complete))

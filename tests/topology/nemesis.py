@@ -10,6 +10,7 @@ from functools import partial
 
 from todomq.settings import socket_name
 from topology.clock import MS_US, SECOND_US
+from topology.disk import Disk
 from topology.network import DELAY_US, Connection
 from topology.processes import Process
 from topology.world import World
@@ -17,8 +18,8 @@ from topology.world import World
 # How often each kind strikes. Who is ``unseen`` is cut off from the registry, and hears the router late.
 FAULTS = {
     "kill": 5, "kill_pair": 1, "pause": 3, "long_pause": 1, "cut": 4, "cut_all": 1, "delay": 3, "remove": 1,
-    "slow_disk": 2, "old_owner": 3, "fail_before": 2, "fail_after": 2, "full_disk": 1, "low_disk": 2, "open_fails": 1,
-    "lose_writes": 3,
+    "slow_disk": 2, "slow_syncs": 2, "old_owner": 3, "fail_before": 2, "fail_after": 2, "full_disk": 1, "low_disk": 2,
+    "open_fails": 1, "lose_writes": 3,
 }  # fmt: skip
 SPREAD_FAULTS = {**FAULTS, "old_owner": 12, "unseen": 12}
 """Where each daemon is on a machine of its own: there an owner that was taken for dead may live on."""
@@ -154,6 +155,8 @@ class Nemesis:
         disk = self._world.disks[self._random.randint(1, len(self._world.disks))]
         if kind == "slow_disk":
             disk.is_slow = True
+        elif kind == "slow_syncs":
+            disk.is_slow_to_sync = True
         elif kind == "full_disk":
             disk.is_full = True
         elif kind == "low_disk":
@@ -165,13 +168,15 @@ class Nemesis:
             disk.failing.append(kind.removeprefix("fail_"))
         self._world.clock.after(self._random.randint(50 * MS_US, 2 * SECOND_US), lambda: self._mend(disk, kind))
 
-    def _mend(self, disk: object, kind: str) -> None:
+    def _mend(self, disk: Disk, kind: str) -> None:
         if kind == "slow_disk":
-            disk.is_slow = False  # type: ignore[attr-defined]
+            disk.is_slow = False
+        elif kind == "slow_syncs":
+            disk.is_slow_to_sync = False
         elif kind == "full_disk":
-            disk.is_full = False  # type: ignore[attr-defined]
+            disk.is_full = False
         elif kind == "low_disk":
-            disk.is_low = False  # type: ignore[attr-defined]
+            disk.is_low = False
 
 
 def _hasten(connection: Connection) -> None:

@@ -195,4 +195,3 @@ class KeptJournal(Journal):
 
     def forget(self, key: bytes) -> None:
         self._kept.pop(key, None)
-

@@ -153,4 +153,3 @@ class _Run:
     def _answered(self, name: str, answered: bool) -> None:
         if not answered:
             self.problems.append(f"list {name!r} does not answer within {READ_S} s of healing")
-

@@ -1,4 +1,4 @@
-"""What is tried once everything is healed: one thing by seed that the run itself can't show.
+"""What is tried once everything is healed: some things by seed that the run itself can't show.
 
 Owns: damage to records (law 8), a fault of ours in one list and a shard that stands still (law 5), a flood (law 6),
 garbage and bad requests (law 7), a daemon that hangs for good (law 9); what must be true then.
@@ -27,6 +27,7 @@ from todomq.settings import socket_name
 from topology.client import Client
 from topology.clock import MS_US, SECOND_US
 from topology.network import DEALER, DELAY_US, ROUTER, Socket
+from topology.processes import Process
 from topology.world import World
 
 PATIENCE_US = 20 * SECOND_US
@@ -39,8 +40,8 @@ FLOOD_LIMIT = 500
 TITLE = "t" * 100
 GATE_BYTES = 32 * 1024
 POISON = "poison"
-OF_OWNERS = 0.5
-"""How often the trial is about owners, where there can be an old one."""
+AT_MOST = 3
+STALLED_S = 3.0
 OLD_OWNER_HEARS_US = 4 * SECOND_US
 """After every lease is over and the old owner, asking once a second, has heard that it is none."""
 NEW_OWNER_HEARS_US = 6 * SECOND_US
@@ -48,7 +49,7 @@ FOR_GOOD_US = 60 * SECOND_US
 
 
 class Trials:
-    """The trial of one run."""
+    """The trials of one run."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -56,38 +57,45 @@ class Trials:
         self.random = world.stream("trial")
         self.client = Client(world, "client-trial")
         self._lists = count(1)
-        kinds = [self.damage, self.crash, self.flood, self.garbage, self.late, self.repeat]
+        kinds = [
+            self.damage, self.crash, self.flood, self.garbage, self.late, self.repeat, self.promise, self.claim,
+        ]  # fmt: skip
         if len(world.disks) > 1:
             kinds.append(self.stall)
         if not world.is_spread:
             kinds.append(self.hang)
-        elif self.random.random() < OF_OWNERS:
-            kinds = [self.handover, self.woken]
-        self.trial: Callable[[], None] = self.random.choice(kinds)
+        self.trials: list[Callable[[], None]] = self.random.sample(kinds, AT_MOST)
+        if world.is_spread:  # only there is an old owner that lives on; what it was cut off from stays so
+            self.trials += [self.woken, self.handover]
 
     def go(self) -> list[str]:
-        """Try it and return what was not as it must be."""
-        self.world.trace(f"trial {self.trial.__name__}")
-        self.trial()
-        return [f"trial of {self.trial.__name__}: {problem}" for problem in self.problems]
+        """Try them, up to the first that finds something; return what was not as it must be."""
+        for trial in self.trials:
+            self.world.trace(f"trial {trial.__name__}")
+            trial()
+            if self.problems:
+                return [f"trial of {trial.__name__}: {problem}" for problem in self.problems]
+        return []
 
     # The trials.
 
     def damage(self) -> None:
         """Law 8: a record that is damaged or missing is an error that names the list; the others know nothing of it."""
-        name = self._fresh_list()
-        self._filled(name)
-        self._good(operations.call(Via(["cache"]), "kill_list", name))
-        self._run(SECOND_US)
-        prefix = records.prefix(name)
-        disk = self.world.disks[worker_of(partition_of(name.encode()), len(self.world.disks))].records
-        key = records.list_key(name)
-        if self.random.random() < 0.5:
-            key = self.random.choice(sorted(key for key in disk if key.startswith(prefix)))
-        if key.startswith(prefix) or self.random.random() < 0.3:
-            disk[key] = b"\xc1" + disk[key][1:]
-        else:
-            del disk[key]
+        for is_missing in (False, True):
+            name = self._fresh_list()
+            self._filled(name)
+            self._good(operations.call(Via(["cache"]), "kill_list", name))
+            self._run(SECOND_US)
+            key, prefix = records.list_key(name), records.prefix(name)
+            disk = self.world.disks[self._worker_of(name)].records
+            if is_missing:
+                del disk[key]
+            else:
+                key = self.random.choice([key, *sorted(key for key in disk if key.startswith(prefix))])
+                disk[key] = b"\xc1" + disk[key][1:]
+            self._look_at_damaged(name)
+
+    def _look_at_damaged(self, name: str) -> None:
         for request in (operations.entries(name), operations.add_entry(name, "more")):
             error = self._ask(request).error
             if type(error) is not CorruptRecord or repr(name) not in error.text:
@@ -112,6 +120,44 @@ class Trials:
             self._look_at_others(name)
         if self._good(operations.size(name)) != 3:
             self.problems.append("a list whose actor crashed is not as it was stored")
+
+    def promise(self) -> None:
+        """Law 1: what was answered before the disk had it is never undone, neither a change nor what a read showed."""
+        name = self._fresh_list()
+        self._good(operations.add_entry(name, "first"))
+        owner, worker = self._owner_of(name), self._worker_of(name)
+        disk = self.world.disks[worker]
+        disk.syncs_stalled_us = int(STALLED_S * SECOND_US)
+        adding = self._submit(operations.add_entry(name, "on its way"), STALLED_S / 6)
+        reading = self._submit(operations.size(name), 5 * STALLED_S)
+        self._run(int(STALLED_S * SECOND_US / 3))
+        self.world.running[f"database_worker-{worker}"].process.die()
+        owner.die()
+        disk.syncs_stalled_us = 0
+        self.world.clock.run_until(self.world.clock.now_us + PATIENCE_US, lambda: bool(adding and reading))
+        stored = self._good(operations.size(name))
+        if not adding or (adding[0].error is None and stored != 2):
+            self.problems.append("a change that was acknowledged has been undone")
+        if not reading or reading[0].error is not None or unpack(reading[0].value) != stored:
+            self.problems.append(f"what a read showed has been undone: {stored} entries are stored")
+
+    def claim(self) -> None:
+        """Law 2: nobody shows a list before the claim of its partition is on disk, and all that was written before."""
+        name = self._fresh_list()
+        self._good(operations.add_entry(name, "first"))
+        owner, disk = self._owner_of(name), self.world.disks[self._worker_of(name)]
+        disk.syncs_stalled_us = int(STALLED_S * SECOND_US)
+        self._submit(operations.add_entry(name, "on its way"), STALLED_S / 6)
+        self._run(int(STALLED_S * SECOND_US / 3))
+        owner.die()
+        shown = self._good(operations.size(name), 5 * STALLED_S)
+        disk.syncs_stalled_us = 0
+        self._run(int(2 * STALLED_S * SECOND_US))
+        self._good(operations.call(Via(["cache"]), "kill_list", name))
+        self._run(SECOND_US)
+        stored = self._good(operations.size(name))
+        if shown != stored:
+            self.problems.append(f"a list whose partition is claimed shows {shown} entries where {stored} are stored")
 
     def stall(self) -> None:
         """Law 5: while one shard stands still, lists of others are loaded, changed and read."""
@@ -177,8 +223,7 @@ class Trials:
         """Law 2: what an owner that was taken for dead writes when it wakes reaches no disk."""
         name = self._fresh_list()
         entry = self._good(operations.add_entry(name, "t"))
-        router: Any = self.world.running["router"].service
-        old = self.world.running[f"list_server-{router.routing.table[partition_of(name.encode())].server}"].process
+        old = self._owner_of(name)
         old.pause()
         if self._good(operations.update_entry(name, entry.id, title="first"), 20.0) is None:
             return
@@ -307,6 +352,14 @@ class Trials:
         finished: list[Request[Any]] = []
         self.client.submit(request, deadline_s, finished.append)
         return finished
+
+    def _worker_of(self, name: str) -> int:
+        return worker_of(partition_of(name.encode()), len(self.world.disks))
+
+    def _owner_of(self, name: str) -> Process:
+        """Return the list server that the router sends a list's requests to."""
+        router: Any = self.world.running["router"].service
+        return self.world.running[f"list_server-{router.routing.table[partition_of(name.encode())].server}"].process
 
     def _fresh_list(self, fits: Callable[[str], bool] = lambda name: True) -> str:
         return next(name for number in self._lists if fits(name := f"trial {number}"))

@@ -319,4 +319,3 @@ def _shown(kind: str, result: Any) -> Any:
 
 def _entry(entry: Any) -> Entry:
     return Entry(entry.id, entry.title, entry.done, None if entry.date is None else entry.date.isoformat())
-

@@ -111,10 +111,10 @@ class World:
         """In the place of the registry's look at the owner of a process."""
         return life.pid in self.processes.living and life.pid != self.processes.pid()
 
-    def _latency_us(self, process: Process) -> int:
+    def _latency_us(self, process: Process, lane: str) -> int:
         kind, _, number = process.name.partition("-")
         if kind == "database_worker":
-            return self.disks[int(number)].latency_us()
+            return self.disks[int(number)].latency_us(lane)
         return self._loops.randint(*WORK_US)
 
     # The supervisor.
