@@ -27,7 +27,8 @@ POLL_S = 0.005
 PAUSE_MOST_S = 2.0
 """Less than a lease."""
 STALLED_S = (0.05, 0.5)
-WORKER_TOO = 0.6
+CLAIMED_S = (0.0, 1.0)
+WORKER_TOO = 0.5
 LISTENER = "supervision"
 MANAGER = "supervisord"
 ALL = "all"
@@ -154,6 +155,8 @@ class Nemesis:
                 os.kill(owner, signal.SIGKILL)
             if self._random.random() < WORKER_TOO:
                 os.kill(pid, signal.SIGKILL)
+            else:
+                time.sleep(self._random.uniform(*CLAIMED_S))  # the next owners' claims wait beside what is theirs
         finally:
             _go_on(pid)
         return Hit(worker)

@@ -17,11 +17,20 @@ from todomq.errors import TodoMQError
 from todomq.protocol.partitions import partition_of, worker_of
 from todomq.settings import Settings
 from torture.clients import Pipelining
-from torture.recorder import Recorder, Wish
+from torture.recorder import Asked, Recorder, Wish
 from torture.workload import Chooser
 
 NAME = "probe"
 SERVED_S = 40.0
+
+
+class _Patient(Pipelining):
+    """Tries again what is unknown, but for as long as it must be served within."""
+
+    until_s = float("inf")
+
+    def is_tried_again(self, asked: Asked) -> bool:
+        return time.monotonic() < self.until_s and super().is_tried_again(asked)
 
 
 class Probe:
@@ -33,7 +42,7 @@ class Probe:
         self._settings = settings
         self._chooser = Chooser(NAME, Random(seed), began)
         self._client = Client(settings.endpoint)
-        self._pipelining = Pipelining(self._chooser, Recorder(directory, NAME))
+        self._pipelining = _Patient(self._chooser, Recorder(directory, NAME))
         self._titles = count(1)
 
     def close(self) -> None:
@@ -48,6 +57,7 @@ class Probe:
         """
         round = self._chooser.round()
         wishes = [Wish(round, name, "add", f"{NAME}.{next(self._titles)}") for name in self._lists(round)]
+        self._pipelining.until_s = time.monotonic() + SERVED_S
         asked = self._pipelining.ask_all(self._client, wishes, SERVED_S)
         served_s = time.monotonic() - since
         return None if any(isinstance(each.error, TodoMQError) for each in asked) else served_s
