@@ -8,7 +8,7 @@
 #   make simulate  run the whole topology in one process, SEEDS=1000 times, each with other faults
 #   make torture   a stack of its own under faults of every kind, MINUTES=5 SEED=any; what clients were told is checked
 #                  (at last bytes of the shards are flipped, FLIPS=3; TABLE=file: the figures as docs/reliability.md has them)
-#   make mutants   break each law on purpose and see that the simulation finds it (SEEDS=100; STACK=1: on the real stack)
+#   make mutants   break each law on purpose and see that the simulation finds it (SEEDS=100; STACK=1: on a real stack)
 #   make fuzz      random and mutated input to every decoder, handler and socket, MINUTES=5 in all
 #   make dist      the source distribution and the wheel, into dist/
 #   make bench     measure TodoMQ and its peers (ARGS="--only adds,reads --rounds 1 --quick")
@@ -60,7 +60,8 @@ torture: $(TEST)
 	    $(if $(FLIPS),--flips $(FLIPS)) $(if $(TABLE),--table $(TABLE))
 
 mutants: $(TEST)
-	@PYTHONPATH=tests:tests/system $(PY) -m mutations $(if $(STACK),--stack) --seeds $(or $(SEEDS),100) $(if $(MUTANT),--only $(MUTANT))
+	@PYTHONPATH=tests:tests/system $(PY) -m mutations --seeds $(or $(SEEDS),100) $(if $(MUTANT),--only $(MUTANT)) \
+	    $(if $(STACK),--stack --minutes $(or $(MINUTES),1))
 
 fuzz: $(FUZZ)
 	@PYTHONPATH=tests:tests/protocol $(PY) -m fuzzing --minutes $(or $(MINUTES),5) $(if $(ONLY),--only $(ONLY)) $(if $(KEEP),--keep)

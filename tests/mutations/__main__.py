@@ -38,7 +38,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("--only", default="", help="switches, comma-separated")
     parser.add_argument("--stack", action="store_true", help="on the real stack, one torture for each seed")
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long each torture lasts")
+    parser.add_argument("--minutes", type=float, default=1.0, help="how long each torture lasts")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--known", action="store_true", help="try each switch with the seed that is known to find it")
     options = parser.parse_args()
@@ -52,7 +52,7 @@ def main() -> int:
             print(_row(switch, "cannot show here", ""))
             continue
         if options.stack:
-            found = _tortured(switch, options.seeds, options.seconds)
+            found = _tortured(switch, options.seeds, 60 * options.minutes)
         else:
             found = simulated(switch, options.seeds, options.jobs)
         print(_row(switch, f"{len(found.found)} of {found.seeds}", str(min(found.found, default="-"))), flush=True)
