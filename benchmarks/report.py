@@ -69,7 +69,7 @@ def write_json(path: Path, figures: Sequence[Figure], outcomes: Sequence[Outcome
         "machine": {
             "processors": os.cpu_count(),
             "model": _processor(),
-            "system": f"{platform.system()} {platform.release()}",
+            "system": f"{platform.system()} {platform.release().partition('-')[0]}",
             "python": platform.python_version(),
         },
         "arguments": list(arguments),
