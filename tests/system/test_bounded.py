@@ -30,9 +30,9 @@ from torture.report import percentile
 FLOOD_S = float(os.environ.get("TODOMQ_FLOOD_S", "15"))
 ALL_DAEMONS_BYTES = 1 << 30
 ROUNDS = 3
-UNFAIR = 6.0
-"""By how much the others' p99 may grow, in the median round. Three is the aim; with ten processes for each core that
-wanted to run it was 3.3 to 4.0 (docs/reliability.md)."""
+UNFAIR = 4.0
+"""By how much the others' p99 may grow, in the median round. Three is the aim, and 0.8 to 1.1 what it is on a machine
+that does nothing else; with ten processes for each core that wanted to run it was 3.3 (docs/reliability.md)."""
 SPARE_DESCRIPTORS = 8
 """Files of the storage engine, connections of other daemons: they come and go."""
 LEAST_P99_S = 0.03
