@@ -58,7 +58,7 @@ def stored(data: bytes) -> None:
     """Every record: read as it was made, or ``CorruptRecord``; never anything else (law 8)."""
     readings: tuple[Callable[[], Any], ...] = (
         lambda: records.read_list("list", data),
-        lambda: records.read_entry("list", 1, data),
+        lambda: records.read_run("list", 1, data),
         lambda: records.read_session("list", b"client", data),
         lambda: records.name_of(data),
         lambda: records.read_entry_key("list", records.prefix("list") + data),

@@ -93,9 +93,9 @@ def test_a_check_that_is_left_out_is_found(
 
 
 def test_a_decoder_that_raises_something_else_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def read_entry(name: str, identifier: int, value: bytes) -> Any:
+    def read_run(name: str, first: int, value: bytes) -> Any:
         raise ProtocolError("not what a damaged record is")
 
-    monkeypatch.setattr(records, "read_entry", read_entry)
+    monkeypatch.setattr(records, "read_run", read_run)
     with pytest.raises(ProtocolError):
         TARGETS["stored"](b"\x91\xa1x")

@@ -188,7 +188,8 @@ def skips_the_dedupe() -> Replaced:
 @breaks(3)
 def forgets_sessions_at_load() -> Replaced:
     """What was answered is forgotten when a list is loaded."""
-    return [(Loading, "_take_session", lambda self, key, value: None)]
+    nothing = lambda self, *record: None  # noqa: E731
+    return [(Loading, "_take_session", nothing), (Loading, "_take_addition", nothing)]
 
 
 @breaks(3)
@@ -201,7 +202,11 @@ def session_in_the_next_batch() -> Replaced:
         write(self)
         return result
 
-    return [(Hosting, "_write_sessions", lambda self: None), (Hosting, "ready", late)]
+    return [
+        (Hosting, "_write_sessions", lambda self: None),
+        (Hosting, "ready", late),
+        (ListActor, "_can_tell_beside_entries", lambda self, sender, session: False),
+    ]
 
 
 @breaks(3)

@@ -203,7 +203,7 @@ def read_everything(data: bytes) -> None:
     messages.read_error(data)
     for record in (
         lambda: records.read_list("a", data),
-        lambda: records.read_entry("a", 1, data),
+        lambda: records.read_run("a", 1, data),
         lambda: records.read_session("a", ME, data),
         lambda: records.read_entry_key("a", data),
         lambda: records.read_session_key("a", data),

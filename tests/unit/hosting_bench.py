@@ -11,9 +11,11 @@ from itertools import count
 from typing import Any
 
 from todomq.errors import NOT_APPLIED, TodoMQError
+from todomq.list_server import records
 from todomq.list_server.actor import ListActor
 from todomq.list_server.gate import Batch, Reply
 from todomq.list_server.hosting import Hosting, Partition, Read
+from todomq.list_server.todo_list import Entry
 from todomq.protocol import messages
 from todomq.protocol.codec import unpack
 from todomq.protocol.partitions import PARTITIONS, partition_of
@@ -26,8 +28,8 @@ _ids = count(1)
 class Disk:
     """What the database workers of one stack hold: records and epochs."""
 
-    def __init__(self) -> None:
-        self.records: dict[bytes, bytes] = {}
+    def __init__(self, held: dict[bytes, bytes] | None = None) -> None:
+        self.records = held or {}
         self.epochs: dict[int, int] = {}
 
     def claim(self, partition: int) -> int:
@@ -53,6 +55,13 @@ class Disk:
         keys = sorted(key for key in self.records if key.startswith(prefix) and (after is None or key > after))
         pairs = [part for key in keys[:limit] for part in (key, self.records[key])]
         return pairs, keys[limit - 1] if len(keys) > limit else None
+
+
+def pack_entry(entry: Entry) -> bytes:
+    """Return the record of one entry."""
+    ((_, _, value),) = records.pack_run(entry.id, [entry])
+    assert value is not None
+    return value
 
 
 class Bench:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hosting_bench import Bench, Client
+from hosting_bench import Bench, Client, Disk
 
 from todomq.errors import (
     DeadlineExceeded,
@@ -18,6 +18,7 @@ from todomq.errors import (
 )
 from todomq.list_server import actor as actor_module
 from todomq.list_server import records
+from todomq.list_server.actor import SESSIONS_IN_ENTRIES
 from todomq.list_server.gate import UNCOMMITTED_BYTES
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack, unpack
@@ -78,13 +79,95 @@ def test_a_change_and_the_record_of_it_are_in_the_same_batch() -> None:
     (batch,) = bench.sent
     ((_, pairs),) = batch.partitions.values()
     prefix = records.prefix("a")
-    keys = [
-        records.entry_key(prefix, 0, 1), records.list_key("a"), records.entry_key(prefix, 0, 2),
-        records.session_key(prefix, b"client"),
-    ]  # fmt: skip
+    keys = [records.entry_key(prefix, 0, 1), records.list_key("a"), records.entry_key(prefix, 0, 2)]
     assert pairs[::2] == keys
     assert pairs[-1] is not None
-    assert records.read_session("a", b"client", pairs[-1]).next_number == 3
+    added, _ = records.read_run("a", 2, pairs[-1])
+    assert added == (b"client", 2, 1, bench.now_ms, None)
+    bench.settle()
+    bench.send("a", "update_entry", 1, {"done": True}, number=3)
+    bench.turn()
+    (batch,) = bench.sent
+    ((_, pairs),) = batch.partitions.values()
+    assert pairs[::2] == [records.entry_key(prefix, 0, 1), records.session_key(prefix, b"client")]
+    assert pairs[-1] is not None
+    assert records.read_session("a", b"client", pairs[-1]).next_number == 4
+
+
+CHANGING = [("update_entry", 1, {"done": True}), ("delete_entry", 1), ("delete_entry", 9), ("clear",), ("delete",)]
+
+
+@pytest.mark.parametrize("change", CHANGING)
+def test_what_stands_beside_an_entry_only_is_kept_whatever_becomes_of_the_entry(change: tuple[Any, ...]) -> None:
+    bench = loaded()
+    added = bench.ask("a", "add_entry", "milk", client=b"one")
+    several = bench.ask("a", "add_entries", [["bread"], ["tea"]], client=b"two")
+    bench.ask("a", *change, client=b"three")
+    for _ in range(2):
+        size = bench.ask("a", "size", client=b"reader")
+        assert bench.ask("a", "add_entry", "milk", client=b"one") == added
+        assert bench.ask("a", "add_entries", [["bread"], ["tea"]], client=b"two") == several
+        assert bench.ask("a", "size", client=b"reader") == size
+        bench = Bench(bench.disk)
+
+
+def test_a_refusal_that_an_add_follows_is_answered_the_same_after_a_load() -> None:
+    bench = loaded()
+    bench.ask("a", "add_entry", "milk", number=1)
+    with pytest.raises(EntryNotFound):
+        bench.ask("a", "update_entry", 9, {"done": True}, number=2)
+    bench.ask("a", "add_entry", "bread", number=3)
+    fresh = Bench(bench.disk)
+    assert fresh.ask("a", "add_entry", "bread", number=3) == 2
+    with pytest.raises(EntryNotFound):
+        fresh.ask("a", "update_entry", 9, {"done": True}, number=2)
+    assert fresh.ask("a", "size", number=4) == 2
+
+
+def test_no_more_stands_beside_entries_than_one_batch_takes() -> None:
+    bench = loaded()
+    for number in range(1, 301):
+        bench.ask("a", "add_entry", "milk", number=number)
+    for client in range(100):
+        bench.ask("a", "add_entry", "milk", client=b"client %d" % client)
+    assert len(bench.actor("a").in_entries) == SESSIONS_IN_ENTRIES
+    bench = Bench(bench.disk)
+    bench.ask("a", "clear", client=b"other")
+    assert bench.actor("a").in_entries == ()
+    assert [bench.ask("a", "add_entry", "milk", number=number) for number in (1, 150, 300)] == [1, 150, 300]
+    for client in range(100):
+        assert bench.ask("a", "add_entry", "milk", client=b"client %d" % client) == 301 + client
+
+
+def test_an_entry_that_grows_takes_those_beside_it_along_no_further_than_a_record_goes() -> None:
+    bench, client = loaded(), Client()
+    client.change(bench, "a", "add_entries", [[f"entry {place}"] for place in range(200)])
+    expected = [[place + 1, f"entry {place}", None, False, None] for place in range(200)]
+    for identifier in (30, 31, 64, 65, 199):
+        client.change(bench, "a", "update_entry", identifier, {"title": "x" * 9_000})
+        expected[identifier - 1][1] = "x" * 9_000
+    for identifier in (1, 2, 65, 200):
+        assert client.change(bench, "a", "delete_entry", identifier) is True
+        expected = [entry for entry in expected if entry[0] != identifier]
+    assert client.entries(bench, "a") == expected
+    assert client.entries(Bench(bench.disk, page=50), "a") == expected
+    largest = max(len(value) for value in bench.disk.records.values())
+    assert largest < 9_000 + records.RUN_BYTES
+
+
+def test_what_was_stored_by_the_version_before_is_read_and_its_list_is_marked_when_it_is_written() -> None:
+    disk = Disk()
+    prefix, key = records.prefix("a"), records.list_key("a")
+    disk.records[key] = pack([1, 0, 1, False, 0])
+    disk.records[records.entry_key(prefix, 0, 1)] = pack(["milk"])
+    disk.records[records.entry_key(prefix, 0, 3)] = pack(["bread", "2026-12-01"])
+    bench, client = Bench(disk), Client()
+    stored = [[1, "milk", None, False, None], [3, "bread", "2026-12-01", False, None]]
+    assert client.entries(bench, "a") == stored
+    assert disk.records[key] == pack([1, 0, 1, False, 0])
+    client.change(bench, "a", "add_entry", "tea")
+    assert disk.records[key] == pack([2, 0, 1, False, 0])
+    assert client.entries(Bench(disk), "a") == [*stored, [4, "tea", None, False, None]]
 
 
 def test_a_change_sent_again_takes_effect_once_and_gets_the_same_answer() -> None:
@@ -378,9 +461,11 @@ def test_a_crash_between_two_batches_of_one_turn_leaves_each_change_with_its_rec
     bench.turn()
     while bench.sent:
         bench.disk.apply(bench.sent.popleft())
-        stored = bench.disk.records[records.session_key(records.prefix("a"), b"client")]
-        entries = [key for key in bench.disk.records if key.startswith(records.entries_prefix(records.prefix("a"), 0))]
-        assert records.read_session("a", b"client", stored).next_number == len(entries) + 1
+        start = records.entries_prefix(records.prefix("a"), 0)
+        entries = [key for key in bench.disk.records if key.startswith(start)]
+        fresh = Bench(Disk(dict(bench.disk.records)))
+        fresh.ask("a", "size", client=b"reader")
+        assert fresh.actor("a").sessions[b"client"].next == len(entries) + 1
 
 
 def test_one_change_writes_no_more_than_a_message_takes() -> None:

@@ -5,7 +5,6 @@ Laws 1, 2, 3, 5 and 6; examples first, then any interleaving of changes, kills, 
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from todomq.errors import CorruptRecord, EntryNotFound, OutOfOrder, TodoMQError, Unavailable
+from todomq.errors import CorruptRecord, EntryNotFound, OutOfOrder, Unavailable
 from todomq.list_server import gate, operations, records
 from todomq.list_server.hosting import LIST_BYTES, LIST_ENTRY_BYTES
 from todomq.list_server.todo_list import TodoList
@@ -161,6 +160,7 @@ def test_lists_over_the_memory_budget_are_dropped_long_before_they_are_idle_for_
 def test_a_session_is_forgotten_after_its_time_in_memory_and_on_disk() -> None:
     bench = Bench()
     bench.ask("a", "add_entry", "milk")
+    bench.ask("a", "update_entry", 1, {"done": True}, number=2)
     key = records.session_key(records.prefix("a"), b"client")
     bench.tick(limits.REMEMBERED_MS - 100)
     bench.ask("a", "size", client=b"other")
@@ -170,9 +170,24 @@ def test_a_session_is_forgotten_after_its_time_in_memory_and_on_disk() -> None:
     assert b"client" not in bench.actor("a").sessions
 
 
+def test_what_stands_beside_an_entry_is_forgotten_after_its_time() -> None:
+    bench = Bench()
+    bench.ask("a", "add_entry", "milk")
+    bench.tick(limits.REMEMBERED_MS - 100)
+    bench.ask("a", "size", client=b"other")
+    assert bench.actor("a").in_entries == (b"client",)
+    bench.settle_with_ticks(lambda: not bench.actor("a").sessions)
+    assert bench.actor("a").in_entries == ()
+    fresh = Bench(bench.disk)
+    fresh.now_ms = bench.now_ms
+    fresh.ask("a", "size", client=b"other")
+    assert not fresh.actor("a").sessions
+
+
 def test_a_session_that_expired_while_its_list_was_not_loaded_goes_with_the_next_load() -> None:
     bench = Bench()
     bench.ask("a", "add_entry", "milk")
+    bench.ask("a", "update_entry", 1, {"done": True}, number=2)
     fresh = Bench(bench.disk)
     fresh.now_ms += limits.REMEMBERED_MS + 1
     assert fresh.ask("a", "size", client=b"other") == 1
@@ -482,6 +497,7 @@ def test_a_load_whose_read_failed_begins_again() -> None:
 NAMES = ["a", SAME_PARTITION, "b/../c"]
 OWNED = {partition_of(name.encode()) for name in NAMES}
 LISTS = st.sampled_from(NAMES)
+CLIENTS = st.sampled_from([b"one", b"two"])
 TITLES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=6)
 
 
@@ -506,23 +522,23 @@ class Model:
 
 
 class Hostings(RuleBasedStateMachine):
-    """One client, one owner at a time; what it was promised is there, whatever else happens."""
+    """Two clients, one owner at a time; what it was promised is there, whatever else happens."""
 
     def __init__(self) -> None:
         super().__init__()
         self.bench = self.gone = Bench(idle_ms=10_000, page=2, owned=OWNED)
         self.models: dict[str, Model] = {}
-        self.next: dict[str, int] = {}
-        self.last_effect: dict[str, int] = {}
+        self.next: dict[tuple[bytes, str], int] = {}
+        self.last_effect: dict[tuple[bytes, str], tuple[int, Any]] = {}
 
     def model(self, name: str) -> Model:
         return self.models.setdefault(name, Model())
 
-    def change(self, name: str, how: str, operation: str, *arguments: Any) -> Any:
+    def change(self, client: bytes, name: str, how: str, operation: str, *arguments: Any) -> Any:
         """Make one change, with something going wrong in the middle of it, and return its answer."""
-        number = self.next.get(name, 1)
-        self.next[name] = number + 1
-        envelope: dict[str, Any] = {"number": number, "floor": number}
+        number = self.next.get((client, name), 1)
+        self.next[client, name] = number + 1
+        envelope: dict[str, Any] = {"number": number, "floor": number, "client": client}
         if how != "plainly":
             self.bench.ask(name, "size", client=b"somebody")
             lost = self.bench.send(name, operation, *arguments, **envelope)
@@ -539,53 +555,53 @@ class Hostings(RuleBasedStateMachine):
             answer = self.bench.ask(name, operation, *arguments, **envelope)
         except EntryNotFound:
             return None
-        self.last_effect[name] = number
+        self.last_effect[client, name] = number, answer
         return answer
 
     HOW = st.sampled_from(["plainly"] * 4 + ["failing", "failing on disk", "killed", "crashing", "crashing on disk"])
 
-    @rule(name=LISTS, how=HOW, title=TITLES)
-    def add(self, name: str, how: str, title: str) -> None:
-        answer = self.change(name, how, "add_entry", title)
+    @rule(client=CLIENTS, name=LISTS, how=HOW, title=TITLES)
+    def add(self, client: bytes, name: str, how: str, title: str) -> None:
+        answer = self.change(client, name, how, "add_entry", title)
         assert [answer] == self.model(name).add([title])
 
-    @rule(name=LISTS, how=HOW, titles=st.lists(TITLES, min_size=1, max_size=5))
-    def add_several(self, name: str, how: str, titles: list[str]) -> None:
-        answer = self.change(name, how, "add_entries", [[title] for title in titles])
+    @rule(client=CLIENTS, name=LISTS, how=HOW, titles=st.lists(TITLES, min_size=1, max_size=5))
+    def add_several(self, client: bytes, name: str, how: str, titles: list[str]) -> None:
+        answer = self.change(client, name, how, "add_entries", [[title] for title in titles])
         assert answer == self.model(name).add(titles)
 
-    @rule(name=LISTS, how=HOW, identifier=st.integers(1, 8), title=TITLES)
-    def update(self, name: str, how: str, identifier: int, title: str) -> None:
-        answer = self.change(name, how, "update_entry", identifier, {"title": title})
+    @rule(client=CLIENTS, name=LISTS, how=HOW, identifier=st.integers(1, 8), title=TITLES)
+    def update(self, client: bytes, name: str, how: str, identifier: int, title: str) -> None:
+        answer = self.change(client, name, how, "update_entry", identifier, {"title": title})
         if identifier in self.model(name).entries:
             assert answer[:2] == [identifier, title]
             self.model(name).entries[identifier] = title
         else:
             assert answer is None
 
-    @rule(name=LISTS, how=HOW, identifier=st.integers(1, 8))
-    def delete_entry(self, name: str, how: str, identifier: int) -> None:
-        answer = self.change(name, how, "delete_entry", identifier)
+    @rule(client=CLIENTS, name=LISTS, how=HOW, identifier=st.integers(1, 8))
+    def delete_entry(self, client: bytes, name: str, how: str, identifier: int) -> None:
+        answer = self.change(client, name, how, "delete_entry", identifier)
         assert answer == (self.model(name).entries.pop(identifier, None) is not None)
 
-    @rule(name=LISTS, how=HOW)
-    def clear(self, name: str, how: str) -> None:
-        self.change(name, how, "clear")
+    @rule(client=CLIENTS, name=LISTS, how=HOW)
+    def clear(self, client: bytes, name: str, how: str) -> None:
+        self.change(client, name, how, "clear")
         self.model(name).clear()
 
-    @rule(name=LISTS, how=HOW)
-    def delete(self, name: str, how: str) -> None:
-        self.change(name, how, "delete")
+    @rule(client=CLIENTS, name=LISTS, how=HOW)
+    def delete(self, client: bytes, name: str, how: str) -> None:
+        self.change(client, name, how, "delete")
         self.model(name).clear()
         self.model(name).is_listed = False
 
-    @rule(name=LISTS)
-    def the_last_change_again(self, name: str) -> None:
-        number = self.last_effect.get(name)
-        if number is not None:
+    @rule(client=CLIENTS, name=LISTS)
+    def the_last_change_again(self, client: bytes, name: str) -> None:
+        number, answer = self.last_effect.get((client, name), (0, None))
+        if number and number + 1 == self.next[client, name]:
             # The number alone says that it is the same: the operation is another, so that an effect would show.
-            with suppress(TodoMQError):
-                self.bench.ask(name, "add_entry", "again", number=number, floor=number)
+            again = self.bench.ask(name, "add_entry", "again", number=number, floor=number, client=client)
+            assert again == answer
 
     @rule(name=LISTS)
     def kill_list(self, name: str) -> None:
@@ -624,8 +640,7 @@ class Hostings(RuleBasedStateMachine):
 
     @rule(name=LISTS)
     def read(self, name: str) -> None:
-        number = self.next.get(name, 1)
-        entries, cursor = self.bench.ask(name, "entries", number=number, floor=number)
+        entries, cursor = self.bench.ask(name, "entries", client=b"somebody")
         assert cursor is None
         seen = {entry[0]: entry[1] for entry in entries}
         assert list(seen.items()) == list(self.model(name).entries.items())

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from todomq.errors import CorruptRecord
 from todomq.list_server import records
-from todomq.list_server.records import ListRecord, SessionRecord
+from todomq.list_server.records import Added, ListRecord, SessionRecord
 from todomq.list_server.todo_list import Entry
 from todomq.protocol.codec import pack_free
 
@@ -33,7 +33,11 @@ ENTRIES = st.builds(
 ANSWERS = st.lists(st.tuples(st.integers(0, 99), st.integers(0, 2), st.binary(max_size=9)), max_size=3)
 
 LIST_VALUE = records.pack_list(ListRecord(7, 300, False, 5))
-ENTRY_VALUE = records.pack_entry(Entry(9, "dentist", "2026-12-01", True, {"room": [4]}))
+ENTRY = Entry(9, "dentist", "2026-12-01", True, {"room": [4]})
+RUN = [ENTRY, None, Entry(11, "milk")]
+ADDED = Added(b"client", 7, 5, 1_700_000_000_000, 3)
+((_, _, RUN_VALUE),) = records.pack_run(9, RUN, ADDED)
+assert RUN_VALUE is not None
 SESSION_VALUE = records.pack_session(12, 1_700_000_000_000, [(10, 0, b"\x01"), (11, 1, b"\x90")])
 
 steady = settings(max_examples=100, derandomize=True, deadline=None)
@@ -43,22 +47,45 @@ def read_any(kind: str, value: bytes) -> Any:
     if kind == "list":
         return records.read_list(NAME, value)
     if kind == "entry":
-        return records.read_entry(NAME, 9, value)
+        return records.read_run(NAME, 9, value)
     return records.read_session(NAME, b"\xab\xcd", value)
 
 
-VALUES = [("list", LIST_VALUE), ("entry", ENTRY_VALUE), ("session", SESSION_VALUE)]
+VALUES = [("list", LIST_VALUE), ("entry", RUN_VALUE), ("session", SESSION_VALUE)]
 
 
 # Back as they were
 
 
 @steady
-@given(ENTRIES)
-def test_an_entry_is_read_as_it_was_stored(entry: Entry) -> None:
-    value = records.pack_entry(entry)
-    assert records.read_entry(NAME, entry.id, value) == entry
-    assert records.pack_entry(records.read_entry(NAME, entry.id, value)) == value
+@given(st.lists(st.none() | ENTRIES, min_size=1, max_size=200), st.none() | st.integers(1, 200), st.booleans())
+def test_entries_are_read_as_they_were_stored(entries: list[Entry | None], count: int | None, is_told: bool) -> None:
+    first = 1_000
+    entries = [entry and entry._replace(id=identifier) for identifier, entry in enumerate(entries, first)]
+    added = Added(b"client", 7, 5, 1_700_000_000_000, count) if is_told else None
+    found: list[Entry | None] = []
+    said = []
+    for start, end, value in records.pack_run(first, entries, added):
+        assert start == first + len(found)
+        if value is None:
+            run: list[Entry | None] = [None] * (end - start + 1)
+        else:
+            by, run = records.read_run(NAME, start, value)
+            said.append(by)
+            assert len(run) == end - start + 1 <= records.RUN_ENTRIES
+            assert len(run) == 1 or len(value) <= records.RUN_BYTES
+        found += run
+    assert found == entries
+    if entries[-1] is not None:
+        assert said[-1] == added
+        assert not any(said[:-1])
+
+
+def test_an_entry_of_the_version_before_is_read() -> None:
+    value = pack_free(["dentist", "2026-12-01", True, {"room": [4]}])
+    assert records.read_run(NAME, 9, value) == (None, [ENTRY])
+    assert records.read_run(NAME, 9, pack_free(["milk"])) == (None, [Entry(9, "milk")])
+    assert records.read_list(NAME, pack_free([1, 7, 300, False, 5])) == ListRecord(7, 300, False, 5, version=1)
 
 
 @steady
@@ -90,11 +117,16 @@ def test_records_have_these_very_bytes() -> None:
     assert records.prefix("é") == b"l" + bytes([0x3E, 2]) + b"\xc3\xa9"
     assert records.entry_key(b"l", 1, 258) == b"le\xff\xff\xff\xfe" + bytes(6) + b"\x01\x02"
     assert records.session_key(b"l", b"\x07") == b"ls\x07"
-    assert records.pack_list(ListRecord()) == bytes([0x95, 1, 0, 1, 0xC2, 0])
-    assert records.pack_entry(Entry(1, "milk")) == b"\x91\xa4milk"
-    assert records.pack_entry(Entry(1, "a", "2026-01-01")) == b"\x92\xa1a\xaa2026-01-01"
-    assert records.pack_entry(Entry(1, "a", None, True)) == b"\x93\xa1a\xc0\xc3"
-    assert records.pack_entry(Entry(1, "a", None, False, {})) == b"\x94\xa1a\xc0\xc2\x80"
+    assert records.pack_list(ListRecord()) == bytes([0x95, 2, 0, 1, 0xC2, 0])
+    entries = [
+        Entry(1, "milk"), Entry(2, "a", "2026-01-01"), None, Entry(4, "a", None, True), Entry(5, "a", None, False, {})
+    ]  # fmt: skip
+    packed = b"\x91\xa4milk\x92\xa1a\xaa2026-01-01\xc0\x93\xa1a\xc0\xc3\x94\xa1a\xc0\xc2\x80"
+    assert records.pack_run(1, entries) == [(1, 5, b"\x96\xc0" + packed)]
+    assert records.pack_run(1, entries, Added(b"c", 7, 6, 9)) == [(1, 5, b"\x96\x94\xc4\x01c\x07\x06\x09" + packed)]
+    assert records.pack_run(1, entries, Added(b"c", 7, 6, 9, 5)) == [
+        (1, 5, b"\x96\x95\xc4\x01c\x07\x06\x09\x05" + packed)
+    ]
 
 
 # The order a scan needs
@@ -175,15 +207,31 @@ def test_random_bytes_raise_nothing_but_corrupt_record(kind: str, value: bytes) 
         ("entry", "title"),
         ("entry", []),
         ("entry", ["a", None, False, None, None]),
-        ("entry", [b"a"]),
-        ("entry", [""]),
-        ("entry", [1]),
-        ("entry", ["a", "2026-02-30"]),
-        ("entry", ["a", 20260101]),
-        ("entry", ["a", None, 1]),
-        ("entry", ["a", None, None]),
-        ("entry", ["a", None, False, []]),
-        ("entry", ["a", None, False, {1: 2}]),
+        ("entry", [None]),
+        ("entry", [None, None]),
+        ("entry", [None, "a"]),
+        ("entry", [None, []]),
+        ("entry", [None, ["a", None, False, None, None]]),
+        ("entry", [None, [b"a"]]),
+        ("entry", [None, [""]]),
+        ("entry", [None, [1]]),
+        ("entry", [None, ["a", "2026-02-30"]]),
+        ("entry", [None, ["a", 20260101]]),
+        ("entry", [None, ["a", None, 1]]),
+        ("entry", [None, ["a", None, None]]),
+        ("entry", [None, ["a", None, False, []]]),
+        ("entry", [None, ["a", None, False, {1: 2}]]),
+        ("entry", [None, *[["a"]] * (records.RUN_ENTRIES + 1)]),
+        ("entry", [1, ["a"]]),
+        ("entry", [[b"c", 1, 1], ["a"]]),
+        ("entry", [[b"", 1, 1, 1], ["a"]]),
+        ("entry", [["c", 1, 1, 1], ["a"]]),
+        ("entry", [[b"c", -1, 1, 1], ["a"]]),
+        ("entry", [[b"c", 1, None, 1], ["a"]]),
+        ("entry", [[b"c", 1, 1, True], ["a"]]),
+        ("entry", [[b"c", 1, 1, 1, 0], ["a"]]),
+        ("entry", [[b"c", 1, 1, 1, 10], ["a"]]),
+        ("entry", [[b"c", 1, 1, 1, 1, 1], ["a"]]),
         ("session", None),
         ("session", []),
         ("session", [1, 2]),
@@ -215,8 +263,8 @@ def test_the_text_names_the_list_and_the_record_and_not_its_contents() -> None:
 
 
 def test_a_record_of_a_newer_version_says_so_whatever_else_it_holds() -> None:
-    for fields in ([2], [2, "anything"], [2, 0, 1, False, 0]):
-        with pytest.raises(CorruptRecord, match="stored in format 2, newer than format 1 of this version"):
+    for fields in ([3], [3, "anything"], [3, 0, 1, False, 0]):
+        with pytest.raises(CorruptRecord, match="stored in format 3, newer than format 2 of this version"):
             records.read_list(NAME, pack_free(fields))
 
 

@@ -50,6 +50,7 @@ class ShardContents:
         self._pool_size = pool_size
         self._newest: dict[str, int] = {}  # list -> generation of its newest entries, until its record comes
         self._name, self._prefix = "", b"l"
+        self._last = (-1, 0)  # generation of the entries of this list that came last, and the id of the last one
 
     def take(self, key: bytes, value: bytes) -> None:
         """Check one record."""
@@ -99,16 +100,20 @@ class ShardContents:
         if not key.startswith(self._prefix) or not self._name:
             self._name = _list_of(key)
             self._prefix = records.prefix(self._name)
+            self._last = (-1, 0)
             self._check_place(partition_of(self._name.encode()))
         name = self._name
         if key[len(self._prefix) : len(self._prefix) + 1] == b"s":
             self.counts["sessions"] += 1
             records.read_session(name, records.read_session_key(name, key), value)
         else:
-            self.counts["entries"] += 1
-            generation, identifier = records.read_entry_key(name, key)
+            generation, first = records.read_entry_key(name, key)
             self._newest.setdefault(name, generation)  # the newest generation comes first
-            records.read_entry(name, identifier, value)
+            _, entries = records.read_run(name, first, value)
+            self.counts["entries"] += sum(entry is not None for entry in entries)
+            if generation == self._last[0] and first <= self._last[1]:
+                raise CorruptRecord(f"list {name!r}: entry {first} is in two records")
+            self._last = (generation, first + len(entries) - 1)
 
     def _check_list(self, name: str, value: bytes) -> None:
         newest = self._newest.pop(name, 0)

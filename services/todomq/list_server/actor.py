@@ -21,15 +21,17 @@ from todomq.errors import (
 )
 from todomq.list_server import records
 from todomq.list_server.gate import RECORD_OVERHEAD_BYTES, Reply
-from todomq.list_server.operations import CHANGES, PAGED, READS, WITHIN, Touched, read_within
-from todomq.list_server.records import ListRecord
-from todomq.list_server.sessions import Session
+from todomq.list_server.operations import ADDS, CHANGES, PAGED, READS, WITHIN, Touched, read_within
+from todomq.list_server.records import Added, ListRecord
+from todomq.list_server.runs import Runs
+from todomq.list_server.sessions import IN_ENTRIES, NOWHERE, RECORDED, Session
 from todomq.list_server.todo_list import Entry, TodoList
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack
 
 if TYPE_CHECKING:
     from todomq.list_server.hosting import Partition
+    from todomq.list_server.loading import Loading
 
 LOADING = "loading"
 READY = "ready"
@@ -44,8 +46,15 @@ ENTRY_BYTES = 24
 FIT_ALWAYS = limits.PAGE_BYTES // limits.ENTRY_BYTES
 """So many entries fit into a page, whatever they are."""
 
-make_reply = tuple.__new__
-"""Makes a named tuple at half the price of calling its class: one is made for every request."""
+make_tuple = tuple.__new__
+"""Makes a named tuple at half the price of calling its class: two are made for every add."""
+
+ANSWERS_IN_ENTRIES = 64
+ANSWERS_IN_ENTRIES_BYTES = 1_024
+SESSIONS_IN_ENTRIES = 16
+"""Past these a session's record is written with an add as well: any other change writes the records of all that stand
+beside entries only, and they must fit into one batch.
+"""
 
 Asked = tuple[bytes, bytes, Any]
 """One request: the router's connection, the client, the forwarded request."""
@@ -67,12 +76,14 @@ class ListActor:
         queue: what came while the list could not answer, in order; None when empty.
         record: the list's record as it is stored or about to be; None where the list is not stored.
         last_batch: the number of the last batch that carries a write of this list.
-        changed: clients whose session changed in this turn, with its record's key; None when none did.
+        changed: clients whose session's record is to be written in this turn, with its key; None when none is.
+        in_entries: clients of whose changes the records of the entries they added know more than their session's.
+        runs: which entries lie in one record; None where each has its own.
     """
 
     __slots__ = (
-        "activation", "changed", "error", "last_batch", "name", "partition", "queue", "record", "sessions",
-        "since_ms", "state", "todo", "used_ms",
+        "activation", "changed", "error", "in_entries", "last_batch", "name", "partition", "queue", "record", "runs",
+        "sessions", "since_ms", "state", "todo", "used_ms",
     )  # fmt: skip
 
     def __init__(self, name: str, partition: Partition, activation: int, now_ms: int) -> None:
@@ -88,19 +99,21 @@ class ListActor:
         self.error: TodoMQError | None = None
         self.last_batch = 0
         self.changed: dict[bytes, bytes] | None = None
+        self.in_entries: tuple[bytes, ...] = ()
+        self.runs: Runs | None = None
 
     @property
     def uncommitted(self) -> bool:
         """Whether a write of this list is not on disk yet."""
         return self.last_batch > self.partition.gate.committed
 
-    def loaded(
-        self, todo: TodoList, record: ListRecord | None, sessions: dict[bytes, Session], now_ms: int
-    ) -> list[Asked]:
+    def loaded(self, loading: Loading, now_ms: int) -> list[Asked]:
         """Begin to answer; return what came meanwhile, in order, to be taken now."""
-        self.todo = todo
-        self.record = NEW_LIST if record == NEW_LIST else record
-        self.sessions = sessions
+        self.todo = loading.todo_list()
+        self.record = NEW_LIST if loading.record == NEW_LIST else loading.record
+        self.sessions = loading.sessions
+        self.in_entries = tuple([sender for sender, session in self.sessions.items() if session.kept is IN_ENTRIES])
+        self.runs = loading.runs
         self.state = READY
         self.since_ms = now_ms
         queue, self.queue = self.queue or [], None
@@ -146,7 +159,18 @@ class ListActor:
             self.last_batch = write(
                 number, epoch, key, records.pack_session(session.next, session.used_ms, session.answers)
             )
+            session.kept = RECORDED
+        if self.in_entries:
+            self.in_entries = tuple([sender for sender in self.in_entries if sender not in self.changed])
         self.changed = None
+
+    def forget(self, sender: bytes) -> None:
+        """Forget a client's session, whose time is over, and see that its record goes."""
+        del self.sessions[sender]
+        if sender in self.in_entries:
+            self.in_entries = tuple([each for each in self.in_entries if each != sender])
+        key = records.session_key(records.prefix(self.name), sender)
+        self.last_batch = self.partition.gate.write(self.partition.number, self.partition.epoch, key, None)
 
     def _take_later(self, asked: Asked) -> None:
         if self.state is QUARANTINED and self.error is not None:
@@ -206,12 +230,27 @@ class ListActor:
             # Refused for good: the number is taken, in memory only, so that what is behind it need not wait.
             value = messages.error_value(error)
             session.took(number, messages.ERROR, value, now_ms)
+            session.kept = NOWHERE
             self._reply(peer, identifier, messages.ERROR, value)
             return
         prefix = records.prefix(self.name)
-        self._write(prefix, touched, operation == "delete")
+        if operation in ADDS and touched:
+            added = None
+            if self._can_tell_beside_entries(sender, session):
+                count = len(touched) if operation == "add_entries" else None
+                added = make_tuple(Added, (sender, number, floor, now_ms, count))
+            self._write_added(prefix, touched, added)
+        else:
+            added = None
+            self._write_changed(prefix, touched, operation == "delete")
+            for other in self.in_entries:
+                self._note_changed(prefix, other, self.sessions[other], 0)
         session.took(number, messages.OK, value, now_ms)
-        self._note_changed(prefix, sender, session, len(value))
+        if added is None:
+            self._note_changed(prefix, sender, session, len(value))
+        elif session.kept is RECORDED:
+            session.kept = IN_ENTRIES
+            self.in_entries += (sender,)
         self._reply(peer, identifier, messages.OK, value)
 
     def _change_out_of_turn(self, session: Session, asked: Asked, now_ms: int) -> None:
@@ -250,28 +289,64 @@ class ListActor:
             count = len(arguments[0])
             raise InvalidRequest(f"add_entries: {count} entries take over {limits.CHANGE_BYTES} bytes of records")
 
-    def _write(self, prefix: bytes, touched: Touched, deleted: bool) -> None:
+    def _can_tell_beside_entries(self, sender: bytes, session: Session) -> bool:
+        """Tell whether what a client is to be answered about an add may stand in the record of the entry only."""
+        if session.kept is RECORDED:
+            if len(self.in_entries) >= SESSIONS_IN_ENTRIES:
+                return False
+        elif session.kept is NOWHERE:
+            return False
+        if self.changed is not None and sender in self.changed:
+            return False
+        return len(session.answers) < ANSWERS_IN_ENTRIES and session.answer_bytes < ANSWERS_IN_ENTRIES_BYTES
+
+    def _write_added(self, prefix: bytes, touched: Touched, added: Added | None) -> None:
+        """Put entries that are new, of consecutive ids, into the batch, and the list's record where that is new too."""
         partition, todo = self.partition, self.todo
         assert todo is not None
         number, epoch, generation = partition.number, partition.epoch, todo.generation
-        if len(touched) == 1:
-            ((identifier, entry),) = touched.items()
-            value = None if entry is None else records.pack_entry(entry)
-            partition.gate.write(number, epoch, records.entry_key(prefix, generation, identifier), value)
-        elif touched:
-            partition.gate.write_all(number, epoch, records.entries(prefix, generation, touched))
+        for first, last, value in records.pack_run(next(iter(touched)), list(touched.values()), added):
+            partition.gate.write(number, epoch, records.entry_key(prefix, generation, first), value)
+            if last != first:
+                self.runs = self.runs or Runs()
+                self.runs.add(first, last)
         record = self.record
-        if record is None or record.deleted:
-            is_new = bool(touched)  # a list comes to be with an entry: clearing what is not there leaves it so
-        else:
-            is_new = (
-                deleted
-                or record.generation != todo.generation
-                or record.lowest_next_id != todo.lowest_next_id
-            )
-        if is_new:
+        if record is None or record.deleted or record.version != records.VERSION:
+            self._write_record(todo, False)
+        self.last_batch = partition.gate.open.number
+
+    def _write_changed(self, prefix: bytes, touched: Touched, deleted: bool) -> None:
+        """Put the records of entries that were changed or deleted into the batch, and the list's where that changed."""
+        partition, todo, record = self.partition, self.todo, self.record
+        assert todo is not None
+        for identifier in touched:
+            self._write_record_of(prefix, todo, identifier)
+        if record is not None and record.generation != todo.generation:
+            self.runs = None
+        # Where no list is stored, there is nothing to clear.
+        if record is not None and not record.deleted and (
+            deleted
+            or record.generation != todo.generation
+            or record.lowest_next_id != todo.lowest_next_id
+            or record.version != records.VERSION
+        ):
             self._write_record(todo, deleted)
         self.last_batch = partition.gate.open.number
+
+    def _write_record_of(self, prefix: bytes, todo: TodoList, identifier: int) -> None:
+        """Put the record that an entry is in into the batch, with the others that are in it."""
+        partition = self.partition
+        first = last = identifier
+        if self.runs is not None:
+            first, last = self.runs.of(identifier)
+            self.runs.forget(first)
+        for start, end, value in records.pack_run(first, [todo.entries.get(each) for each in range(first, last + 1)]):
+            if value is not None or start == first:
+                key = records.entry_key(prefix, todo.generation, start)
+                partition.gate.write(partition.number, partition.epoch, key, value)
+            if value is not None and end > start:
+                self.runs = self.runs or Runs()
+                self.runs.add(start, end)
 
     def _note_changed(self, prefix: bytes, sender: bytes, session: Session, answer_bytes: int) -> None:
         """See that the session's record goes into the same batch, once for all its changes in it."""
@@ -348,7 +423,7 @@ class ListActor:
             entry = entries[end]
             size += ENTRY_BYTES + len(entry.title) * (1 if entry.title.isascii() else 4)
             if entry.extra is not None:
-                size += len(records.pack_entry(entry))
+                size += records.stored_bytes(entry)
             end += 1
         if end == len(entries):
             return pack((entries[start:] if start else entries, None))
@@ -358,7 +433,7 @@ class ListActor:
 
     def _reply(self, peer: bytes, identifier: int, status: int, value: bytes) -> None:
         partition = self.partition
-        reply = make_reply(Reply, (peer, identifier, status, value, partition.number))
+        reply = make_tuple(Reply, (peer, identifier, status, value, partition.number))
         if self.last_batch > partition.gate.committed:
             partition.gate.hold(self.last_batch, reply)
         else:

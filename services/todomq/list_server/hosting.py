@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 from zlib import crc32
 
 from todomq.errors import NOT_APPLIED, UNKNOWN, CorruptRecord, OutOfOrder, TodoMQError, Unavailable
-from todomq.list_server import records
 from todomq.list_server.actor import LOADING, QUARANTINED, READY, STOPPING, Asked, Crashed, ListActor
 from todomq.list_server.gate import Batch, Gate, Reply
 from todomq.list_server.loading import Loading, Page
@@ -248,7 +247,7 @@ class Hosting:
         record = loading.record
         if record is not None and (record.swept_generation < record.generation or record.deleted):
             partition.to_sweep[actor.name] = actor
-        for asked in actor.loaded(loading.todo_list(), record, loading.sessions, now_ms):
+        for asked in actor.loaded(loading, now_ms):
             self._give(partition, actor.name, asked, now_ms)
 
     def read_failed(self, read: Read, error: TodoMQError) -> bool:
@@ -454,11 +453,8 @@ class Hosting:
             for sender, session in actor.sessions.items()
             if session.used_ms + limits.REMEMBERED_MS < now_ms and session.waiting is None
         ]
-        partition = actor.partition
         for sender in expired:
-            del actor.sessions[sender]
-            key = records.session_key(records.prefix(actor.name), sender)
-            actor.last_batch = partition.gate.write(partition.number, partition.epoch, key, None)
+            actor.forget(sender)
 
     def _begin_sweep(self, actor: ListActor) -> None:
         sweeping = Sweeping(actor)

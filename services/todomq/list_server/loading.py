@@ -10,10 +10,12 @@ from typing import NamedTuple
 
 from todomq.errors import CorruptRecord
 from todomq.list_server import records
-from todomq.list_server.records import ListRecord
-from todomq.list_server.sessions import Session
+from todomq.list_server.records import Added, ListRecord
+from todomq.list_server.runs import Runs
+from todomq.list_server.sessions import IN_ENTRIES, Session
 from todomq.list_server.todo_list import Entry, TodoList
-from todomq.protocol import limits
+from todomq.protocol import limits, messages
+from todomq.protocol.codec import pack
 
 
 class Page(NamedTuple):
@@ -33,6 +35,9 @@ class Loading:
         self.entries: list[Entry] = []
         self.sessions: dict[bytes, Session] = {}
         self.expired: list[bytes] = []
+        self.runs: Runs | None = None
+        self._additions: list[tuple[Added, int]] = []
+        self._last_id = 0
         self._now_ms = now_ms
         self._prefix = records.prefix(name)
         self._first = True
@@ -65,7 +70,11 @@ class Loading:
             elif not self._take_entry(key, pairs[place + 1]):
                 # Older generations wait to be swept; what is wanted goes on behind them.
                 return Page(None, self._prefix, self._prefix + b"e" + b"\xff" * 12)
-        return None if last is None else Page(None, self._prefix, last)
+        if last is not None:
+            return Page(None, self._prefix, last)
+        for added, last_id in self._additions:
+            self._take_addition(added, last_id)
+        return None
 
     def todo_list(self) -> TodoList:
         """Return the to-do list as it was stored."""
@@ -78,7 +87,16 @@ class Loading:
             raise CorruptRecord(f"list {self.name!r} has entries and no list record that goes with them")
         if generation < self.record.generation:
             return False
-        self.entries.append(records.read_entry(self.name, identifier, value))
+        added, entries = records.read_run(self.name, identifier, value)
+        if identifier <= self._last_id:
+            raise CorruptRecord(f"list {self.name!r}: entry {identifier} is in two records")
+        self._last_id = identifier + len(entries) - 1
+        self.entries += filter(None, entries)
+        if len(entries) > 1:
+            self.runs = self.runs or Runs()
+            self.runs.add(identifier, self._last_id)
+        if added is not None and added.at_ms + limits.REMEMBERED_MS >= self._now_ms:
+            self._additions.append((added, self._last_id))
         return True
 
     def _take_session(self, key: bytes, value: bytes) -> None:
@@ -89,3 +107,15 @@ class Loading:
             return
         answers = [(number, status, answer) for number, status, answer in stored.answers]
         self.sessions[client] = Session(stored.next_number, stored.last_used_ms, answers)
+
+    def _take_addition(self, added: Added, last_id: int) -> None:
+        """Have the session of a client know of an add that its record does not know of yet."""
+        session = self.sessions.get(added.client)
+        if session is None:
+            session = self.sessions[added.client] = Session(added.number, added.at_ms)
+        elif added.number < session.next:
+            return
+        session.declare(added.floor)
+        ids = last_id if added.entries is None else list(range(last_id - added.entries + 1, last_id + 1))
+        session.took(added.number, messages.OK, pack(ids), added.at_ms)
+        session.kept = IN_ENTRIES

@@ -98,6 +98,7 @@ CHANGES: dict[str, Callable[[TodoList, list[Any], Touched], Any]] = {
     "clear": clear,
     "delete": clear,
 }
+ADDS = frozenset(("add_entry", "add_entries"))
 WITHIN = "within"
 """``["within", may_create, most_entries, body]``: an add of a client whose key may store so much only."""
 
@@ -121,7 +122,7 @@ def read_within(arguments: list[Any]) -> tuple[bool, int, str, list[Any]]:
     if [type(argument) for argument in arguments] != [bool, int, bytes]:
         raise InvalidRequest("within takes a bool, a whole number and a body")
     operation, inner = messages.read_body(arguments[2])
-    if operation not in ("add_entry", "add_entries"):
+    if operation not in ADDS:
         raise InvalidRequest("within takes add_entry or add_entries")
     return arguments[0], arguments[1], operation, inner
 

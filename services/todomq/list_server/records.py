@@ -4,8 +4,14 @@ Owns: the layout of every record that a list server stores. Must not know: worke
 The list actor packs what changed with it and reads with it what a scan brought.
 
     n name                                     list     [version, generation, lowest next id, deleted, swept generation]
-    l partition length name  e ~generation id  entry    [title, date, done, extra], trailing defaults left out
+    l partition length name  e ~generation id  entries  [added or nil, entry or nil, ...] of consecutive ids from it
     l partition length name  s client id       session  [next number, last used ms, [[number, status, value], ...]]
+
+    entry   [title, date, done, extra], trailing defaults left out; nil for one that was deleted
+    added   [client id, number, floor, ms] of the add_entry that made them; of add_entries their number is the fifth
+
+What was added together lies together, up to ``RUN_ENTRIES`` and about ``RUN_BYTES``. Of what a client is to be answered
+when it asks again, ``added`` says the same as a session would, from the number on that its session stands at.
 
 One byte each: the letters, the partition, the name's length. Four, big-endian: 0xFFFFFFFF - generation, so that a scan
 meets the newest generation first. Eight, big-endian: the entry's id. No name's prefix begins another's: the length
@@ -17,7 +23,7 @@ the record, not its contents. Sizes are not checked again: what an older limit l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import lru_cache
 from struct import Struct
 from typing import Any, NamedTuple
@@ -25,10 +31,14 @@ from typing import Any, NamedTuple
 from todomq.errors import CorruptRecord, ProtocolError
 from todomq.list_server.checks import is_date
 from todomq.list_server.todo_list import Entry
+from todomq.protocol import limits
 from todomq.protocol.codec import pack, unpack
 from todomq.protocol.partitions import partition_of
 
-VERSION = 1
+VERSION = 2
+"""Version 1 had one entry in a record, without the array around it; it is read as well."""
+RUN_ENTRIES = 64
+RUN_BYTES = 4 * limits.KIB
 LISTS_PREFIX = b"n"
 
 _NEWEST = 0xFFFFFFFF
@@ -46,6 +56,17 @@ class ListRecord(NamedTuple):
     lowest_next_id: int = 1
     deleted: bool = False
     swept_generation: int = 0
+    version: int = VERSION
+
+
+class Added(NamedTuple):
+    """By which change entries were added: so many ``entries`` by ``add_entries``, or one by ``add_entry`` (None)."""
+
+    client: bytes
+    number: int
+    floor: int
+    at_ms: int
+    entries: int | None = None
 
 
 class SessionRecord(NamedTuple):
@@ -97,13 +118,31 @@ def entry_key(list_prefix: bytes, generation: int, identifier: int) -> bytes:
     return list_prefix + _ENTRY_TAIL.pack(b"e", _NEWEST - generation, identifier)
 
 
-def entries(list_prefix: bytes, generation: int, changed: Mapping[int, Entry | None]) -> list[bytes | None]:
-    """Return the records of entries as ``key, value, key, value ...``; of those that are None the value is None."""
-    start = entries_prefix(list_prefix, generation)
-    pairs: list[bytes | None] = []
-    for identifier, entry in changed.items():
-        pairs += (start + identifier.to_bytes(8, "big"), None if entry is None else pack_entry(entry))
-    return pairs
+def pack_run(
+    first: int, entries: Sequence[Entry | None], added: Added | None = None
+) -> list[tuple[int, int, bytes | None]]:
+    """Pack entries of consecutive ids, those that are None being deleted.
+
+    Returns:
+        of each record the first id, the last one, and the value, None where no entry is left; ``added`` is told in the
+        last one.
+    """
+    packed: list[tuple[int, int, bytes | None]] = []
+    for start in range(0, len(entries), RUN_ENTRIES):
+        is_last = start + RUN_ENTRIES >= len(entries)
+        packed += _pack_part(first + start, entries[start : start + RUN_ENTRIES], added if is_last else None)
+    return packed
+
+
+def _pack_part(first: int, entries: Sequence[Entry | None], added: Added | None) -> list[tuple[int, int, bytes | None]]:
+    last = first + len(entries) - 1
+    if not any(entries):
+        return [(first, last, None)]
+    value = pack((None if added is None else _short(added), *map(_fields, entries)))
+    if len(value) <= RUN_BYTES or len(entries) == 1:
+        return [(first, last, value)]
+    half = len(entries) // 2
+    return [*_pack_part(first, entries[:half], None), *_pack_part(first + half, entries[half:], added)]
 
 
 def sessions_prefix(list_prefix: bytes) -> bytes:
@@ -146,7 +185,7 @@ def read_session_key(name: str, key: bytes) -> bytes:
 
 def pack_list(record: ListRecord) -> bytes:
     """Pack the record of the list itself."""
-    return pack((VERSION, *record))
+    return pack((VERSION, *record[:4]))
 
 
 def read_list(name: str, value: bytes) -> ListRecord:
@@ -160,36 +199,51 @@ def read_list(name: str, value: bytes) -> ListRecord:
         raise CorruptRecord(f"list {name!r}: stored in format {fields[0]}, newer than format {VERSION} of this version")
     if len(fields) != 5 or not all(_is_count(fields[place]) for place in (0, 1, 2, 4)) or type(fields[3]) is not bool:
         raise CorruptRecord(f"list {name!r}: the list's record has fields of the wrong types")
-    record = ListRecord(*fields[1:])
-    if fields[0] != VERSION or record.lowest_next_id < 1 or record.swept_generation > record.generation:
+    version, generation, lowest_next_id, deleted, swept_generation = fields
+    record = ListRecord(generation, lowest_next_id, deleted, swept_generation, version)
+    if record.version < 1 or record.lowest_next_id < 1 or record.swept_generation > record.generation:
         raise CorruptRecord(f"list {name!r}: the list's record has numbers that cannot be")
     return record
 
 
-def pack_entry(entry: Entry) -> bytes:
-    """Pack an entry's fields; its id stands in the key."""
-    _, title, date, done, extra = entry
-    if extra is not None:
-        return pack((title, date, done, extra))
-    if done:
-        return pack((title, date, done))
-    return pack((title,)) if date is None else pack((title, date))
+def stored_bytes(entry: Entry) -> int:
+    """Return how many bytes an entry takes in a record."""
+    return len(pack(_fields(entry)))
 
 
-def read_entry(name: str, identifier: int, value: bytes) -> Entry:
-    """Unpack an entry.
+def read_run(name: str, first: int, value: bytes) -> tuple[Added | None, list[Entry | None]]:
+    """Unpack entries of consecutive ids.
 
     Args:
         name: the list's name, for the error.
-        identifier: the id from the key.
+        first: the id from the key.
         value: the stored value.
+
+    Returns:
+        by which change they were added, where that is told, and the entries, None for one that was deleted.
 
     Raises:
         CorruptRecord: damaged; the text names list and entry.
     """
-    fields = _unpack_array(value, f"list {name!r}: entry {identifier}")
-    if not 1 <= len(fields) <= 4:
-        raise CorruptRecord(f"list {name!r}: entry {identifier} has {len(fields)} fields")
+    what = f"list {name!r}: entry {first}"
+    fields = _unpack_array(value, what)
+    if fields and type(fields[0]) is str:
+        fields = [None, fields]  # version 1
+    if not 2 <= len(fields) <= RUN_ENTRIES + 1:
+        raise CorruptRecord(f"{what} is in a record of {len(fields)} fields")
+    entries = [
+        None if entry is None else _read_entry(name, identifier, entry)
+        for identifier, entry in enumerate(fields[1:], first)
+    ]
+    added = None if fields[0] is None else _read_added(what, fields[0])
+    if not any(entries) or (added is not None and first + len(entries) <= (added.entries or 1)):
+        raise CorruptRecord(f"{what} is in a record that cannot be")
+    return added, entries
+
+
+def _read_entry(name: str, identifier: int, fields: Any) -> Entry:
+    if type(fields) is not list or not 1 <= len(fields) <= 4:
+        raise CorruptRecord(f"list {name!r}: entry {identifier} is not an array of 1 to 4 fields")
     entry = Entry(identifier, *fields)
     _, title, date, done, extra = entry
     if (
@@ -201,6 +255,29 @@ def read_entry(name: str, identifier: int, value: bytes) -> Entry:
     ):
         raise CorruptRecord(f"list {name!r}: entry {identifier} has fields of the wrong types")
     return entry
+
+
+def _read_added(what: str, fields: Any) -> Added:
+    if type(fields) is not list or not 4 <= len(fields) <= 5 or type(fields[0]) is not bytes or not fields[0]:
+        raise CorruptRecord(f"{what} does not say by whom it was added")
+    if not all(map(_is_count, fields[1:])) or fields[4:] == [0]:
+        raise CorruptRecord(f"{what} was added under numbers that cannot be")
+    return Added(*fields)
+
+
+def _fields(entry: Entry | None) -> tuple[Any, ...] | None:
+    if entry is None:
+        return None
+    _, title, date, done, extra = entry
+    if extra is not None:
+        return title, date, done, extra
+    if done:
+        return title, date, done
+    return (title,) if date is None else (title, date)
+
+
+def _short(added: Added) -> tuple[Any, ...]:
+    return added if added.entries is not None else added[:4]
 
 
 def pack_session(next_number: int, last_used_ms: int, answers: list[tuple[int, int, bytes]]) -> bytes:

@@ -25,7 +25,7 @@ from todomq.list_server.actor import LOADING, QUARANTINED, STOPPING, ListActor
 from todomq.list_server.hosting import Hosting, Partition, Read
 from todomq.list_server.listing import listing_of
 from todomq.list_server.reading import Reading, is_page
-from todomq.list_server.records import pack_entry
+from todomq.list_server.records import stored_bytes
 from todomq.list_server.todo_list import TodoList
 from todomq.list_server.turns import Turns
 from todomq.list_server.worker_link import WorkerLink
@@ -412,7 +412,7 @@ class ListServerService(Service):
 def _stored_bytes(todo: TodoList) -> int:
     """Return about how many bytes a list's entries take in storage: the mean of the first ones for all."""
     sample = list(islice(todo.entries.values(), SAMPLE_ENTRIES))
-    return len(todo) * sum(len(pack_entry(entry)) for entry in sample) // max(1, len(sample))
+    return len(todo) * sum(map(stored_bytes, sample)) // max(1, len(sample))
 
 
 def _partition_and_epoch(call: Call) -> tuple[int, int]:

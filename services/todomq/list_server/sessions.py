@@ -13,6 +13,11 @@ from typing import Any
 
 from todomq.errors import Overloaded, ProtocolError
 
+# Where it is stored what a session knows, besides what its record said last.
+RECORDED = "recorded"  # nowhere else: nothing has come to it
+IN_ENTRIES = "in entries"  # beside the entries that were added since
+NOWHERE = "nowhere"  # not all of it, so that the next change takes its record along
+
 ANSWERS = 4_096
 ANSWERS_BYTES = 256 * 1024
 """Answers kept for one client of one list; past either, changes are refused until the client declares some received.
@@ -37,16 +42,18 @@ class Session:
         used_ms: when the client last sent a change, by the wall clock.
         answers: ``(number, status, value)`` of changes from the floor on, ascending.
         answer_bytes: how long their values are in all.
+        kept: RECORDED, IN_ENTRIES or NOWHERE.
         waiting: what came before its turn: ``(number, since_ms, request)`` in the order of its turn; None when empty.
     """
 
-    __slots__ = ("answer_bytes", "answers", "next", "used_ms", "waiting")
+    __slots__ = ("answer_bytes", "answers", "kept", "next", "used_ms", "waiting")
 
     def __init__(self, next_number: int, used_ms: int, answers: list[Answer] | None = None) -> None:
         self.next = next_number
         self.used_ms = used_ms
         self.answers: list[Answer] = answers or []
         self.answer_bytes = sum(len(value) for _, _, value in self.answers)
+        self.kept = RECORDED
         self.waiting: list[tuple[int, int, Any]] | None = None
 
     def declare(self, floor: int) -> None:
