@@ -20,9 +20,9 @@ from typing import Any, TypeVar
 from msgpack import Packer
 
 from todomq.client.request import CALL, KEY_CHANGE, LIST_CHANGE, LIST_READ, SAFE, Request
-from todomq.client.values import Entry, Registration, ServerRef, Via, read_entry, read_registration
+from todomq.client.values import Entry, Registration, ServerRef, Via, make_entry, read_entry, read_registration
 from todomq.errors import InvalidRequest, ProtocolError
-from todomq.list_server.checks import check_done, check_entry_size, check_extra, check_id, check_title
+from todomq.list_server.checks import are_titles, check_done, check_entry_size, check_extra, check_id, check_title
 from todomq.protocol import limits
 from todomq.protocol.codec import canonical, check_plain, unpack
 
@@ -38,6 +38,7 @@ NewEntry = (
 
 _REGISTRY = Via(["registry"])
 _CACHE = Via(["cache"])
+_IDS = frozenset((int,))
 _HARMLESS = frozenset(("ping", "stats"))
 
 
@@ -105,19 +106,27 @@ def add_entries(
     Returns:
         the entries in the same order, with their ids.
     """
-    new = [_new_entry(place, entry) for place, entry in enumerate(entries)]
-    if len(new) > limits.DECODED_ITEMS:
-        raise InvalidRequest(f"add_entries: {len(new)} entries where at most {limits.DECODED_ITEMS} are allowed")
-    body = _body("add_entries", [wire for wire, _ in new])
+    new = list(entries)
+    titles = _undated_titles(new)
+    if titles is not None:
+        wires: list[tuple[Any, ...]] = [(title,) for title in titles]
+        dates: list[datetime.date | None] = [None] * len(wires)
+    else:
+        checked = [_new_entry(place, entry) for place, entry in enumerate(new)]
+        wires = [wire for wire, _ in checked]
+        dates = [date for _, date in checked]
+    if len(wires) > limits.DECODED_ITEMS:
+        raise InvalidRequest(f"add_entries: {len(wires)} entries where at most {limits.DECODED_ITEMS} are allowed")
+    body = _body("add_entries", wires)
 
     def read(value: Any) -> list[Entry]:
-        if type(value) is not list or len(value) != len(new):
+        if type(value) is not list or len(value) != len(wires) or not _IDS.issuperset(map(type, value)):
             raise ValueError("one id for each entry is needed")
         return [
-            Entry(_id(identifier), wire[0], date)
+            make_entry(Entry, (identifier, wire[0], date, False, {}))
             if len(wire) < 4
-            else Entry(_id(identifier), wire[0], date, wire[3], _plain_copy(wire[2]))
-            for identifier, (wire, date) in zip(value, new)
+            else Entry(identifier, wire[0], date, wire[3], _plain_copy(wire[2]))
+            for identifier, wire, date in zip(value, wires, dates)
         ]
 
     return Request(LIST_CHANGE, list_name, body, read, deadline_s)
@@ -411,6 +420,16 @@ def _day(date: datetime.date) -> str:
     return date.isoformat()
 
 
+def _undated_titles(new: list[NewEntry]) -> list[str] | None:
+    """Return the titles of entries that are all ``(title, None)``, checked a column at a time, or else None."""
+    if not new or {type(entry) for entry in new} != {tuple} or {len(entry) for entry in new} != {2}:
+        return None
+    titles, dates = zip(*new)
+    if set(map(type, dates)) != {type(None)} or not are_titles(titles):
+        return None
+    return list(titles)
+
+
 def _new_entry(place: int, entry: NewEntry) -> tuple[tuple[Any, ...], datetime.date | None]:
     """Return one of several entries as it is sent, ``(title, day, extra, done)`` or less of it, and its date."""
     given: tuple[Any, ...] = (entry,) if isinstance(entry, str) else tuple(entry)
@@ -445,7 +464,7 @@ def _plain_copy(extra: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _added(title: str, date: datetime.date | None, value: Any) -> Entry:
-    return Entry(_id(value), title, date)
+    return make_entry(Entry, (_id(value), title, date, False, {}))
 
 
 def _id(value: Any) -> int:

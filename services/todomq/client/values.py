@@ -7,14 +7,21 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 H = TypeVar("H")
 
 
-@dataclass(frozen=True, slots=True, init=False)
-class Entry:
-    """One entry of a list, as it was when the answer was given.
+class _Fields(NamedTuple):
+    id: int
+    title: str
+    date: datetime.date | None
+    done: bool
+    extra: dict[str, Any]
+
+
+class Entry(_Fields):
+    """One entry of a list, as it was when the answer was given. A tuple, for many are made and none is changed.
 
     Attributes:
         id: given by the list, ascending, never given twice until the list is cleared.
@@ -24,32 +31,21 @@ class Entry:
         extra: open fields, by name.
     """
 
-    id: int
-    title: str
-    date: datetime.date | None = None
-    done: bool = False
-    extra: dict[str, Any] = field(default_factory=dict)
+    __slots__ = ()
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         id: int,
         title: str,
         date: datetime.date | None = None,
         done: bool = False,
         extra: dict[str, Any] | None = None,
-    ) -> None:
-        # What a frozen dataclass would do, through the slots themselves: 0.4 us where object.__setattr__ takes 1.1 us,
-        # and an answer's entry is a good part of what a pipelined request costs.
-        _set_id(self, id)
-        _set_title(self, title)
-        _set_date(self, date)
-        _set_done(self, done)
-        _set_extra(self, {} if extra is None else extra)
+    ) -> Entry:
+        return make_entry(cls, (id, title, date, done, {} if extra is None else extra))
 
 
-_set_id, _set_title, _set_date, _set_done, _set_extra = (
-    vars(Entry)[name].__set__ for name in ("id", "title", "date", "done", "extra")
-)
+make_entry = tuple.__new__
+"""Makes an entry of its class and all its fields, in half the time that calling the class takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +101,8 @@ class ServerRef(Generic[H]):
 def read_entry(fields: Any) -> Entry:
     """Return the entry that ``[id, title, date, done, extra]`` describes; ValueError or TypeError for anything else."""
     identifier, title, date, done, extra = fields
-    return Entry(identifier, title, None if date is None else datetime.date.fromisoformat(date), done, extra or {})
+    day = None if date is None else datetime.date.fromisoformat(date)
+    return make_entry(Entry, (identifier, title, day, done, extra or {}))
 
 
 def read_registration(fields: Any) -> Registration:

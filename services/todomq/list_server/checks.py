@@ -7,6 +7,7 @@ Each check raises ``InvalidRequest`` with a text that says what was wrong and th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date
 from functools import lru_cache
 from typing import Any
@@ -32,6 +33,14 @@ def check_title(title: Any) -> str:
     if not 1 <= len(title) <= limits.TITLE_CHARACTERS:
         raise InvalidRequest(f"title: {len(title)} characters where 1 to {limits.TITLE_CHARACTERS} are allowed")
     return title
+
+
+def are_titles(titles: Sequence[Any]) -> bool:
+    """Tell whether all of these, of which there are some, are right as titles: a look at a column costs little."""
+    if set(map(type, titles)) != {str}:
+        return False
+    lengths = list(map(len, titles))
+    return min(lengths) > 0 and max(lengths) <= limits.TITLE_CHARACTERS
 
 
 def check_date(text: Any) -> str | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from todomq.errors import InvalidRequest
-from todomq.list_server.checks import check_changes, check_date, check_id, check_new_entry
+from todomq.list_server.checks import are_titles, check_changes, check_date, check_id, check_new_entry
 from todomq.list_server.todo_list import Entry, TodoList
 from todomq.protocol import messages
 
@@ -34,6 +34,20 @@ def add_entries(todo: TodoList, arguments: list[Any], touched: Touched) -> list[
     items = arguments[0]
     if type(items) is not list:
         raise InvalidRequest("add_entries: an array of entries is needed")
+    entries = todo.add_all(_plain_entries(items) or _checked_entries(items))
+    touched.update(entries)
+    return list(entries)
+
+
+def _plain_entries(items: list[Any]) -> list[tuple[Any, ...]] | None:
+    """Return items that are all ``[title]`` as ``check_new_entry`` would; None where they are not."""
+    if set(map(type, items)) != {list} or set(map(len, items)) != {1}:
+        return None
+    titles = [item[0] for item in items]
+    return [(title, None, None, False) for title in titles] if are_titles(titles) else None
+
+
+def _checked_entries(items: list[Any]) -> list[tuple[Any, ...]]:
     checked: list[tuple[Any, ...]] = []
     for item in items:
         if type(item) is not list or not 1 <= len(item) <= 4:
@@ -42,9 +56,7 @@ def add_entries(todo: TodoList, arguments: list[Any], touched: Touched) -> list[
             checked.append(check_new_entry(*item))
         except InvalidRequest as error:
             raise InvalidRequest(f"add_entries: item {len(checked)}: {error.text}") from None
-    entries = todo.add_all(checked)
-    touched.update(entries)
-    return list(entries)
+    return checked
 
 
 def update_entry(todo: TodoList, arguments: list[Any], touched: Touched) -> Entry:
