@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 
 from todomq import Client
-from todomq.cache.directory import rank
+from todomq.cache.directory import first_homes
 from todomq.errors import TodoMQError
 from todomq.protocol.partitions import partition_of, worker_of
 from todomq.settings import Settings
@@ -38,7 +38,9 @@ class Probe:
 
     def __init__(self, settings: Settings, directory: Path, seed: int, began: float) -> None:
         """Connect; ``began`` is when the run began, ``time.monotonic``."""
-        self._pairs = settings.list_servers * settings.database_workers
+        self._homes = first_homes(settings.list_servers, settings.database_workers)
+        pairs = {(home, worker_of(place, settings.database_workers)) for place, home in enumerate(self._homes)}
+        self._pairs = len(pairs)
         self._settings = settings
         self._chooser = Chooser(NAME, Random(seed), began)
         self._client = Client(settings.endpoint)
@@ -68,8 +70,8 @@ class Probe:
         for number in count():
             name = f"{NAME}/{round}/{number}"
             partition = partition_of(name.encode())
-            server = max(range(1, self._settings.list_servers + 1), key=lambda each: rank(each, partition))
-            found.setdefault((server, worker_of(partition, self._settings.database_workers)), name)
+            worker = worker_of(partition, self._settings.database_workers)
+            found.setdefault((self._homes[partition], worker), name)
             if len(found) == self._pairs:
                 return list(found.values())
         raise AssertionError

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from todomq.cache.directory import Directory, Own, Owner, Release, Server, rank
-from todomq.protocol.partitions import PARTITIONS
+from todomq.cache.directory import Directory, Own, Owner, Release, Server, first_homes, rank
+from todomq.protocol.partitions import PARTITIONS, worker_of
 
 ONE, TWO, THREE = (Server(number, b"life of %d" % number, f"ipc:///run/{number}") for number in (1, 2, 3))
 ONE_AGAIN = ONE._replace(incarnation=b"another life of 1")
@@ -19,7 +20,7 @@ RANKS = [14689736157764735821, 9668295472470170137]
 
 def placed(*servers: Server) -> Directory:
     """Return a directory whose partitions are all at home on servers that owned nothing before."""
-    directory = Directory()
+    directory = Directory(3, 3)
     directory.servers_are(list(servers))
     for server in servers:
         directory.reported(server, [])
@@ -47,12 +48,24 @@ def servers_of(directory: Directory) -> list[int]:
 def test_every_partition_finds_an_owner_and_the_load_is_about_even() -> None:
     shares = Counter(servers_of(placed(ONE, TWO, THREE)))
     assert sum(shares.values()) == PARTITIONS
-    assert min(shares.values()) > PARTITIONS // 3 - 40
+    assert set(shares.values()) == {85, 86}
+
+
+@pytest.mark.parametrize("list_servers", [1, 2, 3, 4, 64])
+@pytest.mark.parametrize("workers", [1, 2, 3, 5])
+def test_a_list_server_has_no_more_workers_to_write_to_than_it_must(list_servers: int, workers: int) -> None:
+    homes = first_homes(list_servers, workers)
+    shares = Counter(homes)
+    assert sorted(shares) == list(range(1, list_servers + 1))
+    assert max(shares.values()) - min(shares.values()) <= 1
+    pairs = {(home, worker_of(partition, workers)) for partition, home in enumerate(homes)}
+    assert len(pairs) <= list_servers + workers - 1
 
 
 def test_the_place_of_a_partition_is_the_same_for_every_cache() -> None:
     assert servers_of(placed(ONE, TWO)) == servers_of(placed(TWO, ONE))
     assert [rank(1, 0), rank(2, 255)] == RANKS
+    assert first_homes(2, 3)[:8] == [1, 1, 2, 1, 1, 2, 1, 1]
 
 
 def test_a_death_moves_only_what_the_dead_server_had() -> None:
@@ -102,7 +115,7 @@ def test_epochs_rise_with_every_owner() -> None:
 
 
 def test_a_refused_claim_is_made_again_above_the_stored_epoch() -> None:
-    directory = Directory()
+    directory = Directory(3, 3)
     directory.servers_are([ONE])
     directory.reported(ONE, [])
     effect = directory.plan(placing=True)[0]
@@ -113,7 +126,7 @@ def test_a_refused_claim_is_made_again_above_the_stored_epoch() -> None:
 
 
 def test_an_effect_that_was_not_answered_is_planned_again() -> None:
-    directory = Directory()
+    directory = Directory(3, 3)
     directory.servers_are([ONE])
     directory.reported(ONE, [])
     effects = directory.plan(placing=True)
@@ -122,7 +135,7 @@ def test_an_effect_that_was_not_answered_is_planned_again() -> None:
 
 
 def test_nothing_is_planned_before_every_living_server_has_said_what_it_owns() -> None:
-    directory = Directory()
+    directory = Directory(3, 3)
     directory.servers_are([ONE, TWO])
     directory.reported(ONE, [])
     assert directory.to_be_asked() == [TWO]
@@ -132,7 +145,7 @@ def test_nothing_is_planned_before_every_living_server_has_said_what_it_owns() -
 
 
 def test_nothing_is_planned_while_it_is_not_known_who_lives() -> None:
-    directory = Directory()
+    directory = Directory(3, 3)
     directory.servers_are([ONE])
     directory.reported(ONE, [])
     assert directory.plan(placing=False) == []
@@ -147,7 +160,7 @@ def test_nothing_is_planned_where_nobody_lives() -> None:
 
 def test_a_cache_that_starts_learns_what_is_owned_and_moves_nothing() -> None:
     known = placed(ONE, TWO)
-    directory = Directory()
+    directory = Directory(3, 3)
     directory.servers_are([ONE, TWO])
     for server in (ONE, TWO):
         rows = [(partition, owner.epoch) for partition, owner in known.all_rows() if owner.server == server]
@@ -159,7 +172,7 @@ def test_a_cache_that_starts_learns_what_is_owned_and_moves_nothing() -> None:
 
 def test_of_two_who_report_the_same_partition_the_higher_epoch_counts_in_either_order() -> None:
     for first, second in (((ONE, 5), (TWO, 6)), ((TWO, 6), (ONE, 5))):
-        directory = Directory()
+        directory = Directory(3, 3)
         directory.servers_are([ONE, TWO])
         for server, epoch in (first, second):
             directory.reported(server, [(7, epoch)])
@@ -192,7 +205,7 @@ def test_the_report_of_a_life_that_is_over_is_ignored() -> None:
 
 
 def test_what_was_asked_of_a_server_that_died_is_dropped_and_its_late_answer_ignored() -> None:
-    directory = Directory()
+    directory = Directory(3, 3)
     directory.servers_are([ONE, TWO])
     for server in (ONE, TWO):
         directory.reported(server, [])
@@ -223,7 +236,7 @@ class Placement(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.directory = Directory()
+        self.directory = Directory(4, 3)
         self.lives = 0
         self.living: dict[int, Server] = {}
         self.owned: dict[Server, dict[int, int]] = {}
@@ -249,7 +262,7 @@ class Placement(RuleBasedStateMachine):
 
     @rule()
     def the_cache_starts_again(self) -> None:
-        self.directory = Directory()
+        self.directory = Directory(4, 3)
         self.asked = []
         self.tell()
 
@@ -294,7 +307,8 @@ class Placement(RuleBasedStateMachine):
             self.plan()
         assert self.asked == []
         for partition, owner in self.directory.all_rows():
-            home = max(self.living, key=lambda number: rank(number, partition))
+            first = first_homes(4, 3)[partition]
+            home = first if first in self.living else max(self.living, key=lambda number: rank(number, partition))
             assert owner.server == self.living[home]
             assert owner.epoch == self.stored[partition] == self.owned[owner.server][partition]
         assert len(self.directory.all_rows()) == PARTITIONS

@@ -4,15 +4,17 @@ Owns: the placement of partitions. Must not know: entries, storage engines, sock
 Keeps law 2 on its side: whoever gets a partition gets it under a higher epoch, and only after the owner before it has
 released it or is dead. It stores nothing: a cache that starts learns the directory from the list servers themselves.
 
-Placement is rendezvous hashing (Thaler and Ravishankar, 1998): the live server that ranks first for a partition. A
-death moves only what the dead server had, and its return brings back just that.
+Placement: the partitions, in the order of their database workers, are cut into one stretch for each list server, so
+that a list server has few workers to write to: every batch costs. Where a server is away, each of its partitions goes
+to the living one that ranks first for it (rendezvous hashing; Thaler and Ravishankar, 1998). So a death moves only what
+the dead server had, and its return brings back just that.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from todomq.protocol.partitions import PARTITIONS
+from todomq.protocol.partitions import PARTITIONS, worker_of
 
 
 class Server(NamedTuple):
@@ -49,7 +51,9 @@ class Release(NamedTuple):
 class Directory:
     """The placement of all partitions on the live list servers."""
 
-    def __init__(self) -> None:
+    def __init__(self, list_servers: int, database_workers: int) -> None:
+        """Begin with no owners, for a stack of so many list servers (numbered from 1) and database workers."""
+        self._first_homes = first_homes(list_servers, database_workers)
         self.owners: list[Owner | None] = [None] * PARTITIONS
         self.servers: dict[int, Server] = {}
         self.moves = 0
@@ -151,7 +155,17 @@ class Directory:
         self._changed.add(partition)
 
     def _home(self, partition: int) -> Server:
-        return max(self.servers.values(), key=lambda server: rank(server.number, partition))
+        home = self.servers.get(self._first_homes[partition])
+        return home or max(self.servers.values(), key=lambda server: rank(server.number, partition))
+
+
+def first_homes(list_servers: int, database_workers: int) -> list[int]:
+    """Return for each partition the number of the list server that has it where all of them live."""
+    by_worker = sorted(range(PARTITIONS), key=lambda partition: (worker_of(partition, database_workers), partition))
+    homes = [0] * PARTITIONS
+    for place, partition in enumerate(by_worker):
+        homes[partition] = place * list_servers // PARTITIONS + 1
+    return homes
 
 
 def rank(server: int, partition: int) -> int:

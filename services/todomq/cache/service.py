@@ -32,7 +32,7 @@ class CacheService(Service):
 
     def __init__(self, daemon: Daemon) -> None:
         super().__init__()
-        self.directory = Directory()
+        self.directory = Directory(daemon.settings.list_servers, daemon.settings.database_workers)
         self._daemon = daemon
         self._loop = daemon.loop
         self._router_incarnation = b""
