@@ -48,6 +48,31 @@ _ADVICE = f"nothing was changed; {ADVICE}"
 _DAMAGE = re.compile(r"Corruption|Invalid argument|IO error: No such file|Not found")
 
 
+class _Manifest:
+    """The MANIFEST that RocksDB uses, looked at after every commit; what CURRENT says is read only when it is new."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._current = str(path / "CURRENT")
+        self._seen: tuple[int, int] | None = None
+        self._number = 0
+        self._name = ""
+
+    def now(self) -> tuple[int, int]:
+        """Return its number and size.
+
+        Raises:
+            OSError, ValueError: there is none.
+        """
+        found = os.stat(self._current)  # another file whenever it names another MANIFEST
+        if self._seen != (found.st_ino, found.st_mtime_ns):
+            self._number, size = _manifest(self._path)
+            self._name = str(self._path / f"MANIFEST-{self._number:06}")
+            self._seen = (found.st_ino, found.st_mtime_ns)
+            return self._number, size
+        return self._number, os.stat(self._name).st_size
+
+
 class RocksDBStorage:
     """One shard in a directory that ``create`` made; see ``Storage``.
 
@@ -69,6 +94,7 @@ class RocksDBStorage:
         self.syncs = 0
         self._unsynced = WriteOptions()
         self._acknowledged = Acknowledged(directory, read_only=read_only)
+        self._manifest = _Manifest(directory / "rocksdb")
         try:
             expected = self._acknowledged.read()
             _check_log_files(directory / "rocksdb", expected)
@@ -185,7 +211,7 @@ class RocksDBStorage:
         return self._db
 
     def _acknowledge(self, db: Rdict) -> None:
-        self._acknowledged.write(Mark(db.latest_sequence_number(), *_manifest(self._directory / "rocksdb")))
+        self._acknowledged.write(Mark(db.latest_sequence_number(), *self._manifest.now()))
 
 
 def _options() -> Options:
