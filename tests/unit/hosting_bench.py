@@ -11,11 +11,9 @@ from itertools import count
 from typing import Any
 
 from todomq.errors import NOT_APPLIED, TodoMQError
-from todomq.list_server import records
 from todomq.list_server.actor import ListActor
 from todomq.list_server.gate import Batch, Reply
 from todomq.list_server.hosting import Hosting, Partition, Read
-from todomq.list_server.todo_list import Entry
 from todomq.protocol import messages
 from todomq.protocol.codec import unpack
 from todomq.protocol.partitions import PARTITIONS, partition_of
@@ -55,13 +53,6 @@ class Disk:
         keys = sorted(key for key in self.records if key.startswith(prefix) and (after is None or key > after))
         pairs = [part for key in keys[:limit] for part in (key, self.records[key])]
         return pairs, keys[limit - 1] if len(keys) > limit else None
-
-
-def pack_entry(entry: Entry) -> bytes:
-    """Return the record of one entry."""
-    ((_, _, value),) = records.pack_run(entry.id, [entry])
-    assert value is not None
-    return value
 
 
 class Bench:

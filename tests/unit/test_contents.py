@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from hosting_bench import pack_entry
 
 from todomq.backup import contents
 from todomq.backup.contents import Problem, ShardContents
@@ -28,9 +27,9 @@ GOOD: dict[bytes, bytes] = {
     worker_records.stored_key(canonical(["k"])): pack({"v": 1}),
     worker_records.epoch_key(MINE): worker_records.packed_number(7),
     records.list_key(NAME): records.pack_list(ListRecord(2, 3, False, 1)),
-    records.entry_key(PREFIX, 2, 1): pack_entry(Entry(1, "milk")),
-    records.entry_key(PREFIX, 2, 2): pack_entry(Entry(2, "bread", "2026-12-01", True, {"shop": 1})),
-    records.entry_key(PREFIX, 1, 1): pack_entry(Entry(1, "of before the clear, not swept yet")),
+    records.entry_key(PREFIX, 2, 1): records.pack_entry(Entry(1, "milk")),
+    records.entry_key(PREFIX, 2, 2): records.pack_entry(Entry(2, "bread", "2026-12-01", True, {"shop": 1})),
+    records.entry_key(PREFIX, 1, 1): records.pack_entry(Entry(1, "of before the clear, not swept yet")),
     records.session_key(PREFIX, b"client"): records.pack_session(3, 1, [(2, 0, b"\x02")]),
 }
 

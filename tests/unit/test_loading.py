@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hosting_bench import Bench, Client, Disk, pack_entry
+from hosting_bench import Bench, Client, Disk
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,7 +25,7 @@ def stored(generation: int = 0, entries: range = range(0), sessions: int = 0, sw
     disk.records[records.list_key("a")] = records.pack_list(record)
     for identifier in entries:
         entry = Entry(identifier, f"entry {identifier}")
-        disk.records[records.entry_key(PREFIX, generation, identifier)] = pack_entry(entry)
+        disk.records[records.entry_key(PREFIX, generation, identifier)] = records.pack_entry(entry)
     for client in range(sessions):
         session = records.pack_session(client + 2, NOW_MS, [(client + 1, 0, b"\x01")])
         disk.records[records.session_key(PREFIX, b"client %d" % client)] = session
@@ -69,7 +69,7 @@ def test_a_list_whose_name_begins_with_anothers_is_not_mixed_with_it() -> None:
     disk = stored(entries=range(1, 4))
     other = records.prefix("ab")
     disk.records[records.list_key("ab")] = records.pack_list(ListRecord())
-    disk.records[records.entry_key(other, 0, 9)] = pack_entry(Entry(9, "of ab"))
+    disk.records[records.entry_key(other, 0, 9)] = records.pack_entry(Entry(9, "of ab"))
     assert list(load(disk, 3).todo_list().entries) == [1, 2, 3]
 
 
@@ -138,7 +138,7 @@ def test_killing_a_quarantined_list_tries_to_load_it_again() -> None:
     bench.hosting.kill(bench.actor("a"))
     with pytest.raises(CorruptRecord):
         client.read(bench, "a", "size")
-    disk.records[records.entry_key(PREFIX, 0, 2)] = pack_entry(Entry(2, "mended"))
+    disk.records[records.entry_key(PREFIX, 0, 2)] = records.pack_entry(Entry(2, "mended"))
     bench.hosting.kill(bench.actor("a"))
     assert client.read(bench, "a", "size") == 3
 

@@ -22,7 +22,7 @@ from todomq.errors import (
 from todomq.list_server import records
 from todomq.list_server.gate import RECORD_OVERHEAD_BYTES, Reply
 from todomq.list_server.operations import ADDS, CHANGES, PAGED, READS, WITHIN, Touched, read_within
-from todomq.list_server.records import Added, ListRecord
+from todomq.list_server.records import AddedBy, ListRecord
 from todomq.list_server.runs import Runs
 from todomq.list_server.sessions import IN_ENTRIES, NOWHERE, RECORDED, Session
 from todomq.list_server.todo_list import Entry, TodoList
@@ -47,7 +47,7 @@ FIT_ALWAYS = limits.PAGE_BYTES // limits.ENTRY_BYTES
 """So many entries fit into a page, whatever they are."""
 
 make_tuple = tuple.__new__
-"""Makes a named tuple at half the price of calling its class: two are made for every add."""
+"""Makes a named tuple at half the price of calling its class: one is made for every request."""
 
 ANSWERS_IN_ENTRIES = 64
 ANSWERS_IN_ENTRIES_BYTES = 1_024
@@ -235,10 +235,11 @@ class ListActor:
             return
         prefix = records.prefix(self.name)
         if operation in ADDS and touched:
-            added = None
+            added: AddedBy | None = None
             if self._can_tell_beside_entries(sender, session):
-                count = len(touched) if operation == "add_entries" else None
-                added = make_tuple(Added, (sender, number, floor, now_ms, count))
+                added = (sender, number, floor, now_ms)
+                if operation == "add_entries":
+                    added = (*added, len(touched))
             self._write_added(prefix, touched, added)
         else:
             added = None
@@ -300,16 +301,20 @@ class ListActor:
             return False
         return len(session.answers) < ANSWERS_IN_ENTRIES and session.answer_bytes < ANSWERS_IN_ENTRIES_BYTES
 
-    def _write_added(self, prefix: bytes, touched: Touched, added: Added | None) -> None:
+    def _write_added(self, prefix: bytes, touched: Touched, added: AddedBy | None) -> None:
         """Put entries that are new, of consecutive ids, into the batch, and the list's record where that is new too."""
         partition, todo = self.partition, self.todo
         assert todo is not None
         number, epoch, generation = partition.number, partition.epoch, todo.generation
-        for first, last, value in records.pack_run(next(iter(touched)), list(touched.values()), added):
-            partition.gate.write(number, epoch, records.entry_key(prefix, generation, first), value)
-            if last != first:
-                self.runs = self.runs or Runs()
-                self.runs.add(first, last)
+        if len(touched) == 1:
+            ((identifier, entry),) = touched.items()
+            assert entry is not None
+            value = records.pack_entry(entry, added)
+            partition.gate.write(number, epoch, records.entry_key(prefix, generation, identifier), value)
+        else:
+            for first, last, run in records.pack_run(next(iter(touched)), list(touched.values()), added):
+                partition.gate.write(number, epoch, records.entry_key(prefix, generation, first), run)
+                self._note_run(first, last)
         record = self.record
         if record is None or record.deleted or record.version != records.VERSION:
             self._write_record(todo, False)
@@ -344,9 +349,13 @@ class ListActor:
             if value is not None or start == first:
                 key = records.entry_key(prefix, todo.generation, start)
                 partition.gate.write(partition.number, partition.epoch, key, value)
-            if value is not None and end > start:
-                self.runs = self.runs or Runs()
-                self.runs.add(start, end)
+                if value is not None:
+                    self._note_run(start, end)
+
+    def _note_run(self, first: int, last: int) -> None:
+        if last > first:
+            self.runs = self.runs or Runs()
+            self.runs.add(first, last)
 
     def _note_changed(self, prefix: bytes, sender: bytes, session: Session, answer_bytes: int) -> None:
         """See that the session's record goes into the same batch, once for all its changes in it."""

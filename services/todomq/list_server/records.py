@@ -69,6 +69,10 @@ class Added(NamedTuple):
     entries: int | None = None
 
 
+AddedBy = tuple[bytes, int, int, int] | tuple[bytes, int, int, int, int]
+"""The same as it is packed: without a fifth field for ``add_entry``."""
+
+
 class SessionRecord(NamedTuple):
     """What is stored of one client's changes to one list; ``answers`` are ``(number, status, packed value)``."""
 
@@ -118,8 +122,13 @@ def entry_key(list_prefix: bytes, generation: int, identifier: int) -> bytes:
     return list_prefix + _ENTRY_TAIL.pack(b"e", _NEWEST - generation, identifier)
 
 
+def pack_entry(entry: Entry, added: AddedBy | None = None) -> bytes:
+    """Pack an entry that has a record of its own."""
+    return pack((added, _fields(entry)))
+
+
 def pack_run(
-    first: int, entries: Sequence[Entry | None], added: Added | None = None
+    first: int, entries: Sequence[Entry | None], added: AddedBy | None = None
 ) -> list[tuple[int, int, bytes | None]]:
     """Pack entries of consecutive ids, those that are None being deleted.
 
@@ -134,11 +143,13 @@ def pack_run(
     return packed
 
 
-def _pack_part(first: int, entries: Sequence[Entry | None], added: Added | None) -> list[tuple[int, int, bytes | None]]:
+def _pack_part(
+    first: int, entries: Sequence[Entry | None], added: AddedBy | None
+) -> list[tuple[int, int, bytes | None]]:
     last = first + len(entries) - 1
     if not any(entries):
         return [(first, last, None)]
-    value = pack((None if added is None else _short(added), *map(_fields, entries)))
+    value = pack((added, *map(_fields, entries)))
     if len(value) <= RUN_BYTES or len(entries) == 1:
         return [(first, last, value)]
     half = len(entries) // 2
@@ -274,10 +285,6 @@ def _fields(entry: Entry | None) -> tuple[Any, ...] | None:
     if done:
         return title, date, done
     return (title,) if date is None else (title, date)
-
-
-def _short(added: Added) -> tuple[Any, ...]:
-    return added if added.entries is not None else added[:4]
 
 
 def pack_session(next_number: int, last_used_ms: int, answers: list[tuple[int, int, bytes]]) -> bytes:
