@@ -9,10 +9,13 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import RunningStack, is_gone, wait_until
 from test_recovery import DAEMONS, Load
+
+from todomq import Client
 
 SLOWEST_S = 1.0
 
@@ -60,6 +63,38 @@ def test_a_daemon_that_is_asked_to_leave_fails_no_request(shared_stack: RunningS
     assert not load.failures
     load.check(shared_stack.endpoint)
     assert max(gaps) - stalls.longest_s < SLOWEST_S
+
+
+def test_casts_that_a_leaving_router_takes_along_hold_up_no_change(shared_stack: RunningStack) -> None:
+    """Each leaves a number that never comes; the list must not wait for one after the other of them."""
+    shared_stack.wait_healthy()
+    took_s: list[float] = []
+    is_over = threading.Event()
+
+    def ask(name: str) -> None:
+        with Client(shared_stack.endpoint, deadline_s=30.0) as todo:
+            while not is_over.is_set():
+                since = time.monotonic()
+                with todo.pipeline() as pipeline:
+                    for _ in range(20):
+                        pipeline.todo_list(name).add_entry("an add")
+                        pipeline.todo_list(name).cast_add_entry("a cast")
+                took_s.append(time.monotonic() - since)
+
+    with Stalls() as stalls, ThreadPoolExecutor(4) as executor:
+        asking = [executor.submit(ask, f"casts between, {n}") for n in range(4)]
+        try:
+            for _ in range(5):
+                seen = len(took_s)
+                wait_until(lambda seen=seen: len(took_s) > seen + 20, 20.0, "the load goes on")  # type: ignore[misc]
+                old = shared_stack.kill("router", signal.SIGTERM)
+                shared_stack.wait_restarted("router", old)
+        finally:
+            is_over.set()
+    for each in asking:
+        each.result()
+    print(f"slowest: {max(took_s) * 1000:.0f} ms; the machine's longest stall {stalls.longest_s * 1000:.0f} ms")
+    assert max(took_s) - stalls.longest_s < SLOWEST_S
 
 
 def test_a_restart_of_the_whole_stack_fails_no_request(shared_stack: RunningStack) -> None:

@@ -108,7 +108,7 @@ def test_law_9_a_daemon_that_hangs_is_replaced_though_the_registry_never_knew_of
     hung = stack.kill("database_worker-2", signal.SIGSTOP)
     stack.kill("registry")  # the next one hears nothing of whoever stands still
 
-    # Two leases after the first in which the registry says nothing; thirty seconds where the listener had not seen it.
+    # Two leases, with the one in which the registry says nothing; thirty seconds where the listener had not seen it.
     stack.wait_restarted("database_worker-2", hung, timeout_s=45)
     assert is_gone(hung)
     stack.wait_healthy()

@@ -9,7 +9,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from random import Random
 
 import pytest
 from conftest import RunningStack, wait_until
@@ -18,6 +20,8 @@ from checking import Operation
 from checking.history import to_line
 from todomq import Client
 from torture.damage import Flip
+from torture.nemesis import Nemesis
+from torture.probe import Probe
 from torture.report import Report, as_markdown
 from torture.torture import torture
 
@@ -33,6 +37,21 @@ def test_a_minute_of_torture_breaks_no_promise(tmp_path: Path) -> None:
     # One that did nothing would pass as well.
     assert report.outcomes["ok"] > 2_000 and len({fault.kind for fault in report.faults}) >= 5
     assert len(report.flips) == FLIPS
+
+
+def test_of_a_restart_it_counts_how_long_adds_took(stack: RunningStack, tmp_path: Path) -> None:
+    began = time.monotonic()
+    probe = Probe(stack.control.settings, tmp_path, 1, began)
+    before = stack.pids()
+    try:
+        fault = Nemesis(stack, probe, Random(1)).strike("restart")
+    finally:
+        probe.close()
+    took_s = time.monotonic() - began
+    after = stack.pids()
+    assert all(before[name] != after[name] for name in before)
+    # Ten processes are restarted, each looked after by a health check; an add waits for one of them at most.
+    assert fault.trouble is None and fault.served_s is not None and fault.served_s < took_s / 2
 
 
 def marked(mark: str) -> dict[int, str]:

@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from random import Random
 from typing import NamedTuple
 
@@ -24,6 +25,8 @@ from torture.probe import Probe
 ENDED_S = 30.0
 """A hung daemon is ended by its lease (3 s), a leaving one within its drain (5 s): later than this is a failure."""
 POLL_S = 0.005
+ASK_S = 0.02
+"""How long the probe rests while a deed goes on throughout which all is to be served."""
 PAUSE_MOST_S = 2.0
 """Less than a lease."""
 STALLED_S = (0.05, 0.5)
@@ -42,6 +45,8 @@ class Hit(NamedTuple):
     """Waits until what must end has ended; called once the stack was asked whether it serves."""
     since: float | None = None
     """From when it counts how soon all is served again, where that is not when the deed began."""
+    slowest_s: float = 0.0
+    """How long an add to every part took while the deed went on, where all is to be served throughout."""
 
 
 Harm = Callable[[RunningStack, Random], Hit]
@@ -54,7 +59,8 @@ class Fault(NamedTuple):
     kind: str
     target: str
     served_s: float | None
-    """From the fault until every pair of list server and database worker had answered; None where one did not."""
+    """From the fault until every pair of list server and database worker had answered; None where one did not. Of a
+    restart, which is to hold up nobody: how long the slowest asking took while it went on."""
     trouble: str | None = None
     """What did not end as it must."""
 
@@ -101,15 +107,15 @@ class Nemesis:
             self._deeds[kind] = (weight, lambda harm=harm: harm(stack, random))  # type: ignore[misc]
         self._first = random.sample(list(self._deeds), len(self._deeds))
 
-    def strike(self) -> Fault:
-        """Do one fault, wait until it is over and everything is served again; return and keep the note of it.
+    def strike(self, kind: str | None = None) -> Fault:
+        """Do one fault (of this kind), wait until it is over and all is served again; return and keep the note of it.
 
         Each kind strikes once before any is chosen by its weight, so that a short run has seen all of them.
         """
         kinds = list(self._deeds)
-        if self._first:
+        if kind is None and self._first:
             kind = self._first.pop()
-        else:
+        elif kind is None:
             (kind,) = self._random.choices(kinds, [self._deeds[each][0] for each in kinds])
         since = time.monotonic()
         target, served_s, trouble = "", None, None
@@ -117,6 +123,8 @@ class Nemesis:
             hit = self._deeds[kind][1]()
             target = hit.target
             served_s = self._probe.served_s(hit.since or since)
+            if served_s is not None:
+                served_s = max(served_s, hit.slowest_s)
             hit.finish()
         except Unavailable as error:
             trouble = error.text
@@ -195,8 +203,17 @@ class Nemesis:
         return Hit(target, lambda: self._wait(path.exists, f"the socket of {target} is there again"))
 
     def _restart_all(self) -> Hit:
-        self._stack.control.restart(lambda line: None)
-        return Hit(ALL)
+        """Restart one process after the other; it counts how long adds take meanwhile, not how long all of it takes."""
+        slowest_s = 0.0
+        with ThreadPoolExecutor(1) as executor:
+            restart = executor.submit(self._stack.control.restart, lambda line: None)
+            while not wait([restart], ASK_S).done:
+                served_s = self._probe.served_s(time.monotonic())
+                if served_s is None:
+                    raise Unavailable("an add was not answered while the stack was restarted")
+                slowest_s = max(slowest_s, served_s)
+        restart.result()
+        return Hit(ALL, since=time.monotonic(), slowest_s=slowest_s)
 
     def _kill_manager(self) -> Hit:
         os.kill(self._stack.manager_pid(), signal.SIGKILL)

@@ -209,6 +209,15 @@ def test_a_watcher_that_stood_still_itself_blames_nobody() -> None:
     assert ticks(watch, 60_500, 90_000) == 63_000
 
 
+def test_silence_goes_on_while_nobody_can_say_and_is_judged_once_somebody_can() -> None:
+    watch = AnswerWatch(6_000, 500)
+    watch.began(0)
+    watch.answered(400)
+    for now_ms in range(500, 4_000, 500):
+        watch.unknown(now_ms)
+    assert ticks(watch, 4_000, 60_000) == 6_500
+
+
 def test_nobody_is_watched_after_the_end() -> None:
     watch = AnswerWatch(3_000, 500)
     watch.began(0)

@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 
 from todomq.client.numbers import Counter, Counters
 from todomq.client.request import CALL, KEY_CHANGE, LIST_CHANGE, LIST_READ, SAFE, Kind, Request
-from todomq.client.session import BACKOFF_MOST_MS, REPEATABLE_MS, SILENCE_MS, WINDOW_REQUESTS, Session
+from todomq.client.session import (
+    BACKOFF_MOST_MS,
+    FILLED_MOST,
+    REPEATABLE_MS,
+    SILENCE_MS,
+    WINDOW_REQUESTS,
+    Session,
+)
 from todomq.errors import (
     NOT_APPLIED,
     UNKNOWN,
@@ -369,6 +376,19 @@ class TestRetries:
         driver.advance(10)
         assert numbers_and_floors(driver.sent()) == [(2, 2)]
 
+    def test_a_number_given_up_between_two_that_are_sent_again_is_filled(self, driver: Driver) -> None:
+        """Its floor can't tell the list of it: it would wait for each such number in turn, and refuse all behind it."""
+        driver.submit(request(), request(deadline_ms=START_MS + 20), request(), request(LIST_READ))
+        first, _, third, read = driver.sent()
+        driver.advance(20)
+        driver.refuse(first, Overloaded("full"))
+        for item in (third, read):
+            driver.refuse(item, OutOfOrder("1 is missing"))
+        driver.advance(10)
+        *again, filler = driver.sent()
+        assert numbers_and_floors(again) == [(1, 1), (3, 1), (4, 1)]
+        assert (filler[0], filler[4:]) == (None, [2, 1])
+
     def test_an_unknown_outcome_is_told_at_once(self, driver: Driver) -> None:
         driver.submit(request())
         driver.refuse(driver.sent()[0], Unavailable("the commit failed", outcome=UNKNOWN))
@@ -582,7 +602,22 @@ class TestConnections:
         driver.submit(request())
         driver.advance(20)
         driver.greet()
-        assert [item[4] for item in driver.sent()] == [1, 3, 4, 5, 6]
+        assert [item[4] for item in driver.sent() if item[0] is not None] == [1, 3, 4, 5, 6]
+
+    def test_casts_that_may_be_lost_between_others_hold_up_nothing(self, driver: Driver) -> None:
+        driver.submit(request(), request(is_cast=True), request(), request(is_cast=True), request(LIST_READ))
+        assert [item[4] for item in driver.sent()] == [1, 2, 3, 4, 5]
+        driver.greet()
+        *again, one, other = driver.sent()
+        assert numbers_and_floors(again) == [(1, 1), (3, 1), (5, 1)]
+        assert [(item[0], item[4]) for item in (one, other)] == [(None, 2), (None, 4)]
+
+    def test_what_fills_numbers_is_bounded(self, driver: Driver) -> None:
+        casts = [request(is_cast=True) for _ in range(2 * FILLED_MOST)]
+        driver.submit(request(), *casts, request())
+        driver.sent()
+        driver.greet()
+        assert len(driver.sent()) == 2 + FILLED_MOST
 
     def test_a_call_to_a_daemon_is_not_sent_twice(self, driver: Driver) -> None:
         driver.submit(request(CALL, [["job"]]))
@@ -746,7 +781,8 @@ class Service:
             if number not in self.answers:
                 return identifier, messages.ERROR, messages.error_value(ProtocolError("below the floor"))
             return identifier, messages.OK, self.answers[number]
-        self.applied.append(arguments[0])
+        if operation == "add":
+            self.applied.append(arguments[0])
         self.next = number + 1
         self.answers[number] = pack(arguments[0])
         return identifier, messages.OK, self.answers[number]
@@ -790,7 +826,8 @@ class Network:
             arriving = self.replies.popleft()
             self.chance.shuffle(arriving)
             for reply in arriving * (2 if self.chance.random() < 0.1 else 1):
-                self.driver.reply(reply)
+                if reply[0] is not None:  # nobody is told of a cast
+                    self.driver.reply(reply)
         if self.driver.session.must_reconnect(self.driver.now):
             self.connect()
 
@@ -811,10 +848,11 @@ def test_each_change_takes_effect_once_and_in_order(seed: int, count: int, is_ha
         service.failing = steps < 1_000
         if len(changes) < count and chance.random() < 0.5:
             deadline_ms = driver.now + (chance.randrange(1, 400) if is_hasty else 40_000)
-            changes.append(request(body=pack(["add", len(changes)]), deadline_ms=deadline_ms))
+            is_cast = chance.random() < 0.2
+            changes.append(request(body=pack(["add", len(changes)]), deadline_ms=deadline_ms, is_cast=is_cast))
             driver.submit(changes[-1])
         if chance.random() < 0.1:
-            answered = {n for n, change in enumerate(changes) if is_ended(change) and change.error is None}
+            answered = {n for n, change in enumerate(changes) if change.value != b""}
             reads.append((answered, request(LIST_READ, body=pack(["read"]), deadline_ms=driver.now + 40_000)))
             driver.submit(reads[-1][1])
         if service.failing and chance.random() < 0.03:
@@ -823,17 +861,21 @@ def test_each_change_takes_effect_once_and_in_order(seed: int, count: int, is_ha
         driver.advance(chance.randrange(30))
     assert service.applied == sorted(set(service.applied)), "not once, or not in order"
     for n, change in enumerate(changes):
+        if change.is_cast:
+            continue
         if change.error is None:
             assert unpack(change.value) == n
             assert n in service.applied
         elif change.error.outcome == NOT_APPLIED:
             assert n not in service.applied
     if not is_hasty:
-        assert service.applied == list(range(count))
+        assert [n for n in service.applied if not changes[n].is_cast] == [
+            n for n, change in enumerate(changes) if not change.is_cast
+        ]
     for answered, read in reads:
         assert read.error is None
         assert answered <= set(unpack(read.value)), "a read missed a change that had been answered"
 
 
 def is_ended(item: Request[Any]) -> bool:
-    return item.error is not None or item.value != b""
+    return item.is_cast or item.error is not None or item.value != b""

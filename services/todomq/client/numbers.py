@@ -52,6 +52,10 @@ class Counter:
         """Tell whether a change is neither answered, given up nor held."""
         return self.next - self.floor > len(self._ahead) + len(self._held)
 
+    def gaps(self, below: int) -> list[int]:
+        """Return the closed numbers below ``below`` that lie above an open one, so that no floor tells of them yet."""
+        return sorted(number for number in self._ahead if number < below)
+
     def close(self, number: int) -> None:
         """Note that a number is answered or given up."""
         if number == self.floor:

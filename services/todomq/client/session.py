@@ -58,9 +58,13 @@ EXPIRY_STEP_MS = 10
 """Deadlines are looked at no more often than this, so that a look over all requests costs little."""
 REPEATABLE_MS = limits.REMEMBERED_MS - 2 * limits.DEADLINE_AHEAD_MS
 """How long after it was first sent a change may still be sent again: well within the time that it is remembered."""
+FILLED_MOST = 256
+"""Numbers that one message fills at most."""
 
 HELLO_ID = 0
 _HELLO = (HELLO_ID, None, 0, messages.body("hello"))
+_NOTHING = messages.body("delete_entry", 1 << 62)
+"""No list ever gives this id."""
 _NIL = b"\xc0"
 _NEVER_MS = 1 << 62
 _by_id = attrgetter("id")
@@ -241,9 +245,30 @@ class Session:
     # Sending.
 
     def _take_batch(self, now_ms: int) -> list[tuple[Any, ...]]:
+        if not self._again:
+            return self._take_requests(now_ms, limits.MESSAGE_REQUESTS)
+        batch = self._take_requests(now_ms, limits.MESSAGE_REQUESTS - FILLED_MOST)
+        return batch + self._fillers(batch)
+
+    def _fillers(self, batch: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """Return casts that change nothing, under the closed numbers that the requests of a batch may be waiting for.
+
+        The list takes only the next number. Casts die with a router, and changes are given up, between others that
+        are sent again; for each of these in turn it would wait, and then refuse all behind it with ``OutOfOrder``. One
+        that arrived after all has taken its number or, given up as it is, finds it taken.
+        """
+        last = {wire[1]: wire for wire in batch if wire[0] is not None and type(wire[1]) is str and wire[4]}
+        fillers = []
+        for identifier, target, deadline_ms, _, number, floor in last.values():
+            counter = self._unanswered[identifier].counter
+            for gap in counter.gaps(number) if counter else ():
+                fillers.append((None, target, deadline_ms, _NOTHING, gap, floor))
+        return fillers[:FILLED_MOST]
+
+    def _take_requests(self, now_ms: int, most: int) -> list[tuple[Any, ...]]:
         batch: list[tuple[Any, ...]] = []
         size = 0
-        room = min(self._window - len(self._unanswered), limits.MESSAGE_REQUESTS)
+        room = min(self._window - len(self._unanswered), most)
         room_bytes = limits.BATCH_BYTES
         if self._unanswered_bytes >= WINDOW_BYTES:
             return batch

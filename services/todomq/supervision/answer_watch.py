@@ -19,7 +19,7 @@ class AnswerWatch:
 
         Args:
             silence_ms: longest silence allowed to a process that has answered before.
-            tick_ms: how often ``tick`` is called.
+            tick_ms: how often ``tick`` or ``unknown`` is called.
             starting_ms: longest silence allowed to one that has just begun.
         """
         self._silence_ms = silence_ms
@@ -50,10 +50,12 @@ class AnswerWatch:
 
         Where ticks themselves were late, it is the watcher that stood still, and the silence counts from now.
         """
+        self.unknown(now_ms)
+        return self._since_ms is not None and now_ms - self._since_ms >= self._allowed_ms
+
+    def unknown(self, now_ms: int) -> None:
+        """Tick where nobody can say whether the process is heard: the silence goes on, nothing follows from it yet."""
         late = now_ms - self._last_tick_ms > 2 * self._tick_ms
         self._last_tick_ms = now_ms
-        if self._since_ms is None:
-            return False
-        if late:
+        if late and self._since_ms is not None:
             self._since_ms = now_ms
-        return now_ms - self._since_ms >= self._allowed_ms

@@ -204,10 +204,17 @@ class Listener:
             )
 
     def _looked_up(self, process: str, answer: Answer) -> None:
-        """Take word of who is registered as a daemon; where the registry says nothing, nothing is known."""
-        if answer.error is not None or process not in self._watched:
+        """Take word of who is registered as a daemon; where the registry says nothing, nothing is known.
+
+        A registry that has just started says nothing for a lease, within which whoever does not hang is heard there: so
+        that lease is part of the silence.
+        """
+        if process not in self._watched:
             return
         pid, watch = self._watched[process]
+        if answer.error is not None:
+            watch.unknown(_now_ms())
+            return
         if _pid_of(answer.value) == pid:
             watch.answered(_now_ms())
         if watch.tick(_now_ms()):
