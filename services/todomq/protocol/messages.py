@@ -174,16 +174,20 @@ def read_call(fields: list[Any]) -> tuple[bytes, list[Any]]:
     return fields[0], fields[1]
 
 
-def are_numbered(requests: list[Any]) -> bool:
-    """Tell whether all of what stands in a call are requests with number and floor, as those to lists are."""
+def numbered_columns(requests: list[Any]) -> list[tuple[Any, ...]] | None:
+    """Return the columns of requests with number and floor, as those to lists are, checked; None if one is not so.
+
+    Returns:
+        ids, targets, deadlines (milliseconds), bodies, numbers and floors.
+    """
     columns = _columns(requests, 6)
     if columns is None:
-        return False
+        return None
     identifiers, _, deadlines_ms, bodies, numbers, floors = columns
     if not _BYTES.issuperset(map(type, bodies)) or not _COUNTER_OR_NIL.issuperset(map(type, identifiers)):
-        return False
+        return None
     given = identifiers if None not in identifiers else [each for each in identifiers if each is not None]
-    return all(map(_are_counters, (given, deadlines_ms, numbers, floors)))
+    return columns if all(map(_are_counters, (given, deadlines_ms, numbers, floors))) else None
 
 
 def is_request(request: Any) -> bool:

@@ -7,7 +7,6 @@ so that a flood of one leaves room for the others.
 
 from __future__ import annotations
 
-from itertools import count
 from typing import Any, NamedTuple
 
 from todomq.errors import Overloaded
@@ -50,7 +49,7 @@ class InFlight:
         self.unsent: set[int] = set()
         """Ids of requests that wait here: nobody has got them under this id."""
         self.bytes = 0
-        self._ids = count(1)
+        self._next_id = 1
         self._shares: dict[bytes, list[int]] = {}
         """Requests, bytes, and requests to lists of each connection that has any."""
         self._none_before_ms = 0
@@ -79,11 +78,46 @@ class InFlight:
         if type(place) is int:
             share[2] += 1
         self.bytes += size
-        identifier = next(self._ids)
+        identifier = self._new_id()
         if request[2] < self._none_before_ms or not flights:
             self._none_before_ms = request[2]
         # One for every request: making a named tuple this way is half the price of calling its class.
         flights[identifier] = tuple.__new__(Flight, (identifier, peer, sender, request, place, size))
+        return identifier
+
+    def admit_all(
+        self, peer: bytes, sender: bytes, requests: list[Any], partitions: list[int], body_sizes: list[int]
+    ) -> int | None:
+        """Take in requests of one client to lists, all or none.
+
+        Returns:
+            the id to send the first one under, the others follow; None where a limit is reached.
+        """
+        flights, count = self.flights, len(requests)
+        size = sum(body_sizes) + OVERHEAD_BYTES * count
+        share = self._shares.get(peer) or [0, 0, 0]
+        if len(flights) + count > REQUESTS or self.bytes + size > BYTES:
+            return None
+        if share[0] + count > REQUESTS_PER_CLIENT or share[1] + size > BYTES_PER_CLIENT:
+            return None
+        self._shares[peer] = [share[0] + count, share[1] + size, share[2] + count]
+        self.bytes += size
+        earliest_ms = min([request[2] for request in requests])
+        if earliest_ms < self._none_before_ms or not flights:
+            self._none_before_ms = earliest_ms
+        first = self._next_id
+        self._next_id += count
+        make = tuple.__new__  # half the price of calling the class
+        identifier = first
+        for request, partition, body_size in zip(requests, partitions, body_sizes):
+            flight = make(Flight, (identifier, peer, sender, request, partition, body_size + OVERHEAD_BYTES))
+            flights[identifier] = flight
+            identifier += 1
+        return first
+
+    def _new_id(self) -> int:
+        identifier = self._next_id
+        self._next_id += 1
         return identifier
 
     def share(self, peer: bytes) -> tuple[int, int]:
@@ -94,7 +128,7 @@ class InFlight:
     def renew(self, identifier: int) -> int:
         """Give a request a new id, so that an answer to the old one is not taken; return the new id."""
         flight = self.flights.pop(identifier)
-        fresh = next(self._ids)
+        fresh = self._new_id()
         self.flights[fresh] = flight
         if identifier in self.unsent:
             self.unsent.remove(identifier)

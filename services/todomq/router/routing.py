@@ -54,19 +54,40 @@ class Routing:
             return
         if self._in_flight.unsent:
             self._in_flight.unsent.discard(identifier)
-        size = len(request[3]) + OVERHEAD_BYTES
-        batch = self._open.get(row.server)
-        if batch is None or batch.bytes + size > limits.BATCH_BYTES:
-            batch = self._open[row.server] = Batch()
-            self._batches.setdefault(row.server, []).append(batch)
-        batch.bytes += size
+        groups = self._room_for(row.server, len(request[3]) + OVERHEAD_BYTES)
         _, target, deadline_ms, body, number, floor = request
-        forwarded = (identifier, target, deadline_ms, body, number, floor, row.epoch)
-        group = batch.groups.get(sender)
-        if group is None:
-            batch.groups[sender] = [forwarded]
-        else:
-            group.append(forwarded)
+        groups.setdefault(sender, []).append((identifier, target, deadline_ms, body, number, floor, row.epoch))
+
+    def forward_all(
+        self, first: int, sender: bytes, requests: list[Any], partitions: list[int], body_sizes: list[int]
+    ) -> None:
+        """Send requests of one client, admitted under ``first`` and the ids that follow, as ``forward`` does one."""
+        size = sum(body_sizes) + OVERHEAD_BYTES * len(requests)
+        identifier = first
+        if size > limits.BATCH_BYTES or not self.moving.isdisjoint(partitions):
+            for request, partition in zip(requests, partitions):
+                self.forward(identifier, sender, request, partition)
+                identifier += 1
+            return
+        table = self.table
+        groups: dict[int, list[Any]] = {}
+        for request, partition in zip(requests, partitions):
+            server, _, epoch = cast(Row, table[partition])  # else it would be moving
+            group = groups.get(server)
+            if group is None:
+                group = groups[server] = self._room_for(server, size).setdefault(sender, [])
+            _, target, deadline_ms, body, number, floor = request
+            group.append((identifier, target, deadline_ms, body, number, floor, epoch))
+            identifier += 1
+
+    def _room_for(self, server: int, size: int) -> dict[bytes, list[Any]]:
+        """Return the groups of a batch to a list server that has room for so many bytes, and take that room."""
+        batch = self._open.get(server)
+        if batch is None or batch.bytes + size > limits.BATCH_BYTES:
+            batch = self._open[server] = Batch()
+            self._batches.setdefault(server, []).append(batch)
+        batch.bytes += size
+        return batch.groups
 
     def not_taken(self, identifier: int) -> None:
         """A list server says that it does not own the request's partition: it waits for a newer row of the table."""

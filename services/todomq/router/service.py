@@ -44,6 +44,7 @@ WINDOW = REQUESTS_PER_CLIENT // 2
 
 EXPIRE_S = 0.1
 NAMED_PEERS = 256
+_TEXT = frozenset((str,))
 
 
 class RouterService(Service):
@@ -80,8 +81,11 @@ class RouterService(Service):
         latest_ms = now_ms + limits.DEADLINE_AHEAD_MS
         admit, forward = self.in_flight.admit, self.routing.forward
         self.counts["requests"] += len(requests)
-        are_numbered = messages.are_numbered(requests)
+        columns = messages.numbered_columns(requests)
+        are_numbered = columns is not None
         is_held = self.pacing.holds(peer, len(requests))
+        if columns is not None and not is_held and self._forward_all(peer, sender, requests, columns, now_ms):
+            return
         refusal = b""
         for request in requests:
             if not (are_numbered or messages.is_request(request)) or request[1] is None:
@@ -117,6 +121,26 @@ class RouterService(Service):
                 self._refuse_with(peer, request[0], refusal)
             except TodoMQError as error:
                 self.refuse(peer, request[0], error)
+
+    def _forward_all(
+        self, peer: bytes, sender: bytes, requests: list[Any], columns: list[tuple[Any, ...]], now_ms: int
+    ) -> bool:
+        """Send a whole call to lists on its way; False, with nothing done, if anything in it needs a closer look."""
+        _, targets, deadlines_ms, bodies, _, _ = columns
+        if not sender or not _TEXT.issuperset(map(type, targets)):
+            return False
+        if min(deadlines_ms) <= now_ms or max(deadlines_ms) > now_ms + limits.DEADLINE_AHEAD_MS:
+            return False
+        names = [target.encode() for target in targets]
+        sizes = [len(body) for body in bodies]
+        if max(map(len, names)) > limits.LIST_NAME_BYTES or max(sizes) > limits.REQUEST_BYTES:
+            return False
+        partitions = [crc32(name) % PARTITIONS for name in names]
+        first = self.in_flight.admit_all(peer, sender, requests, partitions, sizes)
+        if first is None:
+            return False
+        self.routing.forward_all(first, sender, requests, partitions, sizes)
+        return True
 
     def stats(self) -> dict[str, Any]:
         """Return requests in flight, their bytes, partitions that move, requests sent again."""
@@ -216,8 +240,9 @@ class RouterService(Service):
             if flight is None:
                 self.counts["replies_without_taker"] += 1
                 continue
-            if flight.request[0] is not None:
-                reply(flight.peer, flight.request[0], status, value)
+            _, peer, _, request, _, _ = flight
+            if request[0] is not None:
+                reply(peer, request[0], status, value)
             elif status == messages.ERROR:
                 self.counts["casts_dropped"] += 1
 
