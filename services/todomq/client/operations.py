@@ -341,6 +341,8 @@ def get(key: Any, *, deadline_s: float | None = None) -> Request[Any]:
 class _Pages:
     """A read in pages: ``body`` less the cursor asks; a page is ``[[item, ...], next cursor or nil]``."""
 
+    __slots__ = ("_question", "first", "items")
+
     def __init__(self, question: Sequence[Any]) -> None:
         self._question = question
         self.first = _body(*question, None)
@@ -357,14 +359,14 @@ class _Pages:
         self.items.clear()
         return self.first
 
+    def entries(self, _: Any) -> list[Entry]:
+        """Return the items as entries."""
+        return [read_entry(fields) for fields in self.items]
+
 
 def _read_entries(list_name: str, question: Sequence[Any], deadline_s: float | None) -> Request[list[Entry]]:
     pages = _Pages(question)
-
-    def read(_: Any) -> list[Entry]:
-        return [read_entry(fields) for fields in pages.items]
-
-    return Request(LIST_READ, list_name, pages.first, read, deadline_s, pages=pages)
+    return Request(LIST_READ, list_name, pages.first, pages.entries, deadline_s, pages=pages)
 
 
 def check_list_name(name: str) -> str:
