@@ -90,6 +90,23 @@ def test_a_return_brings_back_just_what_the_dead_server_had() -> None:
     assert {effect.partition for effect in effects} == {p for p, number in enumerate(before) if number == 1}
 
 
+def test_a_server_that_joins_beside_those_of_the_stack_takes_its_share_and_its_death_gives_back_just_that() -> None:
+    directory = placed(ONE, TWO, THREE)
+    before = directory.all_rows()
+    four = Server(4, b"life of 4", "ipc:///run/4")
+    directory.servers_are([ONE, TWO, THREE, four])
+    directory.reported(four, [])
+    joined = {effect.partition for effect in carry_out(directory)}
+    assert servers_of(directory).count(4) == len(joined) > PARTITIONS // 4 - 30
+    directory.servers_are([ONE, THREE, four])
+    moved = {effect.partition for effect in carry_out(directory)}
+    assert moved == {partition for partition, owner in before if owner.server == TWO} - joined
+    directory.servers_are([ONE, TWO, THREE])
+    directory.reported(TWO, [])
+    carry_out(directory)
+    assert servers_of(directory) == [owner.server.number for _, owner in before]
+
+
 def test_a_partition_is_released_before_another_server_is_asked_to_own_it() -> None:
     directory = placed(ONE)
     directory.servers_are([ONE, TWO])
@@ -236,7 +253,7 @@ class Placement(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.directory = Directory(4, 3)
+        self.directory = Directory(3, 3)
         self.lives = 0
         self.living: dict[int, Server] = {}
         self.owned: dict[Server, dict[int, int]] = {}
@@ -262,7 +279,7 @@ class Placement(RuleBasedStateMachine):
 
     @rule()
     def the_cache_starts_again(self) -> None:
-        self.directory = Directory(4, 3)
+        self.directory = Directory(3, 3)
         self.asked = []
         self.tell()
 
@@ -307,7 +324,8 @@ class Placement(RuleBasedStateMachine):
             self.plan()
         assert self.asked == []
         for partition, owner in self.directory.all_rows():
-            first = first_homes(4, 3)[partition]
+            number = max({1, 2, 3, *self.living}, key=lambda number: rank(number, partition))
+            first = number if number > 3 else first_homes(3, 3)[partition]
             home = first if first in self.living else max(self.living, key=lambda number: rank(number, partition))
             assert owner.server == self.living[home]
             assert owner.epoch == self.stored[partition] == self.owned[owner.server][partition]

@@ -6,8 +6,9 @@ released it or is dead. It stores nothing: a cache that starts learns the direct
 
 Placement: the partitions, in the order of their database workers, are cut into one stretch for each list server, so
 that a list server has few workers to write to: every batch costs. Where a server is away, each of its partitions goes
-to the living one that ranks first for it (rendezvous hashing; Thaler and Ravishankar, 1998). So a death moves only what
-the dead server had, and its return brings back just that.
+to the living one that ranks first for it (rendezvous hashing; Thaler and Ravishankar, 1998), and one that joins beside
+those of the stack has the partitions for which it ranks first. So a death moves only what the dead server had, and its
+return brings back just that.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class Directory:
 
     def __init__(self, list_servers: int, database_workers: int) -> None:
         """Begin with no owners, for a stack of so many list servers (numbered from 1) and database workers."""
+        self._configured = range(1, list_servers + 1)
         self._first_homes = first_homes(list_servers, database_workers)
         self.owners: list[Owner | None] = [None] * PARTITIONS
         self.servers: dict[int, Server] = {}
@@ -155,8 +157,12 @@ class Directory:
         self._changed.add(partition)
 
     def _home(self, partition: int) -> Server:
-        home = self.servers.get(self._first_homes[partition])
-        return home or max(self.servers.values(), key=lambda server: rank(server.number, partition))
+        def ranked(number: int) -> int:
+            return rank(number, partition)
+
+        joined = max({*self._configured, *self.servers}, key=ranked)
+        number = joined if joined not in self._configured else self._first_homes[partition]
+        return self.servers.get(number) or self.servers[max(self.servers, key=ranked)]
 
 
 def first_homes(list_servers: int, database_workers: int) -> list[int]:
