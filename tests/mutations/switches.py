@@ -205,7 +205,7 @@ def session_in_the_next_batch() -> Replaced:
     return [
         (Hosting, "_write_sessions", lambda self: None),
         (Hosting, "ready", late),
-        (ListActor, "_can_tell_beside_entries", lambda self, sender, session: False),
+        (ListActor, "_can_tell_beside_entries", lambda self, *change: False),
     ]
 
 

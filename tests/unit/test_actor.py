@@ -139,6 +139,27 @@ def test_no_more_stands_beside_entries_than_one_batch_takes() -> None:
         assert bench.ask("a", "add_entry", "milk", client=b"client %d" % client) == 301 + client
 
 
+def test_answers_that_were_let_go_do_not_come_back_with_a_load() -> None:
+    bench = loaded()
+    for number in range(1, 201):
+        bench.send("a", "add_entry", "milk", number=number, floor=1)
+        bench.send("a", "size", number=number + 1, floor=number + 1)
+    bench.settle()
+    fresh = Bench(bench.disk)
+    fresh.ask("a", "size", client=b"reader")
+    assert len(fresh.actor("a").sessions[b"client"].answers) == 1
+    with pytest.raises(ProtocolError):
+        fresh.ask("a", "add_entry", "milk", number=100)
+    assert fresh.ask("a", "add_entry", "milk", number=200) == 200
+
+
+def test_a_long_answer_does_not_stand_beside_entries() -> None:
+    bench = loaded()
+    for client in range(20):
+        bench.ask("a", "add_entries", [["milk"]] * 2_000, client=b"client %d" % client)
+    assert bench.actor("a").in_entries == ()
+
+
 def test_an_entry_that_grows_takes_those_beside_it_along_no_further_than_a_record_goes() -> None:
     bench, client = loaded(), Client()
     client.change(bench, "a", "add_entries", [[f"entry {place}"] for place in range(200)])

@@ -123,7 +123,7 @@ def add_entries(
         if type(value) is not list or len(value) != len(wires) or not _IDS.issuperset(map(type, value)):
             raise ValueError("one id for each entry is needed")
         return [
-            make_entry(Entry, (identifier, wire[0], date, False, {}))
+            make_entry(identifier, wire[0], date, False, {})
             if len(wire) < 4
             else Entry(identifier, wire[0], date, wire[3], _plain_copy(wire[2]))
             for identifier, wire, date in zip(value, wires, dates)
@@ -466,7 +466,7 @@ def _plain_copy(extra: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _added(title: str, date: datetime.date | None, value: Any) -> Entry:
-    return make_entry(Entry, (_id(value), title, date, False, {}))
+    return make_entry(_id(value), title, date, False, {})
 
 
 def _id(value: Any) -> int:

@@ -64,7 +64,7 @@ FILLED_MOST = 256
 HELLO_ID = 0
 _HELLO = (HELLO_ID, None, 0, messages.body("hello"))
 _NOTHING = messages.body("delete_entry", 1 << 62)
-"""No list ever gives this id."""
+"""Changes no entry, for no list ever gives this id; the list remembers its number as that of any change."""
 _NIL = b"\xc0"
 _NEVER_MS = 1 << 62
 _by_id = attrgetter("id")

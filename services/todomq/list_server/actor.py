@@ -21,7 +21,7 @@ from todomq.errors import (
 )
 from todomq.list_server import records
 from todomq.list_server.gate import RECORD_OVERHEAD_BYTES, Reply
-from todomq.list_server.operations import ADDS, CHANGES, PAGED, READS, WITHIN, Touched, read_within
+from todomq.list_server.operations import ADDS, CHANGES, EMPTYING, PAGED, READS, WITHIN, Touched, read_within
 from todomq.list_server.records import AddedBy, ListRecord
 from todomq.list_server.runs import Runs
 from todomq.list_server.sessions import IN_ENTRIES, NOWHERE, RECORDED, Session
@@ -77,7 +77,7 @@ class ListActor:
         record: the list's record as it is stored or about to be; None where the list is not stored.
         last_batch: the number of the last batch that carries a write of this list.
         changed: clients whose session's record is to be written in this turn, with its key; None when none is.
-        in_entries: clients of whose changes the records of the entries they added know more than their session's.
+        in_entries: clients of whom an entry's record tells an add that their session's record does not.
         runs: which entries lie in one record; None where each has its own.
     """
 
@@ -236,16 +236,18 @@ class ListActor:
         prefix = records.prefix(self.name)
         if operation in ADDS and touched:
             added: AddedBy | None = None
-            if self._can_tell_beside_entries(sender, session):
-                added = (sender, number, floor, now_ms)
+            if self._can_tell_beside_entries(sender, session, len(value)):
+                # The floor as the list knows it, which other requests may have declared: a load keeps no more answers.
+                added = (sender, number, session.answers[0][0] if session.answers else number, now_ms)
                 if operation == "add_entries":
                     added = (*added, len(touched))
             self._write_added(prefix, touched, added)
         else:
             added = None
             self._write_changed(prefix, touched, operation == "delete")
-            for other in self.in_entries:
-                self._note_changed(prefix, other, self.sessions[other], 0)
+            if touched or operation in EMPTYING:
+                for other in self.in_entries:  # what stands beside an entry goes with its record
+                    self._note_changed(prefix, other, self.sessions[other], 0)
         session.took(number, messages.OK, value, now_ms)
         if added is None:
             self._note_changed(prefix, sender, session, len(value))
@@ -290,7 +292,7 @@ class ListActor:
             count = len(arguments[0])
             raise InvalidRequest(f"add_entries: {count} entries take over {limits.CHANGE_BYTES} bytes of records")
 
-    def _can_tell_beside_entries(self, sender: bytes, session: Session) -> bool:
+    def _can_tell_beside_entries(self, sender: bytes, session: Session, answer_bytes: int) -> bool:
         """Tell whether what a client is to be answered about an add may stand in the record of the entry only."""
         if session.kept is RECORDED:
             if len(self.in_entries) >= SESSIONS_IN_ENTRIES:
@@ -299,7 +301,8 @@ class ListActor:
             return False
         if self.changed is not None and sender in self.changed:
             return False
-        return len(session.answers) < ANSWERS_IN_ENTRIES and session.answer_bytes < ANSWERS_IN_ENTRIES_BYTES
+        is_small = session.answer_bytes + answer_bytes <= ANSWERS_IN_ENTRIES_BYTES
+        return is_small and len(session.answers) < ANSWERS_IN_ENTRIES
 
     def _write_added(self, prefix: bytes, touched: Touched, added: AddedBy | None) -> None:
         """Put entries that are new, of consecutive ids, into the batch, and the list's record where that is new too."""
@@ -339,7 +342,11 @@ class ListActor:
         self.last_batch = partition.gate.open.number
 
     def _write_record_of(self, prefix: bytes, todo: TodoList, identifier: int) -> None:
-        """Put the record that an entry is in into the batch, with the others that are in it."""
+        """Put the record that an entry is in into the batch, with the others that are in it.
+
+        It no longer tells of an add: the session is written in the same batch. Where it is split, it is the first part
+        that takes the place of what is stored.
+        """
         partition = self.partition
         first = last = identifier
         if self.runs is not None:

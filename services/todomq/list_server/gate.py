@@ -96,15 +96,6 @@ class Gate:
         self.bytes += size
         return batch.number
 
-    def write_all(self, partition: int, epoch: int, pairs: Sequence[bytes | None]) -> int:
-        """Put records into the open batch, given as key, value, key, value ...; return the batch's number."""
-        batch = self.open
-        batch.partitions.setdefault(partition, (epoch, []))[1].extend(pairs)
-        size = _size(pairs)
-        batch.bytes += size
-        self.bytes += size
-        return batch.number
-
     def ask(self, partition: int, epoch: int) -> None:
         """Have the open batch name the partition: refused if the epoch is old, and else it writes nothing."""
         self.open.partitions.setdefault(partition, (epoch, []))

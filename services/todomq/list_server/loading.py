@@ -36,7 +36,7 @@ class Loading:
         self.sessions: dict[bytes, Session] = {}
         self.expired: list[bytes] = []
         self.runs: Runs | None = None
-        self._additions: list[tuple[Added, int]] = []
+        self._floors: dict[bytes, int] = {}  # of the last add of each client that an entry tells of
         self._last_id = 0
         self._now_ms = now_ms
         self._prefix = records.prefix(name)
@@ -70,11 +70,7 @@ class Loading:
             elif not self._take_entry(key, pairs[place + 1]):
                 # Older generations wait to be swept; what is wanted goes on behind them.
                 return Page(None, self._prefix, self._prefix + b"e" + b"\xff" * 12)
-        if last is not None:
-            return Page(None, self._prefix, last)
-        for added, last_id in self._additions:
-            self._take_addition(added, last_id)
-        return None
+        return None if last is None else Page(None, self._prefix, last)
 
     def todo_list(self) -> TodoList:
         """Return the to-do list as it was stored."""
@@ -96,26 +92,34 @@ class Loading:
             self.runs = self.runs or Runs()
             self.runs.add(identifier, self._last_id)
         if added is not None and added.at_ms + limits.REMEMBERED_MS >= self._now_ms:
-            self._additions.append((added, self._last_id))
+            self._take_addition(added, self._last_id)
         return True
 
+    def _take_addition(self, added: Added, last_id: int) -> None:
+        """Have the session of a client know of an add."""
+        session = self.sessions.get(added.client)
+        if session is None:
+            session = self.sessions[added.client] = Session(added.number, added.at_ms)
+            session.kept = IN_ENTRIES
+        self._floors[added.client] = added.floor
+        session.declare(added.floor)
+        ids = last_id if added.entries is None else list(range(last_id - added.entries + 1, last_id + 1))
+        session.took(added.number, messages.OK, pack(ids), added.at_ms)
+
     def _take_session(self, key: bytes, value: bytes) -> None:
+        """Take a session's record, which comes after all entries and knows of their adds below its next number."""
         client = records.read_session_key(self.name, key)
         stored = records.read_session(self.name, client, value)
         if stored.last_used_ms + limits.REMEMBERED_MS < self._now_ms:
             self.expired.append(key)
             return
         answers = [(number, status, answer) for number, status, answer in stored.answers]
-        self.sessions[client] = Session(stored.next_number, stored.last_used_ms, answers)
-
-    def _take_addition(self, added: Added, last_id: int) -> None:
-        """Have the session of a client know of an add that its record does not know of yet."""
-        session = self.sessions.get(added.client)
-        if session is None:
-            session = self.sessions[added.client] = Session(added.number, added.at_ms)
-        elif added.number < session.next:
-            return
-        session.declare(added.floor)
-        ids = last_id if added.entries is None else list(range(last_id - added.entries + 1, last_id + 1))
-        session.took(added.number, messages.OK, pack(ids), added.at_ms)
-        session.kept = IN_ENTRIES
+        session = Session(stored.next_number, stored.last_used_ms, answers)
+        told = self.sessions.get(client)
+        if told is not None and told.next > session.next:
+            later = [answer for answer in told.answers if answer[0] >= session.next]
+            session.declare(self._floors[client])
+            for number, status, answer in later:
+                session.took(number, status, answer, told.used_ms)
+            session.kept = IN_ENTRIES
+        self.sessions[client] = session

@@ -111,6 +111,7 @@ CHANGES: dict[str, Callable[[TodoList, list[Any], Touched], Any]] = {
     "delete": clear,
 }
 ADDS = frozenset(("add_entry", "add_entries"))
+EMPTYING = frozenset(("clear", "delete"))
 WITHIN = "within"
 """``["within", may_create, most_entries, body]``: an add of a client whose key may store so much only."""
 

@@ -8,10 +8,10 @@ The list actor packs what changed with it and reads with it what a scan brought.
     l partition length name  s client id       session  [next number, last used ms, [[number, status, value], ...]]
 
     entry   [title, date, done, extra], trailing defaults left out; nil for one that was deleted
-    added   [client id, number, floor, ms] of the add_entry that made them; of add_entries their number is the fifth
+    added   [client id, number, floor, ms] of the add_entry that made them; add_entries adds how many entries
 
-What was added together lies together, up to ``RUN_ENTRIES`` and about ``RUN_BYTES``. Of what a client is to be answered
-when it asks again, ``added`` says the same as a session would, from the number on that its session stands at.
+What was added together lies together, up to ``RUN_ENTRIES`` and about ``RUN_BYTES``. ``added`` tells of one add what a
+session's record would, where that does not know of it yet: the change's number is not below the record's next number.
 
 One byte each: the letters, the partition, the name's length. Four, big-endian: 0xFFFFFFFF - generation, so that a scan
 meets the newest generation first. Eight, big-endian: the entry's id. No name's prefix begins another's: the length
