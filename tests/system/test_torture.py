@@ -18,10 +18,12 @@ from checking import Operation
 from checking.history import to_line
 from todomq import Client
 from torture.damage import Flip
+from torture.provoke import PROVOCATIONS, Provoked
 from torture.report import Report, as_markdown
 from torture.torture import torture
 
-SECONDS = 60.0
+SECONDS = 50.0
+"""Of faults at random; with the provocations, the flips and the reading it is a minute and a half."""
 FLIPS = 3
 
 
@@ -33,6 +35,7 @@ def test_a_minute_of_torture_breaks_no_promise(tmp_path: Path) -> None:
     # One that did nothing would pass as well.
     assert report.outcomes["ok"] > 2_000 and len({fault.kind for fault in report.faults}) >= 5
     assert len(report.flips) == FLIPS
+    assert {each.name for each in report.provoked} == set(PROVOCATIONS)
 
 
 def marked(mark: str) -> dict[int, str]:
@@ -49,16 +52,22 @@ def marked(mark: str) -> dict[int, str]:
     return found
 
 
+RUNS = (["torture", "--minutes", "5", "--seed", "3"], ["mutations", "--stack", "--only", "takes_any_number"])
+
+
+@pytest.mark.parametrize("command", RUNS, ids=["torture", "mutants"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_a_signal_ends_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_run_that_a_signal_ends_leaves_nothing_behind(
+    tmp_path: Path, number: signal.Signals, command: list[str]
+) -> None:
     mark = f"TORTURE_TEST_MARK={tmp_path}"
     tests = Path(__file__).parents[1]
     paths = f"{tests}{os.pathsep}{tests / 'system'}"
     environment = {**os.environ, "PYTHONPATH": paths, "TMPDIR": str(tmp_path), "TORTURE_TEST_MARK": str(tmp_path)}
-    command = [sys.executable, "-m", "torture", "--minutes", "5", "--seed", "3"]
     with subprocess.Popen(
-        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-    ) as run:
+        [sys.executable, "-m", *command], env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    ) as run:  # fmt: skip
         assert run.stdout is not None
         try:
             wait_until(lambda: len(set(marked(mark).values())) == 2, 60.0, "the stack runs")
@@ -84,6 +93,12 @@ def test_an_answer_that_no_order_explains_fails_the_run(tmp_path: Path) -> None:
     report = Report(1, 1.0, [])
     report.judge(tmp_path)
     assert not report.passed and report.found["lost"] == 1
+
+
+def test_a_provocation_that_finds_something_fails_the_run(tmp_path: Path) -> None:
+    report = Report(1, 1.0, [], provoked=[Provoked("late", 1.0, []), Provoked("early", 1.0, ["it came too early"])])
+    report.judge(tmp_path)
+    assert not report.passed and report.troubles == ["provoked early: it came too early"]
 
 
 def test_a_flipped_byte_that_nobody_reports_fails_the_run(tmp_path: Path) -> None:
