@@ -7,7 +7,6 @@ Must not know: the faults before, what other clients ask.
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -15,14 +14,15 @@ from concurrent.futures import Future
 from todomq import Entry
 from todomq.errors import DeadlineExceeded, OutOfOrder, TodoMQError
 from todomq.protocol.codec import canonical
-from torture.stage import Stage
+from torture.stage import Paused, Stage
 
 LATE_S = 0.3
-STORMS = 3
+STORMS = 4
 STORM_LISTS = 12
-STORM_ADDS = 1_800
+STORM_ADDS = 1_200
+STORM_FILLING = "x" * 2_000
+"""So that a list server takes some tens of turns for them, with a batch to each worker in each."""
 STORM_DEADLINE_S = 15.0
-KILLED_WITHIN_S = (0.01, 0.12)
 
 
 def late(stage: Stage) -> Iterator[str]:
@@ -86,28 +86,34 @@ def storm(stage: Stage) -> Iterator[str]:
     Whatever it wrote last is on disk, and answered by nobody: so all of that is sent again.
     """
     for _ in range(STORMS):
-        server = f"list_server-{stage.some_server()}"
-        names = [stage.fresh() for _ in range(STORM_LISTS)]
-        futures: list[tuple[str, str, Future[Entry]]] = []
-        killer = threading.Timer(stage.random.uniform(*KILLED_WITHIN_S), stage.kill, [server])
-        killer.start()
-        with contextlib.suppress(ExceptionGroup), stage.todo.pipeline() as pipeline:
-            for number in range(STORM_ADDS):
-                name, title = names[number % STORM_LISTS], f"title {number:05}"
-                add = pipeline.todo_list(name).add_entry(title, deadline_s=STORM_DEADLINE_S)
-                futures.append((name, title, add))
-        killer.join()
-        for name in names:
-            stored = {entry.id: entry.title for entry in stage.todo.todo_list(name).entries(deadline_s=10.0)}
-            told = {add.result().id: title for at, title, add in futures if at == name and not add.exception()}
-            yield from _wrong(list(stored.values()), stored, told)
+        stage.settle()
+        yield from _killed_in_storm(stage)
+
+
+def _killed_in_storm(stage: Stage) -> Iterator[str]:
+    server = stage.some_server()
+    names = [stage.fresh(server) for _ in range(STORM_LISTS)]
+    victim = Paused(stage.pid(f"list_server-{server}"))
+    last = stage.random.randrange(STORM_ADDS // 10, STORM_ADDS - 2 * STORM_LISTS)
+    futures: list[tuple[str, str, Future[Entry]]] = []
+    with contextlib.suppress(ExceptionGroup), stage.todo.pipeline() as pipeline:
+        for number in range(STORM_ADDS):
+            name, title = names[number % STORM_LISTS], f"{number:05} {STORM_FILLING}"
+            add = pipeline.todo_list(name).add_entry(title, deadline_s=STORM_DEADLINE_S)
+            futures.append((name, title, add))
+            if number == last:
+                add.add_done_callback(lambda done: victim.kill())
+    for name in names:
+        stored = {entry.id: entry.title for entry in stage.todo.todo_list(name).entries()}
+        told = {add.result().id: title for at, title, add in futures if at == name and not add.exception()}
+        yield from _wrong(list(stored.values()), stored, told)
 
 
 def _wrong(titles: list[str], stored: dict[int, str], told: dict[int, str]) -> Iterator[str]:
     """Say what is wrong with a list to which one client added titles in ascending order."""
     if twice := [title for title, times in Counter(titles).items() if times > 1]:
-        yield f"{len(twice)} changes took effect twice, {twice[0]!r} among them"
+        yield f"{len(twice)} changes took effect twice, {twice[0]!r:.20} among them"
     elif missing := [title for identifier, title in told.items() if stored.get(identifier) != title]:
-        yield f"{len(missing)} acknowledged entries are not there under their ids, {missing[0]!r} among them"
+        yield f"{len(missing)} acknowledged entries are not there under their ids, {missing[0]!r:.20} among them"
     elif titles != sorted(titles):
         yield "changes of one client took effect in another order than they were sent in"

@@ -1,4 +1,4 @@
-"""Provocations of law 2: who owned a partition wakes, answers or has written when another one owns it.
+"""Provocations of laws 1 and 2: an owner says too much before its disk, or wakes when another one owns its partition.
 
 Owns: how that is brought about on one machine, where the registry ends whoever hangs: the old owner stands still for
 less than its lease and is taken for gone meanwhile. Must not know: the faults before, what other clients ask.
@@ -19,6 +19,30 @@ GIVEN_UP_S = 0.4
 BULK_BYTES = 6 << 20
 LOADING_S = 0.5
 LISTS = 4
+
+
+def promised(stage: Stage) -> Iterator[str]:
+    """What is answered, and what a read shows, is there after list server and worker die with what lay between them."""
+    server, worker = stage.some_server(), stage.random.randint(1, stage.workers)
+    name = stage.fresh(server, worker)
+    with stage.raw() as adder, stage.raw() as reader:
+        adder.insist(name, "add_entry", "first")
+        reader.insist(name, "size")
+        with stage.paused(f"database_worker-{worker}") as (paused,):
+            adds = adder.send(name, "add_entry", "second", number=2, floor=2, deadline_s=GIVEN_UP_S)
+            adder.arrive()
+            reads = reader.send(name, "entries")
+            answers = adder.wait(adds)  # if nobody has answered, that its deadline is over: nobody sends it again
+            reader.drain()
+            stage.kill(f"list_server-{server}")
+            paused.kill()
+        shown = reader.answers.get(reads[0])
+        reader.wait(reads)
+    titles = stage.titles(name)
+    if answers[0] and answers[0].value and "second" not in titles:
+        yield "a change that was acknowledged is lost"
+    if shown and shown.value and len(shown.value[0]) > len(titles):
+        yield "a read has shown what a crash could undo"
 
 
 def woken(stage: Stage) -> Iterator[str]:

@@ -23,12 +23,16 @@ Provocation = Callable[[Stage], Iterator[str]]
 PROVOCATIONS: dict[str, Provocation] = {
     each.__name__: each
     for each in (
-        owners.woken, owners.handed_over, owners.claimed,
+        owners.promised, owners.woken, owners.handed_over, owners.claimed,
         numbers.late, numbers.repeated, numbers.early, numbers.storm,
         troubles.stalled, troubles.damaged, troubles.crashed, troubles.flooded, troubles.swamped,
-        troubles.bad_in_part, troubles.garbage, troubles.orphaned,
+        troubles.bad_in_part, troubles.garbage, troubles.hung,
+        troubles.orphaned,
     )
 }  # fmt: skip
+
+DEADLINE_S = 15.0
+"""What is only slow is no finding."""
 
 
 class Provoked(NamedTuple):
@@ -44,7 +48,7 @@ def provoke(
 ) -> list[Provoked]:
     """Try each of these provocations once, in any order, up to the first that finds something."""
     done: list[Provoked] = []
-    with Client(stack.endpoint) as todo:
+    with Client(stack.endpoint, DEADLINE_S) as todo:
         stage = Stage(stack, todo, random)
         for name in random.sample(list(names), len(names)):
             since = time.monotonic()

@@ -53,7 +53,7 @@ class Paused:
     """A process that stands still when told to, and goes on at the end in any case."""
 
     def __init__(self, pid: int) -> None:
-        self._pid = pid
+        self.pid = pid
 
     def __enter__(self) -> Paused:
         return self
@@ -71,9 +71,13 @@ class Paused:
         """Go on, where it stands still."""
         self._signal(signal.SIGCONT)
 
+    def kill(self) -> None:
+        """End, standing still."""
+        self._signal(signal.SIGKILL)
+
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):  # it was ended meanwhile
-            os.kill(self._pid, number)
+            os.kill(self.pid, number)
 
 
 class Stage:
@@ -195,12 +199,10 @@ class Stage:
         os.kill(self.pid(daemon), signal.SIGKILL)
 
     @contextlib.contextmanager
-    def paused(self, *daemons: str) -> Iterator[None]:
+    def paused(self, *daemons: str) -> Iterator[list[Paused]]:
         """Have daemons stand still for so long; those that were ended meanwhile are not missed."""
         with contextlib.ExitStack() as ends:
-            for daemon in daemons:
-                ends.enter_context(self.pause(daemon))
-            yield
+            yield [ends.enter_context(self.pause(daemon)) for daemon in daemons]
 
     def pause(self, daemon: str) -> Paused:
         """Have a daemon stand still until it is told to go on, or the block ends."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import zmq
+from conftest import is_gone
 
 from todomq.errors import CorruptRecord, InvalidRequest, Overloaded, TodoMQError, Unavailable
 from todomq.list_server import records
@@ -32,6 +33,8 @@ SWAMP_BYTES = 13 << 20
 """Less than the router takes of one client; together more than a list server keeps for one worker."""
 HELD_BYTES = UNCOMMITTED_BYTES + (2 << 20)
 SWAMPED_S = 20.0
+HUNG_S = 15.0
+"""Five leases."""
 LAST_ID = (1 << 64) - 1
 
 
@@ -184,6 +187,18 @@ def garbage(stage: Stage) -> Iterator[str]:
         stage.call(daemon, "ping")
         if stage.pid(daemon) != pid:
             yield f"{daemon} has ended of what was sent to its sockets"
+
+
+def hung(stage: Stage) -> Iterator[str]:
+    """Law 9: a daemon that hangs for good is ended, and another one is there in its place."""
+    daemon = stage.random.choice([name for name in stage.stack.daemons if name != "registry"])
+    with stage.pause(daemon) as victim:
+        try:
+            stage.wait(lambda: is_gone(victim.pid), f"{daemon}, which hangs, is ended", HUNG_S)
+        except Unavailable as error:
+            yield error.text
+            victim.kill()
+    stage.pid(daemon)
 
 
 def orphaned(stage: Stage) -> Iterator[str]:
