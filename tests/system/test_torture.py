@@ -9,7 +9,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import pytest
 from conftest import RunningStack, wait_until
@@ -18,7 +20,7 @@ from checking import Operation
 from checking.history import to_line
 from todomq import Client
 from torture.damage import Flip
-from torture.provoke import PROVOCATIONS, Provoked
+from torture.provoke import PROVOCATIONS, Provoked, provoke
 from torture.report import Report, as_markdown
 from torture.torture import torture
 
@@ -80,6 +82,24 @@ def test_a_run_that_a_signal_ends_leaves_nothing_behind(
     assert run.returncode == 128 + number and "Traceback" not in said, said
     assert not marked(mark) and not Path(home).exists() and home not in Path("/proc/mounts").read_text()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("switch", "provocation"),
+    [("skips_the_fence", "woken"), ("session_in_the_next_batch", "storm"), ("accepts_past_deadline", "late")],
+)
+def test_a_provocation_finds_a_law_that_is_broken(
+    make_stack: Callable[..., RunningStack], switch: str, provocation: str
+) -> None:
+    """`make mutants STACK=1` tries all switches; here are some that nothing else finds."""
+    tests = Path(__file__).parents[1]
+    stack = make_stack(
+        TODOMQ_MAX_RESTARTS="1000000", TODOMQ_TEST_MUTATION=switch,
+        PYTHONPATH=f"{tests / 'mutations' / 'entry'}{os.pathsep}{tests}",
+    )  # fmt: skip
+    stack.start()
+    (provoked,) = provoke(stack, Random(1), print, [provocation])
+    assert provoked.problems
 
 
 def test_an_answer_that_no_order_explains_fails_the_run(tmp_path: Path) -> None:
