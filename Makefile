@@ -7,7 +7,8 @@
 #   make down      stop the stack; its data stays                     make clean DATA=1   removes the stored lists as well
 #   make simulate  run the whole topology in one process, SEEDS=1000 times, each with other faults
 #   make torture   a stack of its own under faults of every kind, MINUTES=5 SEED=any; what clients were told is checked
-#                  (at last bytes of the shards are flipped, FLIPS=3; TABLE=file: the figures as docs/reliability.md has them)
+#                  (at last some things are provoked, then bytes of the shards are flipped, FLIPS=3; TABLE=file: the figures
+#                  as docs/reliability.md has them)
 #   make mutants   break each law on purpose and see that the simulation finds it (SEEDS=100; STACK=1: on a real stack)
 #   make fuzz      random and mutated input to every decoder, handler and socket, MINUTES=5 in all
 #   make dist      the source distribution and the wheel, into dist/
@@ -55,12 +56,13 @@ check: $(TEST)
 simulate: $(TEST)
 	@PYTHONPATH=tests $(PY) -m topology --seeds $(or $(SEEDS),1000)
 
+# A signal that ends make is passed on to what it started: that must be what cleans up, not a shell.
 torture: $(TEST)
-	@PYTHONPATH=tests:tests/system $(PY) -m torture --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED)) \
+	@exec env PYTHONPATH=tests:tests/system $(PY) -m torture --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED)) \
 	    $(if $(FLIPS),--flips $(FLIPS)) $(if $(TABLE),--table $(TABLE))
 
 mutants: $(TEST)
-	@PYTHONPATH=tests:tests/system $(PY) -m mutations --seeds $(or $(SEEDS),100) $(if $(MUTANT),--only $(MUTANT)) \
+	@exec env PYTHONPATH=tests:tests/system $(PY) -m mutations --seeds $(or $(SEEDS),100) $(if $(MUTANT),--only $(MUTANT)) \
 	    $(if $(STACK),--stack --minutes $(or $(MINUTES),1))
 
 fuzz: $(FUZZ)

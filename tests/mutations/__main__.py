@@ -15,6 +15,7 @@ from typing import NamedTuple
 from mutations import switches
 from mutations.known import KNOWN
 from mutations.switch import SWITCHES, Switch, broken
+from torture.interrupt import Interrupted, raise_on_signals
 
 assert switches
 
@@ -29,7 +30,10 @@ class Found(NamedTuple):
 
 
 def main() -> int:
-    """Count, one switch after the other."""
+    """Count, one switch after the other.
+
+    With ``--stack``, SIGINT and SIGTERM end it, and its stack and disk are removed.
+    """
     if os.environ.get("PYTHONHASHSEED") != "0":
         # As in the simulation: a seed that was named must be the same in every process.
         again = [sys.executable, "-m", "mutations", *sys.argv[1:]]
@@ -44,11 +48,23 @@ def main() -> int:
     options = parser.parse_args()
     if options.known:
         return try_known(options.jobs)
+    if not options.stack:
+        return count(options)
+    raise_on_signals()
+    try:
+        return count(options)
+    except Interrupted as interrupted:
+        print(f"ended by {interrupted.signal.name}: the stack is removed")
+        return interrupted.status
+
+
+def count(options: argparse.Namespace) -> int:
+    """Print in how many seeds each switch is found; return 1 where one is found in none."""
     names = [each for each in options.only.split(",") if each] or list(SWITCHES)
     missed = []
-    print("| law | switch | what is broken | found in | first |\n| --- | --- | --- | --- | --- |")
+    print("| law | switch | what is broken | found in | first |\n| --- | --- | --- | --- | --- |", flush=True)
     for switch in sorted((SWITCHES[name] for name in names), key=lambda switch: switch.law):
-        if not (switch.in_torture if options.stack else switch.in_simulation):
+        if not options.stack and not switch.in_simulation:
             print(_row(switch, "cannot show here", ""))
             continue
         if options.stack:
@@ -78,9 +94,13 @@ def try_known(jobs: int) -> int:
 def simulated(switch: Switch, seeds: int, jobs: int) -> Found:
     """Simulate seeds 1 to ``seeds`` with the switch on."""
     with Pool(jobs) as pool:
-        said = pool.map(partial(problem_in, switch.name), range(1, seeds + 1), chunksize=1)
+        return _found(pool.map(partial(problem_in, switch.name), range(1, seeds + 1), chunksize=1))
+
+
+def _found(said: list[str]) -> Found:
+    """Sum up what the seeds from 1 on say."""
     found = [seed for seed, problem in enumerate(said, 1) if problem]
-    return Found(seeds, found, said[found[0] - 1] if found else "")
+    return Found(len(said), found, said[found[0] - 1] if found else "")
 
 
 def problem_in(name: str, seed: int) -> str:
@@ -93,13 +113,10 @@ def problem_in(name: str, seed: int) -> str:
 
 
 def _tortured(switch: Switch, seeds: int, seconds: float) -> Found:
-    """Torture a stack with the switch on, once for each seed, up to the first that finds it."""
+    """Torture a stack with the switch on, once for each of seeds 1 to ``seeds``."""
     from mutations.stack import problem_on_stack
 
-    said: list[str] = []
-    while len(said) < seeds and not any(said):
-        said.append(problem_on_stack(switch.name, len(said) + 1, seconds))
-    return Found(len(said), [len(said)] if said[-1] else [], said[-1])
+    return _found([problem_on_stack(switch.name, seed, seconds) for seed in range(1, seeds + 1)])
 
 
 def _row(switch: Switch, found: str, first: str) -> str:

@@ -24,19 +24,15 @@ class Switch(NamedTuple):
     says: str
     make: Callable[[], Replaced]
     in_simulation: bool
-    """Whether it can show in the simulation: there is no process of the system there."""
-    in_torture: bool
-    """Whether it can show on the real stack within minutes."""
+    """Whether it can show in the simulation: there is no process of the system there. On a real stack all can."""
 
 
-def breaks(
-    law: int, *, in_simulation: bool = True, in_torture: bool = True
-) -> Callable[[Callable[[], Replaced]], Callable[[], Replaced]]:
+def breaks(law: int, *, in_simulation: bool = True) -> Callable[[Callable[[], Replaced]], Callable[[], Replaced]]:
     """Make a switch of a function that returns what is replaced; its docstring says what is broken."""
 
     def register(make: Callable[[], Replaced]) -> Callable[[], Replaced]:
         says = (make.__doc__ or "").strip().rstrip(".")
-        SWITCHES[make.__name__] = Switch(make.__name__, law, says, make, in_simulation, in_torture)
+        SWITCHES[make.__name__] = Switch(make.__name__, law, says, make, in_simulation)
         return make
 
     return register

@@ -270,7 +270,7 @@ def sends_casts_twice() -> Replaced:
 _UNTOLD = errors.Unavailable("the second of a cast that was sent twice")
 
 
-@breaks(3, in_torture=False)
+@breaks(3)
 def stores_twice() -> Replaced:
     """A store that comes again takes effect again."""
     store = DatabaseWorker._store
@@ -340,7 +340,7 @@ def drops_the_order() -> Replaced:
 # Law 5: a failure stays where it is.
 
 
-@breaks(5, in_torture=False)
+@breaks(5)
 def poison_spreads() -> Replaced:
     """A list that can't be read takes the others of its partition down."""
     quarantine = ListActor.quarantine
@@ -363,7 +363,7 @@ def poison_spreads() -> Replaced:
     return [(ListActor, "quarantine", quarantined), (Hosting, "activate", activated)]
 
 
-@breaks(5, in_torture=False)
+@breaks(5)
 def crash_ends_the_process() -> Replaced:
     """A fault of ours in one list ends its list server."""
 
@@ -373,7 +373,7 @@ def crash_ends_the_process() -> Replaced:
     return [(Hosting, "_crashed", crashed)]
 
 
-@breaks(5, in_torture=False)
+@breaks(5)
 def loads_hold_up_others() -> Replaced:
     """While one list is loaded, no other is answered."""
     ready = Hosting.ready
@@ -392,20 +392,20 @@ def loads_hold_up_others() -> Replaced:
 # Law 6: nothing grows without bound.
 
 
-@breaks(6, in_torture=False)
+@breaks(6)
 def router_takes_everything() -> Replaced:
     """The router has no limit of requests in flight."""
     admit = InFlight.admit
 
     def admitted(self: InFlight, peer: bytes, sender: bytes, request: list[Any], place: int | bytes) -> int:
-        self._shares.pop(peer, None)
-        self._shares[peer] = [-1 << 40, -1 << 40]
+        share = self._shares.get(peer, [0, 0, 0])
+        self._shares[peer] = [-1 << 40, -1 << 40, share[2]]
         return admit(self, peer, sender, request, place)
 
     return [(InFlight, "admit", admitted)]
 
 
-@breaks(6, in_torture=False)
+@breaks(6)
 def gate_is_never_full() -> Replaced:
     """A list server has no limit of what is not committed."""
     return [(Gate, "full", property(lambda self: False))]
@@ -414,7 +414,7 @@ def gate_is_never_full() -> Replaced:
 # Law 7: bad input changes nothing.
 
 
-@breaks(7, in_torture=False)
+@breaks(7)
 def applies_in_part() -> Replaced:
     """The good part of a bad request is applied."""
 
@@ -431,7 +431,7 @@ def applies_in_part() -> Replaced:
     return _operation("add_entries", add_entries)
 
 
-@breaks(7, in_torture=False)
+@breaks(7)
 def decoder_raises() -> Replaced:
     """The decoder lets through what the packing library raises."""
 
@@ -445,7 +445,7 @@ def decoder_raises() -> Replaced:
 # Law 8: unreadable is not empty.
 
 
-@breaks(8, in_torture=False)
+@breaks(8)
 def unreadable_is_empty() -> Replaced:
     """A record that can't be read is taken for one that is not there."""
     take = Loading.take
@@ -459,7 +459,7 @@ def unreadable_is_empty() -> Replaced:
     return [(Loading, "take", taken)]
 
 
-@breaks(8, in_torture=False)
+@breaks(8)
 def missing_is_empty() -> Replaced:
     """Entries without the list's record are taken for a list without entries."""
     take = Loading._take_entry

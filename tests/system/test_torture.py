@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -22,10 +23,12 @@ from todomq import Client
 from torture.damage import Flip
 from torture.nemesis import Nemesis
 from torture.probe import Probe
+from torture.provoke import PROVOCATIONS, Provoked, provoke
 from torture.report import Report, as_markdown
 from torture.torture import torture
 
-SECONDS = 60.0
+SECONDS = 50.0
+"""Of faults at random; with the provocations, the flips and the reading it is a minute and a half."""
 FLIPS = 3
 
 
@@ -37,6 +40,7 @@ def test_a_minute_of_torture_breaks_no_promise(tmp_path: Path) -> None:
     # One that did nothing would pass as well.
     assert report.outcomes["ok"] > 2_000 and len({fault.kind for fault in report.faults}) >= 5
     assert len(report.flips) == FLIPS
+    assert {each.name for each in report.provoked} == set(PROVOCATIONS)
 
 
 def test_of_a_restart_it_counts_how_long_adds_took(stack: RunningStack, tmp_path: Path) -> None:
@@ -68,16 +72,22 @@ def marked(mark: str) -> dict[int, str]:
     return found
 
 
+RUNS = (["torture", "--minutes", "5", "--seed", "3"], ["mutations", "--stack", "--only", "takes_any_number"])
+
+
+@pytest.mark.parametrize("command", RUNS, ids=["torture", "mutants"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_a_signal_ends_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_run_that_a_signal_ends_leaves_nothing_behind(
+    tmp_path: Path, number: signal.Signals, command: list[str]
+) -> None:
     mark = f"TORTURE_TEST_MARK={tmp_path}"
     tests = Path(__file__).parents[1]
     paths = f"{tests}{os.pathsep}{tests / 'system'}"
     environment = {**os.environ, "PYTHONPATH": paths, "TMPDIR": str(tmp_path), "TORTURE_TEST_MARK": str(tmp_path)}
-    command = [sys.executable, "-m", "torture", "--minutes", "5", "--seed", "3"]
     with subprocess.Popen(
-        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-    ) as run:
+        [sys.executable, "-m", *command], env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    ) as run:  # fmt: skip
         assert run.stdout is not None
         try:
             wait_until(lambda: len(set(marked(mark).values())) == 2, 60.0, "the stack runs")
@@ -92,6 +102,24 @@ def test_a_run_that_a_signal_ends_leaves_nothing_behind(tmp_path: Path, number: 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("switch", "provocation"),
+    [("skips_the_fence", "woken"), ("session_in_the_next_batch", "storm"), ("accepts_past_deadline", "late")],
+)
+def test_a_provocation_finds_a_law_that_is_broken(
+    make_stack: Callable[..., RunningStack], switch: str, provocation: str
+) -> None:
+    """`make mutants STACK=1` tries all switches; here are some that nothing else finds."""
+    tests = Path(__file__).parents[1]
+    stack = make_stack(
+        TODOMQ_MAX_RESTARTS="1000000", TODOMQ_TEST_MUTATION=switch,
+        PYTHONPATH=f"{tests / 'mutations' / 'entry'}{os.pathsep}{tests}",
+    )  # fmt: skip
+    stack.start()
+    (provoked,) = provoke(stack, Random(1), print, [provocation])
+    assert provoked.problems
+
+
 def test_an_answer_that_no_order_explains_fails_the_run(tmp_path: Path) -> None:
     directory = tmp_path / "round-00000"
     directory.mkdir()
@@ -103,6 +131,12 @@ def test_an_answer_that_no_order_explains_fails_the_run(tmp_path: Path) -> None:
     report = Report(1, 1.0, [])
     report.judge(tmp_path)
     assert not report.passed and report.found["lost"] == 1
+
+
+def test_a_provocation_that_finds_something_fails_the_run(tmp_path: Path) -> None:
+    report = Report(1, 1.0, [], provoked=[Provoked("late", 1.0, []), Provoked("early", 1.0, ["it came too early"])])
+    report.judge(tmp_path)
+    assert not report.passed and report.troubles == ["provoked early: it came too early"]
 
 
 def test_a_flipped_byte_that_nobody_reports_fails_the_run(tmp_path: Path) -> None:

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import signal
 import sys
 import tempfile
 from pathlib import Path
 from random import randrange
-from types import FrameType
 
+from torture.interrupt import Interrupted, raise_on_signals
+from torture.provoke import PROVOCATIONS
 from torture.report import as_markdown
 from torture.torture import torture
-
-
-class Interrupted(BaseException):
-    """A signal asked the run to end."""
 
 
 def main() -> int:
@@ -28,22 +24,21 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=None, help="decides what is asked and done (default: any)")
     parser.add_argument("--flips", type=int, default=3, help="bytes to flip at the end, each in another shard")
+    parser.add_argument("--provoke", default=",".join(PROVOCATIONS), help="what to try at the end, comma-separated")
     parser.add_argument("--table", type=Path, help="write the figures here as docs/reliability.md has them")
     options = parser.parse_args()
     seed = randrange(1 << 31) if options.seed is None else options.seed
     directory = Path(tempfile.mkdtemp(prefix="tq-torture-"))
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    raise_on_signals()
     try:
         report = torture(
             directory, 60 * options.minutes, seed, lambda line: print(line, flush=True),
-            flips=options.flips, fills_disk=True,
+            flips=options.flips, fills_disk=True, provocations=[name for name in options.provoke.split(",") if name],
         )  # fmt: skip
     except Interrupted as interrupted:
         shutil.rmtree(directory)
-        (number,) = interrupted.args
-        print(f"ended by {number.name}: the stack is removed, nothing was judged")
-        return 128 + int(number)
+        print(f"ended by {interrupted.signal.name}: the stack is removed, nothing was judged")
+        return interrupted.status
     print(report)
     if options.table is not None:
         command = f"make torture MINUTES={options.minutes:g} SEED={seed} FLIPS={options.flips}"
@@ -53,12 +48,6 @@ def main() -> int:
     else:
         print(f"the record is in {directory}")
     return 0 if report.passed else 1
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    for each in (signal.SIGINT, signal.SIGTERM):  # a second one would end the cleaning up
-        signal.signal(each, signal.SIG_IGN)
-    raise Interrupted(signal.Signals(number))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from conftest import RunningStack, is_gone
 
 from todomq.errors import Unavailable
 from torture.disk import Disk
+from torture.orphans import kill_manager
 from torture.probe import Probe
 
 ENDED_S = 30.0
@@ -216,9 +217,8 @@ class Nemesis:
         return Hit(ALL, since=time.monotonic(), slowest_s=slowest_s)
 
     def _kill_manager(self) -> Hit:
-        os.kill(self._stack.manager_pid(), signal.SIGKILL)
-        self._wait(lambda: not self._stack.living(), "everything leaves without supervisord")
-        self._stack.control.start()
+        if stayed := kill_manager(self._stack):
+            raise Unavailable(stayed)
         return Hit(MANAGER)
 
     def _pid(self, target: str) -> int:

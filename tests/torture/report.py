@@ -13,6 +13,7 @@ from pathlib import Path
 from checking import Violation, check
 from torture.damage import Flip
 from torture.nemesis import Fault
+from torture.provoke import Provoked
 from torture.recorder import read_round, rounds
 
 SHOWN = 10
@@ -34,6 +35,7 @@ class Report:
     troubles: list[str] = field(default_factory=list)
     """What went wrong beside the answers: something left behind, a client that ended, a fault that was not over."""
     flips: Sequence[Flip] = ()
+    provoked: Sequence[Provoked] = ()
 
     def judge(self, directory: Path) -> None:
         """Check everything that was recorded, round by round."""
@@ -49,6 +51,7 @@ class Report:
             if (trouble := _trouble(fault)) is not None:
                 self.troubles.append(f"{fault.kind} of {fault.target}: {trouble}")
         self.troubles += [f"flip in {flip.file}: {flip.trouble}" for flip in self.flips if flip.trouble]
+        self.troubles += [f"provoked {each.name}: {problem}" for each in self.provoked for problem in each.problems]
 
     @property
     def passed(self) -> bool:
@@ -66,6 +69,7 @@ class Report:
             "",
             f"{'fault':<20} {'hit':<20} {'times':>5}   served again after ms: {'p50':>7} {'p99':>7} {'worst':>7}",
             *_recoveries(self.faults),
+            *(f"provoked {each.name}: {len(each.problems)} problems, {each.took_s:.1f} s" for each in self.provoked),
             *(f"flip in {flip.file}: {flip.reported} lists report it, {flip.unharmed} unharmed" for flip in self.flips),
             *(f"TROUBLE {trouble}" for trouble in self.troubles),
             *(f"VIOLATION {violation}" for violation in self.violations[:SHOWN]),

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 
@@ -21,6 +21,7 @@ from torture.damage import Flip, flip_bytes
 from torture.disk import Disk
 from torture.nemesis import Harm, Nemesis, filling
 from torture.probe import Probe
+from torture.provoke import PROVOCATIONS, Provoked, provoke
 from torture.recorder import Recorder, Wish, read_round, rounds
 from torture.report import Report
 from torture.workload import Chooser
@@ -45,6 +46,7 @@ def torture(
     *,
     flips: int = 0,
     fills_disk: bool = False,
+    provocations: Sequence[str] = tuple(PROVOCATIONS),
 ) -> Report:
     """Torture a stack of its own and judge it.
 
@@ -57,10 +59,12 @@ def torture(
         settings: more of the stack's environment.
         flips: bytes to flip at the end, each in another shard.
         fills_disk: put the stack on a disk of its own that is filled now and then, where this user may mount one.
+        provocations: what is tried at the end, while clients still ask, up to the first that finds something.
     """
     stack = RunningStack(TODOMQ_MAX_RESTARTS="1000000", **settings)
     troubles: list[str] = []
     damaged: list[Flip] = []
+    provoked: list[Provoked] = []
     disk = Disk(stack.home)
     try:
         if fills_disk and (refused := disk.mount()):
@@ -78,6 +82,7 @@ def torture(
                 fault = nemesis.strike()
                 took = "never" if fault.served_s is None else f"{fault.served_s * 1000:.0f} ms"
                 say(f"{time.monotonic() - began:7.1f} s  {fault.kind} {fault.target}: {took} {fault.trouble or ''}")
+            provoked = provoke(stack, Random(f"{seed} provocations"), say, provocations)
         except BaseException:  # an interrupt among others: nobody waits for their last answers
             for client in clients:
                 client.kill()
@@ -98,7 +103,7 @@ def torture(
         stack.discard()
         disk.end()
     say("judging")
-    report = Report(seed, lasted_s, nemesis.faults, troubles=troubles, flips=damaged)
+    report = Report(seed, lasted_s, nemesis.faults, troubles=troubles, flips=damaged, provoked=provoked)
     report.judge(directory)
     return report
 

