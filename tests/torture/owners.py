@@ -23,7 +23,7 @@ LISTS = 4
 
 def promised(stage: Stage) -> Iterator[str]:
     """What is answered, and what a read shows, is there after list server and worker die with what lay between them."""
-    server, worker = stage.some_server(), stage.random.randint(1, stage.workers)
+    server, worker = stage.some_pair()
     name = stage.fresh(server, worker)
     with stage.raw() as adder, stage.raw() as reader:
         adder.insist(name, "add_entry", "first")
@@ -111,7 +111,7 @@ def claimed(stage: Stage) -> Iterator[str]:
 
     What a list server that dies has sent lies behind much else that its worker has to write.
     """
-    server, worker = stage.some_server(), stage.random.randint(1, stage.workers)
+    server, worker = stage.some_pair()
     names = [stage.fresh(server, worker) for _ in range(LISTS)]
     with stage.raw() as raw:
         for name in names:

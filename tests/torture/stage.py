@@ -12,7 +12,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from random import Random
 from types import TracebackType
@@ -22,6 +22,7 @@ import zmq
 from conftest import RunningStack
 
 from todomq import Client
+from todomq.cache.directory import first_homes
 from todomq.errors import TodoMQError, Unavailable
 from todomq.protocol import messages
 from todomq.protocol.codec import canonical, unpack
@@ -30,6 +31,7 @@ from torture.raw import Raw
 
 T = TypeVar("T")
 
+NAMES_MOST = 20_000
 POLL_S = 0.002
 SETTLED_S = 30.0
 ANSWERED_S = 5.0
@@ -151,14 +153,14 @@ class Stage:
 
     def fresh(self, server: int | None = None, worker: int | None = None, partition: int | None = None) -> str:
         """Return the name of a list that is not there, with its partition where it is wanted (None: anywhere)."""
-        for number in self._names:
+        for number in islice(self._names, NAMES_MOST):
             name = f"provoked {self._mark} {number}"
             place = partition_of(name.encode())
             if partition not in (None, place) or worker not in (None, worker_of(place, self.workers)):
                 continue
             if server is None or self.place(name).server == server:
                 return name
-        raise AssertionError
+        raise AssertionError(f"no list has its place with server {server}, worker {worker}, partition {partition}")
 
     def key(self, worker: int) -> str:
         """Return a database key that nobody has stored, of this worker."""
@@ -188,6 +190,16 @@ class Stage:
     def some_server(self) -> int:
         """Return the number of a list server."""
         return self.random.randint(1, self.servers)
+
+    def workers_of(self, server: int) -> list[int]:
+        """Return the numbers of the workers that a list server writes to, where all list servers live."""
+        homes = enumerate(first_homes(self.servers, self.workers))
+        return sorted({worker_of(partition, self.workers) for partition, home in homes if home == server})
+
+    def some_pair(self) -> tuple[int, int]:
+        """Return the numbers of a list server and of a worker that it writes to."""
+        server = self.some_server()
+        return server, self.random.choice(self.workers_of(server))
 
     def pid(self, daemon: str) -> int:
         """Return the pid of a daemon that answers."""

@@ -40,10 +40,10 @@ LAST_ID = (1 << 64) - 1
 
 def stalled(stage: Stage) -> Iterator[str]:
     """Law 5: while one shard stands still and a list of it is loaded, lists of others are loaded, changed and read."""
-    stuck = stage.random.randint(1, stage.workers)
     server = stage.some_server()
+    stuck, other, *_ = stage.random.sample(stage.workers_of(server), 2)
     waiting = stage.fresh(server, stuck)
-    others = [stage.fresh(server, stuck % stage.workers + 1) for _ in range(OTHERS)]
+    others = [stage.fresh(server, other) for _ in range(OTHERS)]
     with stage.raw() as raw:
         with stage.paused(f"database_worker-{stuck}"):
             loaded = raw.send(waiting, "size")
@@ -121,7 +121,7 @@ def swamped(stage: Stage) -> Iterator[str]:
 
     It is more than the worker lets wait of one sender, so that the worker drops batches and asks for them again.
     """
-    server, worker = stage.some_server(), stage.random.randint(1, stage.workers)
+    server, worker = stage.some_pair()
     daemon = f"list_server-{server}"
     names = [stage.fresh(server, worker) for _ in range(SWAMPING)]
     with contextlib.ExitStack() as ends:
