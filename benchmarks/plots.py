@@ -174,7 +174,8 @@ def _goals(_: Sequence[Figure], outcomes: Sequence[Outcome]) -> Any:
     bars = axes.barh(
         [outcome.goal.text for outcome in chosen], shares, color=[OURS if share >= 1 else SECOND for share in shares]
     )
-    axes.bar_label(bars, [f"{share:.2f}" for share in shares], padding=3, fontsize=9)
+    for label in axes.bar_label(bars, [f"{share:.2f}" for share in shares], padding=3, fontsize=9):
+        label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # the line at 1 goes behind it
     axes.axvline(1, color="black", linewidth=1, zorder=0)
     axes.set_xlim(0, max(shares) * 1.12)
     axes.invert_yaxis()
