@@ -12,6 +12,7 @@ from itertools import count
 from typing import Any
 from unittest.mock import patch
 
+from bad_frames import bad_frames
 from todomq.client import operations
 from todomq.client.request import LIST_CHANGE, Request
 from todomq.client.values import Via
@@ -204,7 +205,7 @@ class Trials:
         """Law 7: whatever is sent to a socket, the daemon lives on; a request that is bad in part changes nothing."""
         for address, bound in self.world.network.bound().items():
             stranger = self._stranger(DEALER if bound == ROUTER else "push", address.rpartition("/")[2])
-            for frame in self._bad_frames():
+            for frame in bad_frames(self.random):
                 self._send(stranger, [b"", frame] if bound == ROUTER else [frame])
         name = self._fresh_list()
         self._filled(name)
@@ -393,17 +394,6 @@ class Trials:
 
     def _errors(self, stranger: Socket) -> list[TodoMQError]:
         return [messages.read_error(value) for _, status, value in self._replies(stranger) if status == messages.ERROR]
-
-    def _bad_frames(self) -> list[bytes]:
-        good = messages.call(b"a stranger", [[1, "trial", 0, messages.body("add_entry", "x"), 1, 1]])
-        cut = self.random.randrange(1, len(good))
-        return [
-            b"", b"\xc1", self.random.randbytes(50), good[:cut], b"\x91" * 2_000, b"\xdd\xff\xff\xff\xff",
-            pack_free([1, "call"]), pack_free([2, "call", b"", []]), pack_free([1, "forward", 5]),
-            pack_free([1, "writes", b"", b"", 1, 5]), pack_free([1, "committed", b"", b"", 1, 1, "x", [], ""]),
-            pack_free([1, "call", b"s", [5, {}, [1, 2]]]),
-            pack_free([1, "call", b"s", [[1, None, 0, b"\xc1"], [2, 5, 0, b""], [3, None, 0, pack_free([b"ping"])]]]),
-        ]  # fmt: skip
 
     def _run(self, us: int) -> None:
         self.world.clock.run_until(self.world.clock.now_us + us)

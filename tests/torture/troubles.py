@@ -13,12 +13,12 @@ from typing import Any
 import zmq
 from conftest import is_gone
 
+from bad_frames import bad_frames
 from todomq.errors import CorruptRecord, InvalidRequest, Overloaded, TodoMQError, Unavailable
 from todomq.list_server import records
 from todomq.list_server.gate import UNCOMMITTED_BYTES
 from todomq.list_server.records import ListRecord
 from todomq.protocol import messages
-from todomq.protocol.codec import pack_free
 from todomq.router.in_flight import REQUESTS_PER_CLIENT
 from torture.orphans import kill_manager
 from torture.raw import Raw
@@ -171,7 +171,7 @@ def bad_in_part(stage: Stage) -> Iterator[str]:
 def garbage(stage: Stage) -> Iterator[str]:
     """Law 7: whatever is sent to a socket, its daemon lives on and answers."""
     before = {daemon: stage.pid(daemon) for daemon in stage.stack.daemons}
-    frames = _bad_frames(stage)
+    frames = bad_frames(stage.random)
     for path in stage.stack.sockets():
         socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUSH if "." in path else zmq.DEALER)
         try:
@@ -208,18 +208,6 @@ def orphaned(stage: Stage) -> Iterator[str]:
     """Law 9: with supervisord gone everything leaves by itself, and it all comes back."""
     if stayed := kill_manager(stage.stack):
         yield stayed
-
-
-def _bad_frames(stage: Stage) -> list[bytes]:
-    good = messages.call(b"a stranger", [[1, "trial", 0, messages.body("add_entry", "x"), 1, 1]])
-    cut = stage.random.randrange(1, len(good))
-    return [
-        b"", b"\xc1", stage.random.randbytes(50), good[:cut], b"\x91" * 2_000, b"\xdd\xff\xff\xff\xff",
-        pack_free([1, "call"]), pack_free([2, "call", b"", []]), pack_free([1, "forward", 5]),
-        pack_free([1, "writes", b"", b"", 1, 5]), pack_free([1, "committed", b"", b"", 1, 1, "x", [], ""]),
-        pack_free([1, "call", b"s", [5, {}, [1, 2]]]),
-        pack_free([1, "call", b"s", [[1, None, 0, b"\xc1"], [2, 5, 0, b""], [3, None, 0, pack_free([b"ping"])]]]),
-    ]  # fmt: skip
 
 
 def _loaded_beside(stage: Stage, name: str) -> list[str]:
