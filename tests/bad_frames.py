@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from todomq.protocol import messages
-from todomq.protocol.codec import pack_free
+from todomq.protocol.codec import pack
 
 
 def bad_frames(random: Random) -> list[bytes]:
@@ -14,8 +14,8 @@ def bad_frames(random: Random) -> list[bytes]:
     cut = random.randrange(1, len(good))
     return [
         b"", b"\xc1", random.randbytes(50), good[:cut], b"\x91" * 2_000, b"\xdd\xff\xff\xff\xff",
-        pack_free([1, "call"]), pack_free([2, "call", b"", []]), pack_free([1, "forward", 5]),
-        pack_free([1, "writes", b"", b"", 1, 5]), pack_free([1, "committed", b"", b"", 1, 1, "x", [], ""]),
-        pack_free([1, "call", b"s", [5, {}, [1, 2]]]),
-        pack_free([1, "call", b"s", [[1, None, 0, b"\xc1"], [2, 5, 0, b""], [3, None, 0, pack_free([b"ping"])]]]),
+        pack([1, "call"]), pack([2, "call", b"", []]), pack([1, "forward", 5]),
+        pack([1, "writes", b"", b"", 1, 5]), pack([1, "committed", b"", b"", 1, 1, "x", [], ""]),
+        pack([1, "call", b"s", [5, {}, [1, 2]]]),
+        pack([1, "call", b"s", [[1, None, 0, b"\xc1"], [2, 5, 0, b""], [3, None, 0, pack([b"ping"])]]]),
     ]  # fmt: skip

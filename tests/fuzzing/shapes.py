@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from todomq.protocol import messages
-from todomq.protocol.codec import pack_free
+from todomq.protocol.codec import pack
 
 OPERATIONS = (
     "ping", "stats", "hello", "table", "register_name", "unregister_name", "whereis_name", "names", "watch",
@@ -176,6 +176,6 @@ def spoiled(message: bytes, chosen: Bytes) -> bytes:
 def packed(value: Any) -> bytes:
     """Pack what can be packed; of text that is no Unicode, its escaped form."""
     try:
-        return pack_free(value)
+        return pack(value)
     except (ValueError, OverflowError, UnicodeEncodeError):
-        return pack_free(repr(value).encode("ascii", "backslashreplace"))
+        return pack(repr(value).encode("ascii", "backslashreplace"))

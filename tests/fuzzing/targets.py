@@ -18,7 +18,7 @@ from todomq.errors import CorruptRecord, InvalidRequest, ProtocolError
 from todomq.list_server import records
 from todomq.list_server.loading import Loading
 from todomq.protocol import messages
-from todomq.protocol.codec import canonical, check_plain, pack_free, unpack
+from todomq.protocol.codec import canonical, check_plain, pack, unpack
 from topology.network import DEALER, PUSH
 
 Target = Callable[[bytes], None]
@@ -49,7 +49,7 @@ def codec(data: bytes) -> None:
     messages.request_id(value)
     try:
         check_plain(value)
-        assert canonical(unpack(pack_free(value))) == canonical(value)
+        assert canonical(unpack(pack(value))) == canonical(value)
     except InvalidRequest:
         return
 
@@ -84,7 +84,7 @@ def client(data: bytes) -> None:
     session = Session(bytes(16), lambda: 0.5)
     session.connected(0)
     session.take_message(0)
-    session.receive(messages.reply([(0, 0, pack_free([1, 0, bytes(16), 100]))]), 0)
+    session.receive(messages.reply([(0, 0, pack([1, 0, bytes(16), 100]))]), 0)
     asked: list[Any] = [operations.entries("list"), operations.size("list"), operations.get("key")]
     asked += [operations.list_names(), operations.server_process("list", str), operations.clear("list")]
     for request in asked:

@@ -17,7 +17,7 @@ from fuzzing.world import GREETING, LISTING, PAGE, Breach
 from todomq.errors import ProtocolError
 from todomq.list_server import reading, records, worker_link
 from todomq.protocol import messages
-from todomq.protocol.codec import pack_free
+from todomq.protocol.codec import pack
 from todomq.runtime import daemon
 
 SECONDS = 3.0
@@ -65,7 +65,7 @@ ODD_ANSWERS: list[Any] = [
 def test_law_7_an_answer_of_another_shape_ends_no_daemon(answer: Any) -> None:
     """Whoever is registered under a daemon's name is a peer like any other: its answers are checked as well."""
     for provoked in (0, GREETING, PAGE, LISTING) * 5:
-        STACK.get().answer(bytes([provoked]) + shapes.AS_PACKED + pack_free(answer))
+        STACK.get().answer(bytes([provoked]) + shapes.AS_PACKED + pack(answer))
 
 
 BREAKS: list[tuple[Any, str, Callable[..., Any], str]] = [

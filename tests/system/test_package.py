@@ -28,7 +28,7 @@ import todomq
 ROOT = Path(__file__).parents[2]
 IN_CI = bool(os.environ.get("CI"))
 TIMEOUT_S = 120
-CLIENT_ONLY = {"todomq", "pyzmq", "msgpack"}
+CLIENT_ONLY = {"todomq", "pyzmq", "msgpack", "msgspec"}
 BROUGHT_BY_PYTHON = {"pip", "setuptools"}
 
 Finished = subprocess.CompletedProcess[str]

@@ -20,7 +20,7 @@ from todomq.errors import CorruptRecord, InvalidRequest, Overloaded, TodoMQError
 from todomq.list_server import actor, gate, records
 from todomq.list_server.service import ListServerService
 from todomq.protocol import messages
-from todomq.protocol.codec import pack_free, unpack
+from todomq.protocol.codec import pack, unpack
 from todomq.protocol.partitions import partition_of, worker_of
 from todomq.router import in_flight
 from todomq.router.service import RouterService
@@ -274,7 +274,7 @@ class Trials:
 
     def repeat(self) -> None:
         """Law 3: sent again behind a later change, a change gets the answer it had and does nothing."""
-        name, key = self._fresh_list(), pack_free("trial")
+        name, key = self._fresh_list(), pack("trial")
         stranger = self._stranger(DEALER, "router")
         stores = [[10 + n, key, 0, messages.body("store", "trial", n), n, n] for n in (1, 2)]
         adds = [[n, name, 0, messages.body("add_entry", f"title {n}"), n, 1] for n in (1, 2)]
@@ -368,7 +368,7 @@ class Trials:
     def _bad_request(self, name: str) -> Request[Any]:
         bad = self.random.choice([[""], ["t", "2026-13-01"], ["t", None, 5], [], ["t" * 10_001], "t"])
         items: list[Any] = [["good"], ["good too"], bad]
-        return Request(LIST_CHANGE, name, pack_free(["add_entries", items]), lambda value: value)
+        return Request(LIST_CHANGE, name, pack(["add_entries", items]), lambda value: value)
 
     # Strangers.
 

@@ -13,7 +13,7 @@ from todomq.errors import CorruptRecord
 from todomq.list_server import records
 from todomq.list_server.records import Added, AddedBy, ListRecord, SessionRecord
 from todomq.list_server.todo_list import Entry
-from todomq.protocol.codec import pack_free
+from todomq.protocol.codec import pack
 
 NAME = "Bob's/../list ☕"
 PREFIX = records.prefix(NAME)
@@ -83,10 +83,10 @@ def test_entries_are_read_as_they_were_stored(entries: list[Entry | None], count
 
 
 def test_an_entry_of_the_version_before_is_read() -> None:
-    value = pack_free(["dentist", "2026-12-01", True, {"room": [4]}])
+    value = pack(["dentist", "2026-12-01", True, {"room": [4]}])
     assert records.read_run(NAME, 9, value) == (None, [ENTRY])
-    assert records.read_run(NAME, 9, pack_free(["milk"])) == (None, [Entry(9, "milk")])
-    assert records.read_list(NAME, pack_free([1, 7, 300, False, 5])) == ListRecord(7, 300, False, 5, version=1)
+    assert records.read_run(NAME, 9, pack(["milk"])) == (None, [Entry(9, "milk")])
+    assert records.read_list(NAME, pack([1, 7, 300, False, 5])) == ListRecord(7, 300, False, 5, version=1)
 
 
 @steady
@@ -251,11 +251,11 @@ def test_random_bytes_raise_nothing_but_corrupt_record(kind: str, value: bytes) 
 )
 def test_a_value_of_wrong_types_is_corrupt(kind: str, fields: Any) -> None:
     with pytest.raises(CorruptRecord):
-        read_any(kind, pack_free(fields))
+        read_any(kind, pack(fields))
 
 
 def test_the_text_names_the_list_and_the_record_and_not_its_contents() -> None:
-    secret = pack_free([["secret"]])
+    secret = pack([["secret"]])
     for kind, what in (("list", "the list's record"), ("entry", "entry 9"), ("session", "the session of client abcd")):
         with pytest.raises(CorruptRecord) as caught:
             read_any(kind, secret)
@@ -266,7 +266,7 @@ def test_the_text_names_the_list_and_the_record_and_not_its_contents() -> None:
 def test_a_record_of_a_newer_version_says_so_whatever_else_it_holds() -> None:
     for fields in ([3], [3, "anything"], [3, 0, 1, False, 0]):
         with pytest.raises(CorruptRecord, match="stored in format 3, newer than format 2 of this version"):
-            records.read_list(NAME, pack_free(fields))
+            records.read_list(NAME, pack(fields))
 
 
 ENTRY_KEY = records.entry_key(PREFIX, 3, 9)

@@ -179,21 +179,21 @@ class TestCounters:
         counters = Counters(remembered_lists=4)
         for count, name in enumerate("abcd", start=1):
             for _ in range(count):
-                counter = counters.of(name)
+                counter = counters[name]
                 counter.close(counter.take())
-        fresh = counters.of("e")
+        fresh = counters["e"]
         assert len(counters) == 3
         assert (fresh.next, fresh.floor) == (3, 3)
-        assert counters.of("d").next == 5
+        assert counters["d"].next == 5
 
     def test_a_list_with_an_open_number_is_not_forgotten(self) -> None:
         counters = Counters(remembered_lists=4)
-        first = counters.of("open")
+        first = counters["open"]
         first.take()
         for n in range(50):
-            counter = counters.of(f"list {n}")
+            counter = counters[f"list {n}"]
             counter.close(counter.take())
-        assert counters.of("open") is first
+        assert counters["open"] is first
         assert len(counters) <= 7
 
     @given(st.lists(st.integers(0, 5), max_size=60), st.randoms(use_true_random=False))

@@ -190,9 +190,9 @@ def _size_of(entry: EntryFields) -> int:
     """Return about how many bytes an entry takes in a request, rather more than less."""
     size = len(entry.title.encode()) + ENTRY_OVERHEAD_BYTES
     if entry.extra:
-        from todomq.protocol.codec import pack_free
+        from todomq.protocol.codec import pack
 
-        size += len(pack_free(entry.extra))
+        size += len(pack(entry.extra))
     return size
 
 

@@ -160,7 +160,7 @@ class AsyncClient(_Face):
     ) -> None:
         super().__init__()
         self.endpoint, credentials = choose(endpoint, credentials)
-        self._deadline_s = check_deadline(deadline_s)
+        self._deadline_ms = int(check_deadline(deadline_s) * 1000)
         self._connection = Connection(self.endpoint, _completion(weakref.ref(self)), credentials, is_kept=True)
         self._closing = weakref.finalize(self, self._connection.close)
 
@@ -198,7 +198,7 @@ class AsyncClient(_Face):
     def ask(self, request: Request[T]) -> asyncio.Future[T]:
         """Submit a request; return the future of its result, that of a cast settled."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        set_deadline(request, self._deadline_s)
+        set_deadline(request, self._deadline_ms)
         try:
             if not request.is_cast:
                 request.waiter = future

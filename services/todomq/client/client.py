@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from todomq.client import operations
 from todomq.client.connection import Connection
 from todomq.client.endpoint import choose
-from todomq.client.futures import Answer, settle
+from todomq.client.futures import settle
 from todomq.client.outcomes import check_deadline, outcome, set_deadline
 from todomq.client.pipeline import Pipeline
 from todomq.client.request import Request
@@ -132,7 +132,7 @@ class Client(_Part):
     ) -> None:
         super().__init__(self)
         self.endpoint, credentials = choose(endpoint, credentials)
-        self._deadline_s = check_deadline(deadline_s)
+        self._deadline_ms = int(check_deadline(deadline_s) * 1000)
         # The connection's thread must not keep alive a client that everybody else has forgotten.
         self._connection = Connection(self.endpoint, _completion(weakref.ref(self)), credentials)
         self._closing = weakref.finalize(self, self._connection.close)
@@ -189,42 +189,37 @@ class Client(_Part):
         Raises:
             TodoMQError: the request failed. InvalidRequest: called from a future's callback, which must not wait.
         """
-        answer: Answer[T] = Answer()
-        self._submit(request, answer, is_waited_for=not request.is_cast)
-        return answer.result()
+        self._submit(request, is_waited_for=not request.is_cast)
+        return request.result()
 
-    def submit(self, request: Request[T], answer: Answer[T]) -> None:
-        """Hand a request over; its answer is settled when it is finished, that of a cast at once.
+    def submit(self, request: Request[T]) -> None:
+        """Hand a request over; it is settled when it is finished, a cast at once.
 
         Raises:
             Overloaded: too many are waiting or in flight, and none of them finished before the deadline.
         """
-        self._submit(request, answer, is_waited_for=False)
+        self._submit(request, is_waited_for=False)
 
-    def _submit(self, request: Request[T], answer: Answer[T], is_waited_for: bool) -> None:
-        set_deadline(request, self._deadline_s)
+    def _submit(self, request: Request[T], is_waited_for: bool) -> None:
+        set_deadline(request, self._deadline_ms)
         if request.is_cast:
             self._connection.submit(request, may_wait=False)
-            settle([answer])
+            settle([request])
         else:
-            request.waiter = answer
-            answer.driver = self._connection
+            request.driver = self._connection
             self._connection.submit(request, may_wait=True, is_waited_for=is_waited_for)
 
 
 def _completion(client_ref: weakref.ref[Client]) -> Callable[[list[Request[Any]]], list[Callable[[], None]]]:
-    """Return what settles the answers of finished requests."""
+    """Return what settles finished requests."""
 
     def complete(finished: list[Request[Any]]) -> list[Callable[[], None]]:
         client = client_ref()
         resend = _refuse_to_resend if client is None else client.ask
-        answers = []
-        for request in finished:
-            answer = request.waiter
-            if answer is not None:
-                answer.set_outcome(*outcome(request, resend))
-                answers.append(answer)
-        return settle(answers)
+        asked = [request for request in finished if not request.is_cast]  # a cast was settled when it was handed over
+        for request in asked:
+            request.set_outcome(*outcome(request, resend))
+        return settle(asked)
 
     return complete
 

@@ -1,11 +1,13 @@
 """Futures for answers, made so that a hundred thousand a second cost little.
 
-Owns: ``Answer``, a ``concurrent.futures.Future``. Must not know: requests, sessions, sockets.
+Owns: ``Answer``, a ``concurrent.futures.Future``. Must not know: what is asked, sessions, sockets.
 
 A plain Future makes a condition variable when it is born (1.6 us with its lists, of about 5 us that a whole pipelined
 request costs here); most answers are there before anybody looks. An ``Answer`` makes its condition when one is first
 asked for: by a waiter, a callback, ``concurrent.futures.wait``. Both the making and the settling of an answer that has
 none happen under one lock, taken once per batch of answers, so no waiter is missed.
+
+A request is its own answer (``request.py``), so one object goes from the call to the result.
 """
 
 from __future__ import annotations
@@ -67,27 +69,30 @@ class Answer(Future[T]):
         group: who counts this answer, or None.
     """
 
-    driver: Driver | None = None
-    group: Group | None = None
-    _is_watched = False
+    __slots__ = (
+        "_condition", "_done_callbacks", "_exception", "_is_watched", "_result", "_state", "_waiters", "driver",
+        "group",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._state = _PENDING
         self._result: Any = None
         self._exception: BaseException | None = None
+        self._is_watched = False
+        self.driver: Driver | None = None
+        self.group: Group | None = None
 
     def __getattr__(self, name: str) -> Any:
         """Make what only waiting needs (see the module's text)."""
         if name not in _MADE_ON_DEMAND:
             raise AttributeError(name)
         with _making:
-            made = self.__dict__
-            if "_condition" not in made:
-                made["_waiters"] = []
-                made["_done_callbacks"] = []
-                made["_condition"] = threading.Condition()
+            if not self._is_watched:
+                self._waiters: list[Any] = []
+                self._done_callbacks: list[Any] = []
+                self._condition = threading.Condition()
                 self._is_watched = True
-        return made[name]
+        return object.__getattribute__(self, name)
 
     def set_outcome(self, value: T | None, error: Exception | None) -> None:
         """Set the result or the error, which nobody sees before ``settle``."""

@@ -46,7 +46,7 @@ class Counter:
 
         Where nothing but held numbers is open, the floor is named: a read must not wait for what may never arrive.
         """
-        return self.next if self.has_open() else self.floor
+        return self.floor if self.next == self.floor or not self.has_open() else self.next
 
     def has_open(self) -> bool:
         """Tell whether a change is neither answered, given up nor held."""
@@ -59,7 +59,9 @@ class Counter:
     def close(self, number: int) -> None:
         """Note that a number is answered or given up."""
         if number == self.floor:
-            self._advance()
+            self.floor = number + 1
+            if self._ahead:
+                self._advance()
         elif number > self.floor:
             if not self._ahead:
                 self._ahead = set()
@@ -85,48 +87,41 @@ class Counter:
                 self.close(number)
 
     def _advance(self) -> None:
-        self.floor += 1
         while self.floor in self._ahead:
             self._ahead.remove(self.floor)  # type: ignore[union-attr]
             self.floor += 1
 
 
-class Counters:
-    """The counters of all lists that one client has sent to, bounded in number.
+class Counters(dict[str, Counter]):
+    """The counters of all lists that one client has sent to, by name, bounded in number; ``[name]`` makes a fresh one.
 
     A list that was forgotten starts again above every number that was used in any forgotten list, with the floor the
     same, which the protocol allows. Lists with open numbers are never forgotten.
     """
 
     def __init__(self, remembered_lists: int = REMEMBERED_LISTS) -> None:
-        self._counters: dict[str, Counter] = {}
+        super().__init__()
         self._remembered_lists = remembered_lists
         self._limit = remembered_lists
         self._first = 1
 
-    def __len__(self) -> int:
-        return len(self._counters)
-
-    def of(self, list_name: str) -> Counter:
-        """Return the counter of a list, a fresh one where there is none."""
-        counter = self._counters.get(list_name)
-        if counter is None:
-            if len(self._counters) >= self._limit:
-                self._forget_half()
-            counter = self._counters[list_name] = Counter(self._first)
+    def __missing__(self, list_name: str) -> Counter:
+        if len(self) >= self._limit:
+            self._forget_half()
+        counter = self[list_name] = Counter(self._first)
         return counter
 
     def has(self, list_name: str, counter: Counter) -> bool:
         """Tell whether this very counter is still the one of the list."""
-        return self._counters.get(list_name) is counter
+        return self.get(list_name) is counter
 
     def _forget_half(self) -> None:
         """Forget the older half; lists with open numbers stay, and where they are many the limit gives way for them."""
         half = self._remembered_lists // 2
-        for list_name, counter in list(self._counters.items()):
-            if len(self._counters) <= half:
+        for list_name, counter in list(self.items()):
+            if len(self) <= half:
                 break
             if not counter.has_open():
                 self._first = max(self._first, counter.next)
-                del self._counters[list_name]
-        self._limit = max(self._remembered_lists, len(self._counters) + half)
+                del self[list_name]
+        self._limit = max(self._remembered_lists, len(self) + half)

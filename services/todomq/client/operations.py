@@ -11,20 +11,17 @@ Whatever is wrong with the arguments is an ``InvalidRequest`` that names the lim
 from __future__ import annotations
 
 import datetime
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TypeVar
-
-from msgpack import Packer
 
 from todomq.client.request import CALL, KEY_CHANGE, LIST_CHANGE, LIST_READ, SAFE, Request
 from todomq.client.values import Entry, Registration, ServerRef, Via, make_entry, read_entry, read_registration
 from todomq.errors import InvalidRequest, ProtocolError
 from todomq.list_server.checks import are_titles, check_done, check_entry_size, check_extra, check_id, check_title
 from todomq.protocol import limits
-from todomq.protocol.codec import canonical, check_plain, unpack
+from todomq.protocol.codec import canonical, check_plain, pack, unpack, unpack_value
 
 H = TypeVar("H")
 
@@ -50,15 +47,6 @@ class Unchanged(Enum):
 
 UNCHANGED = Unchanged.UNCHANGED
 
-
-class _Packers(threading.local):
-    """A packer for each thread that calls."""
-
-    def __init__(self) -> None:
-        self.pack = Packer(autoreset=True, buf_size=4096).pack
-
-
-_packers = _Packers()
 
 
 # One list.
@@ -302,13 +290,13 @@ def call(via: Via, operation: str, *arguments: Any, deadline_s: float | None = N
         NameNotFound: nobody is registered under the name.
     """
     kind = SAFE if operation in _HARMLESS else CALL
-    body = _body(_text("operation", operation), *arguments)
+    body = _call_body(operation, arguments)
     return Request(kind, _by_name(via), body, _anything, deadline_s)
 
 
 def send(via: Via, operation: str, *arguments: Any, deadline_s: float | None = None) -> Request[None]:
     """Send a request to whoever is registered under a name, with no promise and no answer."""
-    body = _body(_text("operation", operation), *arguments)
+    body = _call_body(operation, arguments)
     return Request(CALL, _by_name(via), body, _nothing, deadline_s, is_cast=True)
 
 
@@ -343,13 +331,13 @@ class _Pages:
 
     __slots__ = ("_question", "first", "items")
 
-    def __init__(self, question: Sequence[Any]) -> None:
+    def __init__(self, question: tuple[Any, ...], first: bytes | None = None) -> None:
         self._question = question
-        self.first = _body(*question, None)
+        self.first = first or _body(*question, None)
         self.items: list[Any] = []
 
     def turn(self, value: bytes) -> bytes | None:
-        page = unpack(value)
+        page = unpack_value(value)
         if type(page) is not list or len(page) != 2 or type(page[0]) is not list:
             raise ProtocolError("a page is [[item, ...], cursor or nil]")
         self.items += page[0]
@@ -364,9 +352,15 @@ class _Pages:
         return [read_entry(fields) for fields in self.items]
 
 
-def _read_entries(list_name: str, question: Sequence[Any], deadline_s: float | None) -> Request[list[Entry]]:
-    pages = _Pages(question)
-    return Request(LIST_READ, list_name, pages.first, pages.entries, deadline_s, pages=pages)
+def _read_entries(list_name: str, question: tuple[Any, ...], deadline_s: float | None) -> Request[list[Entry]]:
+    first = _first_page(question)
+    pages = _Pages(question, first)
+    return Request(LIST_READ, list_name, first, pages.entries, deadline_s, pages=pages)
+
+
+@lru_cache(maxsize=1024)
+def _first_page(question: tuple[Any, ...]) -> bytes:
+    return _body(*question, None)
 
 
 def check_list_name(name: str) -> str:
@@ -382,12 +376,18 @@ def check_list_name(name: str) -> str:
 
 def _body(*parts: Any) -> bytes:
     try:
-        body: bytes = _packers.pack(parts)
+        body = pack(parts)
     except (TypeError, ValueError, OverflowError) as error:
         raise InvalidRequest(f"{parts[0]}: {error}") from None
     if len(body) > limits.REQUEST_BYTES:
         raise InvalidRequest(f"{parts[0]}: a request of {len(body)} bytes where {limits.REQUEST_BYTES} are allowed")
     return body
+
+
+def _call_body(operation: str, arguments: Sequence[Any]) -> bytes:
+    for argument in arguments:
+        check_plain(argument, what="argument")
+    return _body(_text("operation", operation), *arguments)
 
 
 def _store_body(key: Any, value: Any) -> bytes:
@@ -417,7 +417,7 @@ def _text(what: str, value: str) -> str:
 
 
 def _day(date: datetime.date) -> str:
-    if not isinstance(date, datetime.date) or isinstance(date, datetime.datetime):
+    if type(date) is not datetime.date and (not isinstance(date, datetime.date) or isinstance(date, datetime.datetime)):
         raise InvalidRequest(f"date: a datetime.date or None is needed, not {type(date).__name__}")
     return date.isoformat()
 
@@ -461,7 +461,7 @@ def _plain_copy(extra: dict[str, Any] | None) -> dict[str, Any]:
     """Return open fields as the list keeps them: the caller may change its own afterwards."""
     if not extra:
         return {}
-    copy: dict[str, Any] = unpack(_packers.pack(extra))
+    copy: dict[str, Any] = unpack(pack(extra))
     return copy
 
 

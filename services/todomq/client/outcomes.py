@@ -12,7 +12,7 @@ from todomq.client.connection import now_ms
 from todomq.client.request import Request
 from todomq.errors import UNKNOWN, InvalidRequest, ProtocolError, TodoMQError
 from todomq.protocol import limits
-from todomq.protocol.codec import unpack
+from todomq.protocol.codec import unpack_value
 
 Resend = Callable[[Request[Any]], Any]
 
@@ -33,7 +33,7 @@ def outcome(request: Request[Any], resend: Resend) -> tuple[Any, TodoMQError | N
     if error is None:
         try:
             # What came in pages was unpacked page by page.
-            return request.read(None if request.pages is not None else unpack(request.value)), None
+            return request.read(None if request.pages is not None else unpack_value(request.value)), None
         except (ProtocolError, ValueError, TypeError) as unreadable:
             return None, ProtocolError(f"an answer that cannot be read: {unreadable}")
     if error.outcome == UNKNOWN:
@@ -52,7 +52,8 @@ def check_deadline(deadline_s: float) -> float:
     return deadline_s
 
 
-def set_deadline(request: Request[Any], default_s: float) -> None:
+def set_deadline(request: Request[Any], default_ms: int) -> None:
     """Set when a request's time is up, counted from now."""
-    seconds = default_s if request.deadline_s is None else check_deadline(request.deadline_s)
-    request.deadline_ms = now_ms() + int(seconds * 1000)
+    if request.deadline_s is not None:
+        default_ms = int(check_deadline(request.deadline_s) * 1000)
+    request.deadline_ms = now_ms() + default_ms

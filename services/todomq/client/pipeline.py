@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from todomq.client import operations
-from todomq.client.futures import Answer, Driver, interrupted
+from todomq.client.futures import Driver, interrupted
 from todomq.client.outcomes import FAILURES_MOST
 from todomq.client.request import Request
 from todomq.client.values import ServerRef
@@ -27,9 +27,9 @@ T = TypeVar("T")
 
 
 class Submit(Protocol):
-    """Hands a request over and settles the answer when it is finished."""
+    """Hands a request over and settles it when it is finished."""
 
-    def __call__(self, request: Request[T], answer: Answer[T]) -> None: ...
+    def __call__(self, request: Request[T]) -> None: ...
 
 
 class _Part:
@@ -147,19 +147,18 @@ class Pipeline(_Part):
         return PipelinedTodoList(self, name)
 
     def begin(self, request: Request[T]) -> Future[T]:
-        """Submit a request; return the future of its result."""
-        answer: Answer[T] = Answer()
+        """Submit a request; return it as the future of its result."""
         if request.is_cast:
-            self._submit(request, answer)
-            return answer
-        answer.group = self
+            self._submit(request)
+            return request
+        request.group = self
         next(self._begun)
         try:
-            self._submit(request, answer)
+            self._submit(request)
         except BaseException:
             self.note_settled(1, [])
             raise
-        return answer
+        return request
 
     def note_settled(self, count: int, failures: list[Exception]) -> None:
         """Take note of answers that are settled, and of the errors among them."""

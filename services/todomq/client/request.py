@@ -1,16 +1,17 @@
-"""A request on its way: what the caller says of it, and what the session keeps with it.
+"""A request on its way: what the caller says of it, what the session keeps with it, and the future of its answer.
 
 Owns: the kinds of requests and what each allows. Must not know: the session's rules, sockets, what a body means.
-The operations make requests, the session carries them, the faces turn finished ones into results. One object serves for
-all of that, because a pipelined request must cost little.
+The operations make requests, the session carries them, the faces settle finished ones. One object serves for all of
+that, because a pipelined request must cost little.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
+from todomq.client.futures import Answer
 from todomq.client.numbers import Counter
 from todomq.errors import TodoMQError
 
@@ -54,14 +55,15 @@ class Pages(Protocol):
         """Forget all pages and return the body that asks for the first one."""
 
 
-class Request(Generic[T]):
-    """A request on its way.
+class Request(Answer[T]):
+    """A request on its way, and the future of its answer.
 
     What the caller says:
         kind, target, body (packed): as the message carries them. is_cast: nobody waits for an answer.
         read: makes the result of the unpacked value. pages: for a read that is answered in pages.
         deadline_s: seconds from submission, None for the client's default.
-        deadline_ms: absolute, by the session's clock. size: bytes that it counts for. waiter: who is told.
+        deadline_ms: absolute, by the session's clock. size: bytes that it counts for. waiter: who else is told, where
+        the caller got another future than this one.
 
     What the session says:
         value (packed) or error, once it is finished.
@@ -83,6 +85,7 @@ class Request(Generic[T]):
         is_cast: bool = False,
         pages: Pages | None = None,
     ) -> None:
+        Answer.__init__(self)
         self.kind = kind
         self.target = target
         self.body = body

@@ -27,10 +27,8 @@ from itertools import chain
 from operator import attrgetter
 from typing import Any
 
-from msgpack import Packer
-
 from todomq.client.numbers import Counter, Counters
-from todomq.client.request import CALL, KEY_CHANGE, LIST_CHANGE, LIST_READ, Request
+from todomq.client.request import CALL, KEY_CHANGE, LIST_CHANGE, LIST_READ, Pages, Request
 from todomq.errors import (
     NOT_APPLIED,
     UNKNOWN,
@@ -41,7 +39,7 @@ from todomq.errors import (
     Unavailable,
 )
 from todomq.protocol import limits, messages
-from todomq.protocol.codec import unpack
+from todomq.protocol.codec import pack, unpack
 
 WINDOW_REQUESTS = 2_048
 """Requests in flight at most, where the router's greeting names no window of its own."""
@@ -88,8 +86,7 @@ class Session:
         self._client_id = client_id
         self._random = random
         self._jitter = 0.0
-        self._pack: Callable[[Any], bytes] = Packer(autoreset=True, buf_size=limits.BATCH_BYTES).pack
-        self._counters = counters or Counters()
+        self._counters = Counters() if counters is None else counters
         self._keys = Counter()
         self._last_id = HELLO_ID
         self._outbox: deque[Request[Any]] = deque()
@@ -142,15 +139,19 @@ class Session:
             return
         self._heard(now_ms)
         refused = []
-        unanswered = self._unanswered
+        unanswered, finished = self._unanswered, self._finished
         for identifier, status, value in replies:
-            request = unanswered.pop(identifier, None) if type(identifier) is int else None
+            request = unanswered.pop(identifier, None)
             if request is None:
                 self._answered_otherwise(identifier, status, value, now_ms)
                 continue
             self._unanswered_bytes -= request.size
             if status == messages.OK:
-                self._answered(request, value)
+                request.value = value
+                if request.pages is None or self._is_last_page(request, request.pages):
+                    if request.kind is LIST_CHANGE:
+                        request.counter.close(request.number)  # type: ignore[union-attr]
+                    finished.append(request)
             else:
                 error, is_sent_before = messages.read_refusal(value)
                 if is_sent_before:
@@ -202,12 +203,12 @@ class Session:
             self._is_hello_due = False
             self._expect(now_ms)
             self._is_hello_waiting = True
-            return self._pack((messages.VERSION, "call", self._client_id, (_HELLO,)))
+            return pack((messages.VERSION, "call", self._client_id, (_HELLO,)))
         if not self._is_greeted or not (self._again or self._outbox):
             return None
         self._expect(now_ms)
         batch = self._take_batch(now_ms)
-        return self._pack((messages.VERSION, "call", self._client_id, batch)) if batch else None
+        return pack((messages.VERSION, "call", self._client_id, batch)) if batch else None
 
     def take_finished(self) -> list[Request[Any]]:
         """Return and forget the requests that are finished: ``value`` or ``error`` is set."""
@@ -267,18 +268,16 @@ class Session:
 
     def _take_requests(self, now_ms: int, most: int) -> list[tuple[Any, ...]]:
         batch: list[tuple[Any, ...]] = []
-        size = 0
         room = min(self._window - len(self._unanswered), most)
         room_bytes = limits.BATCH_BYTES
         if self._unanswered_bytes >= WINDOW_BYTES:
             return batch
         for queue in (self._again, self._outbox):
             while queue and len(batch) < room:
-                size += queue[0].size
-                if size > room_bytes and batch:
+                room_bytes -= queue[0].size
+                if room_bytes < 0 and batch:
                     return batch
-                request = queue.popleft()
-                wire = self._stamped(request, now_ms)
+                wire = self._stamped(queue.popleft(), now_ms)
                 if wire is not None:
                     batch.append(wire)
         return batch
@@ -290,19 +289,13 @@ class Session:
             return None
         kind = request.kind
         floor = 0
-        if kind is LIST_CHANGE:
+        if kind is LIST_CHANGE or kind is LIST_READ:
             counter = request.counter
             if counter is None:
-                counter = request.counter = self._counters.of(request.target)
-                request.number = counter.take()
+                counter = request.counter = self._counters[request.target]
+                request.number = counter.take() if kind is LIST_CHANGE else counter.to_read()
             floor = counter.floor
-        elif kind is LIST_READ:
-            counter = request.counter
-            if counter is None:
-                counter = request.counter = self._counters.of(request.target)
-                request.number = counter.to_read()
-            floor = counter.floor
-            if request.number < floor:
+            if request.number < floor and kind is LIST_READ:
                 request.number = floor
         elif kind is KEY_CHANGE and request.counter is None:
             request.counter = self._keys
@@ -311,7 +304,10 @@ class Session:
         if not request.first_sent_ms:
             request.first_sent_ms = now_ms
         # The router takes no deadline further ahead by its clock, which is known here to a few milliseconds.
-        deadline_ms = min(request.deadline_ms, now_ms + DEADLINE_MOST_MS) + self._offset_ms
+        deadline_ms = request.deadline_ms
+        if deadline_ms > now_ms + DEADLINE_MOST_MS:
+            deadline_ms = now_ms + DEADLINE_MOST_MS
+        deadline_ms += self._offset_ms
         if request.is_cast:
             # Sent once. Its number counts as given up, so that nothing waits for a cast that was lost on its way.
             self._finish(request, None)
@@ -340,22 +336,20 @@ class Session:
 
     # Answers.
 
-    def _answered(self, request: Request[Any], value: bytes) -> None:
-        if request.pages is not None:
-            try:
-                body = request.pages.turn(value)
-            except ProtocolError as error:
-                self._finish(request, error)
-                return
-            if body is not None:
-                request.body = body
-                request.id = request.attempts = 0  # a new question: a late answer to the last one is not taken for this
-                self._again.append(request)
-                return
-        request.value = value if request.pages is None else _NIL
-        if request.kind is LIST_CHANGE:
-            request.counter.close(request.number)  # type: ignore[union-attr]
-        self._finished.append(request)
+    def _is_last_page(self, request: Request[Any], pages: Pages) -> bool:
+        """Take in a page; where it is not the last, or not readable, the request goes its way from here."""
+        try:
+            body = pages.turn(request.value)
+        except ProtocolError as error:
+            self._finish(request, error)
+            return False
+        request.value = _NIL
+        if body is None:
+            return True
+        request.body = body
+        request.id = request.attempts = 0  # a new question: a late answer to the last one is not taken for this
+        self._again.append(request)
+        return False
 
     def _answered_otherwise(self, identifier: Any, status: int, value: bytes, now_ms: int) -> None:
         """Take in the greeting; a reply to what nobody waits for any more is counted."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from todomq.errors import InvalidRequest
 from todomq.protocol import limits
-from todomq.protocol.codec import check_plain, pack_free
+from todomq.protocol.codec import check_plain, pack
 
 CHANGEABLE = ("title", "date", "done", "extra")
 
@@ -90,7 +90,7 @@ def check_entry_size(title: str, date: str | None, done: bool, extra: dict[str, 
     """Check that an entry whose fields are right each by itself fits into 64 KiB packed."""
     if extra is None:
         return  # the longest title alone has 40,000 bytes
-    size = len(pack_free((title, date, done, extra)))
+    size = len(pack((title, date, done, extra)))
     if size > limits.ENTRY_BYTES:
         raise InvalidRequest(f"entry: {size} bytes packed where at most {limits.ENTRY_BYTES} are allowed")
 

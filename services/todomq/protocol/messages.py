@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from todomq import errors
 from todomq.errors import NOT_APPLIED, ProtocolError, TodoMQError
 from todomq.protocol import limits
-from todomq.protocol.codec import pack, unpack
+from todomq.protocol.codec import pack, unpack, unpack_value
 from todomq.protocol.partitions import PARTITIONS
 
 VERSION = 1
@@ -230,7 +230,7 @@ def read_body(packed: bytes) -> tuple[str, list[Any]]:
     Raises:
         ProtocolError: not an array that begins with a text.
     """
-    value = unpack(packed, limits.REQUEST_BYTES)
+    value = unpack_value(packed, limits.REQUEST_BYTES)
     if type(value) is not list or not value or type(value[0]) is not str:
         raise ProtocolError("a body is an array [operation, argument, ...]")
     return value[0], value[1:]
