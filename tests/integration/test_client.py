@@ -88,7 +88,7 @@ class ScriptedRouter:
                 now_ms = time.time_ns() // 1_000_000
                 replies.append((request[0], messages.OK, pack([messages.VERSION, now_ms, b"incarnation"])))
                 continue
-            self.requests.append(request)
+            self.requests.append(list(request))
             try:
                 value = self.script(request[1], unpack(request[3]), request)
             except errors.TodoMQError as error:

@@ -146,7 +146,7 @@ class Stack:
 def replies_in(message: bytes) -> list[Any]:
     kind, fields = messages.read(message)
     assert kind == "reply"
-    return messages.read_replies(fields)
+    return [list(reply) for reply in messages.read_replies(fields)]
 
 
 def running_stack() -> Iterator[Stack]:

@@ -365,7 +365,7 @@ def reply_to(pair: Pair, socket: zmq.Socket[bytes]) -> list[Any]:
     turn_until(pair.loop, lambda: bool(socket.poll(0)))
     kind, fields = messages.read(socket.recv_multipart()[-1])
     assert kind == "reply"
-    return messages.read_replies(fields)
+    return [list(reply) for reply in messages.read_replies(fields)]
 
 
 def test_a_plain_req_socket_is_answered(pair: Pair) -> None:

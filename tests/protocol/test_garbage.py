@@ -58,7 +58,7 @@ def send_and_ask(stack: Running, name: str, *frames: bytes) -> list[Any]:
         while True:
             kind, fields = messages.read(opened.recv_multipart()[-1])
             assert kind == "reply"
-            replies += messages.read_replies(fields)
+            replies += map(list, messages.read_replies(fields))
             if any(reply[0] == 424242 for reply in replies):
                 return [reply for reply in replies if reply[0] != 424242]
     finally:

@@ -68,16 +68,16 @@ def test_a_call_comes_back_as_it_was_made() -> None:
 
 def test_replies_come_back_as_they_were_made() -> None:
     replies = [[1, messages.OK, b"\xc0"], [None, messages.ERROR, b"x"], [2, messages.MOVED, b""]]
-    assert messages.read_replies(messages.read(messages.reply(replies))[1]) == replies
+    assert [list(reply) for reply in messages.read_replies(messages.read(messages.reply(replies))[1])] == replies
 
 
 def test_writes_words_and_forwards_come_back_as_they_were_made() -> None:
     batch = Writes(ME, b"\x02", 4, [(37, 1, [b"k", b"v", b"g", None])])
     read = messages.read_writes(messages.read(messages.writes(batch))[1])
-    assert read == batch._replace(partitions=[[37, 1, [b"k", b"v", b"g", None]]])  # type: ignore[list-item]
+    assert read == batch
     word = Committed(ME, b"\x02", 1, 3, COMMITTED, [[2, 37, 5]], "")
     assert messages.read_committed(messages.read(messages.committed(word))[1]) == word
-    groups = [[ME, [[7, "a", 5, PING, 3, 2, 9]]]]
+    groups = [(ME, [(7, "a", 5, PING, 3, 2, 9)])]
     assert messages.read_forward(messages.read(messages.forward(groups))[1]) == groups
 
 
@@ -170,6 +170,29 @@ def test_fields_of_another_shape_are_refused(read: Callable[[list[Any]], Any], f
         read(unpack(pack(fields)))
 
 
+@pytest.mark.parametrize(("read", "fields"), [(read, fields) for read, cases in MALFORMED.items() for fields in cases])
+def test_messages_of_another_shape_are_refused(read: Callable[[messages.Fields], Any], fields: list[Any]) -> None:
+    kind = "reply" if read is messages.read_replies else read.__name__.removeprefix("read_")
+    with pytest.raises(ProtocolError):
+        read(messages.read(pack([messages.VERSION, kind, *fields]))[1])
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        messages.call(ME, [Request(1, "a", 5, PING, 3, 2)]), messages.reply([(7, 0, b"\xc0"), (None, 1, b"x")]),
+        messages.writes(Writes(ME, ME, 4, [(37, 1, [b"k", b"v", b"g", None])])),
+        messages.forward([[ME, [[7, "a", 5, PING, 3, 2, 9]]]]),
+    ],
+)  # fmt: skip
+def test_a_message_says_the_same_in_whatever_form_its_first_bytes_are(message: bytes) -> None:
+    longer = b"\xdc" + bytes((0, message[0] & 0x0F)) + message[1:]  # an array of 16 bits' length
+    kind, fields = messages.read(message)
+    read = messages.read_replies if kind == "reply" else getattr(messages, f"read_{kind}")
+    assert messages.read(longer)[0] == kind
+    assert pack(read(fields)) == pack(read(messages.read(longer)[1]))
+
+
 @pytest.mark.parametrize(
     "request_",
     [None, 5, "x", {}, [], [1, None, 0], [1, None, 0, PING, 1], [*REQUEST, 7], ["1", *REQUEST[1:]], [-1, *REQUEST[1:]],
@@ -192,7 +215,7 @@ def test_a_body_that_names_no_operation_is_refused(body: bytes) -> None:
         messages.read_body(body)
 
 
-READERS: list[Callable[[list[Any]], Any]] = [
+READERS: list[Callable[[messages.Fields], Any]] = [
     messages.read_call, messages.read_replies, messages.read_writes, messages.read_committed, messages.read_forward,
 ]  # fmt: skip
 WHOLE = [bytes.fromhex(golden.replace(" ", "")) for _, golden in GOLDEN]

@@ -80,7 +80,7 @@ class Driver:
             sender, requests = messages.read_call(fields)
             assert sender == b"c" * 16
             assert all(messages.is_request(item) for item in requests)
-            found.append(requests)
+            found.append([list(request) for request in requests])
         self.finished += self.session.take_finished()
         return found
 

@@ -82,7 +82,7 @@ class ListServerService(Service):
         self._loop.every(TICK_S, self._tick)
         self._loop.at_turn_end(self._end_turn)
 
-    def on_message(self, server: CallServer, peer: bytes, kind: str, fields: list[Any]) -> None:
+    def on_message(self, server: CallServer, peer: bytes, kind: str, fields: messages.Fields) -> None:
         """Take a batch of requests that a router forwards."""
         if kind != "forward":
             raise ProtocolError(f"a {kind[:20]!r} message is not for a list server")

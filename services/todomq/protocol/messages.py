@@ -11,13 +11,19 @@ A message is one msgpack array ``[version, kind, ...]``. Every kind carries 1..n
 
     request    [id, target, deadline_ms, body]  or  [id, target, deadline_ms, body, number, floor]
     forwarded  [id, target, deadline_ms, body, number, floor, epoch]
+
+What comes in great numbers is decoded as what it should be, which checks it on the way; whatever is not exactly that is
+decoded within the codec's bounds and looked at field by field, so that the answer says what is wrong.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from msgspec import Meta
+from msgspec.msgpack import Decoder
 
 from todomq import errors
 from todomq.errors import NOT_APPLIED, ProtocolError, TodoMQError
@@ -139,15 +145,76 @@ def not_this_time(value: bytes) -> bytes:
     return pack([error.code, error.text, error.retryable, NOT_THIS_TIME])
 
 
-def read(data: bytes | memoryview) -> tuple[str, list[Any]]:
+_Counter = Annotated[int, Meta(ge=0, le=LIMIT - 1)]
+_Sender = Annotated[bytes, Meta(max_length=SENDER_BYTES)]
+_Packed = Annotated[bytes, Meta(max_length=limits.REQUEST_BYTES)]
+_Text = Annotated[str, Meta(max_length=limits.REQUEST_BYTES // 4)]
+_ToList = tuple[_Counter | None, _Text, _Counter, _Packed, _Counter, _Counter]
+_Forwarded = tuple[_Counter, _Text, _Counter, _Packed, _Counter, _Counter, _Counter]
+_Reply = tuple[_Counter | None, Annotated[int, Meta(ge=0, le=MOVED)], _Packed]
+_Pairs = Annotated[list[_Packed | None], Meta(max_length=limits.DECODED_ITEMS)]
+_SOME = Meta(min_length=1, max_length=limits.DECODED_ITEMS // 2)
+_Group = tuple[_Sender, Annotated[list[_Forwarded], _SOME]]
+_PartitionWrites = tuple[Annotated[int, Meta(ge=0, le=PARTITIONS - 1)], _Counter, _Pairs]
+
+
+class _Call(NamedTuple):
+    version: int
+    kind: str
+    sender: _Sender
+    requests: Annotated[list[_ToList], Meta(min_length=1, max_length=limits.MESSAGE_REQUESTS)]
+
+
+class _Replies(NamedTuple):
+    version: int
+    kind: str
+    replies: Annotated[list[_Reply], _SOME]
+
+
+class _Forward(NamedTuple):
+    version: int
+    kind: str
+    groups: Annotated[list[_Group], _SOME]
+
+
+class _Writes(NamedTuple):
+    version: int
+    kind: str
+    sender: _Sender
+    receiver: _Sender
+    number: _Counter
+    partitions: Annotated[list[_PartitionWrites], _SOME]
+
+
+_TYPED: tuple[tuple[bytes, Decoder[Any]], ...] = (
+    (b"\x94\x01\xa4call", Decoder(_Call)),
+    (b"\x93\x01\xa5reply", Decoder(_Replies)),
+    (b"\x93\x01\xa7forward", Decoder(_Forward)),
+    (b"\x96\x01\xa6writes", Decoder(_Writes)),
+)
+"""By the bytes that a message begins with: version and kind."""
+
+Fields = list[Any] | tuple[Any, ...]
+"""What ``read`` returns beside a message's kind."""
+
+
+def read(data: bytes) -> tuple[str, Fields]:
     """Unpack a message.
 
     Returns:
-        its kind and what follows the kind.
+        its kind, and for ``read_...`` what follows the kind; or the whole, of a type that says that it is right.
 
     Raises:
         ProtocolError: not a message of this protocol, or of another version.
     """
+    if len(data) <= limits.TRANSPORT_BYTES:
+        for beginning, decoder in _TYPED:
+            if data.startswith(beginning):
+                try:
+                    typed = decoder.decode(data)
+                except ValueError:
+                    break  # ``unpack`` and ``read_...`` find out why
+                return typed.kind, typed
     message = unpack(data)
     if type(message) is not list or len(message) < 3 or type(message[1]) is not str:
         raise ProtocolError("a message is an array [version, kind, ...]")
@@ -158,15 +225,17 @@ def read(data: bytes | memoryview) -> tuple[str, list[Any]]:
     return message[1], message[2:]
 
 
-def read_call(fields: list[Any]) -> tuple[bytes, list[Any]]:
+def read_call(fields: Fields) -> tuple[bytes, list[Any]]:
     """Check the shape of a call.
 
     Returns:
-        the sender and its requests, each still the list that came, checked by ``check_request``.
+        the sender and its requests, each still the list that came; or all of them numbered requests to lists, tuples.
 
     Raises:
         ProtocolError: not ``[sender, [request, ...]]``, no request, or too many.
     """
+    if type(fields) is _Call:
+        return fields.sender, fields.requests
     if len(fields) != 2 or not _is_sender(fields[0]) or type(fields[1]) is not list:
         raise ProtocolError(f'a call is [version, "call", sender (up to {SENDER_BYTES} bytes), [request, ...]]')
     if not 1 <= len(fields[1]) <= limits.MESSAGE_REQUESTS:
@@ -180,6 +249,8 @@ def numbered_columns(requests: list[Any]) -> list[tuple[Any, ...]] | None:
     Returns:
         ids, targets, deadlines (milliseconds), bodies, numbers and floors.
     """
+    if type(requests[0]) is tuple:  # so are all, see ``read_call``
+        return list(zip(*requests))
     columns = _columns(requests, 6)
     if columns is None:
         return None
@@ -192,6 +263,8 @@ def numbered_columns(requests: list[Any]) -> list[tuple[Any, ...]] | None:
 
 def is_request(request: Any) -> bool:
     """Tell whether what stands in a call has the shape of a request."""
+    if type(request) is tuple:
+        return True  # see ``read_call``
     if type(request) is not list or len(request) not in (4, 6):
         return False
     if len(request) == 6:
@@ -215,7 +288,7 @@ def _is_sender(value: Any) -> bool:
 
 def request_id(request: Any) -> int | None:
     """Return the id by which a malformed request can still be answered, or None."""
-    if type(request) is list and request and _is_counter(request[0]):
+    if type(request) in (list, tuple) and request and _is_counter(request[0]):
         identifier: int = request[0]
         return identifier
     return None
@@ -236,12 +309,14 @@ def read_body(packed: bytes) -> tuple[str, list[Any]]:
     return value[0], value[1:]
 
 
-def read_replies(fields: list[Any]) -> list[Any]:
+def read_replies(fields: Fields) -> list[Any]:
     """Check the shape of a reply message and return its ``[id, status, value]`` items.
 
     Raises:
         ProtocolError: anything else.
     """
+    if type(fields) is _Replies:
+        return fields.replies
     if len(fields) != 1 or type(fields[0]) is not list:
         raise ProtocolError('a reply is [version, "reply", [[id, status, value], ...]]')
     replies: list[Any] = fields[0]
@@ -286,12 +361,16 @@ def writes(batch: Writes) -> bytes:
     return pack([VERSION, "writes", *batch])
 
 
-def read_writes(fields: list[Any]) -> Writes:
+def read_writes(fields: Fields) -> Writes:
     """Check the shape of a batch of writes.
 
     Raises:
         ProtocolError: anything else.
     """
+    if type(fields) is _Writes:
+        if not _are_pairs([pairs for _, _, pairs in fields.partitions]):
+            raise ProtocolError("a partition's writes are [partition, epoch, [key, value, ...]]")
+        return Writes(*fields[2:])
     if len(fields) != 4:
         raise ProtocolError("writes have a sender, a receiver, a number and partitions")
     sender, receiver, number, partitions = fields
@@ -313,10 +392,14 @@ def _are_partitions_writes(items: list[Any]) -> bool:
     numbers, epochs, lists = columns
     if not _are_counters(numbers, PARTITIONS) or not _are_counters(epochs) or not _LIST.issuperset(map(type, lists)):
         return False
+    return _are_pairs(lists) and _BYTES_OR_NIL.issuperset(map(type, chain.from_iterable(lists)))
+
+
+def _are_pairs(lists: Sequence[list[Any]]) -> bool:
+    """Tell whether each is ``[key, value, ...]`` with keys of bytes."""
     if any(map(_is_odd, map(len, lists))):
         return False
-    pairs = list(chain.from_iterable(lists))
-    return _BYTES.issuperset(map(type, pairs[::2])) and _BYTES_OR_NIL.issuperset(map(type, pairs[1::2]))
+    return _BYTES.issuperset(map(type, chain.from_iterable([pairs[::2] for pairs in lists])))
 
 
 def committed(outcome: Committed) -> bytes:
@@ -324,7 +407,7 @@ def committed(outcome: Committed) -> bytes:
     return pack([VERSION, "committed", *outcome])
 
 
-def read_committed(fields: list[Any]) -> Committed:
+def read_committed(fields: Fields) -> Committed:
     """Check the shape of a worker's word on a range of batches.
 
     Raises:
@@ -358,12 +441,14 @@ def _are_forwarded(items: list[Any]) -> bool:
     return _BYTES.issuperset(map(type, bodies)) and all(map(_are_counters, counters))
 
 
-def read_forward(fields: list[Any]) -> list[Any]:
+def read_forward(fields: Fields) -> list[Any]:
     """Check the shape of a forwarded batch.
 
     Raises:
         ProtocolError: anything else.
     """
+    if type(fields) is _Forward:
+        return fields.groups
     if len(fields) != 1 or type(fields[0]) is not list:
         raise ProtocolError("forward carries groups [sender, [forwarded, ...]]")
     for group in fields[0]:

@@ -82,6 +82,7 @@ class Remote(Service):
         for request in requests:
             try:
                 if messages.is_request(request):
+                    request = list(request)  # what whoever carries it out must know stands in it afterwards
                     self._check(use, request)
                     use.check_rate(now_ms)
                     room.take(len(request[3]) + OVERHEAD_BYTES)

@@ -87,7 +87,7 @@ class RouterService(Service):
         if columns is not None and not is_held and self._forward_all(peer, sender, requests, columns, now_ms):
             return
         refusal = b""
-        for request in requests:
+        for request in requests if columns is None else map(list, requests):  # what is missing in one is filled in
             if not (are_numbered or messages.is_request(request)) or request[1] is None:
                 server.dispatch(self, peer, sender, request)
                 continue

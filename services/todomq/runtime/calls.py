@@ -80,7 +80,7 @@ class Service:
         for request in requests:
             server.dispatch(self, peer, sender, request)
 
-    def on_message(self, server: CallServer, peer: bytes, kind: str, fields: list[Any]) -> None:
+    def on_message(self, server: CallServer, peer: bytes, kind: str, fields: messages.Fields) -> None:
         """Take a message of another kind.
 
         Raises:
