@@ -189,18 +189,19 @@ class Client(_Part):
         Raises:
             TodoMQError: the request failed. InvalidRequest: called from a future's callback, which must not wait.
         """
-        self._submit(request, is_waited_for=not request.is_cast)
+        self.submit(request, is_waited_for=True)
         return request.result()
 
-    def submit(self, request: Request[T]) -> None:
+    def submit(self, request: Request[T], *, is_waited_for: bool = False) -> None:
         """Hand a request over; it is settled when it is finished, a cast at once.
+
+        Args:
+            request: the request.
+            is_waited_for: the caller waits for its result next.
 
         Raises:
             Overloaded: too many are waiting or in flight, and none of them finished before the deadline.
         """
-        self._submit(request, is_waited_for=False)
-
-    def _submit(self, request: Request[T], is_waited_for: bool) -> None:
         set_deadline(request, self._deadline_ms)
         if request.is_cast:
             self._connection.submit(request, may_wait=False)

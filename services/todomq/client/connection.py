@@ -138,7 +138,9 @@ class Connection:
             if self._is_driven:
                 if self._is_asleep:
                     self._wake()
-            elif not is_waited_for:
+            elif not is_waited_for and (
+                len(self._arrived) >= TURN_REQUESTS or request.is_cast or self._is_keeper_idle or self._keeper is None
+            ):
                 drives = self._see_to_it(request.is_cast)
         if drives:
             self._take_turn()

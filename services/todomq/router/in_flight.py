@@ -65,24 +65,12 @@ class InFlight:
             Overloaded: a limit is reached; the request went no further.
         """
         size = len(request[3]) + OVERHEAD_BYTES
-        flights = self.flights
-        if len(flights) >= REQUESTS or self.bytes + size > BYTES:
-            raise Overloaded("the router has too many requests in flight")
-        share = self._shares.get(peer)
-        if share is None:
-            share = self._shares[peer] = [0, 0, 0]
-        elif share[0] >= REQUESTS_PER_CLIENT or share[1] + size > BYTES_PER_CLIENT:
-            raise Overloaded("this client has too many requests in flight")
-        share[0] += 1
-        share[1] += size
-        if type(place) is int:
-            share[2] += 1
-        self.bytes += size
+        reached = self._reached(peer, 1, size)
+        if reached:
+            raise Overloaded(reached)
+        self._count(peer, 1, size, 1 if type(place) is int else 0, request[2])
         identifier = self._new_id()
-        if request[2] < self._none_before_ms or not flights:
-            self._none_before_ms = request[2]
-        # One for every request: making a named tuple this way is half the price of calling its class.
-        flights[identifier] = tuple.__new__(Flight, (identifier, peer, sender, request, place, size))
+        self.flights[identifier] = Flight(identifier, peer, sender, request, place, size)
         return identifier
 
     def admit_all(
@@ -93,27 +81,41 @@ class InFlight:
         Returns:
             the id to send the first one under, the others follow; None where a limit is reached.
         """
-        flights, count = self.flights, len(requests)
+        count = len(requests)
         size = sum(body_sizes) + OVERHEAD_BYTES * count
-        share = self._shares.get(peer) or [0, 0, 0]
-        if len(flights) + count > REQUESTS or self.bytes + size > BYTES:
+        if self._reached(peer, count, size):
             return None
-        if share[0] + count > REQUESTS_PER_CLIENT or share[1] + size > BYTES_PER_CLIENT:
-            return None
-        self._shares[peer] = [share[0] + count, share[1] + size, share[2] + count]
-        self.bytes += size
-        earliest_ms = min([request[2] for request in requests])
-        if earliest_ms < self._none_before_ms or not flights:
-            self._none_before_ms = earliest_ms
+        self._count(peer, count, size, count, min([request[2] for request in requests]))
         first = self._next_id
         self._next_id += count
-        make = tuple.__new__  # half the price of calling the class
+        flights, make = self.flights, tuple.__new__  # half the price of calling the class
         identifier = first
         for request, partition, body_size in zip(requests, partitions, body_sizes):
             flight = make(Flight, (identifier, peer, sender, request, partition, body_size + OVERHEAD_BYTES))
             flights[identifier] = flight
             identifier += 1
         return first
+
+    def _reached(self, peer: bytes, requests: int, size: int) -> str:
+        """Return which limit so many requests more would go over, or nothing."""
+        if len(self.flights) + requests > REQUESTS or self.bytes + size > BYTES:
+            return "the router has too many requests in flight"
+        share = self._shares.get(peer)
+        if share is not None and (share[0] + requests > REQUESTS_PER_CLIENT or share[1] + size > BYTES_PER_CLIENT):
+            return "this client has too many requests in flight"
+        return ""
+
+    def _count(self, peer: bytes, requests: int, size: int, to_lists: int, earliest_ms: int) -> None:
+        """Count requests that are taken in; ``earliest_ms`` is the first of their deadlines."""
+        share = self._shares.get(peer)
+        if share is None:
+            share = self._shares[peer] = [0, 0, 0]
+        share[0] += requests
+        share[1] += size
+        share[2] += to_lists
+        self.bytes += size
+        if earliest_ms < self._none_before_ms or not self.flights:
+            self._none_before_ms = earliest_ms
 
     def _new_id(self) -> int:
         identifier = self._next_id
