@@ -310,7 +310,7 @@ class ListActor:
         assert todo is not None
         number, epoch, generation = partition.number, partition.epoch, todo.generation
         if len(touched) == 1:
-            ((identifier, entry),) = touched.items()
+            identifier, entry = next(iter(touched.items()))
             assert entry is not None
             value = records.pack_entry(entry, added)
             partition.gate.write(number, epoch, records.entry_key(prefix, generation, identifier), value)

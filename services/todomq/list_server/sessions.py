@@ -52,7 +52,7 @@ class Session:
         self.next = next_number
         self.used_ms = used_ms
         self.answers: list[Answer] = answers or []
-        self.answer_bytes = sum(len(value) for _, _, value in self.answers)
+        self.answer_bytes = sum([len(value) for _, _, value in answers]) if answers else 0
         self.kept = RECORDED
         self.waiting: list[tuple[int, int, Any]] | None = None
 
