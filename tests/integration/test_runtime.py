@@ -28,6 +28,7 @@ from todomq.runtime.daemon import REFUSED_TO_START
 from todomq.runtime.loop import Loop
 from todomq.runtime.peers import Answer, Peer
 from todomq.runtime.pipes import Pull, Push
+from todomq.runtime.start_time import age_ms
 
 BOUND_S = 15.0
 
@@ -497,6 +498,20 @@ def test_the_directory_of_sockets_is_private_also_where_it_was_open_before(home:
 
 
 # -- a daemon ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_age_of_a_process_is_what_has_passed_since_it_began() -> None:
+    tick_ms = 1000 // os.sysconf("SC_CLK_TCK")
+    before_ms = time.monotonic_ns() // 1_000_000
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        begun_ms = time.monotonic_ns() // 1_000_000
+        first_ms, now_ms = age_ms(child.pid), time.monotonic_ns() // 1_000_000
+        assert first_ms <= now_ms - before_ms + tick_ms
+        while (now_ms := time.monotonic_ns() // 1_000_000) < begun_ms + 5 * tick_ms:
+            assert age_ms(child.pid) >= now_ms - begun_ms - 1
+        assert age_ms(os.getpid()) > age_ms(child.pid)
+    with pytest.raises(ProcessLookupError):
+        age_ms(child.pid)
 
 
 class Stack:

@@ -14,8 +14,10 @@ from subprocess import DEVNULL, PIPE
 import pytest
 from conftest import RunningStack, is_gone, wait_until
 
+from todomq.runtime.start_time import age_ms
 from todomq.settings import socket_name
 from todomq.supervision import records
+from todomq.supervision.service import REGISTERED_MS
 
 MakeStack = Callable[..., RunningStack]
 
@@ -108,9 +110,28 @@ def test_law_9_a_daemon_that_hangs_is_replaced_though_the_registry_never_knew_of
     hung = stack.kill("database_worker-2", signal.SIGSTOP)
     stack.kill("registry")  # the next one hears nothing of whoever stands still
 
-    # Two leases, with the one in which the registry says nothing; thirty seconds where the listener had not seen it.
+    # Two leases, with the one in which the registry says nothing; thirty seconds from its start where the listener had
+    # not seen it.
     stack.wait_restarted("database_worker-2", hung, timeout_s=45)
     assert is_gone(hung)
+    stack.wait_healthy()
+
+
+def test_law_9_a_daemon_that_hangs_is_replaced_soon_though_neither_registry_nor_listener_knew_of_it(
+    make_stack: MakeStack,
+) -> None:
+    stack = make_stack(TODOMQ_LEASE_MS="1000")
+    stack.start()
+    victim = stack.pid("database_worker-2")
+    wait_until(lambda: age_ms(victim) > REGISTERED_MS, 2 * REGISTERED_MS / 1000, "the worker is no longer young")
+
+    hung = stack.kill("database_worker-2", signal.SIGSTOP)
+    for name in ("registry", "supervision"):
+        stack.kill(name)
+
+    # Two leases from when the listener is back, of which the registry says nothing in the first.
+    stack.wait_restarted("database_worker-2", hung, timeout_s=12)
+    assert hung == victim and is_gone(hung)
     stack.wait_healthy()
 
 

@@ -1,7 +1,8 @@
-"""A client that asks as fast as it can: ``python -m torture.flood ENDPOINT SECONDS RECORD``.
+"""A client that asks as fast as it can until SIGTERM: ``python -m torture.flood ENDPOINT SECONDS RECORD``.
 
 Owns: adds and casts over a raw socket, which keep to no window. Must not know: the client library.
-It writes to RECORD what it was told: ``{"counts": {"asked" or code: n}, "acknowledged": {list: [[id, title], ...]}}``.
+It floods for SECONDS at most, and writes to RECORD what it was told:
+``{"counts": {"asked" or code: n}, "acknowledged": {list: [[id, title], ...]}}``.
 Every request gives up all numbers before its own, so that one that is refused holds up none behind it.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from collections import Counter, defaultdict
@@ -36,20 +38,25 @@ class Flood:
         self._sender = os.urandom(16)
         self._open: dict[int, tuple[str, str]] = {}
         self._number = 0
+        self._is_over = False
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.connect(endpoint)
 
     def run(self, seconds: float) -> None:
-        """Flood for so long, then wait for the last answers."""
+        """Flood for so long or until told to end, then wait for the last answers."""
         until = time.monotonic() + seconds
-        while time.monotonic() < until:
+        while not self._is_over and time.monotonic() < until:
             if self._socket.poll(10, zmq.POLLOUT):
                 self._socket.send_multipart([b"", messages.call(self._sender, self._requests())])
             self._take_answers(0)
         last = time.monotonic() + LAST_ANSWERS_S
         while self._open and time.monotonic() < last:
             self._take_answers(100)
+
+    def end(self) -> None:
+        """Ask no more."""
+        self._is_over = True
 
     def _requests(self) -> list[Any]:
         requests = []
@@ -78,6 +85,7 @@ class Flood:
 def main(endpoint: str, seconds: str, record: str) -> None:
     """Flood and write the record."""
     flood = Flood(endpoint)
+    signal.signal(signal.SIGTERM, lambda *_: flood.end())
     flood.run(float(seconds))
     Path(record).write_text(json.dumps({"counts": flood.counts, "acknowledged": flood.acknowledged}))
 

@@ -75,6 +75,39 @@ def test_a_large_request_is_paid_for_in_the_turns_after_it() -> None:
     assert served(turn, b"large") == [] and len(served(turn, b"small")) > 50
 
 
+def test_a_turn_that_is_stopped_serves_no_more_and_what_was_left_goes_first_of_its_client_only() -> None:
+    server = Server()
+    server.take(b"reads much", [request(n) for n in range(5)])
+    server.turns.stop(b"router", b"reads much", [request(n) for n in range(2, 5)])
+    server.served.clear()
+    server.take(b"reads much", [request(5)])
+    server.take(b"little", [request(1)])
+    assert server.turn() == []
+    of_first_turn = []
+    for peer, sender, requests in server.turns.end():
+        of_first_turn.append((sender, [each[0] for each in requests[:1]]))
+        if sender == b"reads much":
+            server.turns.stop(peer, sender, requests[1:])
+    assert of_first_turn == [(b"reads much", [2])]
+    assert [(sender, [each[0] for each in requests]) for _, sender, requests in server.turn()] == [
+        (b"little", [1]),
+        (b"reads much", [3, 4, 5]),
+    ]
+    assert server.turns.bytes == 0
+
+
+def test_what_came_by_two_connections_of_a_client_stays_in_order() -> None:
+    turns = Turns()
+    turns.stop(b"router", b"client", [])
+    for peer, identifier in ((b"old", 1), (b"old", 2), (b"new", 3)):
+        turns.may_serve(peer, b"client", [request(identifier)])
+    assert list(turns.end()) == []
+    assert [(peer, [each[0] for each in requests]) for peer, _, requests in turns.end()] == [
+        (b"old", [1, 2]),
+        (b"new", [3]),
+    ]
+
+
 def test_there_is_no_room_once_enough_waits_and_room_again_once_it_was_served() -> None:
     server = Server()
     server.take(b"flood", [request(n, 1_000_000) for n in range(10)])

@@ -41,6 +41,19 @@ def test_requests_that_come_while_a_list_loads_are_served_in_order_and_the_load_
     assert bench.hosting.loads == 1
 
 
+def test_reads_past_what_a_turn_packs_of_long_answers_are_left_for_another() -> None:
+    bench, client = Bench(), Client()
+    client.change(bench, "a", "add_entries", [[f"entry {n:08} {'x' * 90}"] for n in range(5_000)])
+    bench.hosting.snapshots.begin_turn()
+    epoch = bench.partition("a").epoch
+    requests = [[n, "a", bench.now_ms + 1_000, messages.body("entries"), 1, 1, epoch] for n in range(9)]
+    left = bench.hosting.take(b"router", b"reader", requests, bench.now_ms)
+    assert 0 < len(left) < 9 and left == requests[9 - len(left) :]
+    assert bench.hosting.take(b"router", b"another", requests[:1], bench.now_ms) == []
+    bench.hosting.ready(bench.now_ms)
+    assert len(bench.hosting.take(b"router", b"reader", left, bench.now_ms)) < len(left)
+
+
 def test_a_list_that_loads_slowly_holds_up_no_other() -> None:
     bench = Bench()
     slow = bench.send("a", "size")

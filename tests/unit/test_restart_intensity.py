@@ -193,6 +193,13 @@ def test_a_process_is_given_longer_until_its_first_answer() -> None:
     assert ticks(watch, 500, 60_000) == STARTING_MS
 
 
+def test_a_process_that_has_run_for_long_before_it_was_watched_is_not_given_that_time_again() -> None:
+    for age_ms, hangs_ms in [(4_000, STARTING_MS - 4_000), (STARTING_MS - 2_500, 3_000), (10 * STARTING_MS, 3_000)]:
+        watch = AnswerWatch(3_000, 500)
+        watch.began(0, age_ms)
+        assert ticks(watch, 500, 60_000) == hangs_ms
+
+
 def test_a_process_that_answers_does_not_hang() -> None:
     watch = AnswerWatch(3_000, 500)
     watch.began(0)

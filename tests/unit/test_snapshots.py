@@ -5,12 +5,22 @@ from __future__ import annotations
 import pytest
 
 from todomq.errors import Overloaded
-from todomq.list_server.snapshots import SNAPSHOTS, TURN_BYTES, Snapshots
+from todomq.list_server.snapshots import REFUSED_BYTES, SNAPSHOTS, TURN_BYTES, Snapshots
+
+
+def test_a_turn_that_has_packed_a_page_serves_no_more() -> None:
+    snapshots = Snapshots()
+    snapshots.packed(TURN_BYTES - 1)
+    assert not snapshots.is_turn_full
+    snapshots.packed(1)
+    assert snapshots.is_turn_full
+    snapshots.begin_turn()
+    assert not snapshots.is_turn_full
 
 
 def test_a_turn_that_has_packed_enough_refuses_further_reads_until_the_next() -> None:
     snapshots = Snapshots()
-    snapshots.packed(TURN_BYTES - 1)
+    snapshots.packed(REFUSED_BYTES - 1)
     snapshots.check_room()
     snapshots.packed(1)
     with pytest.raises(Overloaded) as refused:

@@ -177,10 +177,15 @@ class Hosting:
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
-    def take(self, peer: bytes, sender: bytes, requests: list[Any], now_ms: int) -> None:
-        """Serve forwarded requests of one client, in order."""
-        partitions = self.partitions
-        for request in requests:
+    def take(self, peer: bytes, sender: bytes, requests: list[Any], now_ms: int) -> list[Any]:
+        """Serve forwarded requests of one client, in order.
+
+        Returns:
+            those that are left for another turn, since this one has packed enough of long answers.
+        """
+        partitions, snapshots = self.partitions, self.snapshots
+        coming = iter(requests)
+        for request in coming:
             name = request[1]
             number = crc32(name.encode()) % PARTITIONS
             partition = partitions[number]
@@ -190,8 +195,11 @@ class Hosting:
                 self._refuse(partition, peer, request[0])
             elif name:
                 self._give(partition, name, (peer, sender, request), now_ms)
+                if snapshots.is_turn_full:
+                    return list(coming)
             else:
                 self.listings.append((peer, request))
+        return []
 
     def _give(self, partition: Partition, name: str, asked: Asked, now_ms: int) -> None:
         actor = partition.actors.get(name) or self.activate(partition, name, now_ms)

@@ -94,7 +94,7 @@ class ListServerService(Service):
         self._check_epochs(now_ms)
         for sender, requests in groups:
             if self._turns.may_serve(peer, sender, requests):
-                self.hosting.take(peer, sender, requests, now_ms)
+                self._serve(peer, sender, requests, now_ms)
 
     def drain_bytes(self) -> int:
         """Return how much is read ahead of what is served, so that whoever asks little is seen behind who asks much."""
@@ -104,9 +104,14 @@ class ListServerService(Service):
         """Serve what this turn takes of the requests that wait."""
         self._check_epochs(now_ms)
         for peer, sender, requests in self._turns.end():
-            self.hosting.take(peer, sender, requests, now_ms)
+            self._serve(peer, sender, requests, now_ms)
         if self._turns.bytes:
             self._loop.wake()
+
+    def _serve(self, peer: bytes, sender: bytes, requests: list[Any], now_ms: int) -> None:
+        left = self.hosting.take(peer, sender, requests, now_ms)
+        if left or self.hosting.snapshots.is_turn_full:
+            self._turns.stop(peer, sender, left)
 
     def stats(self) -> dict[str, Any]:
         """Return lists in memory, partitions, what is not committed, loads and drops."""

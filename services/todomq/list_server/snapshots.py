@@ -1,7 +1,8 @@
 """Long reads in progress: the entries that a reader is taking page by page, as they were when it began.
 
-Owns: a bounded number of them, the oldest given up first; how much of a turn long answers may take (laws 5 and 6:
-past it a read is refused, so that no number of reads makes the others wait). Must not know: pages, sockets.
+Owns: a bounded number of them, the oldest given up first; how much of a turn long answers may take (laws 5 and 6: past
+it what follows waits for another turn, or is refused, so that no number of reads makes the others wait). Must not know:
+pages, sockets.
 Entries are never changed in place, so a snapshot costs a reference for each entry and no copy.
 """
 
@@ -14,8 +15,10 @@ from todomq.list_server.todo_list import Entry
 from todomq.protocol import limits
 
 SNAPSHOTS = 64
-TURN_BYTES = 8 * limits.MIB
-"""Bytes of pages that a turn packs, about: a tenth of a second's work."""
+TURN_BYTES = limits.PAGE_BYTES
+"""Bytes of pages after which a turn serves no more: a few milliseconds' work."""
+REFUSED_BYTES = 8 * limits.MIB
+"""Bytes of pages after which a turn refuses reads that had waited for their list: they are served all at once."""
 
 
 class Snapshots:
@@ -30,13 +33,18 @@ class Snapshots:
         """Allow as many bytes of pages as a turn may have."""
         self._turn_bytes = 0
 
+    @property
+    def is_turn_full(self) -> bool:
+        """Whether this turn is to serve no more requests."""
+        return self._turn_bytes >= TURN_BYTES
+
     def check_room(self) -> None:
         """Check that this turn may answer another read.
 
         Raises:
             Overloaded: it has packed enough; the next turn takes more.
         """
-        if self._turn_bytes >= TURN_BYTES:
+        if self._turn_bytes >= REFUSED_BYTES:
             raise Overloaded("too many long reads at once")
 
     def packed(self, size: int) -> None:

@@ -2,7 +2,8 @@
 
 Owns: what was read and is not served yet, by client, in order. Must not know: lists, what a request means, sockets.
 Law 4: one client's requests stay in order. Law 6: what waits here is bounded by what the service reads, which asks
-``room_bytes`` before; and whoever asks little waits for one turn, however much somebody else has sent before.
+``room_bytes`` before; and whoever asks little waits for one turn, however much somebody else has sent before, and
+however long the answers to it are.
 
 This is deficit round robin (Shreedhar and Varghese, 1995): a client's requests are taken until they are over its
 allowance of bytes, and what they took too much is taken off its next one.
@@ -11,6 +12,7 @@ allowance of bytes, and what they took too much is taken off its next one.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Iterator
 from typing import Any
 
 from todomq.protocol import limits
@@ -46,7 +48,7 @@ class Turns:
 
         To serve while more arrives makes one batch of it all, as long as a turn has room.
         """
-        size = sum([len(request[3]) for request in requests]) + REQUEST_OVERHEAD_BYTES * len(requests)
+        size = _size(requests)
         if size <= self._left_bytes and not self._waiting:
             self._left_bytes -= size
             return True
@@ -57,29 +59,41 @@ class Turns:
         queue.extend([(peer, request) for request in requests])
         return False
 
-    def end(self) -> list[Group]:
-        """End the turn: return and forget what it still takes of what waits, each client's share of it."""
-        taken: list[Group] = []
-        left_bytes, self._left_bytes = self._left_bytes, TURN_BYTES
-        while left_bytes > 0 and self._waiting:
-            left_bytes -= self._take_of_next(taken)
-        return taken
+    def stop(self, peer: bytes, sender: bytes, left: list[Any]) -> None:
+        """Serve no more in this turn: what was ``left`` of the client's requests waits, before all that waits of it."""
+        self._left_bytes = 0
+        if left:
+            self.bytes += _size(left)
+            self._waiting.setdefault(sender, deque()).extendleft([(peer, request) for request in reversed(left)])
 
-    def _take_of_next(self, taken: list[Group]) -> int:
-        """Take what the next client is allowed, and put it behind the others; return the bytes that it came to."""
+    def end(self) -> Iterator[Group]:
+        """End the turn: yield and forget what it still takes of what waits, each client's share of it.
+
+        It ends early where ``stop`` is called meanwhile.
+        """
+        while self._left_bytes > 0 and self._waiting:
+            group = self._take_of_next()
+            if group[2]:
+                yield group
+        self._left_bytes = TURN_BYTES
+
+    def _take_of_next(self) -> Group:
+        """Take what the next client is allowed of what came by one connection, and put it behind the others."""
         sender, queue = self._waiting.popitem(last=False)
         allowed = ALLOWANCE_BYTES - self._debts.pop(sender, 0)
-        size = 0
-        while queue and size < allowed:
-            peer, request = queue.popleft()
+        peer, requests, size = queue[0][0] if queue else b"", [], 0
+        while queue and size < allowed and queue[0][0] == peer:
+            request = queue.popleft()[1]
             size += len(request[3]) + REQUEST_OVERHEAD_BYTES
-            if taken and taken[-1][0] == peer and taken[-1][1] == sender:
-                taken[-1][2].append(request)
-            else:
-                taken.append((peer, sender, [request]))
+            requests.append(request)
         if queue:
             self._waiting[sender] = queue
             if size > allowed:
                 self._debts[sender] = size - allowed
         self.bytes -= size
-        return size
+        self._left_bytes -= size
+        return peer, sender, requests
+
+
+def _size(requests: list[Any]) -> int:
+    return sum([len(request[3]) for request in requests]) + REQUEST_OVERHEAD_BYTES * len(requests)

@@ -16,8 +16,7 @@ from pathlib import Path
 
 from todomq.errors import InvalidRequest, Overloaded
 from todomq.registry.registrations import Process
-
-_START_TIME_FIELD = 22 - 3  # of /proc/<pid>/stat, counted from the one after the command in parentheses
+from todomq.runtime.start_time import start_time
 
 
 class LocalProcesses:
@@ -122,10 +121,9 @@ def _is_process(pid: int) -> bool:
 
 def _start_time(pid: int) -> int:
     try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        raise InvalidRequest(f"there is no process {pid}") from None
-    return int(stat[stat.rindex(b")") + 2 :].split()[_START_TIME_FIELD])
+        return start_time(pid)
+    except ProcessLookupError as error:
+        raise InvalidRequest(str(error)) from None
 
 
 def _has_ended(descriptor: int) -> bool:

@@ -29,11 +29,14 @@ class AnswerWatch:
         self._allowed_ms = 0
         self._last_tick_ms = 0
 
-    def began(self, now_ms: int) -> None:
-        """Watch a new process, which is given longer until its first answer."""
+    def began(self, now_ms: int, age_ms: int = 0) -> None:
+        """Watch another process, which is given longer until its first answer while it is young.
+
+        One that began ``age_ms`` before has had so much of that time already.
+        """
         self._since_ms = now_ms
         self._last_tick_ms = now_ms
-        self._allowed_ms = max(self._silence_ms, self._starting_ms)
+        self._allowed_ms = max(self._silence_ms, self._starting_ms - age_ms)
 
     def ended(self) -> None:
         """Watch nobody."""

@@ -22,6 +22,7 @@ from typing import Any
 from todomq.runtime.log import log
 from todomq.runtime.loop import Loop, Timer
 from todomq.runtime.peers import Answer, Peer
+from todomq.runtime.start_time import age_ms
 from todomq.settings import Settings, socket_name
 from todomq.supervision import evidence, records
 from todomq.supervision.answer_watch import AnswerWatch
@@ -31,7 +32,9 @@ from todomq.supervision.restart_intensity import Effect, GiveUp, Limit, RestartI
 
 PING_S = 0.5
 REGISTERED_MS = 30_000
-"""Within which a daemon that has begun is to be registered."""
+"""Within which a daemon is to be registered after its process began: a worker opens its shard first. A listener that
+takes over from one that was killed gives nobody this time again, only what whoever does not hang needs to register
+with a registry that was killed as well."""
 
 RECONCILE_AGAIN_S = 0.5
 EVENTS_BYTES = 65_536
@@ -134,11 +137,11 @@ class Listener:
         self._intensity.settled(process)
         self._loop.watch(pidfd, lambda: self._on_death(process))
         if process == "registry":
-            self._registry_watch.began(_now_ms())
+            self._registry_watch.began(_now_ms(), _age_ms(pid))
             self._ping_registry()
         elif process in self._names:
             watch = AnswerWatch(2 * self._settings.lease_ms, int(PING_S * 1000), REGISTERED_MS)
-            watch.began(_now_ms())
+            watch.began(_now_ms(), _age_ms(pid))
             self._watched[process] = (pid, watch)
 
     def _unfollow(self, process: str) -> None:
@@ -228,6 +231,14 @@ class Listener:
     def _registry_answered(self, answer: Answer) -> None:
         if answer.error is None:
             self._registry_watch.answered(_now_ms())
+
+
+def _age_ms(pid: int) -> int:
+    """Return the age of a process of which a pidfd is held; of one that has ended the pidfd tells."""
+    try:
+        return age_ms(pid)
+    except ProcessLookupError:
+        return 0
 
 
 def _pid_of(registration: Any) -> Any:
