@@ -18,8 +18,8 @@ from todomq.errors import (
 )
 from todomq.list_server import actor as actor_module
 from todomq.list_server import records
-from todomq.list_server.actor import SESSIONS_IN_ENTRIES
 from todomq.list_server.gate import UNCOMMITTED_BYTES
+from todomq.list_server.recording import SESSIONS_IN_ENTRIES
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack, unpack
 

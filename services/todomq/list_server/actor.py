@@ -1,7 +1,8 @@
 """The list actor: the one owner of one list.
 
-Owns: the list's entries in memory, its clients' sessions, the order in which requests take effect, what waits for it.
-Must not know: other lists, sockets, how the worker stores records. Its hosting gives it requests and takes its replies.
+Owns: the order in which requests take effect, what each of them does to the list, what waits for it. Must not know:
+other lists, sockets, which records a change writes (``recording.py``). Its hosting gives it requests and takes its
+replies.
 Keeps law 3 (once), law 4 (in order), and its part of law 1: what it answers goes through the gate.
 """
 
@@ -21,10 +22,9 @@ from todomq.errors import (
 )
 from todomq.list_server import records
 from todomq.list_server.gate import RECORD_OVERHEAD_BYTES, Reply
-from todomq.list_server.operations import ADDS, CHANGES, EMPTYING, PAGED, READS, WITHIN, Touched, read_within
-from todomq.list_server.records import AddedBy, ListRecord
-from todomq.list_server.runs import Runs
-from todomq.list_server.sessions import IN_ENTRIES, NOWHERE, RECORDED, Session
+from todomq.list_server.operations import CHANGES, PAGED, READS, WITHIN, Touched, read_within
+from todomq.list_server.recording import RecordedList
+from todomq.list_server.sessions import NOWHERE, Session
 from todomq.list_server.todo_list import Entry, TodoList
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack
@@ -38,7 +38,6 @@ READY = "ready"
 STOPPING = "stopping"
 QUARANTINED = "quarantined"
 
-NEW_LIST = ListRecord()
 KEY_TAIL_BYTES = 13
 ENTRY_BYTES = 24
 """What an entry has besides its title and extra in a page, about."""
@@ -48,13 +47,6 @@ FIT_ALWAYS = limits.PAGE_BYTES // limits.ENTRY_BYTES
 
 make_tuple = tuple.__new__
 """Makes a named tuple at half the price of calling its class: one is made for every request."""
-
-ANSWERS_IN_ENTRIES = 64
-ANSWERS_IN_ENTRIES_BYTES = 1_024
-SESSIONS_IN_ENTRIES = 16
-"""Past these a session's record is written with an add as well: any other change writes the records of all that stand
-beside entries only, and they must fit into one batch.
-"""
 
 Asked = tuple[bytes, bytes, Any]
 """One request: the router's connection, the client, the forwarded request."""
@@ -68,52 +60,27 @@ class Crashed(Exception):
         self.asked = asked
 
 
-class ListActor:
+class ListActor(RecordedList):
     """One activation of one list.
 
     Attributes:
         state: LOADING, READY, STOPPING (ends when its writes are committed) or QUARANTINED (``error`` says why).
         queue: what came while the list could not answer, in order; None when empty.
-        record: the list's record as it is stored or about to be; None where the list is not stored.
-        last_batch: the number of the last batch that carries a write of this list.
-        changed: clients whose session's record is to be written in this turn, with its key; None when none is.
-        in_entries: clients of whom an entry's record tells an add that their session's record does not.
-        runs: which entries lie in one record; None where each has its own.
     """
 
-    __slots__ = (
-        "activation", "changed", "error", "in_entries", "last_batch", "name", "partition", "queue", "record", "runs",
-        "sessions", "since_ms", "state", "todo", "used_ms",
-    )  # fmt: skip
+    __slots__ = ("activation", "error", "queue", "since_ms", "state", "used_ms")
 
     def __init__(self, name: str, partition: Partition, activation: int, now_ms: int) -> None:
-        self.name = name
-        self.partition = partition
+        super().__init__(name, partition)
         self.activation = activation
         self.state = LOADING
         self.since_ms = self.used_ms = now_ms
-        self.todo: TodoList | None = None
-        self.record: ListRecord | None = None
-        self.sessions: dict[bytes, Session] = {}
         self.queue: list[Asked] | None = None
         self.error: TodoMQError | None = None
-        self.last_batch = 0
-        self.changed: dict[bytes, bytes] | None = None
-        self.in_entries: tuple[bytes, ...] = ()
-        self.runs: Runs | None = None
-
-    @property
-    def uncommitted(self) -> bool:
-        """Whether a write of this list is not on disk yet."""
-        return self.last_batch > self.partition.gate.committed
 
     def loaded(self, loading: Loading, now_ms: int) -> list[Asked]:
         """Begin to answer; return what came meanwhile, in order, to be taken now."""
-        self.todo = loading.todo_list()
-        self.record = NEW_LIST if loading.record == NEW_LIST else loading.record
-        self.sessions = loading.sessions
-        self.in_entries = tuple([sender for sender, session in self.sessions.items() if session.kept is IN_ENTRIES])
-        self.runs = loading.runs
+        self.take_stored(loading)
         self.state = READY
         self.since_ms = now_ms
         queue, self.queue = self.queue or [], None
@@ -147,30 +114,6 @@ class ListActor:
         """Answer with an error that depends on nothing stored."""
         value = messages.error_value(error)
         self.partition.replies.append(Reply(peer, identifier, messages.ERROR, value, self.partition.number))
-
-    def write_sessions(self) -> None:
-        """Put the records of the sessions that this turn changed into the batch that carries the changes."""
-        if self.changed is None:
-            return
-        partition = self.partition
-        number, epoch, write = partition.number, partition.epoch, partition.gate.write
-        for sender, key in self.changed.items():
-            session = self.sessions[sender]
-            self.last_batch = write(
-                number, epoch, key, records.pack_session(session.next, session.used_ms, session.answers)
-            )
-            session.kept = RECORDED
-        if self.in_entries:
-            self.in_entries = tuple([sender for sender in self.in_entries if sender not in self.changed])
-        self.changed = None
-
-    def forget(self, sender: bytes) -> None:
-        """Forget a client's session, whose time is over, and see that its record goes."""
-        del self.sessions[sender]
-        if sender in self.in_entries:
-            self.in_entries = tuple([each for each in self.in_entries if each != sender])
-        key = records.session_key(records.prefix(self.name), sender)
-        self.last_batch = self.partition.gate.write(self.partition.number, self.partition.epoch, key, None)
 
     def _take_later(self, asked: Asked) -> None:
         if self.state is QUARANTINED and self.error is not None:
@@ -233,27 +176,7 @@ class ListActor:
             session.kept = NOWHERE
             self._reply(peer, identifier, messages.ERROR, value)
             return
-        prefix = records.prefix(self.name)
-        if operation in ADDS and touched:
-            added: AddedBy | None = None
-            if self._can_tell_beside_entries(sender, session, len(value)):
-                # The floor as the list knows it, which other requests may have declared: a load keeps no more answers.
-                added = (sender, number, session.answers[0][0] if session.answers else number, now_ms)
-                if operation == "add_entries":
-                    added = (*added, len(touched))
-            self._write_added(prefix, touched, added)
-        else:
-            added = None
-            self._write_changed(prefix, touched, operation == "delete")
-            if touched or operation in EMPTYING:
-                for other in self.in_entries:  # what stands beside an entry goes with its record
-                    self._note_changed(prefix, other, self.sessions[other], 0)
-        session.took(number, messages.OK, value, now_ms)
-        if added is None:
-            self._note_changed(prefix, sender, session, len(value))
-        elif session.kept is RECORDED:
-            session.kept = IN_ENTRIES
-            self.in_entries += (sender,)
+        self.record_change(operation, touched, sender, session, number, value, now_ms)
         self._reply(peer, identifier, messages.OK, value)
 
     def _change_out_of_turn(self, session: Session, asked: Asked, now_ms: int) -> None:
@@ -291,101 +214,6 @@ class ListActor:
         if body_bytes + each * len(arguments[0]) > limits.CHANGE_BYTES:
             count = len(arguments[0])
             raise InvalidRequest(f"add_entries: {count} entries take over {limits.CHANGE_BYTES} bytes of records")
-
-    def _can_tell_beside_entries(self, sender: bytes, session: Session, answer_bytes: int) -> bool:
-        """Tell whether what a client is to be answered about an add may stand in the record of the entry only."""
-        if session.kept is RECORDED:
-            if len(self.in_entries) >= SESSIONS_IN_ENTRIES:
-                return False
-        elif session.kept is NOWHERE:
-            return False
-        if self.changed is not None and sender in self.changed:
-            return False
-        is_small = session.answer_bytes + answer_bytes <= ANSWERS_IN_ENTRIES_BYTES
-        return is_small and len(session.answers) < ANSWERS_IN_ENTRIES
-
-    def _write_added(self, prefix: bytes, touched: Touched, added: AddedBy | None) -> None:
-        """Put entries that are new, of consecutive ids, into the batch, and the list's record where that is new too."""
-        partition, todo = self.partition, self.todo
-        assert todo is not None
-        number, epoch, generation = partition.number, partition.epoch, todo.generation
-        if len(touched) == 1:
-            identifier, entry = next(iter(touched.items()))
-            assert entry is not None
-            value = records.pack_entry(entry, added)
-            partition.gate.write(number, epoch, records.entry_key(prefix, generation, identifier), value)
-        else:
-            for first, last, run in records.pack_run(next(iter(touched)), list(touched.values()), added):
-                partition.gate.write(number, epoch, records.entry_key(prefix, generation, first), run)
-                self._note_run(first, last)
-        record = self.record
-        if record is None or record.deleted or record.version != records.VERSION:
-            self._write_record(todo, False)
-        self.last_batch = partition.gate.open.number
-
-    def _write_changed(self, prefix: bytes, touched: Touched, deleted: bool) -> None:
-        """Put the records of entries that were changed or deleted into the batch, and the list's where that changed."""
-        partition, todo, record = self.partition, self.todo, self.record
-        assert todo is not None
-        for identifier in touched:
-            self._write_record_of(prefix, todo, identifier)
-        if record is not None and record.generation != todo.generation:
-            self.runs = None
-        # Where no list is stored, there is nothing to clear.
-        if record is not None and not record.deleted and (
-            deleted
-            or record.generation != todo.generation
-            or record.lowest_next_id != todo.lowest_next_id
-            or record.version != records.VERSION
-        ):
-            self._write_record(todo, deleted)
-        self.last_batch = partition.gate.open.number
-
-    def _write_record_of(self, prefix: bytes, todo: TodoList, identifier: int) -> None:
-        """Put the record that an entry is in into the batch, with the others that are in it.
-
-        It no longer tells of an add: the session is written in the same batch. Where it is split, it is the first part
-        that takes the place of what is stored.
-        """
-        partition = self.partition
-        first = last = identifier
-        if self.runs is not None:
-            first, last = self.runs.of(identifier)
-            self.runs.forget(first)
-        for start, end, value in records.pack_run(first, [todo.entries.get(each) for each in range(first, last + 1)]):
-            if value is not None or start == first:
-                key = records.entry_key(prefix, todo.generation, start)
-                partition.gate.write(partition.number, partition.epoch, key, value)
-                if value is not None:
-                    self._note_run(start, end)
-
-    def _note_run(self, first: int, last: int) -> None:
-        if last > first:
-            self.runs = self.runs or Runs()
-            self.runs.add(first, last)
-
-    def _note_changed(self, prefix: bytes, sender: bytes, session: Session, answer_bytes: int) -> None:
-        """See that the session's record goes into the same batch, once for all its changes in it."""
-        partition = self.partition
-        if self.changed is None:
-            self.changed = {}
-            partition.changed.append(self)
-        if sender not in self.changed:
-            self.changed[sender] = records.session_key(prefix, sender)
-            partition.gate.expect(session.answer_bytes + RECORD_OVERHEAD_BYTES * len(session.answers))
-        else:
-            partition.gate.expect(answer_bytes + RECORD_OVERHEAD_BYTES)
-
-    def _write_record(self, todo: TodoList, deleted: bool) -> None:
-        partition = self.partition
-        swept = self.record.swept_generation if self.record is not None else todo.generation
-        record = ListRecord(todo.generation, todo.lowest_next_id, deleted, swept)
-        self.record = NEW_LIST if record == NEW_LIST else record
-        partition.gate.write(
-            partition.number, partition.epoch, records.list_key(self.name), records.pack_list(record)
-        )
-        if record.swept_generation < record.generation or deleted:
-            partition.to_sweep[self.name] = self
 
     def _is_turn(self, sender: bytes, request: Any, asked: Asked, now_ms: int) -> bool:
         number, floor = request[4], request[5]

@@ -18,6 +18,7 @@ from todomq.errors import NOT_APPLIED, UNKNOWN, CorruptRecord, OutOfOrder, TodoM
 from todomq.list_server.actor import LOADING, QUARANTINED, READY, STOPPING, Asked, Crashed, ListActor
 from todomq.list_server.gate import Batch, Gate, Reply
 from todomq.list_server.loading import Loading, Page
+from todomq.list_server.recording import RecordedList
 from todomq.list_server.snapshots import Snapshots
 from todomq.list_server.sweeping import Sweeping
 from todomq.protocol import limits, messages
@@ -57,7 +58,7 @@ class Partition:
         self.changed = hosting.changed
         self.snapshots = hosting.snapshots
         self.waiting: dict[str, ListActor] = {}
-        self.to_sweep: dict[str, ListActor] = {}
+        self.to_sweep: dict[str, RecordedList] = {}
 
     @property
     def uncommitted(self) -> bool:
@@ -81,7 +82,7 @@ class Hosting:
         self.gates = {number: Gate() for number in range(1, workers + 1)}
         self.partitions: list[Partition | None] = [None] * PARTITIONS
         self.replies: list[Reply] = []
-        self.changed: list[ListActor] = []
+        self.changed: list[RecordedList] = []
         self.reads: list[Read] = []
         self.closed: list[tuple[int, Batch]] = []
         self.listings: list[tuple[bytes, Any]] = []

@@ -7,8 +7,9 @@ Owns: where the sweep of one list has got to. Must not know: workers, sockets.
 from __future__ import annotations
 
 from todomq.list_server import records
-from todomq.list_server.actor import NEW_LIST, ListActor
+from todomq.list_server.actor import ListActor
 from todomq.list_server.loading import Page
+from todomq.list_server.recording import NEW_LIST
 
 
 class Sweeping:

@@ -1,0 +1,225 @@
+"""How a list's changes go to disk: which records each of them writes.
+
+Owns: the list in memory and what is stored of it: its record, the records of its entries, its clients' sessions.
+Must not know: requests, who asks, sockets; what a record looks like (``records.py``) and how batches leave (the gate).
+
+Law 1 and 3: what a change did and what was answered for it go into one batch. An add's answer stands beside its entries
+(``in entries``), so that it is one record; whatever could take that away writes the session in the same batch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from todomq.list_server import records
+from todomq.list_server.gate import RECORD_OVERHEAD_BYTES
+from todomq.list_server.operations import ADDS, EMPTYING, Touched
+from todomq.list_server.records import AddedBy, ListRecord
+from todomq.list_server.runs import Runs
+from todomq.list_server.sessions import IN_ENTRIES, NOWHERE, RECORDED, Session
+from todomq.list_server.todo_list import TodoList
+from todomq.protocol import messages
+
+if TYPE_CHECKING:
+    from todomq.list_server.hosting import Partition
+    from todomq.list_server.loading import Loading
+
+NEW_LIST = ListRecord()
+
+ANSWERS_IN_ENTRIES = 64
+ANSWERS_IN_ENTRIES_BYTES = 1_024
+SESSIONS_IN_ENTRIES = 16
+"""Past these a session's record is written with an add as well: any other change writes the records of all that stand
+beside entries only, and they must fit into one batch.
+"""
+
+
+class RecordedList:
+    """One list and what is stored of it.
+
+    Attributes:
+        record: the list's record as it is stored or about to be; None where the list is not stored.
+        last_batch: the number of the last batch that carries a write of this list.
+        changed: clients whose session's record is to be written in this turn, with its key; None when none is.
+        in_entries: clients of whom an entry's record tells an add that their session's record does not.
+        runs: which entries lie in one record; None where each has its own.
+    """
+
+    __slots__ = ("changed", "in_entries", "last_batch", "name", "partition", "record", "runs", "sessions", "todo")
+
+    def __init__(self, name: str, partition: Partition) -> None:
+        self.name = name
+        self.partition = partition
+        self.todo: TodoList | None = None
+        self.record: ListRecord | None = None
+        self.sessions: dict[bytes, Session] = {}
+        self.last_batch = 0
+        self.changed: dict[bytes, bytes] | None = None
+        self.in_entries: tuple[bytes, ...] = ()
+        self.runs: Runs | None = None
+
+    @property
+    def uncommitted(self) -> bool:
+        """Whether a write of this list is not on disk yet."""
+        return self.last_batch > self.partition.gate.committed
+
+    def take_stored(self, loading: Loading) -> None:
+        """Begin with what a load has read."""
+        self.todo = loading.todo_list()
+        self.record = NEW_LIST if loading.record == NEW_LIST else loading.record
+        self.sessions = loading.sessions
+        self.in_entries = tuple([sender for sender, session in self.sessions.items() if session.kept is IN_ENTRIES])
+        self.runs = loading.runs
+
+    def record_change(
+        self, operation: str, touched: Touched, sender: bytes, session: Session, number: int, value: bytes, now_ms: int
+    ) -> None:
+        """Put a change that was made and what is answered for it into the open batch.
+
+        Args:
+            operation: what changed the list.
+            touched: the entries that it added or changed, None for those that it deleted.
+            sender, session: the client's.
+            number: the change's.
+            value: the packed answer.
+            now_ms: the time.
+        """
+        prefix = records.prefix(self.name)
+        added: AddedBy | None = None
+        if operation in ADDS and touched:
+            if self._can_tell_beside_entries(sender, session, len(value)):
+                # The floor as the list knows it, which other requests may have declared: a load keeps no more answers.
+                added = (sender, number, session.answers[0][0] if session.answers else number, now_ms)
+                if operation == "add_entries":
+                    added = (*added, len(touched))
+            self._write_added(prefix, touched, added)
+        else:
+            self._write_changed(prefix, touched, operation == "delete")
+            if touched or operation in EMPTYING:
+                for other in self.in_entries:  # what stands beside an entry goes with its record
+                    self._note_changed(prefix, other, self.sessions[other], 0)
+        session.took(number, messages.OK, value, now_ms)
+        if added is None:
+            self._note_changed(prefix, sender, session, len(value))
+        elif session.kept is RECORDED:
+            session.kept = IN_ENTRIES
+            self.in_entries += (sender,)
+
+    def write_sessions(self) -> None:
+        """Put the records of the sessions that this turn changed into the batch that carries the changes."""
+        if self.changed is None:
+            return
+        partition = self.partition
+        number, epoch, write = partition.number, partition.epoch, partition.gate.write
+        for sender, key in self.changed.items():
+            session = self.sessions[sender]
+            self.last_batch = write(
+                number, epoch, key, records.pack_session(session.next, session.used_ms, session.answers)
+            )
+            session.kept = RECORDED
+        if self.in_entries:
+            self.in_entries = tuple([sender for sender in self.in_entries if sender not in self.changed])
+        self.changed = None
+
+    def forget(self, sender: bytes) -> None:
+        """Forget a client's session, whose time is over, and see that its record goes."""
+        del self.sessions[sender]
+        if sender in self.in_entries:
+            self.in_entries = tuple([each for each in self.in_entries if each != sender])
+        key = records.session_key(records.prefix(self.name), sender)
+        self.last_batch = self.partition.gate.write(self.partition.number, self.partition.epoch, key, None)
+
+    def _can_tell_beside_entries(self, sender: bytes, session: Session, answer_bytes: int) -> bool:
+        """Tell whether what a client is to be answered about an add may stand in the record of the entry only."""
+        if session.kept is RECORDED:
+            if len(self.in_entries) >= SESSIONS_IN_ENTRIES:
+                return False
+        elif session.kept is NOWHERE:
+            return False
+        if self.changed is not None and sender in self.changed:
+            return False
+        is_small = session.answer_bytes + answer_bytes <= ANSWERS_IN_ENTRIES_BYTES
+        return is_small and len(session.answers) < ANSWERS_IN_ENTRIES
+
+    def _write_added(self, prefix: bytes, touched: Touched, added: AddedBy | None) -> None:
+        """Put entries that are new, of consecutive ids, into the batch, and the list's record where that is new too."""
+        partition, todo = self.partition, self.todo
+        assert todo is not None
+        number, epoch, generation = partition.number, partition.epoch, todo.generation
+        if len(touched) == 1:
+            identifier, entry = next(iter(touched.items()))
+            assert entry is not None
+            value = records.pack_entry(entry, added)
+            partition.gate.write(number, epoch, records.entry_key(prefix, generation, identifier), value)
+        else:
+            for first, last, run in records.pack_run(next(iter(touched)), list(touched.values()), added):
+                partition.gate.write(number, epoch, records.entry_key(prefix, generation, first), run)
+                self._note_run(first, last)
+        record = self.record
+        if record is None or record.deleted or record.version != records.VERSION:
+            self._write_record(todo, False)
+        self.last_batch = partition.gate.open.number
+
+    def _write_changed(self, prefix: bytes, touched: Touched, deleted: bool) -> None:
+        """Put the records of entries that were changed or deleted into the batch, and the list's where that changed."""
+        partition, todo, record = self.partition, self.todo, self.record
+        assert todo is not None
+        for identifier in touched:
+            self._write_record_of(prefix, todo, identifier)
+        if record is not None and record.generation != todo.generation:
+            self.runs = None
+        # Where no list is stored, there is nothing to clear.
+        if record is not None and not record.deleted and (
+            deleted
+            or record.generation != todo.generation
+            or record.lowest_next_id != todo.lowest_next_id
+            or record.version != records.VERSION
+        ):
+            self._write_record(todo, deleted)
+        self.last_batch = partition.gate.open.number
+
+    def _write_record_of(self, prefix: bytes, todo: TodoList, identifier: int) -> None:
+        """Put the record that an entry is in into the batch, with the others that are in it.
+
+        It no longer tells of an add: the session is written in the same batch. Where it is split, it is the first part
+        that takes the place of what is stored.
+        """
+        partition = self.partition
+        first = last = identifier
+        if self.runs is not None:
+            first, last = self.runs.of(identifier)
+            self.runs.forget(first)
+        for start, end, value in records.pack_run(first, [todo.entries.get(each) for each in range(first, last + 1)]):
+            if value is not None or start == first:
+                key = records.entry_key(prefix, todo.generation, start)
+                partition.gate.write(partition.number, partition.epoch, key, value)
+                if value is not None:
+                    self._note_run(start, end)
+
+    def _note_run(self, first: int, last: int) -> None:
+        if last > first:
+            self.runs = self.runs or Runs()
+            self.runs.add(first, last)
+
+    def _note_changed(self, prefix: bytes, sender: bytes, session: Session, answer_bytes: int) -> None:
+        """See that the session's record goes into the same batch, once for all its changes in it."""
+        partition = self.partition
+        if self.changed is None:
+            self.changed = {}
+            partition.changed.append(self)
+        if sender not in self.changed:
+            self.changed[sender] = records.session_key(prefix, sender)
+            partition.gate.expect(session.answer_bytes + RECORD_OVERHEAD_BYTES * len(session.answers))
+        else:
+            partition.gate.expect(answer_bytes + RECORD_OVERHEAD_BYTES)
+
+    def _write_record(self, todo: TodoList, deleted: bool) -> None:
+        partition = self.partition
+        swept = self.record.swept_generation if self.record is not None else todo.generation
+        record = ListRecord(todo.generation, todo.lowest_next_id, deleted, swept)
+        self.record = NEW_LIST if record == NEW_LIST else record
+        partition.gate.write(
+            partition.number, partition.epoch, records.list_key(self.name), records.pack_list(record)
+        )
+        if record.swept_generation < record.generation or deleted:
+            partition.to_sweep[self.name] = self
