@@ -177,20 +177,20 @@ class Search:
     def _without_doubles(self, possible: list[Choice]) -> list[Choice]:
         """Leave out a change that may happen where one that does the same and must happen sooner, if at all, may too.
 
-        Only of changes that stand alone in their chain: whichever of them is taken, the rest stays as it is.
+        Only of changes that stand alone in their chain: whichever of them is taken, the rest stays as it is. The one
+        that is kept must not have been sent later either, or it could make a third change miss its deadline.
         """
-        soonest: dict[tuple[Any, ...], Choice] = {}
-        kept = []
-        for choice in possible:
+        kept: list[Choice] = []
+        alone: defaultdict[tuple[Any, ...], list[Step]] = defaultdict(list)
+        for choice in sorted(possible, key=lambda choice: choice[2].latest):
             number, _, step, _ = choice
-            if len(self.chains[number].steps) > 1 or step.must or number in self._followed:
-                kept.append(choice)
-                continue
-            key = step.effect_key()
-            known = soonest.get(key)
-            if known is None or step.latest < known[2].latest:
-                soonest[key] = choice
-        return kept + list(soonest.values())
+            if len(self.chains[number].steps) == 1 and not step.must and number not in self._followed:
+                sooner = alone[step.effect_key()]
+                if any(other.start <= max(step.start, self.latest_start) for other in sooner):
+                    continue
+                sooner.append(step)
+            kept.append(choice)
+        return kept
 
     def _misses_a_deadline(self, step: Step) -> bool:
         """Return whether a change that may happen now could happen no more behind this step."""
