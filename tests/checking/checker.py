@@ -15,11 +15,15 @@ from typing import NamedTuple
 
 from checking.history import Operation
 from checking.laws import Breaches, Violation
+from checking.lookahead import Lookahead
 from checking.search import DeadEnd, Search, Verdict
 from checking.steps import Impossible, chains_of
 
 BOUND = 300_000
 """Steps that the search of one list tries before it gives up, beyond a few for each of its operations."""
+
+AHEAD = 2
+"""How many times as many steps each lookahead may try, all questions together."""
 
 
 class Report(NamedTuple):
@@ -80,7 +84,9 @@ def check_list(history: list[Operation], bound: int = BOUND) -> tuple[Verdict, l
         if named:
             return Verdict.IMPOSSIBLE, named
         if verdict is Verdict.UNDECIDED:
-            search = Search(chains_of(history))
+            skeleton = Lookahead(history, AHEAD * bound, deletes=False)
+            body = Lookahead(history, AHEAD * bound, deletes=True, ahead=skeleton)
+            search = Search(chains_of(history), body)
             verdict = search.run(4 * len(history) + bound)
     except Impossible as impossible:
         return Verdict.IMPOSSIBLE, [Violation(history[0].list, impossible.sentence, impossible.operations)]

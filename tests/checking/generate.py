@@ -28,6 +28,8 @@ class Habits(NamedTuple):
     failed: float = 0.01
     resent: float = 0.05
     """Of reads."""
+    slowest: int = 8
+    """How long after its effect an answer comes, at most."""
     weights: tuple[int, ...] = (40, 5, 20, 15, 1, 1, 12, 6)
     """How often an add, add_all, update, delete, clear, drop, entries, size is sent."""
 
@@ -107,7 +109,7 @@ class Run:
     def _perform(self, operation: Operation) -> None:
         self.todo, answer = perform(self.todo, operation)
         if operation.outcome == "ok":
-            operation = operation._replace(result=answer, end=self.now + self.random.randrange(8))
+            operation = operation._replace(result=answer, end=self.now + self.random.randrange(self.habits.slowest))
         self.told.append(operation)
 
 

@@ -112,6 +112,13 @@ GOOD: dict[str, list[Operation]] = {
         told(2, 1, (11, 19), "update", 1, {"title": "milk"}, result=MILK),
         told(3, 1, (19, 28), "add", "bread", result=2),
     ],
+    "of two casts that do the same the one that must be sooner was sent too late for a change between": [
+        untold("cast", 1, 1, (0, 0), "add", "salt", deadline=100),
+        untold("cast", 2, 1, (50, 50), "add", "eggs", deadline=60),
+        untold("unknown", 3, 1, (0, 9), "delete", 1, deadline=40),
+        told(4, 1, (0, 200), "add", "bread", result=2),
+        told(4, 2, (201, 210), "entries", result=(BREAD,)),
+    ],
     "pipelined requests take effect in the order sent": [
         told(1, 1, (0, 50), "add", "milk", result=1),
         told(1, 2, (0, 40), "update", 1, {"done": True}, result=Entry(1, "milk", True)),

@@ -10,11 +10,15 @@ is right now; go back where there is none. What keeps it near linear here:
 - A step that changes nothing and is right now is taken at once: no order is lost by it, but where an unknown change
   would be passed over by it or miss its deadline; there it is one choice among others.
 - Ids say which add comes next, and an unknown change whose title was seen counts as one that happened.
+- A change that may happen is taken as late as possible: only before a step that it makes a difference to, or that it
+  can't follow. Of several that do the same the one that must be soonest is tried, where that gives up nothing.
 - A title or date that was given once and is gone from the list can't be shown again: while some answer still to come
   shows it, nothing that removes it is taken.
 - Of the others the first tried is one that no open read or change speaks against: a read that shows entry 5 speaks
   against deleting it before. Unknown changes are tried where an open answer speaks for them, before what is spoken
   against. This is the order of trying only: where it misleads, the search goes back and tries the rest.
+- What is known of a configuration holds for those in which less may happen (``Memory``), and a search that has begun to
+  go back and forth can be given somebody to ask whether there is an end at all (``Ahead``; see ``lookahead``).
 """
 
 from __future__ import annotations
@@ -23,12 +27,16 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+from checking.history import READS
 from checking.steps import FOREVER, Chain, Effect, Fields, State, Step, updated
 
 Choice = tuple[int, int, Step, Effect]
 """The chain, the place in it, the step there and what it does."""
+
+Configuration = tuple[tuple[Any, ...], int]
+"""Where a search is, but for the changes that may still happen; these, one bit each."""
 
 
 class Verdict(Enum):
@@ -48,10 +56,60 @@ class DeadEnd(NamedTuple):
     next_id: int
 
 
+class Memory:
+    """Configurations of which something is known: that they can be finished, or that they can't.
+
+    Of two that agree but for what may happen, the one in which more may can do all that the other can. So what can't be
+    finished is not either where less may happen, and what can be is also where more may.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Any, ...], list[int]] = {}
+
+    def has_more(self, configuration: Configuration) -> bool:
+        """Return whether one is known in which at least as much may happen."""
+        key, ahead = configuration
+        return any(not ahead & ~known for known in self._known.get(key, ()))
+
+    def has_less(self, configuration: Configuration) -> bool:
+        """Return whether one is known in which at most as much may happen."""
+        key, ahead = configuration
+        return any(not known & ~ahead for known in self._known.get(key, ()))
+
+    def add_most(self, configuration: Configuration) -> None:
+        """Keep one, and not those in which less may happen."""
+        key, ahead = configuration
+        self._known[key] = [known for known in self._known.get(key, ()) if known & ~ahead] + [ahead]
+
+    def add_least(self, configuration: Configuration) -> None:
+        """Keep one, and not those in which more may happen."""
+        key, ahead = configuration
+        self._known[key] = [known for known in self._known.get(key, ()) if ahead & ~known] + [ahead]
+
+
+class Ahead(Protocol):
+    """Who sees further than a search."""
+
+    def follow(self, step: Step, effect: Effect) -> None:
+        """Note what the search takes."""
+
+    def go_back(self) -> None:
+        """Undo what was noted last."""
+
+    def can_finish(self) -> bool:
+        """Return False only where nothing can come of what was taken."""
+
+
 class Search:
     """One search over one list's history."""
 
-    def __init__(self, chains: list[Chain]) -> None:
+    def __init__(self, chains: list[Chain], ahead: Ahead | None = None) -> None:
+        """Begin before the first step.
+
+        Args:
+            chains: of the list's history, not used by another search.
+            ahead: follows this search and is asked wherever there are several ways to go on.
+        """
         self.chains = chains
         self.clients = sum(chain.after is None for chain in chains)
         self.place = [0] * len(chains)
@@ -62,8 +120,15 @@ class Search:
         self._to_show = Counter(value for chain in chains for step in chain.steps for value in step.shows)
         self._first_resent = self.clients  # resent reads before this one are all taken
         self._taken: list[tuple[Any, ...]] = []
+        self._ahead = ahead
+        self._early: tuple[Choice, ...] = ()
         steps = [step for chain in chains for step in chain.steps]
-        self._deadlines = sorted(step.latest for step in steps if step.latest < FOREVER)
+        possible = sorted((step for step in steps if not step.must), key=lambda step: step.latest)
+        self._deadlines = [step.latest for step in possible if step.latest < FOREVER]
+        bits = {id(step): 1 << number for number, step in enumerate(possible)}
+        self._late = [(1 << passed) - 1 for passed in range(len(self._deadlines) + 1)]
+        """The changes that may happen no more, by how many deadlines have passed."""
+        self._open_from = [open_from(chain, bits) for chain in chains]
         self._clears = [step for step in steps if step.kind in ("clear", "drop")]
         self._adds = [step for step in steps if step.titles and step.id is not None]
         self._adds.sort(key=lambda add: add.start)
@@ -77,8 +142,8 @@ class Search:
 
     def run(self, bound: int) -> Verdict:
         """Search until an order is found, there is none, or ``bound`` steps were tried. To be called once."""
-        failed: set[tuple[Any, ...]] = set()
-        behind: list[tuple[Iterator[Choice], tuple[Any, ...] | None]] = []
+        failed = Memory()
+        behind: list[tuple[Iterator[Choice], Configuration | None]] = []
         if not self.left:
             return Verdict.EXPLAINED
         choices, key = self._choices(failed)
@@ -86,13 +151,13 @@ class Search:
             choice = next(choices, None)
             while choice is None:
                 if key is not None:
-                    failed.add(key)
+                    failed.add_most(key)
                 if not behind:
                     return Verdict.IMPOSSIBLE
                 choices, key = behind.pop()
-                self._undo()
+                self._retreat()
                 choice = next(choices, None)
-            self._take(choice)
+            self._advance(choice)
             if not self.left:
                 return Verdict.EXPLAINED
             behind.append((choices, key))
@@ -103,6 +168,16 @@ class Search:
         """Return the steps in the order of effect that was found."""
         return [taken[0] for taken in self._taken]
 
+    def _advance(self, choice: Choice) -> None:
+        self._take(choice)
+        if self._ahead is not None:
+            self._ahead.follow(choice[2], choice[3])
+
+    def _retreat(self) -> None:
+        self._undo()
+        if self._ahead is not None:
+            self._ahead.go_back()
+
     def _take(self, choice: Choice) -> None:
         number, place, step, effect = choice
         after = self.chains[number].after
@@ -111,7 +186,8 @@ class Search:
         step.taken = True
         for value in step.shows:
             self._to_show[value] -= 1
-        self._taken.append((step, number, self.place[number], main, main_place, self.latest_start, undo))
+        self._taken.append((step, number, self.place[number], main, main_place, self.latest_start, undo, self._early))
+        self._early = () if step.must else (*(each for each in self._early if self._could_wait(each, choice)), choice)
         self.place[number] = place + 1
         if after:
             self.place[main] = max(main_place, after[1])
@@ -119,7 +195,7 @@ class Search:
         self.left -= step.must
 
     def _undo(self) -> None:
-        step, number, place, main, main_place, self.latest_start, undo = self._taken.pop()
+        step, number, place, main, main_place, self.latest_start, undo, self._early = self._taken.pop()
         self.state.undo(undo)
         step.taken = False
         if step.titles:
@@ -132,7 +208,7 @@ class Search:
         if self.clients <= number < self._first_resent:
             self._first_resent = number
 
-    def _choices(self, failed: set[tuple[Any, ...]]) -> tuple[Iterator[Choice], tuple[Any, ...] | None]:
+    def _choices(self, failed: Memory) -> tuple[Iterator[Choice], Configuration | None]:
         """Return the steps that can come next, likeliest first, and this configuration's key if there are several."""
         horizon, opened = self._opened()
         self._horizon = horizon
@@ -153,6 +229,9 @@ class Search:
         if not certain and not possible:
             self._note_dead_end(opened, horizon)
             return iter(()), None
+        if self._early:
+            certain = [choice for choice in certain if not self._shows_haste(choice)]
+            possible = [choice for choice in possible if not self._shows_haste(choice)]
         if len(certain) + len(possible) == 1:
             return iter(certain or possible), None
         observers = self._observers(opened)
@@ -160,42 +239,94 @@ class Search:
         possible = [choice for choice in possible if not self._overtakes(choice, observers)]
         possible = self._without_doubles(possible)
         key = self._configuration()
-        if key in failed:
+        if failed.has_more(key):
+            return iter(()), None
+        if self._is_hopeless(key):
+            failed.add_most(key)
             return iter(()), None
         return self._by_promise(certain, possible, observers), key
 
-    def _configuration(self) -> tuple[Any, ...]:
-        """Return what is equal where the same can follow: places behind what is too late now, the list, the deadlines.
+    def _configuration(self) -> Configuration:
+        """Return where this search is: what lies ahead that must happen, the list, and what may happen.
 
-        The moment of the latest start itself only says which deadlines have passed.
+        The moment of the latest start only says which changes may happen no more.
         """
-        latest_start = self.latest_start
-        passed = bisect_left(self._deadlines, latest_start)
-        places = [chain.behind_late(place, latest_start) for chain, place in zip(self.chains, self.place)]
-        return (*places, self.state.next_id, self.state.mark, passed)
+        ahead = 0
+        places = []
+        for chain, place, open_from in zip(self.chains, self.place, self._open_from):
+            places.append(chain.next_must[place])
+            ahead |= open_from[place]
+        ahead &= ~self._late[bisect_left(self._deadlines, self.latest_start)]
+        early = frozenset((number, place) for number, place, _, _ in self._early)
+        # Where some may have to wait, less is tried, and how much says nothing about other configurations.
+        return (*places, self.state.next_id, self.state.mark, early, ahead if early else 0), ahead
+
+    def _is_hopeless(self, key: Configuration) -> bool:
+        """Return whether nothing can come of this configuration; not asked where little can follow anyway."""
+        return self._ahead is not None and not self._early and not self._ahead.can_finish()
+
+    def _shows_haste(self, choice: Choice) -> bool:
+        """Return whether a change that may happen and was taken since the last step that must should have waited.
+
+        It should where it could change places with all from there up to the next step that must; before a clear it need
+        not happen at all. No order is lost by it: of those that explain the history take one with the fewest changes
+        that may happen, and among these one in which their places add up to the most. It shows no haste, for else there
+        would be a better one. Nor does what the search does besides lead away from the best: a step that changes
+        nothing is taken earlier, which moves others back if any, and a double stands where the other stood.
+        """
+        _, _, step, effect = choice
+        return effect[2] or (step.must and any(self._could_wait(early, choice) for early in self._early))
+
+    def _could_wait(self, early: Choice, choice: Choice) -> bool:
+        """Return whether a change could as well take place behind the step that follows it."""
+        number, _, change, (_, changed, clears) = early
+        other, _, step, _ = choice
+        after = self.chains[other].after
+        if clears or number == other or (after is not None and after[0] == number) or change.latest < step.start:
+            return False
+        if step.kind in READS:
+            return change.kind == "update" and step.kind == "size"
+        if step.id is None or step.titles:
+            return bool(step.titles) and not change.titles
+        return all(identifier != step.id for identifier, _ in changed)
 
     def _without_doubles(self, possible: list[Choice]) -> list[Choice]:
         """Leave out a change that may happen where one that does the same and must happen sooner, if at all, may too.
 
-        Only of changes that stand alone in their chain: whichever of them is taken, the rest stays as it is.
+        What is left out stands alone in its chain, so it can be taken wherever the other one would have been: that is
+        before the other's deadline, and before the end of the next step that must happen in the other's chain. The
+        other one passes over no third change, and was sent no later, or makes none miss its deadline.
         """
-        soonest: dict[tuple[Any, ...], Choice] = {}
-        kept = []
-        for choice in possible:
-            number, _, step, _ = choice
-            if len(self.chains[number].steps) > 1 or step.must or number in self._followed:
-                kept.append(choice)
-                continue
+        kept: list[Choice] = []
+        sooner: defaultdict[tuple[Any, ...], list[Step]] = defaultdict(list)
+        for choice in sorted(possible, key=self._last_moment):
+            number, place, step, _ = choice
             key = step.effect_key()
-            known = soonest.get(key)
-            if known is None or step.latest < known[2].latest:
-                soonest[key] = choice
-        return kept + list(soonest.values())
+            if (
+                len(self.chains[number].steps) == 1
+                and number not in self._followed
+                and any(other.start <= step.start or not self._misses_a_deadline(other) for other in sooner[key])
+            ):
+                continue
+            kept.append(choice)
+            if self.chains[number].behind_late(self.place[number], self.latest_start) == place:
+                sooner[key].append(step)
+        return kept
+
+    def _last_moment(self, choice: Choice) -> int:
+        number, place, step, _ = choice
+        return min(step.latest, self.chains[number].least_end[place])
 
     def _misses_a_deadline(self, step: Step) -> bool:
         """Return whether a change that may happen now could happen no more behind this step."""
         at = bisect_left(self._deadlines, self.latest_start)
-        return at < len(self._deadlines) and self._deadlines[at] < step.start
+        if at == len(self._deadlines) or self._deadlines[at] >= step.start:
+            return False
+        return any(
+            not other.must and self.latest_start <= other.latest < step.start
+            for chain, place in zip(self.chains, self.place)
+            for other in chain.steps[place:]
+        )
 
     def _effect(self, step: Step) -> Effect | None:
         """Return what a step would do now; None where it can't be next."""
@@ -225,13 +356,15 @@ class Search:
             if read.kind != "entries":
                 continue
             for identifier, fields in changed:
-                if identifier in read.entries or any(
-                    not delete.taken and delete.start <= read.end for delete in self._deletes.get(identifier, ())
-                ):
+                if identifier in read.entries or self._may_be_removed(identifier, read):
                     continue
                 if fields is not None and not self._may_clear_before(read):
                     return True
         return False
+
+    def _may_be_removed(self, identifier: int, read: Step) -> bool:
+        deletes = self._deletes.get(identifier, ())
+        return any(not delete.taken and delete.start <= read.end for delete in deletes)
 
     def _may_clear_before(self, read: Step) -> bool:
         for identifier, fields in read.entries.items():
@@ -243,7 +376,7 @@ class Search:
     def _reached(self, chain: Chain, place: int) -> int:
         """Return the place of the step that can be taken without giving up a change that may happen."""
         if chain.after is None:
-            return place
+            return chain.behind_late(place, self.latest_start)
         main, behind = chain.after
         return place if self.place[main] >= behind else -1
 
@@ -372,6 +505,14 @@ class Search:
                 stuck.append(chain.steps[must])
         stuck.sort(key=lambda step: step.end)
         self.dead_end = DeadEnd(len(self._taken), stuck, dict(self.state.entries), self.state.next_id)
+
+
+def open_from(chain: Chain, bits: dict[int, int]) -> list[int]:
+    """Return, for each place in a chain, the changes from there on that may happen."""
+    following = [0]
+    for step in reversed(chain.steps):
+        following.append(following[-1] | bits.get(id(step), 0))
+    return following[::-1]
 
 
 def fit(observer: Step, identifier: int, fields: Fields | None) -> int:

@@ -256,7 +256,7 @@ def chains_of(operations: Iterable[Operation]) -> list[Chain]:
         clients[operation.client].append(operation)
     sequences = [_steps_of(sent) for sent in clients.values()]
     _infer_from_titles([step for steps in sequences for step in steps])
-    sequences = [steps for steps in sequences if steps]
+    sequences = _without_unseen_updates(sequences)
     sequences.sort(key=lambda steps: steps[0].start)
     chains = []
     resent = []
@@ -285,6 +285,25 @@ def _steps_of(sent: list[Operation]) -> list[Step]:
             continue
         steps.append(Step(operation, start))
     return steps
+
+
+def _without_unseen_updates(sequences: list[list[Step]]) -> list[list[Step]]:
+    """Leave out updates that may happen and give nothing but values that no answer shows of that entry.
+
+    An order that has one explains as much without it: until all that it gave is overwritten, or the entry is gone, no
+    answer shows the entry, and afterwards the list is the same.
+    """
+    steps = [step for sequence in sequences for step in sequence]
+    shown = [entry for step in steps for entry in shown_by(step.operation)]
+    seen = {(entry.id, field, value) for entry in shown for field, value in entry._asdict().items()}
+
+    def is_unseen(step: Step) -> bool:
+        if step.kind != "update" or step.must:
+            return False
+        return all((step.id, field, value) not in seen for field, value in step.changes.items())
+
+    kept = [[step for step in sequence if not is_unseen(step)] for sequence in sequences]
+    return [sequence for sequence in kept if sequence]
 
 
 def _infer_from_titles(steps: list[Step]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from random import Random
 from time import process_time
@@ -17,15 +19,23 @@ from checking.bad import BAD
 from checking.exhaustive import explained, perform
 from checking.generate import Habits, Run, histories
 from checking.good import GOOD, told, untold
+from checking.ids import have_room
 from checking.laws import Breaches
+from checking.lookahead import Lookahead
 from checking.search import Search, Verdict
-from checking.steps import chains_of
+from checking.steps import Impossible, chains_of
 
 SEEDS = st.integers(0, 1 << 32)
 SMALL = Habits(
     7, clients=3, depth=3, unknown=0.15, casts=0.15, failed=0.1, resent=0.3, weights=(30, 5, 15, 15, 6, 3, 25, 6)
 )
 LARGE = Habits(300, clients=6, depth=3)
+CLEARED = SMALL._replace(clients=4, unknown=0.3, casts=0.3, slowest=30, weights=(40, 10, 10, 10, 15, 5, 15, 8))
+JAMMED = Habits(
+    60, clients=8, depth=8, unknown=0.3, casts=0.3, resent=0.3, slowest=200, weights=(40, 6, 10, 10, 3, 3, 12, 8)
+)
+"""Everything is asked at once: what a stack under faults looks like to its clients."""
+JAMMED_SEEDS = (50, 73, 111, 122, 147, 206, 217, 258)
 
 
 @pytest.mark.parametrize("name", GOOD)
@@ -170,11 +180,11 @@ def mutated(history: list[Operation], random: Random) -> list[Operation]:
     return history
 
 
-@given(SEEDS)
-@settings(max_examples=600, deadline=None)
-def test_what_was_tampered_with_is_judged_as_trying_every_order_judges_it(seed: int) -> None:
+@given(SEEDS, st.sampled_from((SMALL, CLEARED)))
+@settings(max_examples=1000, deadline=None)
+def test_what_was_tampered_with_is_judged_as_trying_every_order_judges_it(seed: int, habits: Habits) -> None:
     random = Random(seed)
-    history = mutated(Run("list", seed, SMALL).history(), random)
+    history = mutated(Run("list", seed, habits).history(), random)
     sent: dict[int | str, int] = {}
     for operation in sorted(history, key=lambda each: each.sequence):
         # A client's requests start in the order sent, whatever the tampering did.
@@ -186,6 +196,60 @@ def test_what_was_tampered_with_is_judged_as_trying_every_order_judges_it(seed: 
     assert report.passed == explained(history), str(report)
     if explained(history):
         assert Breaches(history).all() == []
+        assert judged_ahead(history) == [Verdict.EXPLAINED] * 2
+    else:
+        assert Verdict.EXPLAINED not in judged_ahead(history)
+
+
+def judged_ahead(history: list[Operation]) -> list[Verdict]:
+    """Search with a lookahead from the first step on, where the checker only does so when a search takes long."""
+    try:
+        skeleton = Lookahead(history, 10_000, deletes=False)
+        body = Lookahead(history, 10_000, deletes=True, ahead=Lookahead(history, 10_000, deletes=False))
+        return [Search(chains_of(history), ahead).run(10_000) for ahead in (skeleton, body)]
+    except Impossible:
+        return [Verdict.IMPOSSIBLE]
+
+
+@given(SEEDS)
+@settings(max_examples=40, deadline=None)
+def test_what_happened_is_never_impossible_however_much_was_open_at_once(seed: int) -> None:
+    history = Run("list", seed, JAMMED).history()
+    body = Lookahead(history, 1_000, deletes=True, ahead=Lookahead(history, 1_000, deletes=False))
+    for search in (Search(chains_of(history)), Search(chains_of(history), body)):
+        verdict = search.run(1_000)
+        assert verdict is not Verdict.IMPOSSIBLE
+        if verdict is Verdict.EXPLAINED:
+            assert_gives_every_answer([step.operation for step in search.order()], history)
+
+
+@pytest.mark.parametrize("seed", JAMMED_SEEDS)
+def test_a_lookahead_decides_what_the_plain_search_does_not(seed: int) -> None:
+    history = Run("list", seed, JAMMED).history()
+    assert Search(chains_of(history)).run(20_000) is Verdict.UNDECIDED
+    assert check(history, bound=2_000).passed
+
+
+def test_a_lookahead_that_may_try_nothing_more_says_that_all_can_be_finished() -> None:
+    _, history = BAD["an acknowledged add is lost by the count"]
+    assert not Lookahead(history, 100, deletes=False).can_finish()
+    assert Lookahead(history, 0, deletes=False).can_finish()
+
+
+@given(st.integers(1, 4), st.lists(st.integers(0, 2), max_size=4), st.integers(0, 3), st.integers(0, 2))
+@settings(max_examples=500, deadline=None)
+def test_ids_have_room_where_some_lives_of_the_list_give_them(
+    next_id: int, counts: list[int], spare: int, clears: int
+) -> None:
+    wanted = [0, *counts]
+    most = len(counts)
+    # Where each life ends; the ids that lives give and nobody was told cost one of the spare each.
+    fits = False
+    for present, *later in product(range(next_id - 1, max(most, next_id - 1) + 1), *[range(most + 1)] * clears):
+        given = Counter(range(next_id, present + 1)) + Counter(each for last in later for each in range(1, last + 1))
+        enough = all(given[each] >= wanted[each] for each in range(1, most + 1))
+        fits = fits or (enough and sum(given.values()) - sum(wanted) <= spare)
+    assert have_room(next_id, wanted, spare, clears) == fits
 
 
 def test_a_search_that_reaches_its_bound_says_so() -> None:
