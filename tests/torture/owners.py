@@ -45,6 +45,24 @@ def promised(stage: Stage) -> Iterator[str]:
         yield "a read has shown what a crash could undo"
 
 
+def reloaded(stage: Stage) -> Iterator[str]:
+    """A list that is loaded again is as it was answered: what was deleted or cleared stays away, its ids too."""
+    name = stage.fresh()
+    todo = stage.todo.todo_list(name)
+    todo.add_entry("first")
+    newest = todo.add_entry("second")
+    todo.delete_entry(newest.id)  # no entry is left to show that its id was given
+    stage.reload(name)
+    if (titles := stage.titles(name)) != ["first"]:
+        yield f"a list whose newest entry was deleted holds {titles} when it is loaded again"
+    if (identifier := todo.add_entry("third").id) <= newest.id:
+        yield f"id {identifier} is given again, after the list was loaded again"
+    todo.clear()
+    stage.reload(name)
+    if titles := stage.titles(name):
+        yield f"a list that was cleared holds {titles} when it is loaded again"
+
+
 def woken(stage: Stage) -> Iterator[str]:
     """What an owner that was taken for dead has to write when it wakes reaches no disk."""
     server = stage.some_server()
@@ -109,21 +127,25 @@ def handed_over(stage: Stage) -> Iterator[str]:
 def claimed(stage: Stage) -> Iterator[str]:
     """A partition is served only once it is claimed: what is shown before would lack what is on its way to the disk.
 
-    What a list server that dies has sent lies behind much else that its worker has to write.
+    What a list server that dies has sent lies behind much else that its worker, which stands still, has to write: of
+    that it commits a little in each turn, and whoever does not wait for the claim reads in the first.
     """
     server, worker = stage.some_pair()
     names = [stage.fresh(server, worker) for _ in range(LISTS)]
     with stage.raw() as raw:
         for name in names:
             raw.insist(name, "add_entry", "first")
-        with stage.paused_behind_writes(worker):
+        with stage.paused_behind_writes(worker) as paused:
             adds = [
                 raw.send(name, "add_entry", "on its way", number=2, floor=2, deadline_s=GIVEN_UP_S)[0] for name in names
             ]
             raw.arrive()
             stage.wait(lambda: all(stage.described(name)["entries"] == 2 for name in names), "they have it", SOON_S)
-            stage.kill(f"list_server-{server}")
+            paused.go_on()
+            stage.call(f"database_worker-{worker}", "ping")  # it has taken their batch, and no claim before that
+            paused.stop()
             raw.wait(adds)  # nobody sends them again: their deadline is over
+            stage.kill(f"list_server-{server}")
             reads = [raw.send(name, "entries", number=3, floor=3)[0] for name in names]
             with contextlib.suppress(Unavailable):  # who keeps the law has claimed nothing yet, so nothing is loaded
                 stage.wait(lambda: all(stage.described(name)["state"] == "loading" for name in names), "", LOADING_S)
