@@ -17,6 +17,9 @@ from todomq.protocol.codec import canonical
 from torture.stage import Stage
 
 LATE_S = 0.3
+RETRIED_BYTES = 50_000
+"""More than is in flight of the other clients."""
+RETRIED = {"filling": "x" * RETRIED_BYTES}
 STORMS = 2
 STORM_LISTS = 12
 STORM_ADDS = 250
@@ -63,6 +66,19 @@ def repeated(stage: Stage) -> Iterator[str]:
             yield f"a change that came again took effect again: {titles}"
         if (value := raw.insist(target, "get", key)) != 2:
             yield f"a store that came again took effect again: the value is {value} where 2 was stored last"
+
+
+def retried(stage: Stage) -> Iterator[str]:
+    """A change whose router dies once it has sent it on is sent again by its client, and takes effect once."""
+    server = stage.some_server()
+    name = stage.fresh(server)
+    stage.titles(name)  # so it is loaded
+    with stage.todo.pipeline() as pipeline, stage.paused(f"list_server-{server}"):
+        pipeline.todo_list(name).add_entry("once", extra=RETRIED)
+        stage.wait(lambda: stage.call("router", "stats")["in_flight_bytes"] > RETRIED_BYTES, "the router has it")
+        stage.kill("router")
+    if (titles := stage.titles(name)) != ["once"]:
+        yield f"a change that its client sent again took effect again: {titles}"
 
 
 def early(stage: Stage) -> Iterator[str]:
