@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from unittest.mock import patch
 
+from mutations.switch import broken
 from todomq.errors import Unavailable
 from torture.torture import torture
 
@@ -22,6 +23,7 @@ def problem_on_stack(name: str, seed: int, seconds: float) -> str:
     with (
         tempfile.TemporaryDirectory(prefix="tq-mutant-") as directory,
         patch.dict(os.environ, {"PYTHONPATH": paths, "TODOMQ_TEST_MUTATION": name}),
+        broken(name),  # the client of the provocations is in this process
     ):
         try:
             report = torture(Path(directory), seconds, seed, settings={"TODOMQ_TEST_MUTATION": name}, fills_disk=True)

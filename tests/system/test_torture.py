@@ -104,7 +104,10 @@ def test_a_run_that_a_signal_ends_leaves_nothing_behind(
 
 @pytest.mark.parametrize(
     ("switch", "provocation"),
-    [("skips_the_fence", "woken"), ("session_in_the_next_batch", "storm"), ("accepts_past_deadline", "late")],
+    [
+        ("gives_ids_again", "reloaded"), ("skips_the_fence", "woken"), ("serves_before_the_claim", "claimed"),
+        ("session_in_the_next_batch", "storm"), ("accepts_past_deadline", "late"),
+    ],
 )
 def test_a_provocation_finds_a_law_that_is_broken(
     make_stack: Callable[..., RunningStack], switch: str, provocation: str

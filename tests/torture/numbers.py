@@ -14,14 +14,21 @@ from concurrent.futures import Future
 from todomq import Entry
 from todomq.errors import DeadlineExceeded, OutOfOrder, TodoMQError
 from todomq.protocol.codec import canonical
-from torture.stage import Paused, Stage
+from torture.stage import Stage
 
 LATE_S = 0.3
-STORMS = 4
+RETRIED_BYTES = 50_000
+"""More than is in flight of the other clients."""
+RETRIED = {"filling": "x" * RETRIED_BYTES}
+STORMS = 2
 STORM_LISTS = 12
-STORM_ADDS = 1_200
-STORM_FILLING = "x" * 2_000
-"""So that a list server takes some tens of turns for them, with a batch to each worker in each."""
+STORM_ADDS = 250
+"""Fewer than the router holds back while others ask."""
+STORM_FILLING = "x" * 6_000
+"""So that a list server takes some tens of turns for them, with a batch in each."""
+STORM_BYTES = STORM_ADDS * len(STORM_FILLING)
+STORM_SENT_BYTES = 500_000
+"""More than the pipe to a worker that stands still takes from the list server."""
 STORM_DEADLINE_S = 15.0
 
 
@@ -61,6 +68,19 @@ def repeated(stage: Stage) -> Iterator[str]:
             yield f"a store that came again took effect again: the value is {value} where 2 was stored last"
 
 
+def retried(stage: Stage) -> Iterator[str]:
+    """A change whose router dies once it has sent it on is sent again by its client, and takes effect once."""
+    server = stage.some_server()
+    name = stage.fresh(server)
+    stage.titles(name)  # so it is loaded
+    with stage.todo.pipeline() as pipeline, stage.paused(f"list_server-{server}"):
+        pipeline.todo_list(name).add_entry("once", extra=RETRIED)
+        stage.wait(lambda: stage.call("router", "stats")["in_flight_bytes"] > RETRIED_BYTES, "the router has it")
+        stage.kill("router")
+    if (titles := stage.titles(name)) != ["once"]:
+        yield f"a change that its client sent again took effect again: {titles}"
+
+
 def early(stage: Stage) -> Iterator[str]:
     """A change, or a read, that names a number too high waits for what is missing, and is refused without it."""
     name = stage.fresh()
@@ -83,7 +103,7 @@ def early(stage: Stage) -> Iterator[str]:
 def storm(stage: Stage) -> Iterator[str]:
     """A list server that dies among many changes leaves none half done: each is there once, in the order sent.
 
-    Whatever it wrote last is on disk, and answered by nobody: so all of that is sent again.
+    Whatever reached the worker last is on disk, and answered by nobody: so all of that is sent again.
     """
     for _ in range(STORMS):
         stage.settle()
@@ -91,18 +111,22 @@ def storm(stage: Stage) -> Iterator[str]:
 
 
 def _killed_in_storm(stage: Stage) -> Iterator[str]:
-    server = stage.some_server()
-    names = [stage.fresh(server) for _ in range(STORM_LISTS)]
-    victim = Paused(stage.pid(f"list_server-{server}"))
-    last = stage.random.randrange(STORM_ADDS // 10, STORM_ADDS - 2 * STORM_LISTS)
+    server, worker = stage.some_pair()
+    names = [stage.fresh(server, worker) for _ in range(STORM_LISTS)]
+    for name in names:
+        stage.titles(name)  # so it is loaded
+    daemon = f"list_server-{server}"
     futures: list[tuple[str, str, Future[Entry]]] = []
-    with contextlib.suppress(ExceptionGroup), stage.todo.pipeline() as pipeline:
+    with contextlib.suppress(ExceptionGroup), stage.todo.pipeline() as pipeline, stage.paused(daemon) as (victim,):
         for number in range(STORM_ADDS):
             name, title = names[number % STORM_LISTS], f"{number:05} {STORM_FILLING}"
-            add = pipeline.todo_list(name).add_entry(title, deadline_s=STORM_DEADLINE_S)
-            futures.append((name, title, add))
-            if number == last:
-                add.add_done_callback(lambda done: victim.kill())
+            futures.append((name, title, pipeline.todo_list(name).add_entry(title, deadline_s=STORM_DEADLINE_S)))
+        stage.wait(lambda: stage.call("router", "stats")["in_flight_bytes"] >= STORM_BYTES, "all adds are sent")
+        with stage.paused(f"database_worker-{worker}"):
+            victim.go_on()  # with much to do, turn by turn; what does not fit into the worker's pipe dies with it
+            sent = "they are on their way to the disk"
+            stage.wait(lambda: stage.call(daemon, "stats")["uncommitted_bytes"] > STORM_SENT_BYTES, sent)
+            victim.kill()
     for name in names:
         stored = {entry.id: entry.title for entry in stage.todo.todo_list(name).entries()}
         told = {add.result().id: title for at, title, add in futures if at == name and not add.exception()}

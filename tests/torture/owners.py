@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from todomq.errors import Unavailable
+from todomq.errors import NameNotFound, Unavailable
 from torture.stage import Stage
 
 SOON_S = 3.0
-TAKEN_S = 0.2
+STUCK_S = 1.5
+"""Less than until the registry, which stands still, is replaced: then whoever woke gets its partitions back."""
 ANSWERED_S = 8.0
 GIVEN_UP_S = 0.4
 BULK_BYTES = 6 << 20
@@ -43,6 +44,24 @@ def promised(stage: Stage) -> Iterator[str]:
         yield "a change that was acknowledged is lost"
     if shown and shown.value and len(shown.value[0]) > len(titles):
         yield "a read has shown what a crash could undo"
+
+
+def reloaded(stage: Stage) -> Iterator[str]:
+    """A list that is loaded again is as it was answered: what was deleted or cleared stays away, its ids too."""
+    name = stage.fresh()
+    todo = stage.todo.todo_list(name)
+    todo.add_entry("first")
+    newest = todo.add_entry("second")
+    todo.delete_entry(newest.id)  # no entry is left to show that its id was given
+    stage.reload(name)
+    if (titles := stage.titles(name)) != ["first"]:
+        yield f"a list whose newest entry was deleted holds {titles} when it is loaded again"
+    if (identifier := todo.add_entry("third").id) <= newest.id:
+        yield f"id {identifier} is given again, after the list was loaded again"
+    todo.clear()
+    stage.reload(name)
+    if titles := stage.titles(name):
+        yield f"a list that was cleared holds {titles} when it is loaded again"
 
 
 def woken(stage: Stage) -> Iterator[str]:
@@ -90,40 +109,56 @@ def handed_over(stage: Stage) -> Iterator[str]:
         router.go_on()
         again = sent_again + len(adds)
         stage.wait(lambda: stage.call("router", "stats")["sent_again"] >= again, "all goes to the next owner", SOON_S)
+        old_owner.go_on()
+        stage.call(old, "ping")  # it has served a turn or two, and stands still again before it hears what came of that
+        old_owner.stop()
         with contextlib.suppress(Unavailable):  # a worker that takes anything refuses nothing
-            old_owner.go_on()
             stage.wait(lambda: stage.call(worker, "stats")["fenced"] > fenced, "its first changes are refused", SOON_S)
-            old_owner.stop()
             stage.call(worker, "check")  # comes behind what is refused
         old_owner.go_on()  # and hears of that, with the others still to be served
-        with contextlib.suppress(Unavailable):  # who keeps the law takes nothing of what it says
-            stage.wait(lambda: stage.call("router", "stats")["moving_partitions"], "its word is taken", TAKEN_S)
+        with contextlib.suppress(Unavailable):
+            stage.wait(lambda: _has_dropped(stage, old, name), "it has dropped the partition", SOON_S)
+            for daemon in (old, "router", old, "router"):
+                stage.call(daemon, "ping")  # so its word on some of the others is there
         new_owner.go_on()
         if bad := [answer for answer in raw.wait(adds, ANSWERED_S) if answer is None or answer.error is not None]:
             yield f"{len(bad)} changes to a list whose partition has moved are answered with {bad[0]}"
-        answer = raw.ask(name, "size", number=len(adds) + 1, floor=len(adds) + 1, deadline_s=SOON_S)
+        answer = raw.ask(name, "size", number=len(adds) + 1, floor=len(adds) + 1, deadline_s=STUCK_S)
         if answer.value != len(adds):
             yield f"a list whose partition has moved is not answered for: {answer.error or answer.value}"
+
+
+def _has_dropped(stage: Stage, server: str, name: str) -> bool:
+    """Tell whether a list server, which others need not know of, says that a list is not its own."""
+    try:
+        stage.call(server, "describe_list", name)
+    except NameNotFound:
+        return True
+    return False
 
 
 def claimed(stage: Stage) -> Iterator[str]:
     """A partition is served only once it is claimed: what is shown before would lack what is on its way to the disk.
 
-    What a list server that dies has sent lies behind much else that its worker has to write.
+    What a list server that dies has sent lies behind much else that its worker, which stands still, has to write: of
+    that it commits a little in each turn, and whoever does not wait for the claim reads in the first.
     """
     server, worker = stage.some_pair()
     names = [stage.fresh(server, worker) for _ in range(LISTS)]
     with stage.raw() as raw:
         for name in names:
             raw.insist(name, "add_entry", "first")
-        with stage.paused_behind_writes(worker):
+        with stage.paused_behind_writes(worker) as paused:
             adds = [
                 raw.send(name, "add_entry", "on its way", number=2, floor=2, deadline_s=GIVEN_UP_S)[0] for name in names
             ]
             raw.arrive()
             stage.wait(lambda: all(stage.described(name)["entries"] == 2 for name in names), "they have it", SOON_S)
-            stage.kill(f"list_server-{server}")
+            paused.go_on()
+            stage.call(f"database_worker-{worker}", "ping")  # it has taken their batch, and no claim before that
+            paused.stop()
             raw.wait(adds)  # nobody sends them again: their deadline is over
+            stage.kill(f"list_server-{server}")
             reads = [raw.send(name, "entries", number=3, floor=3)[0] for name in names]
             with contextlib.suppress(Unavailable):  # who keeps the law has claimed nothing yet, so nothing is loaded
                 stage.wait(lambda: all(stage.described(name)["state"] == "loading" for name in names), "", LOADING_S)

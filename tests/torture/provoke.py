@@ -23,8 +23,8 @@ Provocation = Callable[[Stage], Iterator[str]]
 PROVOCATIONS: dict[str, Provocation] = {
     each.__name__: each
     for each in (
-        owners.promised, owners.woken, owners.handed_over, owners.claimed,
-        numbers.late, numbers.repeated, numbers.early, numbers.storm,
+        owners.promised, owners.reloaded, owners.woken, owners.handed_over, owners.claimed,
+        numbers.late, numbers.repeated, numbers.retried, numbers.early, numbers.storm,
         troubles.stalled, troubles.damaged, troubles.crashed, troubles.flooded, troubles.swamped,
         troubles.bad_in_part, troubles.garbage, troubles.hung,
         troubles.orphaned,

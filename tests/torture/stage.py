@@ -24,7 +24,7 @@ from conftest import RunningStack
 from todomq import Client
 from todomq.cache.directory import first_homes
 from todomq.errors import TodoMQError, Unavailable
-from todomq.protocol import messages
+from todomq.protocol import limits, messages
 from todomq.protocol.codec import canonical, unpack
 from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
 from torture.raw import Raw
@@ -35,11 +35,11 @@ NAMES_MOST = 20_000
 POLL_S = 0.002
 SETTLED_S = 30.0
 ANSWERED_S = 5.0
-WRITES = 14
-WRITES_WAITING = 5
-WRITES_WAITING_S = 0.1
-WRITES_TRIED = 5
 WRITTEN = bytes(1_000_000)
+WRITES = 15
+"""As many as a worker lets wait, four to a message: it takes in more in a turn than it commits in one."""
+WRITES_WAITING_BYTES = 8_000_000
+WRITES_TRIED = 5
 
 
 class Place(NamedTuple):
@@ -223,20 +223,21 @@ class Stage:
         return paused
 
     @contextlib.contextmanager
-    def paused_behind_writes(self, worker: int) -> Iterator[None]:
+    def paused_behind_writes(self, worker: int) -> Iterator[Paused]:
         """Have a worker stand still for so long with much to write, which comes before what it is sent meanwhile."""
         daemon = f"database_worker-{worker}"
-        paused = Paused(self.pid(daemon))
         written: list[int] = []
         with self.raw(daemon) as raw:
-            with paused:
+            with Paused(self.pid(daemon)) as paused:
                 for _ in range(WRITES_TRIED):
-                    written += [raw.send(None, "store", self.key(worker), WRITTEN)[0] for _ in range(WRITES)]
-                    with contextlib.suppress(Unavailable):  # it was quicker than this look at it
-                        self.wait(lambda: self.call(daemon, "stats")["waiting"] >= WRITES_WAITING, "", WRITES_WAITING_S)
+                    written += raw.send(
+                        None, "store", self.key(worker), WRITTEN, times=WRITES, message_bytes=limits.TRANSPORT_BYTES
+                    )
+                    stats = raw.insist(None, "stats")  # comes when all of them have been taken in
+                    if stats["waiting_bytes"] >= WRITES_WAITING_BYTES:
                         break
                 paused.stop()
-                yield
+                yield paused
             raw.wait(written)
 
     def take_for_dead(self, server: int) -> None:
