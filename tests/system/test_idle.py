@@ -1,6 +1,6 @@
 """What a stack costs that nobody asks anything: `pytest -s tests/system/test_idle.py` prints it by process.
 
-It is processor time, so it says the same on a busy machine, about. ``TODOMQ_IDLE_S`` measures for longer.
+It is processor time, so it says the same on a busy machine, about. ``TODOMQ_MEASURE_IDLE_S`` measures for longer.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from conftest import RunningStack
 
-MEASURED_S = float(os.environ.get("TODOMQ_IDLE_S", "8"))
+MEASURED_S = float(os.environ.get("TODOMQ_MEASURE_IDLE_S", "8"))
 MOST_PERCENT = 8.0
 """Of one core, for all of it: three times what was measured."""
 
