@@ -184,6 +184,19 @@ def make_stack() -> Iterator[Callable[..., RunningStack]]:
     assert not any(left), f"left behind: {left}"
 
 
+S = TypeVar("S", bound=RunningStack)
+
+
+def kept_running(stack: S) -> Iterator[S]:
+    """Start a stack, yield it, and see at the end that it leaves nothing behind: what a fixture yields from."""
+    try:
+        stack.start()
+        yield stack
+    finally:
+        left = stack.discard()
+    assert not left, f"left behind: {left}"
+
+
 @pytest.fixture
 def stack(make_stack: Callable[..., RunningStack]) -> RunningStack:
     """Return a running, healthy stack for one test."""
@@ -195,10 +208,4 @@ def stack(make_stack: Callable[..., RunningStack]) -> RunningStack:
 @pytest.fixture(scope="module")
 def shared_stack() -> Iterator[RunningStack]:
     """Return a running, healthy stack for all tests of a module, with a restart limit out of their way."""
-    running = RunningStack(TODOMQ_MAX_RESTARTS="1000000")
-    try:
-        running.start()
-        yield running
-    finally:
-        left = running.discard()
-    assert not left, f"left behind: {left}"
+    yield from kept_running(RunningStack(TODOMQ_MAX_RESTARTS="1000000"))

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import zmq
-from conftest import RunningStack, wait_until
+from conftest import RunningStack, kept_running, wait_until
 from test_recovery import DAEMONS
 
 from todomq import Client
@@ -98,13 +98,7 @@ def run(*command: object) -> subprocess.Popen[bytes]:
 @pytest.fixture(scope="module")
 def other_stack() -> Iterator[RunningStack]:
     """Return a healthy stack that nobody troubles."""
-    running = RunningStack()
-    try:
-        running.start()
-        yield running
-    finally:
-        left = running.discard()
-    assert not left, f"left behind: {left}"
+    yield from kept_running(RunningStack())
 
 
 def memory_of(stack: RunningStack) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import RunningStack, wait_until
+from conftest import RunningStack, kept_running, wait_until
 
 DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 REAL_FILE = Path(__file__).parents[2] / ".." / "shared" / "data" / "qtodotxt-example.todo.txt"
@@ -29,13 +29,7 @@ def cli(shared_stack: RunningStack) -> Callable[..., subprocess.CompletedProcess
 @pytest.fixture(scope="module")
 def patient_stack() -> Iterator[RunningStack]:
     """Return a stack that leaves a process that hangs as it is."""
-    running = RunningStack(TODOMQ_LEASE_MS="600000")
-    try:
-        running.start()
-        yield running
-    finally:
-        left = running.discard()
-    assert not left, f"left behind: {left}"
+    yield from kept_running(RunningStack(TODOMQ_LEASE_MS="600000"))
 
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]

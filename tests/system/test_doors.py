@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import zmq
-from conftest import RunningStack, wait_until
+from conftest import RunningStack, kept_running, wait_until
 from hostile import HostileClient
 from keyed import SILENCE_MS, KeyedStack, free_port, raw, refusal
 
@@ -34,13 +34,7 @@ HALF_OPEN = 2_000
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[KeyedStack]:
-    running = KeyedStack()
-    try:
-        running.start()
-        yield running
-    finally:
-        left = running.discard()
-    assert not left, f"left behind: {left}"
+    yield from kept_running(KeyedStack())
 
 
 _names = iter(range(1_000))
@@ -763,13 +757,7 @@ def test_the_door_is_open_at_every_address_of_a_stack_with_keys() -> None:
 def spread() -> Iterator[KeyedStack]:
     """A stack whose daemons reach each other over TCP."""
     ports = free_port(262)
-    running = KeyedStack(TODOMQ_STACK_TCP=f"tcp://127.0.0.1:{ports}")
-    try:
-        running.start()
-        yield running
-    finally:
-        left = running.discard()
-    assert not left, f"left behind: {left}"
+    yield from kept_running(KeyedStack(TODOMQ_STACK_TCP=f"tcp://127.0.0.1:{ports}"))
 
 
 def stack_ports(stack: KeyedStack) -> list[int]:
