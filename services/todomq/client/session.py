@@ -39,7 +39,7 @@ from todomq.errors import (
     Unavailable,
 )
 from todomq.protocol import limits, messages
-from todomq.protocol.codec import pack, unpack
+from todomq.protocol.codec import unpack
 
 WINDOW_REQUESTS = 2_048
 """Requests in flight at most, where the router's greeting names no window of its own."""
@@ -203,12 +203,12 @@ class Session:
             self._is_hello_due = False
             self._expect(now_ms)
             self._is_hello_waiting = True
-            return pack((messages.VERSION, "call", self._client_id, (_HELLO,)))
+            return messages.call(self._client_id, [_HELLO])
         if not self._is_greeted or not (self._again or self._outbox):
             return None
         self._expect(now_ms)
         batch = self._take_batch(now_ms)
-        return pack((messages.VERSION, "call", self._client_id, batch)) if batch else None
+        return messages.call(self._client_id, batch) if batch else None
 
     def take_finished(self) -> list[Request[Any]]:
         """Return and forget the requests that are finished: ``value`` or ``error`` is set."""
