@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from todomq.errors import InvalidRequest, ProtocolError
 from todomq.protocol import limits
-from todomq.protocol.codec import canonical, pack, unpack
+from todomq.protocol.codec import canonical, pack, unpack, unpack_value
 
 MIB = 1 << 20
 QUIET = settings(
@@ -63,10 +64,11 @@ UNREADABLE = {
 }
 
 
+@pytest.mark.parametrize("decode", [unpack, unpack_value])
 @pytest.mark.parametrize("data", UNREADABLE.values(), ids=UNREADABLE.keys())
-def test_what_is_out_of_bounds_is_a_protocol_error(data: bytes) -> None:
+def test_what_is_out_of_bounds_is_a_protocol_error(data: bytes, decode: Callable[[bytes], Any]) -> None:
     with pytest.raises(ProtocolError):
-        unpack(data)
+        decode(data)
 
 
 def test_the_limits_themselves_are_within_bounds() -> None:
@@ -135,6 +137,7 @@ def test_the_canonical_form_is_one_and_reads_back(value: Any) -> None:
     packed = canonical(value, 1 << 20)
     assert packed == canonical(reordered(value), 1 << 20)
     assert unpack(packed) == value
+    assert repr(unpack_value(packed)) == repr(unpack(packed))
     assert canonical(unpack(packed), 1 << 20) == packed
 
 
