@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -339,6 +341,25 @@ def test_closing_fails_what_is_in_flight_and_what_is_called_after_it(pair: Pair)
     pair.peer.close()
     assert [type(answer.error) for answer in pair.answers] == [Unavailable, Unavailable]
     assert pair.events.count("closed") == 1
+
+
+def test_a_connection_that_was_closed_leaves_memory_though_whoever_closed_it_is_told_which(
+    loop: Loop, home: Path
+) -> None:
+    known: list[Peer] = []
+
+    def connect() -> weakref.ref[Peer]:
+        peer = Peer(loop, f"ipc://{home}/nobody", b"sender", on_close=lambda: known.remove(peer))
+        known.append(peer)
+        return weakref.ref(peer)
+
+    reference = connect()
+    gc.disable()
+    try:
+        known[0].close()
+        assert known == [] and reference() is None
+    finally:
+        gc.enable()
 
 
 def test_what_waits_for_a_peer_that_takes_nothing_is_bounded(

@@ -5,6 +5,8 @@ Laws 1, 2, 3, 5 and 6; examples first, then any interleaving of changes, kills, 
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from todomq.errors import CorruptRecord, EntryNotFound, OutOfOrder, Unavailable
 from todomq.list_server import gate, operations, records
+from todomq.list_server.actor import ListActor
 from todomq.list_server.hosting import LIST_BYTES, LIST_ENTRY_BYTES
 from todomq.list_server.todo_list import TodoList
 from todomq.protocol import limits, messages
@@ -330,6 +333,45 @@ def test_a_partition_is_released_once_its_writes_are_on_disk_and_everything_wait
     assert status(bench, loading) == messages.MOVED
     assert bench.hosting.stop_serving(PARTITION, epoch), "asked again, it is gone"
     assert (PARTITION, epoch) not in bench.hosting.owned()
+
+
+@pytest.fixture
+def without_collector() -> Iterator[None]:
+    """Leave memory to the counts of references alone, as daemons leave what has stayed for long."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def test_the_lists_of_a_partition_that_went_leave_memory_with_it(without_collector: None) -> None:
+    bench, client = Bench(), Client()
+    for name in ("a", SAME_PARTITION, "b"):
+        client.change(bench, name, "add_entry", "milk")
+    bench.hosting.disown(PARTITION)
+    bench.settle()
+    assert sorted(thing.name for thing in gc.get_objects() if isinstance(thing, ListActor)) == ["b"]
+
+
+def test_what_is_asked_and_what_is_refused_leave_nothing_that_only_the_collector_finds(without_collector: None) -> None:
+    bench, client = Bench(), Client()
+    client.change(bench, "a", "add_entries", [["milk"], ["bread"]])
+    client.change(bench, "a", "update_entry", 1, {"done": True})
+    client.change(bench, "a", "delete_entry", 2)
+    client.entries(bench, "a")
+    refused = [
+        bench.send("a", "update_entry", 99, {}, client=b"other"),
+        bench.send("a", "no such operation"),
+        bench.send("a", "size", deadline_ms=bench.now_ms - 1),
+        bench.send("a", "add_entry", "ahead", number=2, client=b"ahead"),
+    ]
+    bench.tick(300)
+    bench.settle()
+    assert [status(bench, identifier) for identifier in refused] == [messages.ERROR] * 4
+    bench.hosting.kill(bench.actor("a"))
+    bench.settle()
+    client.change(bench, "a", "clear")
+    assert gc.collect() == 0
 
 
 def test_a_page_that_comes_after_its_partition_went_is_ignored() -> None:

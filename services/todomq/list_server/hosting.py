@@ -135,6 +135,9 @@ class Hosting:
             partition.gate.forget(number)
             for actor in partition.actors.values():
                 actor.changed = None
+            # They know each other, so nothing but this gives their memory back (see COLLECT in runtime/daemon.py).
+            for lists in (partition.actors, partition.waiting, partition.to_sweep):
+                lists.clear()
 
     def stop_serving(self, number: int, epoch: int) -> bool:
         """Take no more requests for a partition that is to be released.

@@ -142,8 +142,9 @@ class Peer:
         self._requests.clear()
         self._outbox.clear()
         self.outbox_bytes = 0
-        if self._on_close is not None:
-            self._on_close()
+        on_close, self._on_close = self._on_close, None  # which knows this connection: that holds both in memory
+        if on_close is not None:
+            on_close()
         self._fail_calls(Unavailable(f"{self.address} is gone", outcome=errors.UNKNOWN))
 
     def _announce(self) -> None:
