@@ -346,4 +346,5 @@ def main(name: Name, make_service: Callable[[Daemon], Service], *, registers: bo
     except (SettingsError, TodoMQError, OSError) as error:
         log("refused_to_start", name=socket_name(name), why=str(error))
         sys.exit(REFUSED_TO_START)
-    sys.exit(0)
+    # Nothing is left to be done; to free what is in memory piece by piece takes seconds with 500,000 lists.
+    os._exit(0)
