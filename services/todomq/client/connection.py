@@ -38,7 +38,7 @@ WAIT_REQUESTS = 8_192
 """Above this a caller that can wait does: what waits in the outbox grows older, and its deadline runs."""
 OUTBOX_BYTES = 64 * limits.MIB
 
-TURN_REQUESTS = 600
+TURN_REQUESTS = 300
 GATHER_MS = 1
 """With so many on the way, fewer than that wait so long for answers first, after which there may be more to send."""
 NAP_S = 0.002
