@@ -350,6 +350,7 @@ def test_the_lists_of_a_partition_that_went_leave_memory_with_it(without_collect
         client.change(bench, name, "add_entry", "milk")
     bench.hosting.disown(PARTITION)
     bench.settle()
+    bench.tick(50)
     assert sorted(thing.name for thing in gc.get_objects() if isinstance(thing, ListActor)) == ["b"]
 
 
