@@ -91,10 +91,12 @@ $(PY):
 	@$(PYTHON) -m venv $(VENV)
 
 ifeq ($(CI),)
-# Installed in place, so only a change of what is needed installs again.
+# Installed in place, so only a change of what is needed installs again. Compiled here, for daemons restart often, and
+# where PYTHONDONTWRITEBYTECODE is set each start would compile again.
 $(SERVER) $(TEST) $(FUZZ) $(BENCH): $(VENV)/.%-installed: pyproject.toml constraints.txt | $(PY)
 	@$(PIP) setuptools
 	@$(PIP) --no-build-isolation --editable '.[$*]'
+	@$(PY) -m compileall -q services/todomq
 	@touch $@ $(SERVER)
 else
 $(SERVER) $(TEST) $(FUZZ) $(BENCH): $(VENV)/.%-installed: $(DIST)
