@@ -616,6 +616,59 @@ class TestWhoDrives:
         again.kill()
         assert outcomes == ["silent gave up", "later answered"]
 
+    def test_when_who_is_to_follow_the_driver_has_just_given_up_what_is_out_is_seen_to(
+        self, client: Client, router: ScriptedRouter, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Late(connection._Follower):
+            """Is told that it is to drive, and wakes when its own time is over."""
+
+            def __init__(self, is_done: Callable[[], bool]) -> None:
+                super().__init__(is_done)
+                told = self.turnstile
+
+                class Turnstile:
+                    def acquire(self, timeout: float) -> bool:
+                        until_s = time.monotonic() + timeout
+                        is_told = told.acquire(timeout=5)
+                        followed.append(is_told)
+                        wait_until(lambda: time.monotonic() > until_s)
+                        return is_told
+
+                    def release(self) -> None:
+                        told.release()
+
+                self.turnstile = Turnstile()  # type: ignore[assignment]
+
+        followed: list[bool] = []
+        monkeypatch.setattr(connection, "_Follower", Late)
+        held: list[list[Any]] = []
+
+        def hold(target: Any, body: list[Any], request: list[Any]) -> Any:
+            held.append(request)
+            return SILENT
+
+        router.script = hold
+
+        def give_up() -> None:
+            with pytest.raises(errors.DeadlineExceeded):
+                client.todo_list("silent").size(deadline_s=0.3)
+
+        driver = threading.Thread(target=give_up)
+        driver.start()
+        wait_until(lambda: held)
+        future = client.pipeline().todo_list("later").size(deadline_s=10.0)
+        with pytest.raises(TimeoutError):
+            future.result(0.6)
+        driver.join(5)
+        assert followed == [True]
+        router.kill()
+        again = ScriptedRouter(router.address)
+        try:
+            wait_until(future.done)
+        finally:
+            again.kill()
+        assert future.result() == 0
+
     def test_an_interrupt_in_the_middle_of_a_turn_leaves_nobody_waiting(
         self, client: Client, router: ScriptedRouter, monkeypatch: pytest.MonkeyPatch
     ) -> None:

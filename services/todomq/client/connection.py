@@ -162,6 +162,7 @@ class Connection:
         while not is_done():
             left_s = None if end_s is None else end_s - time.monotonic()
             if left_s is not None and left_s <= 0:
+                self._pass_on()
                 return False
             if threading.current_thread() is self._keeper:
                 raise InvalidRequest("a callback of a future must not wait for another request")
@@ -253,15 +254,22 @@ class Connection:
     # On a caller's thread.
 
     def _follow(self, follower: _Follower, left_s: float | None) -> None:
-        """Wait until the driver says so; whoever then neither drives nor waits any more hands that on."""
+        """Wait until the driver says so; who was to drive, and has no need to any more, passes that on."""
+        is_told = False
         try:
-            follower.turnstile.acquire(timeout=-1 if left_s is None else left_s)
+            is_told = follower.turnstile.acquire(timeout=-1 if left_s is None else left_s)
         finally:
             with self._lock:
                 if follower in self._followers:
                     self._followers.remove(follower)
-                elif not self._is_driven and self._followers:
-                    self._hand_over()
+            if not is_told or follower.is_done():
+                self._pass_on()
+
+    def _pass_on(self) -> None:
+        """See that somebody drives, though this caller, who may have been told to, does not."""
+        with self._lock:
+            if not self._is_driven:
+                self._hand_over()
 
     # On the driver's thread.
 
