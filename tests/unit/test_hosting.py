@@ -18,8 +18,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from todomq.errors import CorruptRecord, EntryNotFound, OutOfOrder, Unavailable
 from todomq.list_server import gate, operations, records
 from todomq.list_server.actor import ListActor
-from todomq.list_server.hosting import LIST_BYTES, LIST_ENTRY_BYTES
 from todomq.list_server.todo_list import TodoList
+from todomq.list_server.weight import ENTRY_BYTES, LIST_BYTES, SESSION_BYTES
 from todomq.protocol import limits, messages
 from todomq.protocol.partitions import partition_of
 
@@ -162,15 +162,41 @@ def test_a_list_with_an_uncommitted_write_or_a_waiting_request_is_not_dropped_fo
     assert bench.hosting.lists == 1
 
 
-def test_lists_over_the_memory_budget_are_dropped_long_before_they_are_idle_for_long() -> None:
-    lists = 40
-    bench, client = Bench(memory_bytes=lists * (LIST_BYTES + LIST_ENTRY_BYTES) // 4), Client()
-    for name in map(str, range(lists)):
-        client.change(bench, name, "add_entry", "milk")
-    bench.settle_with_ticks(lambda: bench.hosting.lists < lists // 2)
+def over_budget(bench: Bench, names: list[str]) -> None:
+    """Check that lists are dropped long before they are idle for long, and that nothing of them is missing then."""
+    bench.settle_with_ticks(lambda: bench.hosting.lists < len(names) // 2)
     assert bench.now_ms < START_MS + 60_000
-    for name in map(str, range(lists)):
-        assert client.read(bench, name, "size") == 1
+    for name in names:
+        assert bench.ask(name, "size", client=b"reader") == 1
+
+
+def test_lists_over_the_memory_budget_are_dropped_long_before_they_are_idle_for_long() -> None:
+    names = [str(number) for number in range(40)]
+    bench = Bench(memory_bytes=len(names) * (LIST_BYTES + ENTRY_BYTES + SESSION_BYTES) // 4)
+    for name in names:
+        bench.ask(name, "add_entry", "milk")
+    over_budget(bench, names)
+
+
+@pytest.mark.parametrize(
+    ("title", "extra"), [("m" * 9_000, None), ("milk", {"note": "m" * 9_000})], ids=["titles", "open fields"]
+)
+def test_law_6_what_entries_hold_counts_towards_the_memory_budget(title: str, extra: dict[str, str] | None) -> None:
+    names = [str(number) for number in range(20)]
+    bench = Bench(memory_bytes=80_000)
+    for name in names:
+        bench.ask(name, "add_entry", title, None, extra)
+    over_budget(bench, names)
+
+
+def test_law_6_what_is_remembered_of_many_clients_counts_towards_the_memory_budget() -> None:
+    names = [str(number) for number in range(20)]
+    bench = Bench(memory_bytes=len(names) * 20 * SESSION_BYTES // 2)
+    for name in names:
+        for client in range(20):
+            bench.ask(name, "update_entry" if client else "add_entry", *([1, {}] if client else ["milk"]),
+                      client=b"%d" % client)  # fmt: skip
+    over_budget(bench, names)
 
 
 def test_a_session_is_forgotten_after_its_time_in_memory_and_on_disk() -> None:

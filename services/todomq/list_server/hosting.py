@@ -21,12 +21,9 @@ from todomq.list_server.loading import Loading, Page
 from todomq.list_server.recording import RecordedList
 from todomq.list_server.snapshots import Snapshots
 from todomq.list_server.sweeping import Sweeping
+from todomq.list_server.weight import LIST_BYTES, weight
 from todomq.protocol import limits, messages
 from todomq.protocol.partitions import PARTITIONS, worker_of
-
-LIST_BYTES = 1_200
-LIST_ENTRY_BYTES = 300
-"""What a loaded list and each further entry take in memory, about; the memory budget counts with them."""
 
 ROUND_MS = 30_000
 """How long one round of housekeeping over all actors takes, at most; a quarter of the idle time where that is less.
@@ -99,7 +96,7 @@ class Hosting:
         self._housekeeping: list[ListActor] = []
         self._visits = VISITS_LEAST
         self._next_round_ms = 0
-        self._entries_seen = 0
+        self._weighed = 0
         self._memory_seen = 0
 
     # -- partitions ----------------------------------------------------------------------------------------------------
@@ -356,8 +353,8 @@ class Hosting:
                 self._gone.pop()
 
     def _begin_round(self, now_ms: int) -> None:
-        self._memory_seen = self.lists * LIST_BYTES + self._entries_seen * LIST_ENTRY_BYTES
-        self._entries_seen = 0
+        self._memory_seen = max(self._weighed, self.lists * LIST_BYTES)
+        self._weighed = 0
         self._housekeeping = [
             actor for partition in self.partitions if partition is not None for actor in partition.actors.values()
         ]
@@ -468,8 +465,7 @@ class Hosting:
         if self.partitions[partition.number] is not partition or partition.actors.get(actor.name) is not actor:
             return
         if actor.state is READY and not actor.uncommitted and actor.changed is None:
-            assert actor.todo is not None
-            self._entries_seen += len(actor.todo)
+            self._weighed += weight(actor)
             if not partition.gate.refusal:  # else what is read would wait for writes that fail
                 if actor.name in partition.to_sweep:
                     self._begin_sweep(actor)

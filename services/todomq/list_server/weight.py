@@ -1,0 +1,44 @@
+"""What a loaded list takes in memory, about: what the memory budget of a list server counts with (law 6).
+
+Owns: these estimates. Must not know: the budget and who is over it (``hosting.py``).
+It is asked of every list now and then, of which most are small and cold, so it looks at a few entries only.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from sys import getsizeof
+
+from todomq.list_server.recording import RecordedList
+from todomq.list_server.records import stored_bytes
+from todomq.list_server.todo_list import Entry, TodoList
+
+LIST_BYTES = 900
+"""A list that is empty, and known to nobody."""
+ENTRY_BYTES = 240
+SESSION_BYTES = 360
+"""One client's session, without what it was answered."""
+EXTRA_TIMES = 8
+"""An entry's open fields take so many times what they take packed."""
+SAMPLE = 4
+"""Of a longer list so many entries are looked at from either end."""
+
+
+def weight(loaded: RecordedList) -> int:
+    """Return about how many bytes of memory a loaded list takes."""
+    assert loaded.todo is not None
+    sessions = sum([SESSION_BYTES + session.answer_bytes for session in loaded.sessions.values()])
+    return LIST_BYTES + sessions + _entries_weight(loaded.todo)
+
+
+def _entries_weight(todo: TodoList) -> int:
+    entries = todo.entries.values()
+    if len(entries) <= 2 * SAMPLE:
+        return sum(map(_entry_weight, entries))
+    looked_at = [*islice(entries, SAMPLE), *islice(reversed(entries), SAMPLE)]
+    return len(entries) * sum(map(_entry_weight, looked_at)) // len(looked_at)
+
+
+def _entry_weight(entry: Entry) -> int:
+    extra = 0 if entry.extra is None else EXTRA_TIMES * stored_bytes(entry)
+    return ENTRY_BYTES + getsizeof(entry.title) + extra
