@@ -27,6 +27,10 @@ PARTITION = partition_of(b"a")
 SAME_PARTITION = next(name for name in map(str, range(10_000)) if partition_of(name.encode()) == PARTITION)
 
 
+def raises(*_: object) -> None:
+    raise RuntimeError
+
+
 def status(bench: Bench, identifier: int) -> int:
     return bench.replies[identifier].status
 
@@ -268,6 +272,20 @@ def test_a_poisoned_list_hurts_itself_only_and_comes_back_without_the_poison() -
     assert bench.ask("a", "add_entry", "bread", number=2) == 2
     assert bench.actor(SAME_PARTITION) is other
     assert bench.hosting.crashes == 1
+
+
+def test_law_3_of_a_change_whose_records_cannot_all_be_made_none_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, client = Bench(), Client()
+    client.change(bench, "a", "add_entry", "milk")
+    kept = bench.send("a", "add_entry", "bread", client=b"other")
+    with monkeypatch.context() as broken:
+        broken.setattr(ListActor, "_note_changed", raises)
+        crashed = bench.send("a", "update_entry", 1, {"title": "salt"}, number=2)
+    bench.settle()
+    assert bench.answer(kept) == 2
+    assert isinstance(bench.error(crashed), Unavailable)
+    assert [entry[1] for entry in client.entries(bench, "a")] == ["milk", "bread"]
+    assert bench.gate.bytes == bench.gate.open.bytes == 0
 
 
 @pytest.mark.usefixtures("poison")

@@ -96,6 +96,16 @@ class Gate:
         self.bytes += size
         return batch.number
 
+    def take_back(self, partition: int, size: int) -> None:
+        """Take back what was last written about a partition, until the open batch has ``size`` bytes again."""
+        batch = self.open
+        _, pairs = batch.partitions.get(partition, (0, []))
+        while batch.bytes > size:
+            taken = _size(pairs[-2:])
+            del pairs[-2:]
+            batch.bytes -= taken
+            self.bytes -= taken
+
     def ask(self, partition: int, epoch: int) -> None:
         """Have the open batch name the partition: refused if the epoch is old, and else it writes nothing."""
         self.open.partitions.setdefault(partition, (epoch, []))

@@ -74,7 +74,7 @@ class RecordedList:
     def record_change(
         self, operation: str, touched: Touched, sender: bytes, session: Session, number: int, value: bytes, now_ms: int
     ) -> None:
-        """Put a change that was made and what is answered for it into the open batch.
+        """Put a change that was made and what is answered for it into the open batch: all of it, or by a fault nothing.
 
         Args:
             operation: what changed the list.
@@ -84,26 +84,32 @@ class RecordedList:
             value: the packed answer.
             now_ms: the time.
         """
-        prefix = records.prefix(self.name)
-        added: AddedBy | None = None
-        if operation in ADDS and touched:
-            if self._can_tell_beside_entries(sender, session, len(value)):
-                # The floor as the list knows it, which other requests may have declared: a load keeps no more answers.
-                added = (sender, number, session.answers[0][0] if session.answers else number, now_ms)
-                if operation == "add_entries":
-                    added = (*added, len(touched))
-            self._write_added(prefix, touched, added)
-        else:
-            self._write_changed(prefix, touched, operation == "delete")
-            if touched or operation in EMPTYING:
-                for other in self.in_entries:  # what stands beside an entry goes with its record
-                    self._note_changed(prefix, other, self.sessions[other], 0)
-        session.took(number, messages.OK, value, now_ms)
-        if added is None:
-            self._note_changed(prefix, sender, session, len(value))
-        elif session.kept is RECORDED:
-            session.kept = IN_ENTRIES
-            self.in_entries += (sender,)
+        gate = self.partition.gate
+        size = gate.open.bytes
+        try:
+            prefix = records.prefix(self.name)
+            added: AddedBy | None = None
+            if operation in ADDS and touched:
+                if self._can_tell_beside_entries(sender, session, len(value)):
+                    # The floor as the list knows it, which other requests may have declared: a load keeps no more.
+                    added = (sender, number, session.answers[0][0] if session.answers else number, now_ms)
+                    if operation == "add_entries":
+                        added = (*added, len(touched))
+                self._write_added(prefix, touched, added)
+            else:
+                self._write_changed(prefix, touched, operation == "delete")
+                if touched or operation in EMPTYING:
+                    for other in self.in_entries:  # what stands beside an entry goes with its record
+                        self._note_changed(prefix, other, self.sessions[other], 0)
+            session.took(number, messages.OK, value, now_ms)
+            if added is None:
+                self._note_changed(prefix, sender, session, len(value))
+            elif session.kept is RECORDED:
+                session.kept = IN_ENTRIES
+                self.in_entries += (sender,)
+        except Exception:
+            gate.take_back(self.partition.number, size)
+            raise
 
     def write_sessions(self) -> None:
         """Put the records of the sessions that this turn changed into the batch that carries the changes."""
