@@ -18,7 +18,6 @@ from todomq.database_worker.service import DatabaseWorker
 from todomq.database_worker.shard import COMMITS, Shard
 from todomq.list_server import actor
 from todomq.list_server.actor import LOADING, ListActor
-from todomq.list_server.checks import check_new_entry
 from todomq.list_server.gate import Gate
 from todomq.list_server.hosting import Hosting
 from todomq.list_server.loading import Loading
@@ -26,6 +25,7 @@ from todomq.list_server.operations import CHANGES
 from todomq.list_server.service import ListServerService
 from todomq.list_server.todo_list import TodoList
 from todomq.protocol import limits, messages
+from todomq.protocol.entries import check_new_entry
 from todomq.registry.registrations import Registrations
 from todomq.router.in_flight import InFlight
 from todomq.router.routing import Routing

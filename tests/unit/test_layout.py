@@ -46,6 +46,11 @@ def test_only_the_runtime_and_the_client_import_zmq() -> None:
     assert importers == {"runtime", "client"}
 
 
+def test_the_client_needs_no_daemon() -> None:
+    daemons = [f"todomq.{daemon}" for daemon in DAEMONS]
+    assert not [module for module in (PACKAGE / "client").glob("*.py") if imports_any(module, *daemons)]
+
+
 @pytest.mark.parametrize("core", PURE_CORES)
 def test_a_pure_core_has_no_sockets_no_clock_and_no_threads(core: str) -> None:
     impure = ("zmq", "socket", "time", "threading", "asyncio", "select", "todomq.runtime")

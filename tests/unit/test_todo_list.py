@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from todomq.errors import EntryNotFound, InvalidRequest
-from todomq.list_server import checks
 from todomq.list_server.todo_list import INDEX_FROM, Entry, TodoList
+from todomq.protocol import entries as rules
 from todomq.protocol import limits
 
 DAYS = [None, "2026-01-01", "2026-12-01"]
@@ -178,18 +178,18 @@ def test_a_page_skips_a_long_gap_of_deleted_ids() -> None:
 
 @pytest.mark.parametrize("title", ["a", "ä" * limits.TITLE_CHARACTERS, " ", "\x1b[31m\0\n", "☕"])
 def test_a_title_of_any_characters_is_kept_as_it_is(title: str) -> None:
-    assert checks.check_title(title) == title
+    assert rules.check_title(title) == title
 
 
 @pytest.mark.parametrize("value", [date(2026, 12, 1).isoformat(), "0001-01-01", "9999-12-31", "2024-02-29", None])
 def test_a_calendar_date_or_none_is_a_date(value: str | None) -> None:
-    assert checks.check_date(value) == value
+    assert rules.check_date(value) == value
 
 
 @settings(max_examples=100, derandomize=True, deadline=None)
 @given(st.dates())
 def test_every_calendar_date_is_a_date(day: date) -> None:
-    assert checks.check_date(day.isoformat()) == day.isoformat()
+    assert rules.check_date(day.isoformat()) == day.isoformat()
 
 
 def nested(depth: int) -> Any:
@@ -201,42 +201,42 @@ def nested(depth: int) -> Any:
 
 def test_extra_holds_any_plain_values_up_to_sixteen_deep() -> None:
     extra = {"a": None, "b": [1.5, b"x", {1: True}], "c": nested(15), "": 2**64 - 1}
-    assert checks.check_extra(extra) is extra
+    assert rules.check_extra(extra) is extra
 
 
 @pytest.mark.parametrize(
     ("check", "value", "text"),
     [
-        (checks.check_id, True, "id: an integer from 1 is needed, not True"),
-        (checks.check_id, 0, "id: an integer from 1 is needed, not 0"),
-        (checks.check_id, "1", "id: an integer from 1 is needed, not '1'"),
-        (checks.check_title, None, "title: a text is needed, not None"),
-        (checks.check_title, b"a", "title: a text is needed, not bytes"),
-        (checks.check_title, "", "title: 0 characters where 1 to 10000 are allowed"),
-        (checks.check_title, "a" * 10_001, "title: 10001 characters where 1 to 10000 are allowed"),
-        (checks.check_date, "", "date: a calendar date YYYY-MM-DD or none is needed, not ''"),
-        (checks.check_date, "2026-02-29", "date: a calendar date YYYY-MM-DD or none is needed, not '2026-02-29'"),
-        (checks.check_date, "20260201", "date: a calendar date"),
-        (checks.check_date, "2026-2-01", "date: a calendar date"),
-        (checks.check_date, "2026-W01-1", "date: a calendar date"),
-        (checks.check_date, "２０２６-12-1", "date: a calendar date"),
-        (checks.check_date, "2026-01-01T00", "date: a calendar date"),
-        (checks.check_date, "\x1b" * 9, r"not '\x1b\x1b"),
-        (checks.check_date, "a" * 99, "not str"),
-        (checks.check_date, 20260101, "not 20260101"),
-        (checks.check_done, 1, "done: true or false is needed, not 1"),
-        (checks.check_extra, [], "extra: a map or none is needed, not list"),
-        (checks.check_extra, {1: 2}, "extra: its keys are texts, not 1"),
-        (checks.check_extra, {"a": nested(16)}, "extra: nested deeper than 16"),
-        (checks.check_extra, {"a": 2**64}, "extra: an integer does not fit into 64 bits"),
-        (checks.check_extra, {"a": {1, 2}}, "extra: set is not a msgpack type"),
-        (checks.check_changes, [], "changes: a map is needed, not list"),
-        (checks.check_changes, {"id": 1}, "changes: an entry has title, date, done, extra to change, not 'id'"),
-        (checks.check_changes, {7: 1}, "to change, not 7"),
-        (checks.check_changes, {"title": ""}, "title: 0 characters"),
-        (checks.check_changes, {"date": 1}, "date: a calendar date"),
-        (checks.check_changes, {"done": None}, "done: true or false"),
-        (checks.check_changes, {"extra": 1}, "extra: a map"),
+        (rules.check_id, True, "id: an integer from 1 is needed, not True"),
+        (rules.check_id, 0, "id: an integer from 1 is needed, not 0"),
+        (rules.check_id, "1", "id: an integer from 1 is needed, not '1'"),
+        (rules.check_title, None, "title: a text is needed, not None"),
+        (rules.check_title, b"a", "title: a text is needed, not bytes"),
+        (rules.check_title, "", "title: 0 characters where 1 to 10000 are allowed"),
+        (rules.check_title, "a" * 10_001, "title: 10001 characters where 1 to 10000 are allowed"),
+        (rules.check_date, "", "date: a calendar date YYYY-MM-DD or none is needed, not ''"),
+        (rules.check_date, "2026-02-29", "date: a calendar date YYYY-MM-DD or none is needed, not '2026-02-29'"),
+        (rules.check_date, "20260201", "date: a calendar date"),
+        (rules.check_date, "2026-2-01", "date: a calendar date"),
+        (rules.check_date, "2026-W01-1", "date: a calendar date"),
+        (rules.check_date, "２０２６-12-1", "date: a calendar date"),
+        (rules.check_date, "2026-01-01T00", "date: a calendar date"),
+        (rules.check_date, "\x1b" * 9, r"not '\x1b\x1b"),
+        (rules.check_date, "a" * 99, "not str"),
+        (rules.check_date, 20260101, "not 20260101"),
+        (rules.check_done, 1, "done: true or false is needed, not 1"),
+        (rules.check_extra, [], "extra: a map or none is needed, not list"),
+        (rules.check_extra, {1: 2}, "extra: its keys are texts, not 1"),
+        (rules.check_extra, {"a": nested(16)}, "extra: nested deeper than 16"),
+        (rules.check_extra, {"a": 2**64}, "extra: an integer does not fit into 64 bits"),
+        (rules.check_extra, {"a": {1, 2}}, "extra: set is not a msgpack type"),
+        (rules.check_changes, [], "changes: a map is needed, not list"),
+        (rules.check_changes, {"id": 1}, "changes: an entry has title, date, done, extra to change, not 'id'"),
+        (rules.check_changes, {7: 1}, "to change, not 7"),
+        (rules.check_changes, {"title": ""}, "title: 0 characters"),
+        (rules.check_changes, {"date": 1}, "date: a calendar date"),
+        (rules.check_changes, {"done": None}, "done: true or false"),
+        (rules.check_changes, {"extra": 1}, "extra: a map"),
     ],
 )
 def test_what_breaks_a_rule_is_refused_with_a_text_that_names_it(check: Any, value: Any, text: str) -> None:
@@ -247,21 +247,21 @@ def test_what_breaks_a_rule_is_refused_with_a_text_that_names_it(check: Any, val
 
 def test_changes_that_keep_the_rules_pass() -> None:
     changes = {"title": "a", "date": None, "done": True, "extra": {"b": 1}}
-    assert checks.check_changes(changes) is changes
-    assert checks.check_changes({}) == {}
+    assert rules.check_changes(changes) is changes
+    assert rules.check_changes({}) == {}
 
 
 def test_a_new_entry_is_checked_whole() -> None:
-    assert checks.check_new_entry("a") == ("a", None, None, False)
-    assert checks.check_new_entry("a", "2026-01-01", {"b": 1}, True) == ("a", "2026-01-01", {"b": 1}, True)
+    assert rules.check_new_entry("a") == ("a", None, None, False)
+    assert rules.check_new_entry("a", "2026-01-01", {"b": 1}, True) == ("a", "2026-01-01", {"b": 1}, True)
     for fields in ((1,), ("a", 1), ("a", None, 1), ("a", None, None, 1)):
         with pytest.raises(InvalidRequest):
-            checks.check_new_entry(*fields)
+            rules.check_new_entry(*fields)
 
 
 def test_an_entry_may_have_64_kib_packed_and_not_a_byte_more() -> None:
     overhead = 1 + 2 + 1 + 1 + 1 + 2 + 3  # array, title, date, done, map, key, header of the value
     largest = b"x" * (limits.ENTRY_BYTES - overhead)
-    checks.check_new_entry("t", None, {"k": largest})
+    rules.check_new_entry("t", None, {"k": largest})
     with pytest.raises(InvalidRequest, match="entry: 65537 bytes packed where at most 65536 are allowed"):
-        checks.check_new_entry("t", None, {"k": largest + b"x"})
+        rules.check_new_entry("t", None, {"k": largest + b"x"})

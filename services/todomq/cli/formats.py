@@ -34,7 +34,7 @@ from datetime import date
 from typing import Any, NamedTuple, Protocol
 
 from todomq.errors import InvalidRequest
-from todomq.list_server.checks import check_entry_size, check_title, is_date
+from todomq.protocol.entries import check_entry_size, check_title, is_date
 
 LINE = "todo.txt"
 """The field of ``extra`` that keeps a line which the other fields would not give back."""

@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 from todomq.client.request import CALL, KEY_CHANGE, LIST_CHANGE, LIST_READ, SAFE, Request
 from todomq.client.values import Entry, Registration, ServerRef, Via, make_entry, read_entry, read_registration
 from todomq.errors import InvalidRequest, ProtocolError
-from todomq.list_server.checks import are_titles, check_done, check_entry_size, check_extra, check_id, check_title
 from todomq.protocol import limits
 from todomq.protocol.codec import canonical, check_plain, pack, unpack, unpack_value
+from todomq.protocol.entries import are_titles, check_done, check_entry_size, check_extra, check_id, check_title
 
 H = TypeVar("H")
 

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 from todomq.errors import InvalidRequest
-from todomq.list_server.checks import are_titles, check_changes, check_date, check_id, check_new_entry
 from todomq.list_server.todo_list import Entry, TodoList
 from todomq.protocol import messages
+from todomq.protocol.entries import are_titles, check_changes, check_date, check_id, check_new_entry
 
 Touched = dict[int, Entry | None]
 """Entries to store, by id; None for those to delete."""

@@ -29,10 +29,10 @@ from struct import Struct
 from typing import Any, NamedTuple
 
 from todomq.errors import CorruptRecord, ProtocolError
-from todomq.list_server.checks import is_date
 from todomq.list_server.todo_list import Entry
 from todomq.protocol import limits
 from todomq.protocol.codec import pack, unpack
+from todomq.protocol.entries import is_date
 from todomq.protocol.partitions import partition_of
 
 VERSION = 2

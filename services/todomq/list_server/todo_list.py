@@ -1,7 +1,7 @@
 """The to-do list itself: entries, their ids, what is due when. Pure values: no sockets, no clock, no storage.
 
 Owns: the entries of one list and the ids given out. Must not know: who asks, how entries are stored or sent.
-The list actor talks to it, with fields that passed ``checks.py``; ``records.py`` stores what it holds.
+The list actor talks to it, with fields that passed ``protocol/entries.py``; ``records.py`` stores what it holds.
 
 What it keeps:
 
@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from todomq.errors import EntryNotFound
-from todomq.list_server.checks import check_entry_size
+from todomq.protocol.entries import check_entry_size
 
 INDEX_FROM = 32
 """Entries above which asking for a date builds the index; up to here looking at each entry is quicker."""

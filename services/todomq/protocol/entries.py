@@ -1,7 +1,7 @@
 """What an entry may be: every check of what a caller says about entries, before anything changes (law 7).
 
 Owns: the rules for titles, dates, ``extra`` and sizes; the numbers stand in ``protocol/limits.py``.
-Must not know: lists, storage, sockets. Used by the list actor for requests and by the command line for imports.
+Must not know: lists, storage, sockets. The list actor asks it about requests, the client and the command line before.
 Each check raises ``InvalidRequest`` with a text that says what was wrong and the limit, and returns the value typed.
 """
 
