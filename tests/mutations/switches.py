@@ -16,7 +16,7 @@ from todomq.database_worker.group import Batch as TakenBatch
 from todomq.database_worker.group import Get, commit_group
 from todomq.database_worker.service import DatabaseWorker
 from todomq.database_worker.shard import COMMITS, Shard
-from todomq.list_server import actor
+from todomq.list_server import actor, hosting
 from todomq.list_server.actor import LOADING, ListActor
 from todomq.list_server.gate import Gate
 from todomq.list_server.hosting import Hosting
@@ -195,15 +195,15 @@ def forgets_sessions_at_load() -> Replaced:
 @breaks(3)
 def session_in_the_next_batch() -> Replaced:
     """The record of a change lies in the batch behind the change."""
-    ready, write = Hosting.ready, Hosting._write_sessions
+    ready, write = Hosting.ready, hosting.write_sessions
 
     def late(self: Hosting, now_ms: int) -> Any:
         result = ready(self, now_ms)
-        write(self)
+        write(self.changed)
         return result
 
     return [
-        (Hosting, "_write_sessions", lambda self: None),
+        (hosting, "write_sessions", lambda changed: None),
         (Hosting, "ready", late),
         (ListActor, "_can_tell_beside_entries", lambda self, *change: False),
     ]

@@ -24,6 +24,7 @@ from test_recovery import DAEMONS
 from todomq import Client
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import unpack
+from torture.raw import Raw
 from torture.report import percentile
 
 FLOOD_S = float(os.environ.get("TODOMQ_FLOOD_S", "15"))
@@ -258,6 +259,22 @@ def test_a_title_of_a_mebibyte_is_refused_a_message_of_100_is_cut_off_and_nobody
     assert max(grown.values()) < 32 << 20, grown
     assert raw_value(endpoint, "large", "size") == 0
     assert_nobody_noticed("large messages", beside)
+
+
+def test_changes_as_large_as_may_be_many_at_once_are_answered_and_hold_up_nobody(shared_stack: RunningStack) -> None:
+    """The first comes last, so that all of them wait for it, and then are served at once."""
+    titles = [["x" * 5_000]] * 190
+    with Raw(shared_stack.endpoint) as raw, Client(shared_stack.endpoint, deadline_s=20.0) as todo:
+        for burst in range(3):
+            name = f"large changes {burst}"
+            give_up = time.monotonic() + 60.0
+            left = list(range(1, 17))
+            while left and time.monotonic() < give_up:  # whatever is refused is asked again at once
+                sent = [raw.send(name, "add_entries", titles, number=n, floor=left[0])[0] for n in reversed(left)]
+                answers = reversed(raw.wait(sent, 20.0))
+                left = [n for n, answer in zip(left, answers) if answer is None or answer.error is not None]
+            assert left == []
+            assert todo.todo_list(name).size() == 16 * len(titles)
 
 
 def raw_value(endpoint: str, target: str, operation: str) -> Any:

@@ -419,6 +419,19 @@ def test_what_is_asked_and_what_is_refused_leave_nothing_that_only_the_collector
     assert gc.collect() == 0
 
 
+def test_law_6_changes_that_had_waited_for_their_turn_go_in_batches_that_fit_into_a_message() -> None:
+    bench = Bench()
+    bench.ask("a", "size")
+    large = [["x" * 5_000]] * 190
+    early = [bench.send("a", "add_entries", large, number=number) for number in range(2, 12)]
+    first = bench.send("a", "add_entry", "the one that was missing", number=1)
+    bench.turn()
+    assert max(batch.bytes for batch in bench.sent) < limits.TRANSPORT_BYTES
+    bench.settle()
+    assert bench.answer(first) == 1
+    assert [len(bench.answer(identifier)) for identifier in early] == [190] * 10
+
+
 def test_a_page_that_comes_after_its_partition_went_is_ignored() -> None:
     bench = Bench()
     bench.send("a", "size")

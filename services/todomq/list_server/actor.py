@@ -126,6 +126,7 @@ class ListActor(RecordedList):
     def _serve_waiting(self, session: Session, up_to: int | None, now_ms: int) -> None:
         while (waiting := session.next_in_turn(up_to)) is not None:
             self._serve(waiting, now_ms)
+            self.partition.close_batch_if_full(now_ms)
 
     def _serve(self, asked: Asked, now_ms: int) -> None:
         peer, sender, request = asked

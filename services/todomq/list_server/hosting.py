@@ -42,19 +42,21 @@ class Partition:
     """One owned partition: its epoch, its actors, and what they share with the others of this process."""
 
     __slots__ = (
-        "actors", "changed", "damage", "epoch", "gate", "number", "releasing", "replies", "snapshots", "to_sweep",
-        "waiting",
+        "actors", "changed", "closed", "damage", "epoch", "gate", "number", "releasing", "replies", "snapshots",
+        "to_sweep", "waiting", "worker",
     )  # fmt: skip
 
-    def __init__(self, number: int, epoch: int, gate: Gate, hosting: Hosting) -> None:
+    def __init__(self, number: int, epoch: int, worker: int, hosting: Hosting) -> None:
         self.number = number
         self.epoch = epoch
+        self.worker = worker
         self.damage: CorruptRecord | None = None
-        self.gate = gate
+        self.gate = hosting.gates[worker]
         self.releasing = False
         self.actors: dict[str, ListActor] = {}
         self.replies = hosting.replies
         self.changed = hosting.changed
+        self.closed = hosting.closed
         self.snapshots = hosting.snapshots
         self.waiting: dict[str, ListActor] = {}
         self.to_sweep: dict[str, RecordedList] = {}
@@ -63,6 +65,17 @@ class Partition:
     def uncommitted(self) -> bool:
         """Whether a write of any of its lists is not on disk yet."""
         return any(actor.uncommitted for actor in self.actors.values())
+
+    def close_batch_if_full(self, now_ms: int) -> None:
+        """Close a batch that has become large within the turn, so that it fits into a message.
+
+        To be asked between two changes; the sessions belong with their changes.
+        """
+        if self.gate.is_batch_full:
+            write_sessions(self.changed)
+            batch = self.gate.close(now_ms)
+            if batch is not None:
+                self.closed.append((self.worker, batch))
 
 
 class Read(NamedTuple):
@@ -104,7 +117,7 @@ class Hosting:
     def own(self, number: int, epoch: int) -> None:
         """Serve a partition from now on, under an epoch that its worker has granted."""
         self.disown(number)
-        self.partitions[number] = Partition(number, epoch, self.gates[worker_of(number, self._workers)], self)
+        self.partitions[number] = Partition(number, epoch, worker_of(number, self._workers), self)
 
     def own_damaged(self, number: int, epoch: int, damage: CorruptRecord) -> None:
         """Answer for a partition whose shard can't be read, so not even claimed: everything is refused with the reason.
@@ -213,8 +226,7 @@ class Hosting:
             actor.take(asked, now_ms)
         except Crashed as crash:
             self._crashed(actor, crash)
-        if partition.gate.is_batch_full:
-            self._close_batch(partition, now_ms)
+        partition.close_batch_if_full(now_ms)
 
     def activate(self, partition: Partition, name: str, now_ms: int) -> ListActor:
         """Return the actor of a list; the first use begins to load it."""
@@ -234,7 +246,7 @@ class Hosting:
     def load(self, actor: ListActor, now_ms: int) -> None:
         """Read a list from the beginning (again, where a read failed)."""
         loading = Loading(actor.name, now_ms)
-        self.reads.append(Read(self._worker(actor), actor, loading, loading.first_page()))
+        self.reads.append(Read(actor.partition.worker, actor, loading, loading.first_page()))
         self.loads += 1
 
     def read(self, read: Read, value: bytes | None, pairs: list[bytes], last: bytes | None, now_ms: int) -> None:
@@ -244,8 +256,7 @@ class Hosting:
             return
         if isinstance(job, Sweeping):
             following = job.take(actor, pairs, last)
-            if actor.partition.gate.is_batch_full:
-                self._close_batch(actor.partition, now_ms)
+            actor.partition.close_batch_if_full(now_ms)
         else:
             try:
                 following = job.take(value, pairs, last)
@@ -380,7 +391,7 @@ class Hosting:
             the closed batches by worker, the replies that may leave, the pages to read; each of them once.
         """
         self.snapshots.begin_turn()
-        self._write_sessions()
+        write_sessions(self.changed)
         batches = self.closed[:]
         self.closed.clear()
         for worker, gate in self.gates.items():
@@ -393,21 +404,6 @@ class Hosting:
         return batches, replies, reads
 
     # -- inside --------------------------------------------------------------------------------------------------------
-
-    def _worker(self, actor: ListActor) -> int:
-        return worker_of(actor.partition.number, self._workers)
-
-    def _write_sessions(self) -> None:
-        for actor in self.changed:
-            actor.write_sessions()
-        self.changed.clear()
-
-    def _close_batch(self, partition: Partition, now_ms: int) -> None:
-        """Close a batch that has become large within the turn; the sessions belong with their changes."""
-        self._write_sessions()
-        batch = partition.gate.close(now_ms)
-        if batch is not None:
-            self.closed.append((worker_of(partition.number, self._workers), batch))
 
     def _is_current(self, read: Read) -> bool:
         partition, actor = read.actor.partition, read.actor
@@ -487,7 +483,7 @@ class Hosting:
 
     def _begin_sweep(self, actor: ListActor) -> None:
         sweeping = Sweeping(actor)
-        self.reads.append(Read(self._worker(actor), actor, sweeping, sweeping.first_page()))
+        self.reads.append(Read(actor.partition.worker, actor, sweeping, sweeping.first_page()))
 
     def _idle_limit_ms(self) -> int:
         """Return how long a list may be idle: less, the further the lists in memory are over the budget."""
@@ -502,6 +498,13 @@ class Hosting:
                     actor.refuse(peer, request[0], error)
             if all(session.waiting is None for session in actor.sessions.values()):
                 del partition.waiting[name]
+
+
+def write_sessions(changed: list[RecordedList]) -> None:
+    """Write the records of the sessions that changed, of all these lists, and forget the lists."""
+    for each in changed:
+        each.write_sessions()
+    changed.clear()
 
 
 def _everything_waiting(actor: ListActor) -> list[Asked]:
