@@ -15,7 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from todomq.errors import CorruptRecord, EntryNotFound, OutOfOrder, Unavailable
+from todomq.errors import UNKNOWN, CorruptRecord, EntryNotFound, OutOfOrder, ProtocolError, Unavailable
 from todomq.list_server import gate, operations, records
 from todomq.list_server.actor import ListActor
 from todomq.list_server.todo_list import TodoList
@@ -134,6 +134,25 @@ def test_a_killed_list_whose_client_waits_in_vain_tells_it_so() -> None:
     bench.settle()
     bench.tick(300)
     assert isinstance(bench.error(second), OutOfOrder)
+
+
+@pytest.mark.parametrize("operation", ["add_entry", "size"])
+def test_law_7_a_floor_above_the_requests_own_number_is_refused_and_gives_up_nothing(operation: str) -> None:
+    bench = Bench()
+    wrong = bench.send("a", operation, *["milk"][: operation == "add_entry"], number=1, floor=5)
+    bench.settle()
+    assert isinstance(bench.error(wrong), ProtocolError)
+    assert bench.ask("a", "add_entry", "bread", number=1) == 1
+
+
+def test_of_a_change_whose_answer_was_given_up_it_is_not_said_that_it_did_not_happen() -> None:
+    bench = Bench()
+    bench.ask("a", "add_entry", "milk", number=1)
+    bench.ask("a", "size", number=2, floor=2)
+    again = bench.send("a", "add_entry", "milk", number=1)
+    bench.settle()
+    assert isinstance(bench.error(again), ProtocolError)
+    assert bench.error(again).outcome == UNKNOWN
 
 
 def test_killing_a_list_that_loads_lets_it_load() -> None:

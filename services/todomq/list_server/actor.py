@@ -16,6 +16,7 @@ from todomq.errors import (
     EntryNotFound,
     InvalidRequest,
     Overloaded,
+    ProtocolError,
     QuotaExceeded,
     TodoMQError,
     Unavailable,
@@ -44,6 +45,8 @@ ENTRY_BYTES = 24
 
 FIT_ALWAYS = limits.PAGE_BYTES // limits.ENTRY_BYTES
 """So many entries fit into a page, whatever they are."""
+
+FLOOR_ABOVE = "a request's floor lies above its own number"
 
 make_tuple = tuple.__new__
 """Makes a named tuple at half the price of calling its class: one is made for every request."""
@@ -148,6 +151,8 @@ class ListActor(RecordedList):
 
     def _change(self, asked: Asked, operation: str, arguments: list[Any], now_ms: int) -> None:
         peer, sender, (identifier, _, _, body, number, floor, _) = asked
+        if floor > number:
+            raise ProtocolError(FLOOR_ABOVE)
         session = self.sessions.get(sender)
         if session is None:
             session = self.sessions[sender] = Session(max(floor, 1), now_ms)
@@ -218,6 +223,8 @@ class ListActor(RecordedList):
 
     def _is_turn(self, sender: bytes, request: Any, asked: Asked, now_ms: int) -> bool:
         number, floor = request[4], request[5]
+        if floor > number:
+            raise ProtocolError(FLOOR_ABOVE)
         session = self.sessions.get(sender)
         if session is None:
             if number <= max(floor, 1):

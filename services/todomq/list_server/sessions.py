@@ -11,7 +11,7 @@ from bisect import insort
 from operator import itemgetter
 from typing import Any
 
-from todomq.errors import Overloaded, ProtocolError
+from todomq.errors import UNKNOWN, Overloaded, ProtocolError
 
 # Where it is stored what a session knows, besides what its record said last.
 RECORDED = "recorded"  # nowhere else: nothing has come to it
@@ -79,7 +79,9 @@ class Session:
         for known, status, value in self.answers:
             if known == number:
                 return status, value
-        raise ProtocolError(f"change {number} lies below what this client declared answered or given up")
+        raise ProtocolError(
+            f"change {number} lies below what this client declared answered or given up", outcome=UNKNOWN
+        )
 
     def check_room(self) -> None:
         """Check that one more answer can be kept.

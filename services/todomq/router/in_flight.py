@@ -99,10 +99,10 @@ class InFlight:
     def _reached(self, peer: bytes, requests: int, size: int) -> str:
         """Return which limit so many requests more would go over, or nothing."""
         if len(self.flights) + requests > REQUESTS or self.bytes + size > BYTES:
-            return "the router has too many requests in flight"
+            return "the router has too much in flight"
         share = self._shares.get(peer)
         if share is not None and (share[0] + requests > REQUESTS_PER_CLIENT or share[1] + size > BYTES_PER_CLIENT):
-            return "this client has too many requests in flight"
+            return "this client has too much in flight"
         return ""
 
     def _count(self, peer: bytes, requests: int, size: int, to_lists: int, earliest_ms: int) -> None:
