@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from todomq.errors import InvalidRequest
 from todomq.list_server import records
-from todomq.protocol import messages
+from todomq.protocol import limits, messages
 
 Page = tuple[list[str], Any]
 
@@ -23,6 +23,8 @@ class Listing:
         """Ask for names that begin with ``prefix``, behind the name ``after`` if there is one."""
         self.prefix = records.LISTS_PREFIX + prefix.encode()
         self.after = None if after is None else records.list_key(after)
+        self.bytes_each = max(1, limits.PAGE_BYTES // workers)
+        """What each worker is asked for, so that however many they are, their pages make one; a record at least."""
         self._missing = workers
         self._keys: list[bytes] = []
         self._end: bytes | None = None

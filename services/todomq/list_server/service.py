@@ -389,7 +389,7 @@ class ListServerService(Service):
                 refuse(error)
 
         for link in self._links.values():
-            link.call("read", None, listing.prefix, listing.after, limits.PAGE_BYTES, done=done)
+            link.call("read", None, listing.prefix, listing.after, listing.bytes_each, done=done)
 
     # -- the end of a turn ---------------------------------------------------------------------------------------------
 
