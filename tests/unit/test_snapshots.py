@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
 from hosting_bench import Bench, Client
 
 from todomq.errors import Overloaded, Unavailable
+from todomq.list_server.actor import ListActor
 from todomq.list_server.snapshots import KEPT_MS, LOOKED_AT_BYTES, REFUSED_BYTES, SNAPSHOTS, TURN_BYTES, Snapshots
 
 NOW_MS = 1_000_000
+ACTIVATION = 7
 
 
 def test_a_turn_that_has_packed_a_page_serves_no_more() -> None:
@@ -36,48 +39,48 @@ def test_a_turn_that_has_packed_enough_refuses_further_reads_until_the_next() ->
 
 
 def test_past_the_bound_a_new_read_is_refused_and_those_under_way_go_on() -> None:
-    snapshots, actor = Snapshots(), object()
-    kept = [snapshots.keep([], actor, NOW_MS) for _ in range(SNAPSHOTS)]
+    snapshots = Snapshots()
+    kept = [snapshots.keep([], ACTIVATION, NOW_MS) for _ in range(SNAPSHOTS)]
     for _ in range(2 * SNAPSHOTS):
         with pytest.raises(Overloaded) as refused:
-            snapshots.keep([], actor, NOW_MS)
+            snapshots.keep([], ACTIVATION, NOW_MS)
         assert refused.value.retryable
-    assert all(snapshots.get(number, actor, NOW_MS) == [] for number in kept)
+    assert all(snapshots.get(number, ACTIVATION, NOW_MS) == [] for number in kept)
 
 
 def test_refused_reads_fill_a_turn_too_for_each_has_been_looked_at() -> None:
-    snapshots, actor = Snapshots(), object()
+    snapshots = Snapshots()
     for _ in range(SNAPSHOTS):
-        snapshots.keep([], actor, NOW_MS)
+        snapshots.keep([], ACTIVATION, NOW_MS)
     for _ in range(TURN_BYTES // LOOKED_AT_BYTES):
         assert not snapshots.is_turn_full
         with pytest.raises(Overloaded):
-            snapshots.keep([], actor, NOW_MS)
+            snapshots.keep([], ACTIVATION, NOW_MS)
     assert snapshots.is_turn_full
 
 
 def test_a_read_that_nobody_goes_on_with_is_given_up_and_one_that_is_asked_for_is_not() -> None:
-    snapshots, actor = Snapshots(), object()
-    left, read = snapshots.keep([], actor, NOW_MS), snapshots.keep([], actor, NOW_MS)
+    snapshots = Snapshots()
+    left, read = snapshots.keep([], ACTIVATION, NOW_MS), snapshots.keep([], ACTIVATION, NOW_MS)
     snapshots.tick(NOW_MS + KEPT_MS)
-    assert snapshots.get(read, actor, NOW_MS + KEPT_MS) == []
+    assert snapshots.get(read, ACTIVATION, NOW_MS + KEPT_MS) == []
     snapshots.tick(NOW_MS + KEPT_MS + 1)
-    assert snapshots.get(left, actor, NOW_MS + KEPT_MS + 1) is None
-    assert snapshots.get(read, actor, NOW_MS + KEPT_MS + 1) == []
+    assert snapshots.get(left, ACTIVATION, NOW_MS + KEPT_MS + 1) is None
+    assert snapshots.get(read, ACTIVATION, NOW_MS + KEPT_MS + 1) == []
 
 
 def test_a_read_that_has_ended_is_kept_for_a_while_unless_another_needs_its_place() -> None:
-    snapshots, actor = Snapshots(), object()
-    ended, also_ended = snapshots.keep([], actor, NOW_MS), snapshots.keep([], actor, NOW_MS)
+    snapshots = Snapshots()
+    ended, also_ended = snapshots.keep([], ACTIVATION, NOW_MS), snapshots.keep([], ACTIVATION, NOW_MS)
     for number in (ended, also_ended, ended):
         snapshots.end(number)
-        assert snapshots.get(number, actor, NOW_MS) == []
+        assert snapshots.get(number, ACTIVATION, NOW_MS) == []
     for _ in range(SNAPSHOTS - 1):
-        snapshots.keep([], actor, NOW_MS)
-    assert snapshots.get(also_ended, actor, NOW_MS) is None, "it was asked for before the other"
-    assert snapshots.get(ended, actor, NOW_MS) == []
+        snapshots.keep([], ACTIVATION, NOW_MS)
+    assert snapshots.get(also_ended, ACTIVATION, NOW_MS) is None, "it was asked for before the other"
+    assert snapshots.get(ended, ACTIVATION, NOW_MS) == []
     snapshots.tick(NOW_MS + KEPT_MS + 1)
-    assert snapshots.get(ended, actor, NOW_MS + KEPT_MS + 1) is None
+    assert snapshots.get(ended, ACTIVATION, NOW_MS + KEPT_MS + 1) is None
 
 
 def test_however_many_read_a_long_list_in_turns_each_comes_to_its_end() -> None:
@@ -108,3 +111,14 @@ def bench_reader(bench: Bench, client: Client) -> Iterator[bool]:
         yield False
     assert seen == list(range(1, 81))
     yield True
+
+
+def test_a_read_under_way_holds_no_list_that_has_been_dropped() -> None:
+    bench, client = Bench(page=100, idle_ms=1_000), Client()
+    for _ in range(60):
+        client.change(bench, "dropped meanwhile", "add_entry", "x" * 10_000)
+    _, cursor = client.read(bench, "dropped meanwhile", "entries")
+    bench.settle_with_ticks(lambda: bench.hosting.lists == 0)
+    assert not [each for each in gc.get_objects() if type(each) is ListActor and each.name == "dropped meanwhile"]
+    with pytest.raises(Unavailable, match="from the first page"):
+        client.read(bench, "dropped meanwhile", "entries", cursor)

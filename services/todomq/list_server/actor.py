@@ -257,7 +257,7 @@ class ListActor(RecordedList):
             return self._page(read(self.todo, arguments[:count]), 0, None, now_ms)
         if type(cursor) is not list or len(cursor) != 2 or not all(type(part) is int for part in cursor):
             raise InvalidRequest("a cursor is what the page before answered")
-        snapshot = self.partition.snapshots.get(cursor[0], self, now_ms)
+        snapshot = self.partition.snapshots.get(cursor[0], self.activation, now_ms)
         if snapshot is None or not 0 <= cursor[1] < len(snapshot):
             raise Unavailable("the rest of this read is gone; read again from the first page")
         return self._page(snapshot, cursor[1], cursor[0], now_ms)
@@ -280,7 +280,7 @@ class ListActor(RecordedList):
                 snapshots.end(snapshot)
             return pack((entries[start:] if start else entries, None))
         if snapshot is None:
-            snapshot = snapshots.keep(entries, self, now_ms)
+            snapshot = snapshots.keep(entries, self.activation, now_ms)
         return pack((entries[start:end], (snapshot, end)))
 
     def _reply(self, peer: bytes, identifier: int, status: int, value: bytes) -> None:

@@ -4,7 +4,8 @@ Owns: a bounded number of them; how much of a turn long answers may take (laws 5
 another turn, or is refused, so that no number of reads makes the others wait). Must not know: pages, sockets.
 Past the bound a new one is refused: those under way come to an end only if none is given up for another. One that has
 ended is, for it is kept for a reader only whose last page was lost; and one that nobody asks for in ``KEPT_MS`` is.
-Entries are never changed in place, so a snapshot costs a reference for each entry and no copy.
+Entries are never changed in place, so a snapshot costs a reference for each entry and no copy. It holds no actor: a
+list that is dropped meanwhile is free but for these entries.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ REFUSED_BYTES = 8 * limits.MIB
 
 
 class _Kept(NamedTuple):
-    actor: object
+    activation: int
     entries: list[Entry]
     asked_ms: int
 
@@ -75,7 +76,7 @@ class Snapshots:
             self._turn_bytes += LOOKED_AT_BYTES
             raise Overloaded("too many long reads are under way")
 
-    def keep(self, entries: list[Entry], actor: object, now_ms: int) -> int:
+    def keep(self, entries: list[Entry], activation: int, now_ms: int) -> int:
         """Keep what a read began with; return the number that its next page names.
 
         Raises:
@@ -85,14 +86,14 @@ class Snapshots:
         if len(self._under_way) + len(self._ended) >= SNAPSHOTS:
             del self._ended[next(iter(self._ended))]
         number = next(self._ids)
-        self._under_way[number] = _Kept(actor, entries, now_ms)
+        self._under_way[number] = _Kept(activation, entries, now_ms)
         return number
 
-    def get(self, number: int, actor: object, now_ms: int) -> list[Entry] | None:
-        """Return what the read of this actor began with, or None if it has been given up."""
+    def get(self, number: int, activation: int, now_ms: int) -> list[Entry] | None:
+        """Return what the read of this activation began with, or None if it has been given up."""
         for reads in (self._under_way, self._ended):
             kept = reads.get(number)
-            if kept is not None and kept.actor is actor:
+            if kept is not None and kept.activation == activation:
                 del reads[number]
                 reads[number] = kept._replace(asked_ms=now_ms)
                 return kept.entries
