@@ -31,6 +31,7 @@ def read_all(names: set[str], ask: Any) -> tuple[list[str], list[Any]]:
     for _ in range(500):
         operation, arguments = ask(after)
         listing = listing_of(operation, arguments, 3)
+        assert listing.goes_on == (after is not None)
         for keys in workers:
             page = [key for key in keys if key.startswith(listing.prefix) and key > (listing.after or b"")]
             pairs = [part for key in page[:PAGE] for part in (key, pack_list(ListRecord()))]

@@ -39,9 +39,12 @@ class Stage:
         value_or_error = unpack(value) if status == messages.OK else messages.read_error(value)
         self.replies.setdefault(identifier, []).append((status, value_or_error))
 
-    def ask(self, *identifiers: int, deadline_ms: int = NOW_MS + 5_000, prefix: str = "", now_ms: int = NOW_MS) -> None:
+    def ask(
+        self, *identifiers: int, deadline_ms: int = NOW_MS + 5_000, prefix: str = "", after: str | None = None,
+        now_ms: int = NOW_MS,
+    ) -> None:  # fmt: skip
         for identifier in identifiers:
-            body = messages.body("list_names", prefix, None)
+            body = messages.body("list_names", prefix, after)
             self.listings.add(b"router", [identifier, "", deadline_ms, body, 1, 1, 7])
         self.listings.begin(now_ms)
 
@@ -83,6 +86,18 @@ def test_past_what_may_wait_a_listing_is_refused_at_once() -> None:
     stage.work(1)
     stage.ask(10_000)
     assert 10_000 not in stage.replies, "there is room again"
+
+
+def test_of_many_listings_at_once_those_that_go_on_come_before_those_that_begin() -> None:
+    stage = Stage()
+    stage.ask(*range(UNDER_WAY))
+    stage.ask(*range(UNDER_WAY, UNDER_WAY + WAITING))
+    stage.ask(1_000, 1_001, after="a")
+    assert not stage.replies, "what waits to begin takes no room of theirs"
+    for _ in range(UNDER_WAY + 2):
+        stage.work(0)
+        stage.work(1)
+    assert list(stage.replies) == [*range(UNDER_WAY), 1_000, 1_001]
 
 
 def test_what_waits_is_bounded_in_bytes_as_well() -> None:

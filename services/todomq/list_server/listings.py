@@ -1,10 +1,11 @@
-"""The listings that one list server is asked for: a few at a time, the others wait in order.
+"""The pages of names that one list server is asked for: a few at a time, the others wait in order.
 
 Owns: which listings wait, which are under way. Must not know: which names a listing shows, sockets (the links call, the
 server replies).
 Law 5: however many are asked for, the workers read for a few of them at a time, so nobody's load or claim waits for
-them all. Law 6: what waits is bounded, and past that refused at once. The place of one under way is free when every
-worker has answered, though its own deadline has passed before: what a worker that is away is asked for waits as well.
+them all; and pages that go on come before first pages, or of many listings at once none would come to its end. Law 6:
+what waits is bounded, and past that refused at once. The place of one under way is free when every worker has answered,
+though its own deadline has passed before: what a worker that is away is asked for waits as well.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from todomq.runtime.peers import Answer
 
 UNDER_WAY = 4
 WAITING = 256
-"""So many take a few seconds, which is what their clients wait."""
+"""So many of each kind take a few seconds, which is what their clients wait."""
 WAITING_BYTES = limits.MIB
 
 Reply = Callable[[bytes, int | None, int, bytes], None]
@@ -44,6 +45,27 @@ class _Asked:
         self.is_answered = False
 
 
+class _Queue:
+    """Requests that wait for their turn, in order."""
+
+    def __init__(self) -> None:
+        self.asked: deque[_Asked] = deque()
+        self._bytes = 0
+
+    def check_room(self) -> None:
+        if len(self.asked) >= WAITING or self._bytes >= WAITING_BYTES:
+            raise Overloaded("too many listings of names wait")
+
+    def add(self, asked: _Asked) -> None:
+        self.asked.append(asked)
+        self._bytes += asked.bytes
+
+    def take(self) -> _Asked:
+        asked = self.asked.popleft()
+        self._bytes -= asked.bytes
+        return asked
+
+
 class Listings:
     """The listings of one list server."""
 
@@ -56,51 +78,48 @@ class Listings:
         """
         self._calls = calls
         self._reply = reply
-        self._waiting: deque[_Asked] = deque()
-        self._waiting_bytes = 0
+        self._going_on = _Queue()
+        self._new = _Queue()
         self._under_way: list[_Asked] = []
 
     def __len__(self) -> int:
         """Return how many wait or are under way."""
-        return len(self._waiting) + len(self._under_way)
+        return len(self._going_on.asked) + len(self._new.asked) + len(self._under_way)
 
     def add(self, peer: bytes, request: Any) -> None:
         """Queue a forwarded request, or refuse it; ``begin`` asks the workers."""
         try:
-            if len(self._waiting) >= WAITING or self._waiting_bytes >= WAITING_BYTES:
-                raise Overloaded("too many listings of names wait")
             operation, arguments = messages.read_body(request[3])
             listing = listing_of(operation, arguments, len(self._calls))
+            queue = self._going_on if listing.goes_on else self._new
+            queue.check_room()
         except TodoMQError as error:
             self._reply(peer, request[0], messages.ERROR, messages.error_value(error))
             return
-        self._queue(_Asked(peer, request, listing, len(self._calls)))
+        queue.add(_Asked(peer, request, listing, len(self._calls)))
 
     def begin(self, now_ms: int) -> None:
-        """Ask for what waits, in order, as far as places are free; what came too late is refused."""
-        while self._waiting and len(self._under_way) < UNDER_WAY:
-            asked = self._waiting.popleft()
-            self._waiting_bytes -= asked.bytes
-            if asked.deadline_ms < now_ms:
-                self._refuse_late(asked)
-            else:
-                self._ask(asked)
+        """Ask for what waits, as far as places are free; what came too late is refused."""
+        for queue in (self._going_on, self._new):
+            while queue.asked and len(self._under_way) < UNDER_WAY:
+                asked = queue.take()
+                if asked.deadline_ms < now_ms:
+                    self._refuse_late(asked)
+                else:
+                    self._ask(asked)
 
     def tick(self, now_ms: int) -> None:
         """Refuse what has waited past its deadline, for its turn or for a worker."""
         for asked in self._under_way:
             if asked.deadline_ms < now_ms and not asked.is_answered:
                 self._refuse(asked, DeadlineExceeded("a database worker did not answer before the deadline"))
-        waiting, self._waiting, self._waiting_bytes = self._waiting, deque(), 0
-        for asked in waiting:
-            if asked.deadline_ms < now_ms:
-                self._refuse_late(asked)
-            else:
-                self._queue(asked)
-
-    def _queue(self, asked: _Asked) -> None:
-        self._waiting.append(asked)
-        self._waiting_bytes += asked.bytes
+        for queue in (self._going_on, self._new):
+            for _ in range(len(queue.asked)):
+                asked = queue.take()
+                if asked.deadline_ms < now_ms:
+                    self._refuse_late(asked)
+                else:
+                    queue.add(asked)
 
     def _ask(self, asked: _Asked) -> None:
         self._under_way.append(asked)
