@@ -61,6 +61,8 @@ def _of_list_server(service: Any) -> list[str]:
             problems.append(f"{len(gate.batches)} batches, {gate.bytes} bytes not committed by worker {number}")
     if service._releases or service._activations or service.hosting._stopping:
         problems.append("releases, activations or stopping actors are left")
+    if service.hosting.listings or service._listings:
+        problems.append(f"{len(service.hosting.listings) + len(service._listings)} listings wait or are under way")
     for number, link in service._links.items():
         if link._waiting or link._unsent or not link.greeted:
             problems.append(f"the link to worker {number} is not idle")

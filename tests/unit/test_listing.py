@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from todomq.database_worker.storage.memory import MemoryStorage
 from todomq.errors import InvalidRequest
 from todomq.keys.rights import READ, Rights
 from todomq.list_server import records
 from todomq.list_server.listing import listing_of
 from todomq.list_server.records import ListRecord, pack_list
+from todomq.protocol import limits
 from todomq.protocol.codec import pack, unpack
 
 NAMES = st.text(st.sampled_from("ab/\U0001f600"), min_size=1, max_size=4)
@@ -29,6 +31,7 @@ def read_all(names: set[str], ask: Any) -> tuple[list[str], list[Any]]:
     for _ in range(500):
         operation, arguments = ask(after)
         listing = listing_of(operation, arguments, 3)
+        assert listing.goes_on == (after is not None)
         for keys in workers:
             page = [key for key in keys if key.startswith(listing.prefix) and key > (listing.after or b"")]
             pairs = [part for key in page[:PAGE] for part in (key, pack_list(ListRecord()))]
@@ -45,6 +48,27 @@ def read_all(names: set[str], ask: Any) -> tuple[list[str], list[Any]]:
 def test_the_whole_directory_is_read_in_order(names: set[str], prefix: str) -> None:
     found, _ = read_all(names, lambda after: ("list_names", [prefix, after]))
     assert found == sorted((name for name in names if name.startswith(prefix)), key=str.encode)
+
+
+@pytest.mark.parametrize("workers", [5, 64])
+def test_a_page_of_names_is_of_one_size_however_many_workers_there_are(workers: int) -> None:
+    names = [f"{n:06}" + "x" * (limits.LIST_NAME_BYTES - 6) for n in range(8_000)]
+    shards = [MemoryStorage({}) for _ in range(workers)]
+    for n, name in enumerate(names):
+        shards[n * 31 % 997 % workers].apply([(records.list_key(name), pack_list(ListRecord()))])
+    found: list[str] = []
+    after: Any = None
+    for _ in range(200):
+        listing = listing_of("list_names", ["", after], workers)
+        for shard in shards:
+            listing.take(*shard.scan(listing.prefix, listing.after, listing.bytes_each))
+        more, after = listing.page()
+        assert more, "each page gets on"
+        assert len(pack(more)) <= limits.PAGE_BYTES + workers * 300
+        found += more
+        if after is None:
+            break
+    assert found == names
 
 
 @settings(max_examples=300)

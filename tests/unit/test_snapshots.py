@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
+import gc
+from collections.abc import Iterator
 
-from todomq.errors import Overloaded
-from todomq.list_server.snapshots import REFUSED_BYTES, SNAPSHOTS, TURN_BYTES, Snapshots
+import pytest
+from hosting_bench import Bench, Client
+
+from todomq.errors import Overloaded, Unavailable
+from todomq.list_server.actor import ListActor
+from todomq.list_server.snapshots import KEPT_MS, LOOKED_AT_BYTES, REFUSED_BYTES, SNAPSHOTS, TURN_BYTES, Snapshots
+
+NOW_MS = 1_000_000
+ACTIVATION = 7
 
 
 def test_a_turn_that_has_packed_a_page_serves_no_more() -> None:
@@ -30,9 +38,87 @@ def test_a_turn_that_has_packed_enough_refuses_further_reads_until_the_next() ->
     snapshots.check_room()
 
 
-def test_the_oldest_read_is_given_up_for_a_new_one() -> None:
-    snapshots, actor = Snapshots(), object()
-    first = snapshots.keep([], actor)
-    others = [snapshots.keep([], actor) for _ in range(SNAPSHOTS)]
-    assert snapshots.get(first, actor) is None
-    assert all(snapshots.get(number, actor) == [] for number in others)
+def test_past_the_bound_a_new_read_is_refused_and_those_under_way_go_on() -> None:
+    snapshots = Snapshots()
+    kept = [snapshots.keep([], ACTIVATION, NOW_MS) for _ in range(SNAPSHOTS)]
+    for _ in range(2 * SNAPSHOTS):
+        with pytest.raises(Overloaded) as refused:
+            snapshots.keep([], ACTIVATION, NOW_MS)
+        assert refused.value.retryable
+    assert all(snapshots.get(number, ACTIVATION, NOW_MS) == [] for number in kept)
+
+
+def test_refused_reads_fill_a_turn_too_for_each_has_been_looked_at() -> None:
+    snapshots = Snapshots()
+    for _ in range(SNAPSHOTS):
+        snapshots.keep([], ACTIVATION, NOW_MS)
+    for _ in range(TURN_BYTES // LOOKED_AT_BYTES):
+        assert not snapshots.is_turn_full
+        with pytest.raises(Overloaded):
+            snapshots.keep([], ACTIVATION, NOW_MS)
+    assert snapshots.is_turn_full
+
+
+def test_a_read_that_nobody_goes_on_with_is_given_up_and_one_that_is_asked_for_is_not() -> None:
+    snapshots = Snapshots()
+    left, read = snapshots.keep([], ACTIVATION, NOW_MS), snapshots.keep([], ACTIVATION, NOW_MS)
+    snapshots.tick(NOW_MS + KEPT_MS)
+    assert snapshots.get(read, ACTIVATION, NOW_MS + KEPT_MS) == []
+    snapshots.tick(NOW_MS + KEPT_MS + 1)
+    assert snapshots.get(left, ACTIVATION, NOW_MS + KEPT_MS + 1) is None
+    assert snapshots.get(read, ACTIVATION, NOW_MS + KEPT_MS + 1) == []
+
+
+def test_a_read_that_has_ended_is_kept_for_a_while_unless_another_needs_its_place() -> None:
+    snapshots = Snapshots()
+    ended, also_ended = snapshots.keep([], ACTIVATION, NOW_MS), snapshots.keep([], ACTIVATION, NOW_MS)
+    for number in (ended, also_ended, ended):
+        snapshots.end(number)
+        assert snapshots.get(number, ACTIVATION, NOW_MS) == []
+    for _ in range(SNAPSHOTS - 1):
+        snapshots.keep([], ACTIVATION, NOW_MS)
+    assert snapshots.get(also_ended, ACTIVATION, NOW_MS) is None, "it was asked for before the other"
+    assert snapshots.get(ended, ACTIVATION, NOW_MS) == []
+    snapshots.tick(NOW_MS + KEPT_MS + 1)
+    assert snapshots.get(ended, ACTIVATION, NOW_MS + KEPT_MS + 1) is None
+
+
+def test_however_many_read_a_long_list_in_turns_each_comes_to_its_end() -> None:
+    bench, client = Bench(page=100), Client()
+    for _ in range(80):
+        client.change(bench, "a", "add_entry", "x" * 10_000)
+    readers = [bench_reader(bench, client) for _ in range(3 * SNAPSHOTS)]
+    for _ in range(20):
+        readers = [reader for reader in readers if not next(reader)]
+    assert not readers
+
+
+def bench_reader(bench: Bench, client: Client) -> Iterator[bool]:
+    """Read the list as a client does: refused for now it asks again, and anew where the rest is gone."""
+    seen: list[int] = []
+    cursor = None
+    while True:
+        try:
+            page, cursor = client.read(bench, "a", "entries", cursor)
+        except Overloaded:
+            pass
+        except Unavailable:
+            seen, cursor = [], None
+        else:
+            seen += [entry[0] for entry in page]
+            if cursor is None:
+                break
+        yield False
+    assert seen == list(range(1, 81))
+    yield True
+
+
+def test_a_read_under_way_holds_no_list_that_has_been_dropped() -> None:
+    bench, client = Bench(page=100, idle_ms=1_000), Client()
+    for _ in range(60):
+        client.change(bench, "dropped meanwhile", "add_entry", "x" * 10_000)
+    _, cursor = client.read(bench, "dropped meanwhile", "entries")
+    bench.settle_with_ticks(lambda: bench.hosting.lists == 0)
+    assert not [each for each in gc.get_objects() if type(each) is ListActor and each.name == "dropped meanwhile"]
+    with pytest.raises(Unavailable, match="from the first page"):
+        client.read(bench, "dropped meanwhile", "entries", cursor)

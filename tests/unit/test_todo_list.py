@@ -79,12 +79,6 @@ class TodoListMachine(RuleBasedStateMachine):
         self.todo = TodoList(self.todo.generation, self.todo.lowest_next_id, self.todo.all())
 
     @rule(data=st.data())
-    def page(self, data: st.DataObject) -> None:
-        identifier = data.draw(st.integers(0, self.last_id + 2))
-        expected = [Entry(**entry) for entry in self.model if entry["id"] > identifier]
-        assert list(self.todo.after(identifier)) == expected
-
-    @rule(data=st.data())
     def get(self, data: st.DataObject) -> None:
         identifier = data.draw(st.integers(0, self.last_id + 1))
         expected = [Entry(**entry) for entry in self.model if entry["id"] == identifier]
@@ -165,12 +159,6 @@ def test_the_index_is_kept_up_by_every_change() -> None:
     assert todo.on("2026-01-01")[9].title == "b"
     todo.clear()
     assert todo.on("2026-01-01") == []
-
-
-def test_a_page_skips_a_long_gap_of_deleted_ids() -> None:
-    todo = TodoList(0, 1_000_000_000, [Entry(1, "a"), Entry(2, "b"), Entry(900_000_000, "c")])
-    assert [entry.id for entry in todo.after(1)] == [2, 900_000_000]
-    assert list(todo.after(900_000_000)) == []
 
 
 # Checks

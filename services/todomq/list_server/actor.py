@@ -48,6 +48,9 @@ FIT_ALWAYS = limits.PAGE_BYTES // limits.ENTRY_BYTES
 
 FLOOR_ABOVE = "a request's floor lies above its own number"
 
+FIT_NEVER = limits.PAGE_BYTES // ENTRY_BYTES
+"""More than so many do not."""
+
 make_tuple = tuple.__new__
 """Makes a named tuple at half the price of calling its class: one is made for every request."""
 
@@ -140,7 +143,7 @@ class ListActor(RecordedList):
             if operation in CHANGES or operation == WITHIN:
                 self._change(asked, operation, arguments, now_ms)
             elif self._is_turn(sender, request, asked, now_ms):
-                self._reply(peer, request[0], messages.OK, self._read(operation, arguments))
+                self._reply(peer, request[0], messages.OK, self._read(operation, arguments, now_ms))
         except TodoMQError as error:
             self.refuse(peer, request[0], error)
         except Crashed:
@@ -240,7 +243,7 @@ class ListActor(RecordedList):
         session.wait(number, now_ms, asked)
         self.partition.waiting[self.name] = self
 
-    def _read(self, operation: str, arguments: list[Any]) -> bytes:
+    def _read(self, operation: str, arguments: list[Any], now_ms: int) -> bytes:
         assert self.todo is not None
         if operation in READS:
             return pack(READS[operation](self.todo, arguments))
@@ -249,27 +252,30 @@ class ListActor(RecordedList):
         read, count = PAGED[operation]
         snapshots = self.partition.snapshots
         snapshots.check_room()
-        page = self._first_or_next(read, arguments, count)
+        page = self._first_or_next(read, arguments, count, now_ms)
         snapshots.packed(len(page))
         return page
 
     def _first_or_next(
-        self, read: Callable[[TodoList, list[Any]], list[Entry]], arguments: list[Any], count: int
+        self, read: Callable[[TodoList, list[Any]], list[Entry]], arguments: list[Any], count: int, now_ms: int
     ) -> bytes:
         assert self.todo is not None
         cursor = arguments[count] if len(arguments) == count + 1 else None
         if cursor is None:
-            return self._page(read(self.todo, arguments[:count]), 0, None)
+            return self._page(read(self.todo, arguments[:count]), 0, None, now_ms)
         if type(cursor) is not list or len(cursor) != 2 or not all(type(part) is int for part in cursor):
             raise InvalidRequest("a cursor is what the page before answered")
-        snapshot = self.partition.snapshots.get(cursor[0], self)
+        snapshot = self.partition.snapshots.get(cursor[0], self.activation, now_ms)
         if snapshot is None or not 0 <= cursor[1] < len(snapshot):
             raise Unavailable("the rest of this read is gone; read again from the first page")
-        return self._page(snapshot, cursor[1], cursor[0])
+        return self._page(snapshot, cursor[1], cursor[0], now_ms)
 
-    def _page(self, entries: list[Entry], start: int, snapshot: int | None) -> bytes:
+    def _page(self, entries: list[Entry], start: int, snapshot: int | None, now_ms: int) -> bytes:
         if len(entries) <= FIT_ALWAYS:
             return pack((entries, None))
+        snapshots = self.partition.snapshots
+        if snapshot is None and len(entries) > FIT_NEVER:
+            snapshots.check_place()
         end, size = start, 0
         while end < len(entries) and size < limits.PAGE_BYTES:
             entry = entries[end]
@@ -278,9 +284,11 @@ class ListActor(RecordedList):
                 size += records.stored_bytes(entry)
             end += 1
         if end == len(entries):
+            if snapshot is not None:
+                snapshots.end(snapshot)
             return pack((entries[start:] if start else entries, None))
         if snapshot is None:
-            snapshot = self.partition.snapshots.keep(entries, self)
+            snapshot = snapshots.keep(entries, self.activation, now_ms)
         return pack((entries[start:end], (snapshot, end)))
 
     def _reply(self, peer: bytes, identifier: int, status: int, value: bytes) -> None:

@@ -341,6 +341,7 @@ class Hosting:
 
     def tick(self, now_ms: int) -> None:
         """End what has waited too long, sessions that have expired, actors that were killed or are idle."""
+        self.snapshots.tick(now_ms)
         for partition in self.partitions:
             if partition is not None and partition.waiting:
                 self._tell_out_of_order(partition, now_ms)

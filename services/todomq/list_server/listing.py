@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from todomq.errors import InvalidRequest
 from todomq.list_server import records
-from todomq.protocol import messages
+from todomq.protocol import limits, messages
 
 Page = tuple[list[str], Any]
 
@@ -23,6 +23,10 @@ class Listing:
         """Ask for names that begin with ``prefix``, behind the name ``after`` if there is one."""
         self.prefix = records.LISTS_PREFIX + prefix.encode()
         self.after = None if after is None else records.list_key(after)
+        self.bytes_each = max(1, limits.PAGE_BYTES // workers)
+        """What each worker is asked for, so that however many they are, their pages make one; a record at least."""
+        self.goes_on = after is not None
+        """Whether pages before this one have been read."""
         self._missing = workers
         self._keys: list[bytes] = []
         self._end: bytes | None = None
@@ -64,6 +68,7 @@ class NarrowedListing(Listing):
 
     def __init__(self, ranges: list[Range], place: int, after: str | None, workers: int) -> None:
         super().__init__(ranges[place].start, after, workers)
+        self.goes_on = place > 0 or after is not None
         self._range = ranges[place]
         self._next = ranges[place + 1].start if place + 1 < len(ranges) else None
 

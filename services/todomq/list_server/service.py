@@ -23,14 +23,13 @@ from todomq.errors import (
 )
 from todomq.list_server.actor import LOADING, QUARANTINED, STOPPING, ListActor
 from todomq.list_server.hosting import Hosting, Partition, Read
-from todomq.list_server.listing import listing_of
-from todomq.list_server.reading import Reading, is_page
+from todomq.list_server.listings import Listings
+from todomq.list_server.reading import Reading
 from todomq.list_server.records import stored_bytes
 from todomq.list_server.todo_list import TodoList
 from todomq.list_server.turns import Turns
 from todomq.list_server.worker_link import WorkerLink
 from todomq.protocol import limits, messages
-from todomq.protocol.codec import pack
 from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
 from todomq.runtime.calls import LATER, Call, CallServer, Service
 from todomq.runtime.daemon import Daemon
@@ -64,6 +63,8 @@ class ListServerService(Service):
         self._readings = {
             number: Reading(link.call, self._page_read, self._page_failed) for number, link in self._links.items()
         }
+        calls = [link.call for link in self._links.values()]
+        self._listings = Listings(calls, lambda *reply: daemon.server.reply(*reply))
         self._turns = Turns()
         self._releases: list[tuple[int, int, Call]] = []
         self._activations: list[tuple[ListActor, Call]] = []
@@ -302,6 +303,8 @@ class ListServerService(Service):
         now_ms = self._loop.now_ms()
         self._check_epochs(now_ms)
         self.hosting.tick(now_ms)
+        if self._listings:
+            self._listings.tick(now_ms)
         for link in self._links.values():
             link.tick(now_ms)
 
@@ -364,32 +367,11 @@ class ListServerService(Service):
         if self.hosting.read_failed(read, error):
             self._loop.after(TICK_S, lambda: self.hosting.load(read.actor, self._loop.now_ms()))
 
-    def _list_names(self, peer: bytes, request: Any) -> None:
-        identifier = request[0]
-
-        def refuse(error: TodoMQError) -> None:
-            self._daemon.server.reply(peer, identifier, messages.ERROR, messages.error_value(error))
-
-        try:
-            operation, arguments = messages.read_body(request[3])
-            listing = listing_of(operation, arguments, len(self._links))
-        except TodoMQError as error:
-            refuse(error)
-            return
-
-        def done(answer: Answer) -> None:
-            try:
-                if answer.error is not None:
-                    raise answer.error
-                if not is_page(answer.value):
-                    raise Unavailable("the database worker gave an answer to a read that is none")
-                if listing.take(answer.value[1], answer.value[2]):
-                    self._daemon.server.reply(peer, identifier, messages.OK, pack(listing.page()))
-            except TodoMQError as error:
-                refuse(error)
-
-        for link in self._links.values():
-            link.call("read", None, listing.prefix, listing.after, limits.PAGE_BYTES, done=done)
+    def _begin_listings(self) -> None:
+        listings, self.hosting.listings = self.hosting.listings, []
+        for peer, request in listings:
+            self._listings.add(peer, request)
+        self._listings.begin(self._loop.now_ms())
 
     # -- the end of a turn ---------------------------------------------------------------------------------------------
 
@@ -400,8 +382,8 @@ class ListServerService(Service):
             self._end_releases()
         if self._activations:
             self._answer_activations()
-        while hosting.listings:
-            self._list_names(*hosting.listings.pop())
+        if hosting.listings or self._listings:
+            self._begin_listings()
         batches, replies, reads = hosting.ready(self._loop.now_ms())
         for worker, batch in batches:
             self._links[worker].send(batch)

@@ -1,24 +1,37 @@
 """Long reads in progress: the entries that a reader is taking page by page, as they were when it began.
 
-Owns: a bounded number of them, the oldest given up first; how much of a turn long answers may take (laws 5 and 6: past
-it what follows waits for another turn, or is refused, so that no number of reads makes the others wait). Must not know:
-pages, sockets.
-Entries are never changed in place, so a snapshot costs a reference for each entry and no copy.
+Owns: a bounded number of them; how much of a turn long answers may take (laws 5 and 6: past it what follows waits for
+another turn, or is refused, so that no number of reads makes the others wait). Must not know: pages, sockets.
+Past the bound a new one is refused: those under way come to an end only if none is given up for another. One that has
+ended is, for it is kept for a reader only whose last page was lost; and one that nobody asks for in ``KEPT_MS`` is.
+Entries are never changed in place, so a snapshot costs a reference for each entry and no copy. It holds no actor: a
+list that is dropped meanwhile is free but for these entries.
 """
 
 from __future__ import annotations
 
 from itertools import count
+from typing import NamedTuple
 
 from todomq.errors import Overloaded
 from todomq.list_server.todo_list import Entry
 from todomq.protocol import limits
 
 SNAPSHOTS = 64
+KEPT_MS = 5_000
+"""How long a reader may take to ask for its next page: as long as a request that names no deadline."""
+LOOKED_AT_BYTES = limits.PAGE_BYTES // 4
+"""What a refused read counts in its turn: that it would be long is found by a look at a page of entries."""
 TURN_BYTES = limits.PAGE_BYTES
 """Bytes of pages after which a turn serves no more: a few milliseconds' work."""
 REFUSED_BYTES = 8 * limits.MIB
 """Bytes of pages after which a turn refuses reads that had waited for their list: they are served all at once."""
+
+
+class _Kept(NamedTuple):
+    activation: int
+    entries: list[Entry]
+    asked_ms: int
 
 
 class Snapshots:
@@ -26,7 +39,9 @@ class Snapshots:
 
     def __init__(self) -> None:
         self._ids = count(1)
-        self._kept: dict[int, tuple[object, list[Entry]]] = {}
+        self._under_way: dict[int, _Kept] = {}
+        self._ended: dict[int, _Kept] = {}
+        """Both by number, in the order in which they were asked for last."""
         self._turn_bytes = 0
 
     def begin_turn(self) -> None:
@@ -51,19 +66,50 @@ class Snapshots:
         """Note that a page of so many bytes was packed."""
         self._turn_bytes += size
 
-    def keep(self, entries: list[Entry], actor: object) -> int:
-        """Keep what a read began with; return the number that its next page names."""
-        if len(self._kept) >= SNAPSHOTS:
-            del self._kept[next(iter(self._kept))]
+    def check_place(self) -> None:
+        """Check that another long read may begin.
+
+        Raises:
+            Overloaded: as many as may be are under way.
+        """
+        if len(self._under_way) >= SNAPSHOTS:
+            self._turn_bytes += LOOKED_AT_BYTES
+            raise Overloaded("too many long reads are under way")
+
+    def keep(self, entries: list[Entry], activation: int, now_ms: int) -> int:
+        """Keep what a read began with; return the number that its next page names.
+
+        Raises:
+            Overloaded: as many as may be are under way.
+        """
+        self.check_place()
+        if len(self._under_way) + len(self._ended) >= SNAPSHOTS:
+            del self._ended[next(iter(self._ended))]
         number = next(self._ids)
-        self._kept[number] = (actor, entries)
+        self._under_way[number] = _Kept(activation, entries, now_ms)
         return number
 
-    def get(self, number: int, actor: object) -> list[Entry] | None:
-        """Return what the read of this actor began with, or None if it has been given up."""
-        kept = self._kept.get(number)
-        if kept is None or kept[0] is not actor:
-            return None
-        del self._kept[number]
-        self._kept[number] = kept  # the newest again
-        return kept[1]
+    def get(self, number: int, activation: int, now_ms: int) -> list[Entry] | None:
+        """Return what the read of this activation began with, or None if it has been given up."""
+        for reads in (self._under_way, self._ended):
+            kept = reads.get(number)
+            if kept is not None and kept.activation == activation:
+                del reads[number]
+                reads[number] = kept._replace(asked_ms=now_ms)
+                return kept.entries
+        return None
+
+    def end(self, number: int) -> None:
+        """Note that a read's last page was asked for; it may be once more."""
+        kept = self._under_way.pop(number, None)
+        if kept is not None:
+            self._ended[number] = kept
+
+    def tick(self, now_ms: int) -> None:
+        """Give up what nobody has asked for in ``KEPT_MS``."""
+        for reads in (self._under_way, self._ended):
+            while reads:
+                number, kept = next(iter(reads.items()))
+                if kept.asked_ms + KEPT_MS >= now_ms:
+                    break
+                del reads[number]

@@ -15,8 +15,7 @@ What it keeps:
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from todomq.errors import EntryNotFound
@@ -98,18 +97,6 @@ class TodoList:
     def all(self) -> list[Entry]:
         """Return every entry in ascending id."""
         return list(self.entries.values())
-
-    def after(self, identifier: int) -> Iterator[Entry]:
-        """Yield the entries with a higher id, ascending: how a page goes on. Not to be kept over a change.
-
-        Takes time in proportion to what is taken from it where few ids are missing, else to the list once.
-        """
-        if identifier < 1:
-            return iter(self.entries.values())
-        if self.next_id - identifier <= 2 * len(self.entries):
-            return filter(None, map(self.entries.get, range(identifier + 1, self.next_id)))
-        ids = list(self.entries)
-        return map(self.entries.__getitem__, ids[bisect_right(ids, identifier) :])
 
     def on(self, date: str | None) -> list[Entry]:
         """Return the entries of this date, or those without one, in ascending id.
