@@ -14,7 +14,7 @@ from todomq.list_server.gate import Batch, Gate
 from todomq.protocol import messages
 from todomq.protocol.addresses import is_address
 from todomq.runtime.daemon import Daemon
-from todomq.runtime.log import log
+from todomq.runtime.log import log, log_counted
 from todomq.runtime.loop import Timer
 from todomq.runtime.peers import Answer, Peer
 from todomq.runtime.pipes import Push
@@ -54,6 +54,9 @@ class WorkerLink:
         """Connect to where the worker is registered now."""
         registration = self._daemon.whereis(self._name)
         if registration is None or registration.address == self._address:
+            return
+        if not is_address(registration.address):  # somebody else's: the worker is away
+            log_counted("registered_nowhere", name=self._name)
             return
         if self._peer is not None:
             self._peer.close()
