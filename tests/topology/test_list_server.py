@@ -1,4 +1,4 @@
-"""A list server in a simulated stack: what becomes of it when a worker is away, refuses, or is none at all."""
+"""A list server in a simulated stack: a worker that is away, refuses, or is none at all; a clock that is set back."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from todomq.client.request import Request
 from todomq.client.values import Via
 from todomq.list_server.service import ListServerService
 from todomq.protocol.codec import unpack
+from todomq.runtime.pipes import Push
 from todomq.settings import Settings, socket_name
 from topology.client import Client
 from topology.clock import SECOND_US
@@ -22,6 +23,7 @@ from topology.world import World
 LIST_SERVER = "list_server-1"
 WORKER: list[str | int] = ["database_worker", 1]
 BOUND_US = 20 * SECOND_US
+HOUR_US = 3_600 * SECOND_US
 
 
 @pytest.fixture
@@ -70,3 +72,58 @@ def test_law_7_a_worker_s_name_registered_at_no_address_ends_no_list_server_and_
     client.process.die()
     world.start(WORKER)
     run_until_owned(world)
+
+
+# -- the wall clock is set back ----------------------------------------------------------------------------------------
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> list[int]:
+    """Count from now on how often a method is called."""
+    calls: list[int] = []
+    method = getattr(owner, name)
+
+    def called(*arguments: Any) -> Any:
+        calls.append(1)
+        return method(*arguments)
+
+    monkeypatch.setattr(owner, name, called)
+    return calls
+
+
+def test_law_2_a_pause_is_seen_though_the_clock_was_set_back_meanwhile(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.start_all()
+    run_until_owned(world)
+    doubts = counted(monkeypatch, service_of(world).hosting, "doubt_epochs")
+    world.running[LIST_SERVER].process.pause()
+    world.clock.run_until(world.clock.now_us + world.settings.lease_ms * 900)
+    world.clock.set_by_us = -HOUR_US
+    world.running[LIST_SERVER].process.resume()
+    assert world.clock.run_until(world.clock.now_us + SECOND_US, lambda: bool(doubts))
+    assert world.restarts == 0
+
+
+def test_law_2_workers_are_asked_every_second_who_owns_what_though_the_clock_was_set_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.start_all()
+    run_until_owned(world)
+    checks = counted(monkeypatch, service_of(world).hosting, "check_epochs")
+    world.clock.set_by_us = -HOUR_US
+    assert world.clock.run_until(world.clock.now_us + 3 * SECOND_US, lambda: len(checks) >= 2)
+
+
+def test_a_batch_that_was_lost_is_sent_again_though_the_clock_was_set_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.start_all()
+    run_until_owned(world)
+    hosting = service_of(world).hosting
+    world.clock.run_until(world.clock.now_us + SECOND_US, lambda: not hosting.gates[1].batches)
+    with monkeypatch.context() as lossy:
+        lossy.setattr(Push, "send", lambda push, message: True)
+        world.clock.run_until(world.clock.now_us + 2 * SECOND_US, lambda: bool(hosting.gates[1].batches))
+    lost = max(hosting.gates[1].batches)
+    world.clock.set_by_us = -HOUR_US
+    assert world.clock.run_until(world.clock.now_us + BOUND_US, lambda: hosting.gates[1].committed >= lost)

@@ -23,6 +23,7 @@ from todomq.list_server.todo_list import TodoList
 from todomq.protocol import limits, messages
 from todomq.protocol.partitions import partition_of
 
+HOUR_MS = 3_600_000
 PARTITION = partition_of(b"a")
 SAME_PARTITION = next(name for name in map(str, range(10_000)) if partition_of(name.encode()) == PARTITION)
 
@@ -160,6 +161,16 @@ def test_a_list_with_an_uncommitted_write_or_a_waiting_request_is_not_dropped_fo
     bench.tick(149)
     bench.tick(50)
     assert bench.hosting.lists == 1
+
+
+def test_an_idle_list_is_dropped_though_the_clock_was_set_back() -> None:
+    bench = Bench(idle_ms=1_000)
+    bench.ask("a", "size")
+    bench.tick()
+    bench.now_ms -= HOUR_MS
+    for _ in range(10):
+        bench.tick(500)
+    assert bench.hosting.lists == 0
 
 
 def test_lists_over_the_memory_budget_are_dropped_long_before_they_are_idle_for_long() -> None:
@@ -456,6 +467,16 @@ def test_while_there_is_no_room_changes_are_refused_before_they_touch_a_list_and
     bench.send("a", "add_entry", "bread", number=2)
     bench.turn()
     assert len(bench.sent) == 1
+
+
+def test_a_change_is_tried_again_in_a_quarter_of_a_second_though_the_clock_was_set_back() -> None:
+    bench = Bench()
+    bench.send("a", "add_entry", "milk")
+    bench.settle_reads()
+    bench.refuse()
+    bench.now_ms -= HOUR_MS
+    bench.tick(gate.TRY_AGAIN_MS)
+    assert bench.ask("a", "add_entry", "milk") == 1
 
 
 def test_reads_of_lists_not_in_memory_go_on_while_there_is_no_room_though_old_sessions_wait_to_be_deleted() -> None:

@@ -160,7 +160,7 @@ class ListActor(RecordedList):
         if self.partition.gate.full:
             raise Overloaded("too many changes wait for the database worker")
         if self.partition.gate.refusal:
-            self.partition.gate.check_writable(now_ms)
+            self.partition.gate.check_writable()
         session.check_room()
         touched: Touched = {}
         try:

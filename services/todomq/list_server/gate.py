@@ -52,17 +52,24 @@ class Gate:
         self.batches: dict[int, Batch] = {}
         self.bytes = 0
         self.refusal = ""  # why the worker last refused to write; empty once it has written again
-        self._refuses_until_ms = 0
+        self._may_try = True
+        self._tries_at_ms = 0
 
-    def refuse(self, text: str, now_ms: int) -> None:
+    def refuse(self, text: str, steady_ms: int) -> None:
         """Take the word that the worker writes nothing at the moment."""
         self.refusal = text
-        self._refuses_until_ms = now_ms + TRY_AGAIN_MS
+        self._may_try = False
+        self._tries_at_ms = steady_ms + TRY_AGAIN_MS
 
-    def check_writable(self, now_ms: int) -> None:
+    def check_writable(self) -> None:
         """Raise Unavailable where the worker has lately refused to write."""
-        if self.refusal and now_ms < self._refuses_until_ms:
+        if self.refusal and not self._may_try:
             raise Unavailable(self.refusal)
+
+    def tick(self, steady_ms: int) -> None:
+        """Let a change through again, ``TRY_AGAIN_MS`` after the worker refused one."""
+        if self.refusal and steady_ms >= self._tries_at_ms:
+            self._may_try = True
 
     @property
     def full(self) -> bool:

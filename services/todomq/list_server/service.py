@@ -69,7 +69,7 @@ class ListServerService(Service):
         self._activations: list[tuple[ListActor, Call]] = []
         self._done: Callable[[], None] | None = None
         self._stall_ms = settings.lease_ms // 2
-        self._seen_ms = self._checked_ms = self._loop.now_ms()
+        self._seen_ms = self._checked_ms = self._loop.steady_ms()
         self.operations |= {
             "own": self._own,
             "release": self._release,
@@ -90,8 +90,8 @@ class ListServerService(Service):
         for sender, requests in groups:
             if not sender or not _are_list_names([request[1] for request in requests]):
                 raise ProtocolError("a forwarded request has a sender and a list's name")
+        self._check_epochs()
         now_ms = self._loop.now_ms()
-        self._check_epochs(now_ms)
         for sender, requests in groups:
             if self._turns.may_serve(peer, sender, requests):
                 self._serve(peer, sender, requests, now_ms)
@@ -102,7 +102,7 @@ class ListServerService(Service):
 
     def _serve_waiting(self, now_ms: int) -> None:
         """Serve what this turn takes of the requests that wait."""
-        self._check_epochs(now_ms)
+        self._check_epochs()
         for peer, sender, requests in self._turns.end():
             self._serve(peer, sender, requests, now_ms)
         if self._turns.bytes:
@@ -299,22 +299,23 @@ class ListServerService(Service):
             link.registry_changed()
 
     def _tick(self) -> None:
-        now_ms = self._loop.now_ms()
-        self._check_epochs(now_ms)
-        self.hosting.tick(now_ms)
+        self._check_epochs()
+        steady_ms = self._loop.steady_ms()
+        self.hosting.tick(self._loop.now_ms(), steady_ms)
         for link in self._links.values():
-            link.tick(now_ms)
+            link.tick(steady_ms)
 
-    def _check_epochs(self, now_ms: int) -> None:
-        is_stalled = now_ms - self._seen_ms > self._stall_ms
-        self._seen_ms = now_ms
+    def _check_epochs(self) -> None:
+        steady_ms = self._loop.steady_ms()
+        is_stalled = steady_ms - self._seen_ms > self._stall_ms
+        self._seen_ms = steady_ms
         if is_stalled:
             self.hosting.doubt_epochs()  # whoever was paused may have been taken for dead
-        elif now_ms - self._checked_ms >= CHECK_MS:
+        elif steady_ms - self._checked_ms >= CHECK_MS:
             self.hosting.check_epochs()
         else:
             return
-        self._checked_ms = now_ms
+        self._checked_ms = steady_ms
 
     def _link_of(self, partition: int) -> WorkerLink:
         return self._links[worker_of(partition, len(self._links))]
@@ -346,7 +347,7 @@ class ListServerService(Service):
                 # With a word lost before this one, an earlier batch may be on disk.
                 is_known = word.outcome == NOT_APPLIED and word.first <= committed + 1
                 outcome = NOT_APPLIED if is_known else UNKNOWN
-                self.hosting.failed(number, word.text, outcome, self._loop.now_ms())
+                self.hosting.failed(number, word.text, outcome, self._loop.steady_ms())
                 link.greet()
             else:
                 link.greet()  # a word or a batch was lost on the way: what is not committed is sent again

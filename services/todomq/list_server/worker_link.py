@@ -47,7 +47,8 @@ class WorkerLink:
         self._unsent: list[Batch] = []
         self._waiting: list[Waiting] = []
         self._greeting = False
-        self._greeted_ms = 0
+        self._oldest = 0
+        self._silent_since_ms = 0
         self._again: Timer | None = None
 
     def registry_changed(self) -> None:
@@ -98,11 +99,13 @@ class WorkerLink:
             "hello", self._daemon.incarnation, self._commits_address, first, done=self._greeted, timeout_s=2.0
         )
 
-    def tick(self, now_ms: int) -> None:
+    def tick(self, steady_ms: int) -> None:
         """Greet again a worker that has said nothing of the oldest batch for ``SILENCE_MS``: a message was lost."""
-        oldest = next(iter(self._gate.batches.values()), None)
-        if self.greeted and oldest is not None and now_ms - max(oldest.closed_ms, self._greeted_ms) > SILENCE_MS:
-            log("worker_silent", worker=self._name[1], batch=oldest.number)
+        oldest = next(iter(self._gate.batches), 0)
+        if oldest != self._oldest or not self.greeted:
+            self._oldest, self._silent_since_ms = oldest, steady_ms
+        elif oldest and steady_ms - self._silent_since_ms > SILENCE_MS:
+            log("worker_silent", worker=self._name[1], batch=oldest)
             self.greet()
 
     def _lost(self) -> None:
@@ -119,7 +122,6 @@ class WorkerLink:
             self._push.close()
         self._push = self._daemon.push(writes_address)
         self.greeted = True
-        self._greeted_ms = self._daemon.loop.now_ms()
         self._unsent = [self._gate.batches[number] for number in sorted(self._gate.batches)]
         log("greeted", worker=self._name[1], incarnation=self.incarnation, batches_again=len(self._unsent))
         self._send_unsent()
