@@ -42,6 +42,8 @@ _TEXT = frozenset((str,))
 AHEAD_BYTES = 256 * limits.KIB
 TICK_S = 0.05
 SAMPLE_ENTRIES = 200
+CLAIM_S = 30.0
+"""How long a claim is tried. The cache waits less long, and asks again: what takes a slow worker longer counts then."""
 CHECK_MS = 1_000
 """How often the workers are asked whether the owned partitions are still this server's."""
 
@@ -65,6 +67,7 @@ class ListServerService(Service):
             number: Reading(link.call, self._page_read, self._page_failed) for number, link in self._links.items()
         }
         self._turns = Turns()
+        self._claims: dict[tuple[int, int], list[Call]] = {}
         self._releases: list[tuple[int, int, Call]] = []
         self._activations: list[tuple[ListActor, Call]] = []
         self._done: Callable[[], None] | None = None
@@ -160,25 +163,38 @@ class ListServerService(Service):
         if owned is not None and owned.epoch == epoch and not owned.releasing:
             return [True, epoch]
 
-        def claimed(answer: Answer) -> None:
-            if isinstance(answer.error, CorruptRecord):
-                log_counted("partition_damaged", partition=partition, why=answer.error.text)
-                self.hosting.own_damaged(partition, epoch, answer.error)
-                call.answer([True, epoch])
-                return
-            if answer.error is not None:
-                call.refuse(answer.error)
-                return
-            if not _is_grant(answer.value):
-                call.refuse(Unavailable("the database worker gave an answer to the claim that cannot be read"))
-                return
-            granted, stored = answer.value
-            if granted:
-                self.hosting.own(partition, epoch)
-            call.answer([granted, stored])
-
-        self._link_of(partition).call("claim", partition, epoch, done=claimed)
+        calls = self._claims.setdefault((partition, epoch), [])
+        calls.append(call)
+        if len(calls) == 1:  # else the claim is under way: made twice it would be refused, for its own epoch
+            claimed = partial(self._claimed, partition, epoch)
+            self._link_of(partition).call("claim", partition, epoch, done=claimed, timeout_s=CLAIM_S)
         return LATER
+
+    def _claimed(self, partition: int, epoch: int, answer: Answer) -> None:
+        calls = self._claims.pop((partition, epoch))
+        try:
+            grant = self._grant(partition, epoch, answer)
+        except TodoMQError as error:
+            for call in calls:
+                call.refuse(error)
+        else:
+            for call in calls:
+                call.answer(grant)
+
+    def _grant(self, partition: int, epoch: int, answer: Answer) -> list[Any]:
+        """Take a worker's answer to a claim; return ``[granted, stored epoch]``, or raise why it is not known."""
+        if isinstance(answer.error, CorruptRecord):
+            log_counted("partition_damaged", partition=partition, why=answer.error.text)
+            self.hosting.own_damaged(partition, epoch, answer.error)
+            return [True, epoch]
+        if answer.error is not None:
+            raise answer.error
+        if not _is_grant(answer.value):
+            raise Unavailable("the database worker gave an answer to the claim that cannot be read")
+        granted, stored = answer.value
+        if granted:
+            self.hosting.own(partition, epoch)
+        return [granted, stored]
 
     def _release(self, call: Call) -> object:
         self._check_life(call, 2)
@@ -189,9 +205,12 @@ class ListServerService(Service):
         return LATER
 
     def _end_releases(self) -> None:
+        now_ms = self._loop.now_ms()
         releases, self._releases = self._releases, []
         for partition, epoch, call in releases:
-            if self.hosting.stop_serving(partition, epoch):
+            if now_ms > call.deadline_ms:
+                call.refuse(DeadlineExceeded("the partition's writes were not on disk in time"))
+            elif self.hosting.stop_serving(partition, epoch):
                 call.answer(True)
             else:
                 self._releases.append((partition, epoch, call))
