@@ -235,10 +235,15 @@ class Hosting:
     # -- loading -------------------------------------------------------------------------------------------------------
 
     def load(self, actor: ListActor, now_ms: int) -> None:
-        """Read a list from the beginning (again, where a read failed)."""
+        """Read a list from the beginning."""
         loading = Loading(actor.name, now_ms)
         self.reads.append(Read(self._worker(actor), actor, loading, loading.first_page()))
         self.loads += 1
+
+    def load_again(self, read: Read, now_ms: int) -> None:
+        """Read a list from the beginning again, a while after a page of it could not be read, if it still loads."""
+        if self._is_current(read):
+            self.load(read.actor, now_ms)
 
     def read(self, read: Read, value: bytes | None, pairs: list[bytes], last: bytes | None, now_ms: int) -> None:
         """Take a page that was read."""

@@ -382,7 +382,7 @@ class ListServerService(Service):
 
     def _page_failed(self, read: Read, error: TodoMQError) -> None:
         if self.hosting.read_failed(read, error):
-            self._loop.after(TICK_S, lambda: self.hosting.load(read.actor, self._loop.now_ms()))
+            self._loop.after(TICK_S, lambda: self.hosting.load_again(read, self._loop.now_ms()))
 
     def _list_names(self, peer: bytes, request: Any) -> None:
         identifier = request[0]
