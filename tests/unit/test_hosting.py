@@ -469,6 +469,34 @@ def test_while_there_is_no_room_changes_are_refused_before_they_touch_a_list_and
     assert len(bench.sent) == 1
 
 
+def test_while_there_is_no_room_one_change_at_a_time_is_tried_and_all_go_on_once_one_is_on_disk() -> None:
+    bench, clients = Bench(), map(b"%d".__mod__, range(100))
+    bench.send("a", "add_entry", "milk")
+    bench.settle_reads()
+    bench.refuse()
+
+    def tried(client: bytes) -> list[str]:
+        """Change each of three lists; return those whose change was not refused at once."""
+        asked = {name: bench.send(name, "add_entry", "milk", client=client) for name in ("b", "c", "d")}
+        bench.settle_reads()
+        return [name for name, identifier in asked.items() if identifier not in bench.replies]
+
+    for _ in range(3):
+        bench.tick(gate.TRY_AGAIN_MS)
+        assert tried(next(clients)) == ["b"]
+        assert tried(next(clients)) == []
+        bench.tick(gate.TRY_AGAIN_MS // 2)
+        assert tried(next(clients)) == []
+        bench.tick(gate.TRY_AGAIN_MS)  # the worker has said nothing yet
+        assert tried(next(clients)) == ["b"]
+        bench.refuse()
+        assert tried(next(clients)) == []
+    bench.tick(gate.TRY_AGAIN_MS)
+    assert tried(next(clients)) == ["b"]
+    bench.commit()
+    assert tried(next(clients)) == ["b", "c", "d"]
+
+
 def test_a_change_is_tried_again_in_a_quarter_of_a_second_though_the_clock_was_set_back() -> None:
     bench = Bench()
     bench.send("a", "add_entry", "milk")

@@ -159,9 +159,9 @@ class ListActor(RecordedList):
             return
         if self.partition.gate.full:
             raise Overloaded("too many changes wait for the database worker")
+        session.check_room()
         if self.partition.gate.refusal:
             self.partition.gate.check_writable()
-        session.check_room()
         touched: Touched = {}
         try:
             if operation == WITHIN:

@@ -14,7 +14,7 @@ from todomq.errors import Unavailable
 from todomq.protocol import limits
 
 TRY_AGAIN_MS = 250
-"""How long after a refusal the next change is let through to the worker."""
+"""How long after a refusal, or the last try, the next change is let through to the worker."""
 UNCOMMITTED_BYTES = 32 * limits.MIB
 RECORD_OVERHEAD_BYTES = 32
 
@@ -62,14 +62,17 @@ class Gate:
         self._tries_at_ms = steady_ms + TRY_AGAIN_MS
 
     def check_writable(self) -> None:
-        """Raise Unavailable where the worker has lately refused to write."""
-        if self.refusal and not self._may_try:
-            raise Unavailable(self.refusal)
+        """Raise Unavailable while the worker refuses to write, but for one change after each pause."""
+        if self.refusal:
+            if not self._may_try:
+                raise Unavailable(self.refusal)
+            self._may_try = False
 
     def tick(self, steady_ms: int) -> None:
-        """Let a change through again, ``TRY_AGAIN_MS`` after the worker refused one."""
-        if self.refusal and steady_ms >= self._tries_at_ms:
+        """Let a change through again, ``TRY_AGAIN_MS`` after the worker refused, or got, the last one."""
+        if self._may_try or steady_ms >= self._tries_at_ms:
             self._may_try = True
+            self._tries_at_ms = steady_ms + TRY_AGAIN_MS
 
     @property
     def full(self) -> bool:
