@@ -303,6 +303,16 @@ def test_a_call_that_is_not_answered_in_time_fails_with_an_unknown_outcome(pair:
     assert len(pair.wait(2)) == 2
 
 
+def test_a_call_that_is_not_answered_fails_in_time_though_the_clock_was_set_back(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair.call("later", timeout_s=0.5)
+    turn_until(pair.loop, lambda: bool(pair.service.later))
+    hour_ago_ms = Loop.now_ms() - 3_600_000
+    monkeypatch.setattr(Loop, "now_ms", staticmethod(lambda: hour_ago_ms))
+    assert isinstance(pair.wait()[0].error, DeadlineExceeded)
+
+
 def test_a_request_past_its_deadline_is_not_carried_out(pair: Pair) -> None:
     pair.peer.send(messages.call(b"sender", [(999, None, 1, messages.body("later"))]))
     pair.call("ping")

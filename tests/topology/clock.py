@@ -35,8 +35,15 @@ class Clock:
 
     def __init__(self) -> None:
         self.now_us = START_US
+        self.set_by_us = 0
+        """By how much the wall clock was set on (or back) since the beginning; nothing planned goes by it."""
         self._planned: list[tuple[int, int, Event]] = []
         self._order = 0
+
+    @property
+    def wall_us(self) -> int:
+        """What the wall clock shows, in microseconds since 1970."""
+        return self.now_us + self.set_by_us
 
     def after(self, delay_us: int, action: Action) -> Event:
         """Plan an action."""

@@ -15,11 +15,13 @@ from random import Random
 from typing import Any, Protocol
 
 from todomq.runtime.loop import Timer
-from topology.clock import Action, Clock, Event
+from topology.clock import START_US, Action, Clock, Event
 from topology.processes import Process
 
 Done = Callable[[Any, BaseException | None], None]
 Latency = Callable[[Process, str], int]
+
+BOOT_US = START_US - 60_000_000
 
 
 class Source(Protocol):
@@ -59,7 +61,11 @@ class SimulatedLoop:
 
     def now_ms(self) -> int:
         """Return the wall clock in milliseconds since 1970."""
-        return self._clock.now_us // 1_000
+        return self._clock.wall_us // 1_000
+
+    def steady_ms(self) -> int:
+        """Return a clock that nobody sets; its zero is far from that of the wall clock."""
+        return (self._clock.now_us - BOOT_US) // 1_000
 
     def watch(self, source: Source, on_readable: Action) -> None:
         """Run ``on_readable`` in every turn in which the source has something to read."""

@@ -20,6 +20,8 @@ from random import Random
 
 import zmq
 
+from todomq.errors import Unavailable
+from todomq.protocol.addresses import is_address
 from topology.clock import MS_US, Clock, Event
 from topology.processes import Process, Processes
 
@@ -165,7 +167,11 @@ class Network:
         return self._connect(PUSH, address)
 
     def dealer(self, address: str) -> tuple[Socket, Socket]:
-        """Connect a DEALER; return it and its monitor."""
+        """Connect a DEALER; return it and its monitor.
+
+        Raises:
+            Unavailable: not an address.
+        """
         socket = self._connect(DEALER, address)
         socket.monitor = Socket(self, MONITOR, socket.process, address)
         return socket, socket.monitor
@@ -292,6 +298,8 @@ class Network:
         return socket
 
     def _connect(self, kind: str, address: str) -> Socket:
+        if not is_address(address):
+            raise Unavailable(f"{address!r:.200} cannot be connected to")
         assert self._processes.current is not None
         socket = Socket(self, kind, self._processes.current, address)
         self._clock.after(self._random.randint(10, 100), lambda: self._try(socket))

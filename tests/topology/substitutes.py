@@ -28,7 +28,7 @@ def in_world(world: World) -> Iterator[None]:
     """Run the daemons in this world and no other."""
     clock = world.clock
     time = SimpleNamespace(
-        time_ns=lambda: clock.now_us * 1_000,
+        time_ns=lambda: clock.wall_us * 1_000,
         monotonic=lambda: clock.now_us / 1e6,
         monotonic_ns=lambda: clock.now_us * 1_000,
         perf_counter_ns=lambda: clock.now_us * 1_000,

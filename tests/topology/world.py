@@ -124,7 +124,7 @@ class World:
         names = self.settings.daemon_names()
         self.random.shuffle(names)
         for name in names:
-            self.clock.after(self.random.randint(0, 20 * MS_US), lambda name=name: self._start(name))  # type: ignore[misc]
+            self.clock.after(self.random.randint(0, 20 * MS_US), lambda name=name: self.start(name))  # type: ignore[misc]
 
     def new_process(self, name: str) -> Process:
         """Return a process whose sockets end with it."""
@@ -136,7 +136,8 @@ class World:
         """Return the daemons that do not run."""
         return [name for each in self.settings.daemon_names() if (name := socket_name(each)) not in self.running]
 
-    def _start(self, name: list[str | int]) -> None:
+    def start(self, name: list[str | int]) -> None:
+        """Start a daemon, now and whenever it has died."""
         process = self.new_process(socket_name(name))
         self.trace(f"start {process!r}")
 
@@ -145,7 +146,7 @@ class World:
             if self.running.get(process.name, None) is not None and self.running[process.name].process is process:
                 del self.running[process.name]
             self.restarts += 1
-            self.clock.after(self.random.randint(*RESTART_US), lambda: self._start(name))
+            self.clock.after(self.random.randint(*RESTART_US), lambda: self.start(name))
 
         process.on_death.append(died)
         self.processes.run_as(process, lambda: self._begin(process, name))

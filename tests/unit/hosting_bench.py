@@ -64,6 +64,7 @@ class Bench:
     ) -> None:  # fmt: skip
         self.disk = disk or Disk()
         self.now_ms = START_MS
+        self.steady_ms = 0
         self.hosting = Hosting(1, idle_ms, memory_bytes)
         self.gate = self.hosting.gates[1]
         self.replies: dict[int, Reply] = {}
@@ -159,7 +160,7 @@ class Bench:
     def refuse(self) -> None:
         """Let the worker refuse what was sent, for lack of room: none of it is on disk, nor will be."""
         self.sent.clear()
-        self.hosting.failed(1, "the disk is full", NOT_APPLIED, self.now_ms)
+        self.hosting.failed(1, "the disk is full", NOT_APPLIED, self.steady_ms)
         self.turn()
 
     def read(self) -> None:
@@ -180,7 +181,8 @@ class Bench:
 
     def tick(self, pass_ms: int = 50) -> None:
         self.now_ms += pass_ms
-        self.hosting.tick(self.now_ms)
+        self.steady_ms += pass_ms
+        self.hosting.tick(self.now_ms, self.steady_ms)
         self.turn()
 
     def settle(self) -> None:

@@ -23,6 +23,7 @@ from todomq.list_server.weight import ENTRY_BYTES, LIST_BYTES, SESSION_BYTES
 from todomq.protocol import limits, messages
 from todomq.protocol.partitions import partition_of
 
+HOUR_MS = 3_600_000
 PARTITION = partition_of(b"a")
 SAME_PARTITION = next(name for name in map(str, range(10_000)) if partition_of(name.encode()) == PARTITION)
 
@@ -183,6 +184,16 @@ def test_a_list_with_an_uncommitted_write_or_a_waiting_request_is_not_dropped_fo
     bench.tick(149)
     bench.tick(50)
     assert bench.hosting.lists == 1
+
+
+def test_an_idle_list_is_dropped_though_the_clock_was_set_back() -> None:
+    bench = Bench(idle_ms=1_000)
+    bench.ask("a", "size")
+    bench.tick()
+    bench.now_ms -= HOUR_MS
+    for _ in range(10):
+        bench.tick(500)
+    assert bench.hosting.lists == 0
 
 
 def over_budget(bench: Bench, names: list[str]) -> None:
@@ -534,6 +545,44 @@ def test_while_there_is_no_room_changes_are_refused_before_they_touch_a_list_and
     assert len(bench.sent) == 1
 
 
+def test_while_there_is_no_room_one_change_at_a_time_is_tried_and_all_go_on_once_one_is_on_disk() -> None:
+    bench, clients = Bench(), map(b"%d".__mod__, range(100))
+    bench.send("a", "add_entry", "milk")
+    bench.settle_reads()
+    bench.refuse()
+
+    def tried(client: bytes) -> list[str]:
+        """Change each of three lists; return those whose change was not refused at once."""
+        asked = {name: bench.send(name, "add_entry", "milk", client=client) for name in ("b", "c", "d")}
+        bench.settle_reads()
+        return [name for name, identifier in asked.items() if identifier not in bench.replies]
+
+    for _ in range(3):
+        bench.tick(gate.TRY_AGAIN_MS)
+        assert tried(next(clients)) == ["b"]
+        assert tried(next(clients)) == []
+        bench.tick(gate.TRY_AGAIN_MS // 2)
+        assert tried(next(clients)) == []
+        bench.tick(gate.TRY_AGAIN_MS)  # the worker has said nothing yet
+        assert tried(next(clients)) == ["b"]
+        bench.refuse()
+        assert tried(next(clients)) == []
+    bench.tick(gate.TRY_AGAIN_MS)
+    assert tried(next(clients)) == ["b"]
+    bench.commit()
+    assert tried(next(clients)) == ["b", "c", "d"]
+
+
+def test_a_change_is_tried_again_in_a_quarter_of_a_second_though_the_clock_was_set_back() -> None:
+    bench = Bench()
+    bench.send("a", "add_entry", "milk")
+    bench.settle_reads()
+    bench.refuse()
+    bench.now_ms -= HOUR_MS
+    bench.tick(gate.TRY_AGAIN_MS)
+    assert bench.ask("a", "add_entry", "milk") == 1
+
+
 def test_reads_of_lists_not_in_memory_go_on_while_there_is_no_room_though_old_sessions_wait_to_be_deleted() -> None:
     old = Bench()
     old.ask("a", "add_entry", "milk")
@@ -619,9 +668,22 @@ def test_a_load_whose_read_failed_begins_again() -> None:
     bench.turn()
     read = bench.reads.popleft()
     assert bench.hosting.read_failed(read, Unavailable("the worker is gone"))
-    bench.hosting.load(read.actor, bench.now_ms)
+    bench.hosting.load_again(read, bench.now_ms)
     bench.settle()
     assert bench.answer(asked) == 0
+
+
+def test_a_load_whose_read_failed_does_not_begin_again_for_a_list_that_went_meanwhile() -> None:
+    bench = Bench()
+    bench.send("a", "size")
+    bench.turn()
+    read = bench.reads.popleft()
+    assert bench.hosting.read_failed(read, Unavailable("the worker is gone"))
+    bench.own(PARTITION)
+    loads = bench.hosting.loads
+    bench.hosting.load_again(read, bench.now_ms)
+    bench.turn()
+    assert (list(bench.reads), bench.hosting.loads) == ([], loads)
 
 
 # -- any interleaving --------------------------------------------------------------------------------------------------

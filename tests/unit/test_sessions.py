@@ -87,6 +87,12 @@ def test_only_what_has_waited_too_long_is_given_back() -> None:
     assert session.waiting is None
 
 
+def test_what_waits_is_given_back_though_the_clock_was_set_back() -> None:
+    session = Session(1, 0)
+    session.wait(2, 3_600_000, "early")
+    assert session.waited_too_long(0) == ["early"]
+
+
 def test_answers_are_bounded_in_bytes_until_the_client_declares_them_received() -> None:
     session = Session(1, 0)
     session.took(1, messages.OK, b"x" * (ANSWERS_BYTES + 1), 0)

@@ -40,47 +40,49 @@ def test_a_turn_that_has_packed_enough_refuses_further_reads_until_the_next() ->
 
 def test_past_the_bound_a_new_read_is_refused_and_those_under_way_go_on() -> None:
     snapshots = Snapshots()
-    kept = [snapshots.keep([], ACTIVATION, NOW_MS) for _ in range(SNAPSHOTS)]
+    kept = [snapshots.keep([], ACTIVATION) for _ in range(SNAPSHOTS)]
     for _ in range(2 * SNAPSHOTS):
         with pytest.raises(Overloaded) as refused:
-            snapshots.keep([], ACTIVATION, NOW_MS)
+            snapshots.keep([], ACTIVATION)
         assert refused.value.retryable
-    assert all(snapshots.get(number, ACTIVATION, NOW_MS) == [] for number in kept)
+    assert all(snapshots.get(number, ACTIVATION) == [] for number in kept)
 
 
 def test_refused_reads_fill_a_turn_too_for_each_has_been_looked_at() -> None:
     snapshots = Snapshots()
     for _ in range(SNAPSHOTS):
-        snapshots.keep([], ACTIVATION, NOW_MS)
+        snapshots.keep([], ACTIVATION)
     for _ in range(TURN_BYTES // LOOKED_AT_BYTES):
         assert not snapshots.is_turn_full
         with pytest.raises(Overloaded):
-            snapshots.keep([], ACTIVATION, NOW_MS)
+            snapshots.keep([], ACTIVATION)
     assert snapshots.is_turn_full
 
 
 def test_a_read_that_nobody_goes_on_with_is_given_up_and_one_that_is_asked_for_is_not() -> None:
     snapshots = Snapshots()
-    left, read = snapshots.keep([], ACTIVATION, NOW_MS), snapshots.keep([], ACTIVATION, NOW_MS)
+    snapshots.tick(NOW_MS)
+    left, read = snapshots.keep([], ACTIVATION), snapshots.keep([], ACTIVATION)
     snapshots.tick(NOW_MS + KEPT_MS)
-    assert snapshots.get(read, ACTIVATION, NOW_MS + KEPT_MS) == []
+    assert snapshots.get(read, ACTIVATION) == []
     snapshots.tick(NOW_MS + KEPT_MS + 1)
-    assert snapshots.get(left, ACTIVATION, NOW_MS + KEPT_MS + 1) is None
-    assert snapshots.get(read, ACTIVATION, NOW_MS + KEPT_MS + 1) == []
+    assert snapshots.get(left, ACTIVATION) is None
+    assert snapshots.get(read, ACTIVATION) == []
 
 
 def test_a_read_that_has_ended_is_kept_for_a_while_unless_another_needs_its_place() -> None:
     snapshots = Snapshots()
-    ended, also_ended = snapshots.keep([], ACTIVATION, NOW_MS), snapshots.keep([], ACTIVATION, NOW_MS)
+    snapshots.tick(NOW_MS)
+    ended, also_ended = snapshots.keep([], ACTIVATION), snapshots.keep([], ACTIVATION)
     for number in (ended, also_ended, ended):
         snapshots.end(number)
-        assert snapshots.get(number, ACTIVATION, NOW_MS) == []
+        assert snapshots.get(number, ACTIVATION) == []
     for _ in range(SNAPSHOTS - 1):
-        snapshots.keep([], ACTIVATION, NOW_MS)
-    assert snapshots.get(also_ended, ACTIVATION, NOW_MS) is None, "it was asked for before the other"
-    assert snapshots.get(ended, ACTIVATION, NOW_MS) == []
+        snapshots.keep([], ACTIVATION)
+    assert snapshots.get(also_ended, ACTIVATION) is None, "it was asked for before the other"
+    assert snapshots.get(ended, ACTIVATION) == []
     snapshots.tick(NOW_MS + KEPT_MS + 1)
-    assert snapshots.get(ended, ACTIVATION, NOW_MS + KEPT_MS + 1) is None
+    assert snapshots.get(ended, ACTIVATION) is None
 
 
 def test_however_many_read_a_long_list_in_turns_each_comes_to_its_end() -> None:

@@ -143,7 +143,7 @@ class ListActor(RecordedList):
             if operation in CHANGES or operation == WITHIN:
                 self._change(asked, operation, arguments, now_ms)
             elif self._is_turn(sender, request, asked, now_ms):
-                self._reply(peer, request[0], messages.OK, self._read(operation, arguments, now_ms))
+                self._reply(peer, request[0], messages.OK, self._read(operation, arguments))
         except TodoMQError as error:
             self.refuse(peer, request[0], error)
         except Crashed:
@@ -168,9 +168,9 @@ class ListActor(RecordedList):
             return
         if self.partition.gate.full:
             raise Overloaded("too many changes wait for the database worker")
-        if self.partition.gate.refusal:
-            self.partition.gate.check_writable(now_ms)
         session.check_room()
+        if self.partition.gate.refusal:
+            self.partition.gate.check_writable()
         touched: Touched = {}
         try:
             if operation == WITHIN:
@@ -243,7 +243,7 @@ class ListActor(RecordedList):
         session.wait(number, now_ms, asked)
         self.partition.waiting[self.name] = self
 
-    def _read(self, operation: str, arguments: list[Any], now_ms: int) -> bytes:
+    def _read(self, operation: str, arguments: list[Any]) -> bytes:
         assert self.todo is not None
         if operation in READS:
             return pack(READS[operation](self.todo, arguments))
@@ -252,25 +252,25 @@ class ListActor(RecordedList):
         read, count = PAGED[operation]
         snapshots = self.partition.snapshots
         snapshots.check_room()
-        page = self._first_or_next(read, arguments, count, now_ms)
+        page = self._first_or_next(read, arguments, count)
         snapshots.packed(len(page))
         return page
 
     def _first_or_next(
-        self, read: Callable[[TodoList, list[Any]], list[Entry]], arguments: list[Any], count: int, now_ms: int
+        self, read: Callable[[TodoList, list[Any]], list[Entry]], arguments: list[Any], count: int
     ) -> bytes:
         assert self.todo is not None
         cursor = arguments[count] if len(arguments) == count + 1 else None
         if cursor is None:
-            return self._page(read(self.todo, arguments[:count]), 0, None, now_ms)
+            return self._page(read(self.todo, arguments[:count]), 0, None)
         if type(cursor) is not list or len(cursor) != 2 or not all(type(part) is int for part in cursor):
             raise InvalidRequest("a cursor is what the page before answered")
-        snapshot = self.partition.snapshots.get(cursor[0], self.activation, now_ms)
+        snapshot = self.partition.snapshots.get(cursor[0], self.activation)
         if snapshot is None or not 0 <= cursor[1] < len(snapshot):
             raise Unavailable("the rest of this read is gone; read again from the first page")
-        return self._page(snapshot, cursor[1], cursor[0], now_ms)
+        return self._page(snapshot, cursor[1], cursor[0])
 
-    def _page(self, entries: list[Entry], start: int, snapshot: int | None, now_ms: int) -> bytes:
+    def _page(self, entries: list[Entry], start: int, snapshot: int | None) -> bytes:
         if len(entries) <= FIT_ALWAYS:
             return pack((entries, None))
         snapshots = self.partition.snapshots
@@ -288,7 +288,7 @@ class ListActor(RecordedList):
                 snapshots.end(snapshot)
             return pack((entries[start:] if start else entries, None))
         if snapshot is None:
-            snapshot = snapshots.keep(entries, self.activation, now_ms)
+            snapshot = snapshots.keep(entries, self.activation)
         return pack((entries[start:end], (snapshot, end)))
 
     def _reply(self, peer: bytes, identifier: int, status: int, value: bytes) -> None:

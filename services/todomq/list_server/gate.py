@@ -14,7 +14,7 @@ from todomq.errors import Unavailable
 from todomq.protocol import limits
 
 TRY_AGAIN_MS = 250
-"""How long after a refusal the next change is let through to the worker."""
+"""How long after a refusal, or the last try, the next change is let through to the worker."""
 UNCOMMITTED_BYTES = 32 * limits.MIB
 RECORD_OVERHEAD_BYTES = 32
 
@@ -52,17 +52,27 @@ class Gate:
         self.batches: dict[int, Batch] = {}
         self.bytes = 0
         self.refusal = ""  # why the worker last refused to write; empty once it has written again
-        self._refuses_until_ms = 0
+        self._may_try = True
+        self._tries_at_ms = 0
 
-    def refuse(self, text: str, now_ms: int) -> None:
+    def refuse(self, text: str, steady_ms: int) -> None:
         """Take the word that the worker writes nothing at the moment."""
         self.refusal = text
-        self._refuses_until_ms = now_ms + TRY_AGAIN_MS
+        self._may_try = False
+        self._tries_at_ms = steady_ms + TRY_AGAIN_MS
 
-    def check_writable(self, now_ms: int) -> None:
-        """Raise Unavailable where the worker has lately refused to write."""
-        if self.refusal and now_ms < self._refuses_until_ms:
-            raise Unavailable(self.refusal)
+    def check_writable(self) -> None:
+        """Raise Unavailable while the worker refuses to write, but for one change after each pause."""
+        if self.refusal:
+            if not self._may_try:
+                raise Unavailable(self.refusal)
+            self._may_try = False
+
+    def tick(self, steady_ms: int) -> None:
+        """Let a change through again, ``TRY_AGAIN_MS`` after the worker refused, or got, the last one."""
+        if self._may_try or steady_ms >= self._tries_at_ms:
+            self._may_try = True
+            self._tries_at_ms = steady_ms + TRY_AGAIN_MS
 
     @property
     def full(self) -> bool:

@@ -244,10 +244,15 @@ class Hosting:
     # -- loading -------------------------------------------------------------------------------------------------------
 
     def load(self, actor: ListActor, now_ms: int) -> None:
-        """Read a list from the beginning (again, where a read failed)."""
+        """Read a list from the beginning."""
         loading = Loading(actor.name, now_ms)
         self.reads.append(Read(actor.partition.worker, actor, loading, loading.first_page()))
         self.loads += 1
+
+    def load_again(self, read: Read, now_ms: int) -> None:
+        """Read a list from the beginning again, a while after a page of it could not be read, if it still loads."""
+        if self._is_current(read):
+            self.load(read.actor, now_ms)
 
     def read(self, read: Read, value: bytes | None, pairs: list[bytes], last: bytes | None, now_ms: int) -> None:
         """Take a page that was read."""
@@ -311,18 +316,18 @@ class Hosting:
         self._end_stopping()
         return lost
 
-    def failed(self, worker: int, text: str, outcome: str = UNKNOWN, now_ms: int = 0) -> None:
+    def failed(self, worker: int, text: str, outcome: str = UNKNOWN, steady_ms: int = 0) -> None:
         """A commit failed, or was refused: the lists of the open batches are loaded again.
 
         Args:
             worker: whose.
             text: why.
             outcome: UNKNOWN, or NOT_APPLIED where it is known that none of them is on disk, nor will be.
-            now_ms: the time.
+            steady_ms: the time, by the clock that nobody sets.
         """
         gate = self.gates[worker]
         if outcome == NOT_APPLIED:
-            gate.refuse(text, now_ms)
+            gate.refuse(text, steady_ms)
         suspects = [
             actor
             for partition in self.partitions
@@ -339,15 +344,22 @@ class Hosting:
 
     # -- time ----------------------------------------------------------------------------------------------------------
 
-    def tick(self, now_ms: int) -> None:
-        """End what has waited too long, sessions that have expired, actors that were killed or are idle."""
-        self.snapshots.tick(now_ms)
+    def tick(self, now_ms: int, steady_ms: int) -> None:
+        """End what has waited too long, sessions that have expired, actors that were killed or are idle.
+
+        Args:
+            now_ms: the time that requests and records go by.
+            steady_ms: the time, by the clock that nobody sets.
+        """
+        self.snapshots.tick(steady_ms)
+        for gate in self.gates.values():
+            gate.tick(steady_ms)
         for partition in self.partitions:
             if partition is not None and partition.waiting:
                 self._tell_out_of_order(partition, now_ms)
         has_become_full = self._memory_seen <= self._memory_bytes < self.lists * LIST_BYTES
-        if has_become_full or (not self._housekeeping and now_ms >= self._next_round_ms):
-            self._begin_round(now_ms)
+        if has_become_full or (not self._housekeeping and steady_ms >= self._next_round_ms):
+            self._begin_round(steady_ms)
         idle_ms = self._idle_limit_ms()
         for _ in range(min(self._visits, len(self._housekeeping))):
             self._keep_house(self._housekeeping.pop(), now_ms, idle_ms)
@@ -364,7 +376,7 @@ class Hosting:
             if not actors:
                 self._gone.pop()
 
-    def _begin_round(self, now_ms: int) -> None:
+    def _begin_round(self, steady_ms: int) -> None:
         self._memory_seen = max(self._weighed, self.lists * LIST_BYTES)
         self._weighed = 0
         self._housekeeping = [
@@ -373,7 +385,7 @@ class Hosting:
         round_ms = ROUND_OVER_BUDGET_MS if self._memory_seen > self._memory_bytes else ROUND_MS
         round_ms = max(STEP_MS, min(round_ms, self._idle_ms // 4))
         self._visits = max(VISITS_LEAST, len(self._housekeeping) * STEP_MS // round_ms)
-        self._next_round_ms = now_ms + round_ms
+        self._next_round_ms = steady_ms + round_ms
 
     @property
     def lists(self) -> int:
@@ -467,6 +479,8 @@ class Hosting:
                 if actor.name in partition.to_sweep:
                     self._begin_sweep(actor)
                 self._forget_sessions(actor, now_ms)
+            if actor.used_ms > now_ms:  # the clock was set back
+                actor.used_ms = now_ms
             idle = now_ms - actor.used_ms > idle_ms and actor.name not in partition.to_sweep
             if idle and not actor.uncommitted and not _everything_waiting(actor):
                 del partition.actors[actor.name]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 from todomq.errors import CorruptRecord, ProtocolError, TodoMQError
@@ -62,7 +63,12 @@ class Reading:
     def _ask(self, reads: list[Read]) -> None:
         self._under_way += 1
         pages = [read.page for read in reads]
-        self._call("read_many", pages, limits.PAGE_BYTES, done=lambda answer: self._answered(reads, answer))
+
+        def done(answer: Answer) -> None:
+            self._answered(reads, answer)
+
+        # For as long as it takes: some list always waits for its page, and it is the hosting that knows which does.
+        self._call("read_many", pages, limits.PAGE_BYTES, done=done, timeout_s=inf)
 
     def _answered(self, reads: list[Read], answer: Answer) -> None:
         self._under_way -= 1

@@ -41,6 +41,8 @@ _TEXT = frozenset((str,))
 AHEAD_BYTES = 256 * limits.KIB
 TICK_S = 0.05
 SAMPLE_ENTRIES = 200
+CLAIM_S = 30.0
+"""How long a claim is tried. The cache waits less long, and asks again: what takes a slow worker longer counts then."""
 CHECK_MS = 1_000
 """How often the workers are asked whether the owned partitions are still this server's."""
 
@@ -66,11 +68,12 @@ class ListServerService(Service):
         calls = [link.call for link in self._links.values()]
         self._listings = Listings(calls, lambda *reply: daemon.server.reply(*reply))
         self._turns = Turns()
+        self._claims: dict[tuple[int, int], list[Call]] = {}
         self._releases: list[tuple[int, int, Call]] = []
         self._activations: list[tuple[ListActor, Call]] = []
         self._done: Callable[[], None] | None = None
         self._stall_ms = settings.lease_ms // 2
-        self._seen_ms = self._checked_ms = self._loop.now_ms()
+        self._seen_ms = self._checked_ms = self._loop.steady_ms()
         self.operations |= {
             "own": self._own,
             "release": self._release,
@@ -91,8 +94,8 @@ class ListServerService(Service):
         for sender, requests in groups:
             if not sender or not _are_list_names([request[1] for request in requests]):
                 raise ProtocolError("a forwarded request has a sender and a list's name")
+        self._check_epochs()
         now_ms = self._loop.now_ms()
-        self._check_epochs(now_ms)
         for sender, requests in groups:
             if self._turns.may_serve(peer, sender, requests):
                 self._serve(peer, sender, requests, now_ms)
@@ -103,7 +106,7 @@ class ListServerService(Service):
 
     def _serve_waiting(self, now_ms: int) -> None:
         """Serve what this turn takes of the requests that wait."""
-        self._check_epochs(now_ms)
+        self._check_epochs()
         for peer, sender, requests in self._turns.end():
             self._serve(peer, sender, requests, now_ms)
         if self._turns.bytes:
@@ -161,25 +164,38 @@ class ListServerService(Service):
         if owned is not None and owned.epoch == epoch and not owned.releasing:
             return [True, epoch]
 
-        def claimed(answer: Answer) -> None:
-            if isinstance(answer.error, CorruptRecord):
-                log_counted("partition_damaged", partition=partition, why=answer.error.text)
-                self.hosting.own_damaged(partition, epoch, answer.error)
-                call.answer([True, epoch])
-                return
-            if answer.error is not None:
-                call.refuse(answer.error)
-                return
-            if not _is_grant(answer.value):
-                call.refuse(Unavailable("the database worker gave an answer to the claim that cannot be read"))
-                return
-            granted, stored = answer.value
-            if granted:
-                self.hosting.own(partition, epoch)
-            call.answer([granted, stored])
-
-        self._link_of(partition).call("claim", partition, epoch, done=claimed)
+        calls = self._claims.setdefault((partition, epoch), [])
+        calls.append(call)
+        if len(calls) == 1:  # else the claim is under way: made twice it would be refused, for its own epoch
+            claimed = partial(self._claimed, partition, epoch)
+            self._link_of(partition).call("claim", partition, epoch, done=claimed, timeout_s=CLAIM_S)
         return LATER
+
+    def _claimed(self, partition: int, epoch: int, answer: Answer) -> None:
+        calls = self._claims.pop((partition, epoch))
+        try:
+            grant = self._grant(partition, epoch, answer)
+        except TodoMQError as error:
+            for call in calls:
+                call.refuse(error)
+        else:
+            for call in calls:
+                call.answer(grant)
+
+    def _grant(self, partition: int, epoch: int, answer: Answer) -> list[Any]:
+        """Take a worker's answer to a claim; return ``[granted, stored epoch]``, or raise why it is not known."""
+        if isinstance(answer.error, CorruptRecord):
+            log_counted("partition_damaged", partition=partition, why=answer.error.text)
+            self.hosting.own_damaged(partition, epoch, answer.error)
+            return [True, epoch]
+        if answer.error is not None:
+            raise answer.error
+        if not _is_grant(answer.value):
+            raise Unavailable("the database worker gave an answer to the claim that cannot be read")
+        granted, stored = answer.value
+        if granted:
+            self.hosting.own(partition, epoch)
+        return [granted, stored]
 
     def _release(self, call: Call) -> object:
         self._check_life(call, 2)
@@ -190,9 +206,12 @@ class ListServerService(Service):
         return LATER
 
     def _end_releases(self) -> None:
+        now_ms = self._loop.now_ms()
         releases, self._releases = self._releases, []
         for partition, epoch, call in releases:
-            if self.hosting.stop_serving(partition, epoch):
+            if now_ms > call.deadline_ms:
+                call.refuse(DeadlineExceeded("the partition's writes were not on disk in time"))
+            elif self.hosting.stop_serving(partition, epoch):
                 call.answer(True)
             else:
                 self._releases.append((partition, epoch, call))
@@ -300,24 +319,25 @@ class ListServerService(Service):
             link.registry_changed()
 
     def _tick(self) -> None:
-        now_ms = self._loop.now_ms()
-        self._check_epochs(now_ms)
-        self.hosting.tick(now_ms)
+        self._check_epochs()
+        now_ms, steady_ms = self._loop.now_ms(), self._loop.steady_ms()
+        self.hosting.tick(now_ms, steady_ms)
         if self._listings:
             self._listings.tick(now_ms)
         for link in self._links.values():
-            link.tick(now_ms)
+            link.tick(steady_ms)
 
-    def _check_epochs(self, now_ms: int) -> None:
-        is_stalled = now_ms - self._seen_ms > self._stall_ms
-        self._seen_ms = now_ms
+    def _check_epochs(self) -> None:
+        steady_ms = self._loop.steady_ms()
+        is_stalled = steady_ms - self._seen_ms > self._stall_ms
+        self._seen_ms = steady_ms
         if is_stalled:
             self.hosting.doubt_epochs()  # whoever was paused may have been taken for dead
-        elif now_ms - self._checked_ms >= CHECK_MS:
+        elif steady_ms - self._checked_ms >= CHECK_MS:
             self.hosting.check_epochs()
         else:
             return
-        self._checked_ms = now_ms
+        self._checked_ms = steady_ms
 
     def _link_of(self, partition: int) -> WorkerLink:
         return self._links[worker_of(partition, len(self._links))]
@@ -349,7 +369,7 @@ class ListServerService(Service):
                 # With a word lost before this one, an earlier batch may be on disk.
                 is_known = word.outcome == NOT_APPLIED and word.first <= committed + 1
                 outcome = NOT_APPLIED if is_known else UNKNOWN
-                self.hosting.failed(number, word.text, outcome, self._loop.now_ms())
+                self.hosting.failed(number, word.text, outcome, self._loop.steady_ms())
                 link.greet()
             else:
                 link.greet()  # a word or a batch was lost on the way: what is not committed is sent again
@@ -365,7 +385,7 @@ class ListServerService(Service):
 
     def _page_failed(self, read: Read, error: TodoMQError) -> None:
         if self.hosting.read_failed(read, error):
-            self._loop.after(TICK_S, lambda: self.hosting.load(read.actor, self._loop.now_ms()))
+            self._loop.after(TICK_S, lambda: self.hosting.load_again(read, self._loop.now_ms()))
 
     def _begin_listings(self) -> None:
         listings, self.hosting.listings = self.hosting.listings, []

@@ -130,6 +130,7 @@ class Session:
         """Take out and return the requests that have waited longer than ``WAITING_MS``."""
         if not self.waiting:
             return []
-        late = [request for _, since_ms, request in self.waiting if now_ms - since_ms >= WAITING_MS]
-        self.waiting = [item for item in self.waiting if now_ms - item[1] < WAITING_MS] or None
+        # What came later than now came before the clock was set back, nobody knows how long ago.
+        late = [request for _, since_ms, request in self.waiting if not 0 <= now_ms - since_ms < WAITING_MS]
+        self.waiting = [item for item in self.waiting if 0 <= now_ms - item[1] < WAITING_MS] or None
         return late

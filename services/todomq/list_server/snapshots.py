@@ -43,6 +43,7 @@ class Snapshots:
         self._ended: dict[int, _Kept] = {}
         """Both by number, in the order in which they were asked for last."""
         self._turn_bytes = 0
+        self._now_ms = 0
 
     def begin_turn(self) -> None:
         """Allow as many bytes of pages as a turn may have."""
@@ -76,7 +77,7 @@ class Snapshots:
             self._turn_bytes += LOOKED_AT_BYTES
             raise Overloaded("too many long reads are under way")
 
-    def keep(self, entries: list[Entry], activation: int, now_ms: int) -> int:
+    def keep(self, entries: list[Entry], activation: int) -> int:
         """Keep what a read began with; return the number that its next page names.
 
         Raises:
@@ -86,16 +87,16 @@ class Snapshots:
         if len(self._under_way) + len(self._ended) >= SNAPSHOTS:
             del self._ended[next(iter(self._ended))]
         number = next(self._ids)
-        self._under_way[number] = _Kept(activation, entries, now_ms)
+        self._under_way[number] = _Kept(activation, entries, self._now_ms)
         return number
 
-    def get(self, number: int, activation: int, now_ms: int) -> list[Entry] | None:
+    def get(self, number: int, activation: int) -> list[Entry] | None:
         """Return what the read of this activation began with, or None if it has been given up."""
         for reads in (self._under_way, self._ended):
             kept = reads.get(number)
             if kept is not None and kept.activation == activation:
                 del reads[number]
-                reads[number] = kept._replace(asked_ms=now_ms)
+                reads[number] = kept._replace(asked_ms=self._now_ms)
                 return kept.entries
         return None
 
@@ -105,11 +106,12 @@ class Snapshots:
         if kept is not None:
             self._ended[number] = kept
 
-    def tick(self, now_ms: int) -> None:
-        """Give up what nobody has asked for in ``KEPT_MS``."""
+    def tick(self, steady_ms: int) -> None:
+        """Give up what nobody has asked for in ``KEPT_MS``, by the clock that nobody sets."""
+        self._now_ms = steady_ms
         for reads in (self._under_way, self._ended):
             while reads:
                 number, kept = next(iter(reads.items()))
-                if kept.asked_ms + KEPT_MS >= now_ms:
+                if kept.asked_ms + KEPT_MS >= steady_ms:
                     break
                 del reads[number]

@@ -8,13 +8,15 @@ committed and then gets those batches again; they are absolute, so again is harm
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from todomq.errors import Overloaded, Unavailable
 from todomq.list_server.gate import Batch, Gate
 from todomq.protocol import messages
 from todomq.protocol.addresses import is_address
 from todomq.runtime.daemon import Daemon
-from todomq.runtime.log import log
+from todomq.runtime.log import log, log_counted
 from todomq.runtime.loop import Timer
 from todomq.runtime.peers import Answer, Peer
 from todomq.runtime.pipes import Push
@@ -24,7 +26,24 @@ SILENCE_MS = 2_000
 SEND_AGAIN_S = 0.002
 """How soon to try again what the connection did not take."""
 
-Waiting = tuple[tuple[Any, ...], Callable[[Answer], None]]
+ASK_AGAIN_S = 0.01
+ASK_AGAIN_MOST_S = 0.25
+"""How soon to ask again what a worker could not answer, the first time and at last: each time it is twice as long."""
+CALL_S = 30.0
+"""How long one attempt may take."""
+WAITING_CALLS = 4_096
+
+
+class _Asked:
+    """What the worker is asked until it answers, or the time of whoever asks is over."""
+
+    __slots__ = ("body", "done", "pause_s", "until_ms")
+
+    def __init__(self, body: tuple[Any, ...], done: Callable[[Answer], None], until_ms: float) -> None:
+        self.body = body
+        self.done = done
+        self.until_ms = until_ms
+        self.pause_s = ASK_AGAIN_S
 
 
 class WorkerLink:
@@ -37,6 +56,7 @@ class WorkerLink:
         self.incarnation = b""
         self.greeted = False
         self._daemon = daemon
+        self._loop = daemon.loop
         self._name = ["database_worker", number]
         self._commits_address = commits_address
         self._gate = gate
@@ -45,15 +65,19 @@ class WorkerLink:
         self._address = ""
         self._push: Push | None = None
         self._unsent: list[Batch] = []
-        self._waiting: list[Waiting] = []
+        self._waiting: list[_Asked] = []
         self._greeting = False
-        self._greeted_ms = 0
+        self._oldest = 0
+        self._silent_since_ms = 0
         self._again: Timer | None = None
 
     def registry_changed(self) -> None:
         """Connect to where the worker is registered now."""
         registration = self._daemon.whereis(self._name)
         if registration is None or registration.address == self._address:
+            return
+        if not is_address(registration.address):  # somebody else's: the worker is away
+            log_counted("registered_nowhere", name=self._name)
             return
         if self._peer is not None:
             self._peer.close()
@@ -64,19 +88,33 @@ class WorkerLink:
             on_connect=self.greet,
         )
 
-    def call(self, *body: Any, done: Callable[[Answer], None]) -> None:
-        """Call the worker once it has been greeted; a broken call is made again, so it must be harmless again."""
-        if self._peer is None or not self.greeted:
-            self._waiting.append((body, done))
+    def call(self, *body: Any, done: Callable[[Answer], None], timeout_s: float = 5.0) -> None:
+        """Call the worker once it has been greeted, again and again until it answers: it must be harmless again.
+
+        Args:
+            body: operation and arguments.
+            done: gets the answer, or why there is none.
+            timeout_s: how long whoever asks waits; ``math.inf`` where that is not known.
+        """
+        self._ask(_Asked(body, done, self._loop.steady_ms() + timeout_s * 1000))
+
+    def _ask(self, asked: _Asked) -> None:
+        if self._peer is not None and self.greeted:
+            left_s = (asked.until_ms - self._loop.steady_ms()) / 1000
+            self._peer.call(*asked.body, done=partial(self._answered, asked), timeout_s=min(CALL_S, max(left_s, 0)))
+        elif len(self._waiting) < WAITING_CALLS:
+            self._waiting.append(asked)
+        else:
+            error = Overloaded(f"too much waits for database worker {self._name[1]}")
+            self._loop.after(0, partial(asked.done, Answer(None, error)))  # who is told may ask for more at once
+
+    def _answered(self, asked: _Asked, answer: Answer) -> None:
+        is_final = answer.error is None or not answer.error.retryable
+        if is_final or self._loop.steady_ms() + asked.pause_s * 1000 >= asked.until_ms:
+            asked.done(answer)
             return
-
-        def answered(answer: Answer) -> None:
-            if answer.error is not None and answer.error.retryable:
-                self._daemon.loop.after(SEND_AGAIN_S, lambda: self.call(*body, done=done))
-            else:
-                done(answer)
-
-        self._peer.call(*body, done=answered, timeout_s=30.0)
+        self._loop.after(asked.pause_s, partial(self._ask, asked))
+        asked.pause_s = min(2 * asked.pause_s, ASK_AGAIN_MOST_S)
 
     def send(self, batch: Batch) -> None:
         """Send a batch, now or once the worker has been greeted."""
@@ -95,12 +133,27 @@ class WorkerLink:
             "hello", self._daemon.incarnation, self._commits_address, first, done=self._greeted, timeout_s=2.0
         )
 
-    def tick(self, now_ms: int) -> None:
-        """Greet again a worker that has said nothing of the oldest batch for ``SILENCE_MS``: a message was lost."""
-        oldest = next(iter(self._gate.batches.values()), None)
-        if self.greeted and oldest is not None and now_ms - max(oldest.closed_ms, self._greeted_ms) > SILENCE_MS:
-            log("worker_silent", worker=self._name[1], batch=oldest.number)
+    def tick(self, steady_ms: int) -> None:
+        """Greet again a worker that has said nothing of the oldest batch for ``SILENCE_MS``: a message was lost.
+
+        And give up the calls that nobody waits for any more.
+        """
+        if self._waiting:
+            self._give_up(steady_ms)
+        oldest = next(iter(self._gate.batches), 0)
+        if oldest != self._oldest or not self.greeted:
+            self._oldest, self._silent_since_ms = oldest, steady_ms
+        elif oldest and steady_ms - self._silent_since_ms > SILENCE_MS:
+            log("worker_silent", worker=self._name[1], batch=oldest)
             self.greet()
+
+    def _give_up(self, steady_ms: int) -> None:
+        waiting, self._waiting = self._waiting, []
+        late: list[_Asked] = []
+        for asked in waiting:
+            (late if asked.until_ms <= steady_ms else self._waiting).append(asked)
+        for asked in late:
+            asked.done(Answer(None, Unavailable(f"database worker {self._name[1]} is away")))
 
     def _lost(self) -> None:
         self.greeted = False
@@ -108,7 +161,7 @@ class WorkerLink:
     def _greeted(self, answer: Answer) -> None:
         self._greeting = False
         if answer.error is not None or not _is_greeting(answer.value):
-            self._daemon.loop.after(GREET_AGAIN_S, self._greet_if_needed)
+            self._loop.after(GREET_AGAIN_S, self._greet_if_needed)
             return
         before = self.incarnation
         self.incarnation, writes_address, *_ = answer.value
@@ -116,15 +169,14 @@ class WorkerLink:
             self._push.close()
         self._push = self._daemon.push(writes_address)
         self.greeted = True
-        self._greeted_ms = self._daemon.loop.now_ms()
         self._unsent = [self._gate.batches[number] for number in sorted(self._gate.batches)]
         log("greeted", worker=self._name[1], incarnation=self.incarnation, batches_again=len(self._unsent))
         self._send_unsent()
         if before and before != self.incarnation:
             self._on_new_life()
         waiting, self._waiting = self._waiting, []
-        for body, done in waiting:
-            self.call(*body, done=done)
+        for asked in waiting:
+            self._ask(asked)
 
     def _greet_if_needed(self) -> None:
         if not self.greeted:
@@ -139,7 +191,7 @@ class WorkerLink:
             )
             if self._push is None or not self._push.send(message):
                 if self._again is None:  # one attempt at a time, however much is added meanwhile
-                    self._again = self._daemon.loop.after(SEND_AGAIN_S, self._send_again)
+                    self._again = self._loop.after(SEND_AGAIN_S, self._send_again)
                 break
             sent += 1
         del self._unsent[:sent]

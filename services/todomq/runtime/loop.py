@@ -71,6 +71,11 @@ class Loop:
         """Return the wall clock in milliseconds since 1970, the clock of deadlines and records."""
         return time.time_ns() // 1_000_000
 
+    @staticmethod
+    def steady_ms() -> int:
+        """Return milliseconds of a clock that nobody sets, for intervals; it goes on while the machine sleeps."""
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
     def watch(self, source: Source, on_readable: Action) -> None:
         """Run ``on_readable`` in every turn in which the socket or descriptor has something to read."""
         descriptor = source if isinstance(source, int) else int(source.getsockopt(zmq.FD))

@@ -99,10 +99,12 @@ class Peer:
             done(Answer(None, Overloaded(f"too much waits for {self.address}")))
             return
         identifier = next(self._ids)
-        deadline_ms = self._loop.now_ms() + int(timeout_s * 1000)
-        self._calls[identifier] = (done, deadline_ms)
-        if self._timer is None or deadline_ms < self._looks_ms:
-            self._look_at(deadline_ms)
+        timeout_ms = int(timeout_s * 1000)
+        until_ms = self._loop.steady_ms() + timeout_ms
+        self._calls[identifier] = (done, until_ms)
+        if self._timer is None or until_ms < self._looks_ms:
+            self._look_at(until_ms)
+        deadline_ms = self._loop.now_ms() + timeout_ms
         self._requests.append((identifier, None, deadline_ms, messages.body(operation, *arguments)))
         self._announce()
 
@@ -225,22 +227,22 @@ class Peer:
             if self._on_break is not None:
                 self._on_break()
 
-    def _look_at(self, deadline_ms: int) -> None:
-        """Plan the one look there is, at the earliest deadline: a timer that always runs keeps an idle daemon awake."""
+    def _look_at(self, until_ms: int) -> None:
+        """Plan the one look there is, when a call is over: a timer that always runs keeps an idle daemon awake."""
         if self._timer is not None:
             self._timer.cancel()
-        self._looks_ms = deadline_ms
-        self._timer = self._loop.after((deadline_ms - self._loop.now_ms()) / 1000, self._expire)
+        self._looks_ms = until_ms
+        self._timer = self._loop.after((until_ms - self._loop.steady_ms()) / 1000, self._expire)
 
     def _expire(self) -> None:
         self._timer = None
-        now_ms = self._loop.now_ms()
-        for identifier in [i for i, (_, deadline_ms) in self._calls.items() if deadline_ms <= now_ms]:
+        steady_ms = self._loop.steady_ms()
+        for identifier in [i for i, (_, until_ms) in self._calls.items() if until_ms <= steady_ms]:
             call = self._calls.pop(identifier, None)
             if call is not None:  # else the one before had us closed
                 call[0](Answer(None, DeadlineExceeded(f"no answer from {self.address}", outcome=errors.UNKNOWN)))
         if self._calls and self._timer is None:
-            self._look_at(min(deadline_ms for _, deadline_ms in self._calls.values()))
+            self._look_at(min(until_ms for _, until_ms in self._calls.values()))
 
     def _fail_calls(self, error: TodoMQError) -> None:
         calls, self._calls = self._calls, {}

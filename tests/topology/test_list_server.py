@@ -1,0 +1,262 @@
+"""A list server in a simulated stack: a worker that is away, refuses, or is none at all; a clock that is set back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from todomq.client import operations
+from todomq.client.request import Request
+from todomq.client.values import Via
+from todomq.errors import Overloaded, Unavailable
+from todomq.list_server import worker_link
+from todomq.list_server.actor import READY
+from todomq.list_server.service import ListServerService
+from todomq.protocol.codec import unpack
+from todomq.protocol.partitions import partition_of
+from todomq.runtime.calls import Call
+from todomq.runtime.peers import Answer
+from todomq.runtime.pipes import Push
+from todomq.settings import Settings, socket_name
+from topology.client import Client
+from topology.clock import SECOND_US
+from topology.substitutes import in_world
+from topology.world import World
+
+LIST_SERVER = "list_server-1"
+WORKER: list[str | int] = ["database_worker", 1]
+BOUND_US = 20 * SECOND_US
+HOUR_US = 3_600 * SECOND_US
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """A stack of one list server and one worker, nothing of it started."""
+    home = Path("/sim")
+    world = World(1, Settings(home, Settings(home, "").address("router"), list_servers=1, database_workers=1))
+    with in_world(world):
+        yield world
+
+
+def start_without_worker(world: World) -> None:
+    for name in world.settings.daemon_names():
+        if name != WORKER:
+            world.start(name)
+
+
+def service_of(world: World) -> ListServerService:
+    service = world.running[LIST_SERVER].service
+    assert isinstance(service, ListServerService)
+    return service
+
+
+def owns_all(world: World) -> bool:
+    return LIST_SERVER in world.running and len(service_of(world).hosting.owned()) == 256
+
+
+def run_until_owned(world: World) -> None:
+    assert world.clock.run_until(world.clock.now_us + BOUND_US, lambda: owns_all(world))
+
+
+def answered(world: World, client: Client, request: Request[Any]) -> Any:
+    finished = list[Request[Any]]()
+    client.submit(request, 5.0, finished.append)
+    assert world.clock.run_until(world.clock.now_us + BOUND_US, lambda: bool(finished))
+    return result(finished[0])
+
+
+def result(request: Request[Any]) -> Any:
+    if request.error is not None:
+        raise request.error
+    assert request.value is not None
+    return request.read(unpack(request.value))
+
+
+def test_law_7_a_worker_s_name_registered_at_no_address_ends_no_list_server_and_is_taken_as_away(world: World) -> None:
+    start_without_worker(world)
+    client = Client(world, "client")
+    register = operations.call(Via(["registry"]), "register_name", WORKER, "nonsense", client.process.pid, b"", 0)
+    assert answered(world, client, register) is True
+    world.clock.run_until(world.clock.now_us + SECOND_US)
+    assert world.missing() == [socket_name(WORKER)]
+    assert world.restarts == 0
+    client.process.die()
+    world.start(WORKER)
+    run_until_owned(world)
+
+
+# -- a worker that is away or refuses ----------------------------------------------------------------------------------
+
+
+def claims_of(world: World) -> list[tuple[int, int]]:
+    """Note every claim that the worker is asked for, from now on."""
+    claims: list[tuple[int, int]] = []
+    operations_of = world.running[socket_name(WORKER)].service.operations
+    claim = operations_of["claim"]
+
+    def noted(call: Call) -> Any:
+        claims.append((call.arguments[0], call.arguments[1]))
+        return claim(call)
+
+    operations_of["claim"] = noted
+    return claims
+
+
+def test_law_6_a_worker_that_refuses_claims_is_asked_no_more_often_the_longer_it_does(world: World) -> None:
+    world.disks[1].open_failures = 1 << 30
+    world.start_all()
+    world.clock.run_until(world.clock.now_us + 2 * SECOND_US)
+    claims = claims_of(world)
+    for _ in range(4):  # the cache asks anew every five seconds
+        claims.clear()
+        world.clock.run_until(world.clock.now_us + 4 * SECOND_US)
+        assert 0 < len(claims) < 256 * 4 * 10
+    world.disks[1].heal()
+    run_until_owned(world)
+
+
+def test_law_6_claims_that_nobody_waits_for_any_more_are_not_made_when_a_worker_is_back(world: World) -> None:
+    start_without_worker(world)
+    world.clock.run_until(world.clock.now_us + 32 * SECOND_US)
+    world.start(WORKER)
+    world.clock.run_until(world.clock.now_us + BOUND_US, lambda: socket_name(WORKER) in world.running)
+    claims = claims_of(world)
+    run_until_owned(world)
+    assert len(claims) < 3 * 256  # some are made twice: storage is opened meanwhile
+
+
+def test_law_6_what_is_asked_of_a_worker_that_is_away_fails_in_time(world: World) -> None:
+    start_without_worker(world)
+    world.clock.run_until(world.clock.now_us + SECOND_US)
+    (link,) = service_of(world)._links.values()
+    answers: list[Answer] = []
+    world.running[LIST_SERVER].process.run(
+        lambda: link.call("read", None, None, None, 1, done=answers.append, timeout_s=1.0)
+    )
+    assert world.clock.run_until(world.clock.now_us + 2 * SECOND_US, lambda: bool(answers))
+    assert isinstance(answers[0].error, Unavailable)
+
+
+def test_law_6_what_waits_for_a_worker_that_is_away_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_link, "WAITING_CALLS", 10)
+    start_without_worker(world)
+    world.clock.run_until(world.clock.now_us + SECOND_US)
+    answers: list[Answer] = []
+    (link,) = service_of(world)._links.values()
+    world.running[LIST_SERVER].process.run(lambda: link.call("read", done=answers.append))
+    assert world.clock.run_until(world.clock.now_us + SECOND_US, lambda: bool(answers))
+    assert isinstance(answers[0].error, Overloaded)
+    world.start(WORKER)
+    run_until_owned(world)
+
+
+def test_a_list_is_loaded_when_its_worker_is_back_however_long_it_was_away(world: World) -> None:
+    world.start_all()
+    run_until_owned(world)
+    client = Client(world, "client")
+    world.disks[1].stalled_us = 90 * SECOND_US
+    sizes = list[Request[Any]]()
+    client.submit(operations.size("a"), 0.5, sizes.append)
+    world.clock.run_until(world.clock.now_us + 60 * SECOND_US)
+    assert sizes[0].error is not None
+    world.disks[1].stalled_us = 0
+    partition = service_of(world).hosting.partitions[partition_of(b"a")]
+    assert partition is not None
+    assert world.clock.run_until(world.clock.now_us + 99 * SECOND_US, lambda: partition.actors["a"].state == READY)
+
+
+def test_a_claim_that_takes_longer_than_the_cache_waits_is_granted_all_the_same(world: World) -> None:
+    world.disks[1].syncs_stalled_us = 8 * SECOND_US
+    world.start_all()
+    run_until_owned(world)
+    assert set(service_of(world).hosting.owned()) == {(partition, 1) for partition in range(256)}
+
+
+def test_a_claim_that_is_asked_for_twice_is_made_once_and_both_who_asked_are_answered(world: World) -> None:
+    start_without_worker(world)
+    world.clock.run_until(world.clock.now_us + SECOND_US)
+    clients = [Client(world, name) for name in ("first", "second")]
+    finished = list[Request[Any]]()
+    for client in clients:
+        client.submit(operations.call(Via(["list_server", 1]), "own", 0, 1_000), 5.0, finished.append)
+    world.clock.run_until(world.clock.now_us + SECOND_US)
+    assert finished == []
+    world.start(WORKER)
+    assert world.clock.run_until(world.clock.now_us + BOUND_US, lambda: len(finished) == 2)
+    assert [result(request) for request in finished] == [[True, 1_000]] * 2
+
+
+def test_law_6_a_release_that_nobody_waits_for_any_more_is_forgotten(world: World) -> None:
+    world.start_all()
+    run_until_owned(world)
+    client, finished = Client(world, "client"), list[Request[Any]]()
+    assert answered(world, client, operations.size("a")) == 0
+    world.disks[1].syncs_stalled_us = 60 * SECOND_US
+    client.submit(operations.add_entry("a", "milk"), 1.0, finished.append)
+    number, service = partition_of(b"a"), service_of(world)
+    partition = service.hosting.partitions[number]
+    assert partition is not None
+    assert world.clock.run_until(world.clock.now_us + SECOND_US, lambda: partition.uncommitted)
+    release = operations.call(Via(["list_server", 1]), "release", number, partition.epoch)
+    client.submit(release, 1.0, finished.append)
+    assert world.clock.run_until(world.clock.now_us + SECOND_US, lambda: bool(service._releases))
+    assert world.clock.run_until(world.clock.now_us + 2 * SECOND_US, lambda: not service._releases)
+    assert service.hosting.partitions[number] is partition  # its writes are not on disk: it is not given away
+
+
+# -- the wall clock is set back ----------------------------------------------------------------------------------------
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> list[int]:
+    """Count from now on how often a method is called."""
+    calls: list[int] = []
+    method = getattr(owner, name)
+
+    def called(*arguments: Any) -> Any:
+        calls.append(1)
+        return method(*arguments)
+
+    monkeypatch.setattr(owner, name, called)
+    return calls
+
+
+def test_law_2_a_pause_is_seen_though_the_clock_was_set_back_meanwhile(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.start_all()
+    run_until_owned(world)
+    doubts = counted(monkeypatch, service_of(world).hosting, "doubt_epochs")
+    world.running[LIST_SERVER].process.pause()
+    world.clock.run_until(world.clock.now_us + world.settings.lease_ms * 900)
+    world.clock.set_by_us = -HOUR_US
+    world.running[LIST_SERVER].process.resume()
+    assert world.clock.run_until(world.clock.now_us + SECOND_US, lambda: bool(doubts))
+    assert world.restarts == 0
+
+
+def test_law_2_workers_are_asked_every_second_who_owns_what_though_the_clock_was_set_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.start_all()
+    run_until_owned(world)
+    checks = counted(monkeypatch, service_of(world).hosting, "check_epochs")
+    world.clock.set_by_us = -HOUR_US
+    assert world.clock.run_until(world.clock.now_us + 3 * SECOND_US, lambda: len(checks) >= 2)
+
+
+def test_a_batch_that_was_lost_is_sent_again_though_the_clock_was_set_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.start_all()
+    run_until_owned(world)
+    hosting = service_of(world).hosting
+    world.clock.run_until(world.clock.now_us + SECOND_US, lambda: not hosting.gates[1].batches)
+    with monkeypatch.context() as lossy:
+        lossy.setattr(Push, "send", lambda push, message: True)
+        world.clock.run_until(world.clock.now_us + 2 * SECOND_US, lambda: bool(hosting.gates[1].batches))
+    lost = max(hosting.gates[1].batches)
+    world.clock.set_by_us = -HOUR_US
+    assert world.clock.run_until(world.clock.now_us + BOUND_US, lambda: hosting.gates[1].committed >= lost)
