@@ -8,7 +8,12 @@ request for a daemon by name is not, so it fails with ``Unavailable`` whose outc
 from __future__ import annotations
 
 from todomq.errors import UNKNOWN, Unavailable
+from todomq.protocol import limits
 from todomq.router.in_flight import REQUESTS, Flight, InFlight
+
+Batch = list[tuple[int, Flight]]
+"""Requests of one sender under the router's ids. Each counts for ``OVERHEAD_BYTES`` at least, so that a batch is far
+from ``MESSAGE_REQUESTS``."""
 
 
 class NamedRouting:
@@ -59,11 +64,26 @@ class NamedRouting:
         """Return the canonical names that requests wait for."""
         return list(self._waiting)
 
-    def ready(self) -> dict[bytes, list[tuple[int, Flight]]]:
-        """Return and forget what goes out this turn, by canonical name."""
+    def ready(self) -> dict[bytes, list[Batch]]:
+        """Return and forget what goes out this turn, by canonical name: a message for each batch."""
         outgoing, self._outgoing = self._outgoing, {}
         flights = self._in_flight.flights
         return {
-            name: [(identifier, flights[identifier]) for identifier in identifiers if identifier in flights]
+            name: _batches([(identifier, flights[identifier]) for identifier in identifiers if identifier in flights])
             for name, identifiers in outgoing.items()
         }
+
+
+def _batches(flights: list[tuple[int, Flight]]) -> list[Batch]:
+    """Cut requests into batches of one sender each, in order, none over ``BATCH_BYTES`` but a large one alone."""
+    batches: list[Batch] = []
+    left_bytes = 0
+    for identifier, flight in flights:
+        key = flight.request[1]
+        size = flight.size + (len(key) if type(key) is bytes else 0)
+        if not batches or size > left_bytes or flight.sender != batches[-1][0][1].sender:
+            batches.append([])
+            left_bytes = limits.BATCH_BYTES
+        batches[-1].append((identifier, flight))
+        left_bytes -= size
+    return batches

@@ -7,7 +7,7 @@ It reads version, target, deadline and number of a request and never its body.
 from __future__ import annotations
 
 from collections import Counter
-from itertools import groupby
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -27,6 +27,7 @@ from todomq.protocol.addresses import is_address
 from todomq.protocol.codec import canonical
 from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
 from todomq.router.in_flight import REQUESTS_PER_CLIENT, InFlight
+from todomq.router.named import Batch as NamedBatch
 from todomq.router.named import NamedRouting
 from todomq.router.pacing import Pacing
 from todomq.router.routing import Batch, Routing
@@ -308,19 +309,22 @@ class RouterService(Service):
             peer = self._servers[number][1]
             for batch in batches:
                 peer.send(_packed(batch))
-        for name, flights in self.named.ready().items():
-            try:
-                named_peer = self._peer(name)
-            except Unavailable as error:
-                for identifier, _ in flights:
-                    self._end(identifier, error)
-                continue
-            if named_peer is None:
-                for identifier, _ in flights:
-                    self.named.forward(identifier, name, present=False)
-                continue
-            for sender, group in groupby(flights, key=lambda item: item[1].sender):
-                named_peer.send(messages.call(sender, [_for_daemon(*item) for item in group]))
+        for name, named_batches in self.named.ready().items():
+            self._send_named(name, named_batches)
+
+    def _send_named(self, name: bytes, batches: list[NamedBatch]) -> None:
+        try:
+            peer = self._peer(name)
+        except Unavailable as error:
+            for identifier, _ in chain.from_iterable(batches):
+                self._end(identifier, error)
+            return
+        if peer is None:
+            for identifier, _ in chain.from_iterable(batches):
+                self.named.forward(identifier, name, present=False)
+            return
+        for batch in batches:
+            peer.send(messages.call(batch[0][1].sender, [_for_daemon(*item) for item in batch]))
 
 
 def _packed(batch: Batch) -> bytes:
