@@ -13,17 +13,21 @@ from typing import Any
 import pytest
 import zmq
 
+from todomq import errors
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import canonical
+from todomq.protocol.partitions import PARTITIONS
 from todomq.router.service import RouterService
+from todomq.runtime import peers, sockets
 from todomq.runtime.calls import Call, CallServer, Service
 from todomq.runtime.daemon import Daemon, Registration
 from todomq.runtime.loop import Loop
-from todomq.runtime.peers import Peer
+from todomq.runtime.peers import Answer, Peer
 from todomq.settings import Settings
 
 BOUND_S = 15.0
 WORKER = ["database_worker", 1]
+JOB = ["my", "job"]
 
 
 class Taker(Service):
@@ -36,6 +40,17 @@ class Taker(Service):
 
     def _store(self, call: Call) -> None:
         self.taken.append(call.arguments[0])
+
+
+class Silent(Service):
+    """A list server that answers nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forwarded = 0
+
+    def on_message(self, server: CallServer, peer: bytes, kind: str, fields: messages.Fields) -> None:
+        self.forwarded += 1
 
 
 class Stand:
@@ -66,13 +81,42 @@ class Stand:
         self.loop.at_turn_end(server.flush)
         return server.address
 
-    def ask(self, target: Any, *body: Any, timeout_s: float = BOUND_S) -> int:
+    def learn_table(self, *servers: str, owner: int = 1) -> None:
+        """Tell the router which list servers there are, and that one owns every partition; its number is the epoch."""
+        self.register(["cache"], "ipc:///nowhere", self.daemon.incarnation)
+        told: list[Answer] = []
+        cache = Peer(self.loop, self.daemon.address, self.daemon.incarnation)
+        numbered = [[number, address.encode()[-16:], address] for number, address in enumerate(servers, 1)]
+        rows = [[partition, owner, owner] for partition in range(PARTITIONS)]
+        cache.call("table", numbered, rows, done=told.append)
+        cache.flush()
+        self.turn_until(lambda: told)
+        assert told[0].value is True
+        cache.close()
+
+    def ask(self, target: Any, *body: Any, is_cast: bool = False) -> int:
         """Send a request in a message of its own; return its id."""
         identifier = next(self._ids)
-        deadline_ms = Loop.now_ms() + int(timeout_s * 1000)
-        request = [identifier, target, deadline_ms, messages.body(*body), identifier, 1]
+        deadline_ms = Loop.now_ms() + int(BOUND_S * 1000)
+        request = [None if is_cast else identifier, target, deadline_ms, messages.body(*body), identifier, 1]
         self.client.send(messages.call(b"client", [request]))
         return identifier
+
+    def ask_alone(self, target: Any, *body: Any, is_cast: bool = False) -> None:
+        """Send a request that reaches the router in a turn of its own."""
+        before = self.router.counts["requests"]
+        self.ask(target, *body, is_cast=is_cast)
+        self.turn_until(lambda: self.router.counts["requests"] > before)
+
+    def refusals(self) -> dict[int, tuple[str, str]]:
+        """Return code and outcome of what was refused, by id; fail where an id was answered twice."""
+        assert len({identifier for identifier, _, _ in self.replies}) == len(self.replies)
+        refused = [(identifier, value) for identifier, status, value in self.replies if status == messages.ERROR]
+        return {
+            identifier: (error.code, error.outcome)
+            for identifier, value in refused
+            for error in [messages.read_error(value)]
+        }
 
     def turn_until(self, condition: Callable[[], Any]) -> None:
         give_up = time.monotonic() + BOUND_S
@@ -108,3 +152,57 @@ def test_law_6_requests_for_keys_that_waited_for_one_worker_arrive_however_large
     stand.turn_until(lambda: len(stand.replies) == 6)
     assert [(identifier, status) for identifier, status, _ in stand.replies] == [(each, messages.OK) for each in asked]
     assert worker.taken == list(range(6))
+
+
+SIZE = 10_000
+ROOM = 20 * SIZE
+MORE_THAN_FITS = sockets.PIPE_MESSAGES + 40
+OVERLOADED = ("overloaded", errors.NOT_APPLIED)
+
+
+@pytest.mark.parametrize("target", [[JOB], "some list"])
+def test_law_6_what_waits_for_a_daemon_that_takes_nothing_is_bounded_and_the_rest_is_refused_at_once(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch, target: Any
+) -> None:
+    monkeypatch.setattr(peers, "OUTBOX_BYTES", ROOM)
+    nobody = f"ipc://{stand.home}/nobody"
+    stand.register(JOB, nobody)
+    stand.learn_table(nobody)
+    for _ in range(MORE_THAN_FITS):
+        stand.ask_alone(target, "store", bytes(SIZE))
+    stand.turn_until(lambda: len(stand.replies) + len(stand.router.in_flight.flights) == MORE_THAN_FITS)
+    refused = stand.refusals()
+    assert refused and set(refused.values()) == {OVERLOADED}
+    assert stand.daemon._stats(stand.router)["unsent_bytes"] < ROOM + 2 * SIZE
+    monkeypatch.setattr(stand.loop, "now_ms", lambda: Loop.now_ms() + int(BOUND_S * 1000))
+    stand.turn_until(lambda: len(stand.replies) == MORE_THAN_FITS)
+    late = [said for identifier, said in stand.refusals().items() if identifier not in refused]
+    assert set(late) == {("deadline_exceeded", errors.UNKNOWN)}
+    assert (stand.router.in_flight.bytes, stand.router.in_flight._shares) == (0, {})
+
+
+def test_a_cast_to_a_daemon_that_takes_nothing_is_dropped_and_counted(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "OUTBOX_BYTES", ROOM)
+    stand.register(JOB, f"ipc://{stand.home}/nobody")
+    for _ in range(MORE_THAN_FITS):
+        stand.ask_alone([JOB], "store", bytes(SIZE), is_cast=True)
+    dropped = stand.router.counts["casts_dropped"]
+    assert 0 < dropped == MORE_THAN_FITS - len(stand.router.in_flight.flights)
+    assert stand.replies == []
+
+
+def test_law_3_what_another_list_server_got_before_may_have_taken_effect_though_there_is_no_room_for_it_now(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Silent()
+    at_first, nobody = stand.start("first", first), f"ipc://{stand.home}/nobody"
+    stand.learn_table(at_first, nobody)
+    before = stand.ask("some list", "size")
+    stand.turn_until(lambda: first.forwarded)
+    monkeypatch.setattr(stand.router._servers[2][1], "outbox_bytes", peers.OUTBOX_BYTES + 1)
+    stand.learn_table(at_first, nobody, owner=2)
+    after = stand.ask("some list", "size")
+    stand.turn_until(lambda: len(stand.replies) == 2)
+    assert stand.refusals() == {before: ("overloaded", errors.UNKNOWN), after: OVERLOADED}

@@ -283,7 +283,7 @@ def test_an_operation_that_does_not_exist_is_refused_and_ping_always_exists(pair
 
 
 def test_a_cast_is_served_and_nothing_comes_back(pair: Pair) -> None:
-    pair.peer.cast("later", 7)
+    pair.peer.send(messages.call(b"sender", [(None, None, 0, messages.body("later", 7))]))
     turn_until(pair.loop, lambda: bool(pair.service.later))
     pair.service.later[0].answer("into nothing")
     pair.service.later[0].refuse(Unavailable("counted"))
@@ -374,6 +374,20 @@ def test_what_waits_for_a_peer_that_takes_nothing_is_bounded(
     assert answers
     assert all(isinstance(answer.error, Overloaded) for answer in answers)
     assert peer.outbox_bytes <= 12_000
+    assert not peer.send(bytes(1_000)) and peer.outbox_bytes <= 12_000
+
+
+def test_whole_messages_for_a_peer_that_takes_nothing_are_bounded_and_it_is_told_which_were_not_taken(
+    loop: Loop, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "OUTBOX_BYTES", 10_000)
+    peer = Peer(loop, f"ipc://{home}/nobody", b"sender")
+    taken = 0
+    for _ in range(sockets.PIPE_MESSAGES + 100):
+        taken += peer.send(bytes(1_000))
+        peer.flush()
+    assert peer.outbox_bytes <= 11_000
+    assert taken == sockets.PIPE_MESSAGES + peer.outbox_bytes // 1_000
 
 
 def req(address: str) -> zmq.Socket[bytes]:

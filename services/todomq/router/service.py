@@ -7,6 +7,7 @@ It reads version, target, deadline and number of a request and never its body.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -308,7 +309,8 @@ class RouterService(Service):
         for number, batches in self.routing.ready().items():
             peer = self._servers[number][1]
             for batch in batches:
-                peer.send(_packed(batch))
+                if not peer.send(_packed(batch)):
+                    self._overflowed(item[0] for group in batch.groups.values() for item in group)
         for name, named_batches in self.named.ready().items():
             self._send_named(name, named_batches)
 
@@ -324,7 +326,18 @@ class RouterService(Service):
                 self.named.forward(identifier, name, present=False)
             return
         for batch in batches:
-            peer.send(messages.call(batch[0][1].sender, [_for_daemon(*item) for item in batch]))
+            if not peer.send(messages.call(batch[0][1].sender, [_for_daemon(*item) for item in batch])):
+                self._overflowed(identifier for identifier, _ in batch)
+
+    def _overflowed(self, identifiers: Iterable[int]) -> None:
+        """Refuse requests for which their daemon's connection has no room: they go no further."""
+        value = messages.error_value(Overloaded("too much waits for the daemon that this goes to"))
+        for identifier in identifiers:
+            is_again = identifier in self.in_flight.sent_before
+            flight = self.in_flight.end(identifier)
+            if flight is not None:
+                said = messages.not_this_time(value) if is_again else value
+                self._refuse_with(flight.peer, flight.request[0], said)
 
 
 def _packed(batch: Batch) -> bytes:
