@@ -26,7 +26,7 @@ from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack
 from todomq.runtime import calls, locks, peers, sockets
 from todomq.runtime.calls import LATER, Call, CallServer, Service, batches_of
-from todomq.runtime.daemon import REFUSED_TO_START
+from todomq.runtime.daemon import FAILED, REFUSED_TO_START
 from todomq.runtime.loop import Loop
 from todomq.runtime.peers import Answer, Peer
 from todomq.runtime.pipes import Pull, Push
@@ -628,6 +628,38 @@ def test_a_daemon_whose_socket_path_is_too_long_says_so_and_does_not_start(stack
     assert process.returncode == REFUSED_TO_START
     assert "107" in log
     assert "TODOMQ_HOME" in log
+
+
+FAILING = """
+from todomq.errors import Unavailable
+from todomq.runtime.calls import Service
+from todomq.runtime.daemon import main
+
+class Failing(Service):
+    def __init__(self, daemon):
+        super().__init__()
+        daemon.loop.after(0.0, self.fail)
+
+    def fail(self):
+        raise {error}
+
+main(["cache"], Failing)
+"""
+
+
+@pytest.mark.parametrize("error", ["OSError(24, 'too many open files')", "Unavailable('gone')", "KeyError('no such')"])
+def test_what_escapes_a_daemon_that_had_started_is_told_as_what_it_is_and_not_as_a_refusal_to_start(
+    home: Path, error: str
+) -> None:
+    failed = subprocess.run(
+        [sys.executable, "-c", FAILING.format(error=error)],
+        env={**os.environ, "TODOMQ_HOME": str(home)}, capture_output=True, text=True, timeout=BOUND_S, check=False,
+    )  # fmt: skip
+    assert failed.returncode == FAILED != REFUSED_TO_START
+    assert "refused_to_start" not in failed.stderr
+    assert "in fail" in failed.stderr
+    last = failed.stderr.splitlines()[-1]
+    assert "failed name=cache" in last and error.split("(")[0] in last
 
 
 def test_errors_of_a_daemon_come_back_as_what_they_are(stack: Stack, loop: Loop) -> None:
