@@ -1,5 +1,7 @@
 """Requests for a daemon by name: which wait for it, which go to it this turn, which fail when it dies.
 
+They wait here, in flight until their deadline, while nobody has the name or nobody listens where it is registered.
+
 Owns: nothing but this bookkeeping. Must not know: lists, what a request means, sockets.
 A request for a database key is safe to send again (its number is kept beside the value), so it outlives its worker; a
 request for a daemon by name is not, so it fails with ``Unavailable`` whose outcome is unknown.
@@ -25,7 +27,7 @@ class NamedRouting:
         self._outgoing: dict[bytes, list[int]] = {}
 
     def forward(self, identifier: int, name: bytes, present: bool) -> None:
-        """Send an admitted request to the daemon this turn, or let it wait until the name is registered."""
+        """Send an admitted request to the daemon this turn, or let it wait until the daemon is there."""
         if present:
             self._outgoing.setdefault(name, []).append(identifier)
             return
@@ -35,12 +37,12 @@ class NamedRouting:
         if len(waiting) > 2 * REQUESTS:  # most of them have reached their deadline
             waiting[:] = [each for each in waiting if each in self._in_flight.flights]
 
-    def registered(self, name: bytes) -> None:
-        """The name is there: what waited for it goes out."""
+    def found(self, name: bytes) -> None:
+        """The daemon may be there: what waited for it goes out, before what has come in this turn."""
         waiting = self._waiting.pop(name, None)
         if waiting:
             self._in_flight.unsent.difference_update(waiting)
-            self._outgoing.setdefault(name, []).extend(waiting)
+            self._outgoing[name] = waiting + self._outgoing.get(name, [])
 
     def lost(self, name: bytes) -> list[tuple[int, Unavailable]]:
         """The daemon died: requests for keys wait for the next one; the others are returned with their error."""

@@ -267,13 +267,13 @@ class RouterService(Service):
                 self._lost(name)
         for name in self.named.names_waited_for():
             if name in registrations:
-                self.named.registered(name)
+                self.named.found(name)
 
     def _lost(self, name: bytes) -> None:
         for identifier, error in self.named.lost(name):
             self._end(identifier, error)
         if name in self._daemon.registrations:
-            self.named.registered(name)
+            self.named.found(name)
 
     def _peer(self, name: bytes) -> Peer | None:
         known = self._peers.get(name)
@@ -290,6 +290,7 @@ class RouterService(Service):
             registration.address,
             on_replies=self._answered,
             on_break=lambda: self._lost(name),
+            on_connect=lambda: self.named.found(name),
             is_daemon=is_daemon_name(registration.name),
         )
         self._peers[name] = (registration.incarnation, peer)
@@ -321,7 +322,7 @@ class RouterService(Service):
             for identifier, _ in chain.from_iterable(batches):
                 self._end(identifier, error)
             return
-        if peer is None:
+        if peer is None or not peer.is_connected:
             for identifier, _ in chain.from_iterable(batches):
                 self.named.forward(identifier, name, present=False)
             return

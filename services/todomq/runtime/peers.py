@@ -83,6 +83,7 @@ class Peer:
         self._requests: list[tuple[int, None, int, bytes]] = []
         self._outbox: list[bytes] = []
         self.outbox_bytes = 0
+        self.is_connected = False
         self._socket, self._monitor = sockets.dealer(address) if curve is None else sockets.dealer(address, curve)
         loop.watch(self._socket, self._drain)
         loop.watch(self._monitor, self._on_monitor)
@@ -224,7 +225,8 @@ class Peer:
     def _on_monitor(self) -> None:
         while not self._closed and (event := sockets.receive(self._monitor)) is not None:
             # A monitor's first frame: event (16 bits, native order), value (32 bits); zmq_socket_monitor(3).
-            if int.from_bytes(event[0][:2], sys.byteorder) != zmq.EVENT_DISCONNECTED:
+            self.is_connected = int.from_bytes(event[0][:2], sys.byteorder) != zmq.EVENT_DISCONNECTED
+            if self.is_connected:
                 if self._on_connect is not None:
                     self._on_connect()
                 continue
