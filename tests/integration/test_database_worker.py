@@ -24,7 +24,7 @@ import todomq
 from todomq.database_worker import records, words
 from todomq.database_worker.storage.rocksdb import RocksDBStorage
 from todomq.database_worker.storage.small_files import write_file
-from todomq.errors import CorruptRecord, InvalidRequest, ProtocolError, TodoMQError
+from todomq.errors import CorruptRecord, InvalidRequest, ProtocolError, TodoMQError, Unavailable
 from todomq.protocol import messages
 from todomq.protocol.codec import canonical, pack, unpack
 from todomq.protocol.messages import COMMITTED, WANTED, Committed, Writes
@@ -449,6 +449,35 @@ def test_a_sender_that_takes_no_words_for_long_is_disconnected(home: Path, monke
     monkeypatch.setattr(words, "GONE_MS", -1)
     assert sender_words.flush() == [b"ghost"]
     assert sender_words.flush() == [] and sender_words.dropped == 1
+
+
+class Ear(Push):
+    """A connection that takes every word."""
+
+    def __init__(self) -> None:
+        self.heard: list[bytes] = []
+
+    def send(self, message: bytes) -> bool:
+        self.heard.append(message)
+        return True
+
+
+def test_a_sender_that_could_not_be_connected_to_hears_its_words_once_it_can() -> None:
+    ear = Ear()
+    refusals = [Unavailable("too many open sockets")]
+
+    def connect(address: str) -> Push:
+        if refusals:
+            raise refusals.pop()
+        return ear
+
+    sender_words = words.Words(Loop(), connect)
+    with pytest.raises(Unavailable):
+        sender_words.connect(b"sender", "ipc:///sender")
+    sender_words.connect(b"sender", "ipc:///sender")
+    sender_words.add(Committed(b"sender", b"worker", 1, 1, COMMITTED, [], ""))
+    sender_words.flush()
+    assert len(ear.heard) == 1 and sender_words.dropped == 0
 
 
 def test_the_check_writes_and_reads_for_real(worker: Worker) -> None:

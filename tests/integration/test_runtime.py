@@ -26,7 +26,7 @@ from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack
 from todomq.runtime import calls, locks, peers, sockets
 from todomq.runtime.calls import LATER, Call, CallServer, Service, batches_of
-from todomq.runtime.daemon import REFUSED_TO_START
+from todomq.runtime.daemon import FAILED, REFUSED_TO_START
 from todomq.runtime.loop import Loop
 from todomq.runtime.peers import Answer, Peer
 from todomq.runtime.pipes import Pull, Push
@@ -283,7 +283,7 @@ def test_an_operation_that_does_not_exist_is_refused_and_ping_always_exists(pair
 
 
 def test_a_cast_is_served_and_nothing_comes_back(pair: Pair) -> None:
-    pair.peer.cast("later", 7)
+    pair.peer.send(messages.call(b"sender", [(None, None, 0, messages.body("later", 7))]))
     turn_until(pair.loop, lambda: bool(pair.service.later))
     pair.service.later[0].answer("into nothing")
     pair.service.later[0].refuse(Unavailable("counted"))
@@ -384,6 +384,20 @@ def test_what_waits_for_a_peer_that_takes_nothing_is_bounded(
     assert answers
     assert all(isinstance(answer.error, Overloaded) for answer in answers)
     assert peer.outbox_bytes <= 12_000
+    assert not peer.send(bytes(1_000)) and peer.outbox_bytes <= 12_000
+
+
+def test_whole_messages_for_a_peer_that_takes_nothing_are_bounded_and_it_is_told_which_were_not_taken(
+    loop: Loop, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "OUTBOX_BYTES", 10_000)
+    peer = Peer(loop, f"ipc://{home}/nobody", b"sender")
+    taken = 0
+    for _ in range(sockets.PIPE_MESSAGES + 100):
+        taken += peer.send(bytes(1_000))
+        peer.flush()
+    assert peer.outbox_bytes <= 11_000
+    assert taken == sockets.PIPE_MESSAGES + peer.outbox_bytes // 1_000
 
 
 def req(address: str) -> zmq.Socket[bytes]:
@@ -478,7 +492,7 @@ def test_the_replies_that_wait_for_a_peer_that_reads_nothing_are_bounded(
                 socket.send_multipart([b"", request])
                 sent += 1
             pair.loop.turn(0.001)
-        assert all(pair.server.backlog_bytes(peer) <= 3 * limits.MIB for peer in pair.server._backlog)
+        assert all(sum(map(len, waiting)) <= 3 * limits.MIB for waiting in pair.server._backlog.values())
 
 
 # -- pipes, locks ------------------------------------------------------------------------------------------------------
@@ -624,6 +638,38 @@ def test_a_daemon_whose_socket_path_is_too_long_says_so_and_does_not_start(stack
     assert process.returncode == REFUSED_TO_START
     assert "107" in log
     assert "TODOMQ_HOME" in log
+
+
+FAILING = """
+from todomq.errors import Unavailable
+from todomq.runtime.calls import Service
+from todomq.runtime.daemon import main
+
+class Failing(Service):
+    def __init__(self, daemon):
+        super().__init__()
+        daemon.loop.after(0.0, self.fail)
+
+    def fail(self):
+        raise {error}
+
+main(["cache"], Failing)
+"""
+
+
+@pytest.mark.parametrize("error", ["OSError(24, 'too many open files')", "Unavailable('gone')", "KeyError('no such')"])
+def test_what_escapes_a_daemon_that_had_started_is_told_as_what_it_is_and_not_as_a_refusal_to_start(
+    home: Path, error: str
+) -> None:
+    failed = subprocess.run(
+        [sys.executable, "-c", FAILING.format(error=error)],
+        env={**os.environ, "TODOMQ_HOME": str(home)}, capture_output=True, text=True, timeout=BOUND_S, check=False,
+    )  # fmt: skip
+    assert failed.returncode == FAILED != REFUSED_TO_START
+    assert "refused_to_start" not in failed.stderr
+    assert "in fail" in failed.stderr
+    last = failed.stderr.splitlines()[-1]
+    assert "failed name=cache" in last and error.split("(")[0] in last
 
 
 def test_errors_of_a_daemon_come_back_as_what_they_are(stack: Stack, loop: Loop) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import pytest
 
 from todomq.errors import UNKNOWN
+from todomq.protocol import limits, messages
 from todomq.router import named
 from todomq.router.in_flight import InFlight
 from todomq.router.named import NamedRouting
@@ -17,14 +20,19 @@ class Bench:
         self.in_flight = InFlight()
         self.named = NamedRouting(self.in_flight)
 
-    def ask(self, name: bytes, *, key: bool, present: bool = True) -> int:
-        target = b"key" if key else [name]
-        identifier = self.in_flight.admit(b"peer", b"sender", [1, target, 1_000, b"", 1, 1], name)
+    def ask(
+        self, name: bytes, *, key: bool | bytes, present: bool = True, size: int = 0, sender: bytes = b"sender"
+    ) -> int:
+        target = [name] if not key else b"key" if key is True else key
+        identifier = self.in_flight.admit(sender, sender, [1, target, 1_000, bytes(size), 1, 1], name)
         self.named.forward(identifier, name, present)
         return identifier
 
     def ready(self) -> dict[bytes, list[int]]:
-        return {name: [identifier for identifier, _ in flights] for name, flights in self.named.ready().items()}
+        return {name: [identifier for identifier, _ in chain(*batches)] for name, batches in self.named.ready().items()}
+
+    def ready_batches(self, name: bytes) -> list[list[int]]:
+        return [[identifier for identifier, _ in batch] for batch in self.named.ready()[name]]
 
 
 def test_a_request_goes_out_once_in_the_order_of_arrival() -> None:
@@ -39,9 +47,44 @@ def test_a_request_for_a_name_that_is_not_there_waits_until_it_is() -> None:
     waiting = [bench.ask(WORKER, key=True, present=False) for _ in range(3)]
     assert bench.ready() == {}
     assert bench.named.names_waited_for() == [WORKER]
-    bench.named.registered(WORKER)
+    bench.named.found(WORKER)
     assert bench.ready() == {WORKER: waiting}
     assert bench.named.names_waited_for() == []
+
+
+def test_what_waited_goes_out_before_what_comes_in_the_turn_in_which_the_daemon_is_found() -> None:
+    bench = Bench()
+    waited = [bench.ask(WORKER, key=True, present=False) for _ in range(2)]
+    came = bench.ask(WORKER, key=True)
+    bench.named.found(WORKER)
+    assert bench.ready() == {WORKER: [*waited, came]}
+
+
+def test_law_6_what_waited_for_a_daemon_leaves_in_messages_of_the_size_of_a_batch() -> None:
+    bench = Bench()
+    large = [bench.ask(WORKER, key=True, present=False, size=900_000) for _ in range(6)]
+    small = [bench.ask(WORKER, key=True, present=False, size=limits.BATCH_BYTES // 3) for _ in range(5)]
+    bench.named.found(WORKER)
+    assert bench.ready_batches(WORKER) == [*([each] for each in large), small[:2], small[2:4], small[4:]]
+
+
+def test_law_6_long_keys_count_for_the_size_of_a_message_as_well() -> None:
+    bench = Bench()
+    asked = [bench.ask(WORKER, key=bytes(limits.KEY_BYTES), present=False) for _ in range(3_000)]
+    bench.named.found(WORKER)
+    batches = bench.named.ready()[WORKER]
+    assert [identifier for identifier, _ in chain(*batches)] == asked
+    for batch in batches:
+        message = messages.call(b"sender", [[identifier, *flight.request[1:]] for identifier, flight in batch])
+        assert len(message) <= limits.BATCH_BYTES
+
+
+def test_a_message_has_requests_of_one_sender_in_the_order_of_arrival() -> None:
+    bench = Bench()
+    first, second = (bench.ask(WORKER, key=True, sender=b"one") for _ in range(2))
+    third = bench.ask(WORKER, key=True, sender=b"two")
+    fourth = bench.ask(WORKER, key=True, sender=b"one")
+    assert bench.ready_batches(WORKER) == [[first, second], [third], [fourth]]
 
 
 def test_when_a_daemon_dies_requests_for_keys_wait_for_the_next_one_under_new_ids_and_in_order() -> None:
@@ -50,7 +93,7 @@ def test_when_a_daemon_dies_requests_for_keys_wait_for_the_next_one_under_new_id
     bench.ready()
     assert bench.named.lost(WORKER) == []
     assert all(bench.in_flight.end(identifier) is None for identifier in sent), "an old answer finds no taker"
-    bench.named.registered(WORKER)
+    bench.named.found(WORKER)
     again = bench.ready()[WORKER]
     assert [bench.in_flight.flights[identifier].order for identifier in again] == sent
 
@@ -77,7 +120,7 @@ def test_what_was_to_go_out_in_the_turn_of_the_death_goes_out_once() -> None:
     bench = Bench()
     bench.ask(WORKER, key=True)
     bench.named.lost(WORKER)
-    bench.named.registered(WORKER)
+    bench.named.found(WORKER)
     assert len(bench.ready()[WORKER]) == 1
 
 
@@ -88,14 +131,14 @@ def test_two_deaths_in_a_row_lose_nothing() -> None:
     bench.named.lost(WORKER)
     order.append(bench.ask(WORKER, key=True, present=False))
     bench.named.lost(WORKER)
-    bench.named.registered(WORKER)
+    bench.named.found(WORKER)
     assert [bench.in_flight.flights[identifier].order for identifier in bench.ready()[WORKER]] == order
 
 
 def test_a_request_that_ended_while_it_waited_is_not_sent() -> None:
     bench = Bench()
     bench.in_flight.end(bench.ask(WORKER, key=True, present=False))
-    bench.named.registered(WORKER)
+    bench.named.found(WORKER)
     assert bench.ready() == {WORKER: []}
 
 
@@ -106,5 +149,5 @@ def test_a_name_that_never_comes_does_not_keep_the_ids_of_all_who_waited(monkeyp
         bench.in_flight.end(bench.ask(WORKER, key=True, present=False))
     living = bench.ask(WORKER, key=True, present=False)
     assert len(bench.named._waiting[WORKER]) <= 20
-    bench.named.registered(WORKER)
+    bench.named.found(WORKER)
     assert bench.ready() == {WORKER: [living]}

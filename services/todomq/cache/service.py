@@ -209,7 +209,10 @@ class CacheService(Service):
 
     def _router_told(self, answer: Answer) -> None:
         if answer.error is not None:
-            self._router_incarnation = b""  # tell it everything, whichever router it is by then
+            self._loop.after(ASK_AGAIN_S, self._tell_all_again)
+
+    def _tell_all_again(self) -> None:
+        self._router_incarnation = b""  # at the end of this turn, whichever router it is by then
 
 
 def _is_list_server(registration: Registration) -> bool:

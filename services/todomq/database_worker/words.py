@@ -43,15 +43,19 @@ class Words:
 
         Returns:
             the incarnation that listened there before and is gone, or None.
+
+        Raises:
+            Unavailable: it cannot be connected to; nothing is changed.
         """
         before = self._listening.get(address)
         if before == incarnation:
             return None
+        push = self._connect(address)
         if before is not None:
             self._close(before)
         self._close(incarnation)
         self._listening[address] = incarnation
-        self._pushes[incarnation] = self._connect(address)
+        self._pushes[incarnation] = push
         self._waiting[incarnation] = deque()
         return before
 

@@ -1,5 +1,7 @@
 """Requests for a daemon by name: which wait for it, which go to it this turn, which fail when it dies.
 
+They wait here, in flight until their deadline, while nobody has the name or nobody listens where it is registered.
+
 Owns: nothing but this bookkeeping. Must not know: lists, what a request means, sockets.
 A request for a database key is safe to send again (its number is kept beside the value), so it outlives its worker; a
 request for a daemon by name is not, so it fails with ``Unavailable`` whose outcome is unknown.
@@ -8,7 +10,12 @@ request for a daemon by name is not, so it fails with ``Unavailable`` whose outc
 from __future__ import annotations
 
 from todomq.errors import UNKNOWN, Unavailable
+from todomq.protocol import limits
 from todomq.router.in_flight import REQUESTS, Flight, InFlight
+
+Batch = list[tuple[int, Flight]]
+"""Requests of one sender under the router's ids. Each counts for ``OVERHEAD_BYTES`` at least, so that a batch is far
+from ``MESSAGE_REQUESTS``."""
 
 
 class NamedRouting:
@@ -20,7 +27,7 @@ class NamedRouting:
         self._outgoing: dict[bytes, list[int]] = {}
 
     def forward(self, identifier: int, name: bytes, present: bool) -> None:
-        """Send an admitted request to the daemon this turn, or let it wait until the name is registered."""
+        """Send an admitted request to the daemon this turn, or let it wait until the daemon is there."""
         if present:
             self._outgoing.setdefault(name, []).append(identifier)
             return
@@ -30,12 +37,12 @@ class NamedRouting:
         if len(waiting) > 2 * REQUESTS:  # most of them have reached their deadline
             waiting[:] = [each for each in waiting if each in self._in_flight.flights]
 
-    def registered(self, name: bytes) -> None:
-        """The name is there: what waited for it goes out."""
+    def found(self, name: bytes) -> None:
+        """The daemon may be there: what waited for it goes out, before what has come in this turn."""
         waiting = self._waiting.pop(name, None)
         if waiting:
             self._in_flight.unsent.difference_update(waiting)
-            self._outgoing.setdefault(name, []).extend(waiting)
+            self._outgoing[name] = waiting + self._outgoing.get(name, [])
 
     def lost(self, name: bytes) -> list[tuple[int, Unavailable]]:
         """The daemon died: requests for keys wait for the next one; the others are returned with their error."""
@@ -59,11 +66,26 @@ class NamedRouting:
         """Return the canonical names that requests wait for."""
         return list(self._waiting)
 
-    def ready(self) -> dict[bytes, list[tuple[int, Flight]]]:
-        """Return and forget what goes out this turn, by canonical name."""
+    def ready(self) -> dict[bytes, list[Batch]]:
+        """Return and forget what goes out this turn, by canonical name: a message for each batch."""
         outgoing, self._outgoing = self._outgoing, {}
         flights = self._in_flight.flights
         return {
-            name: [(identifier, flights[identifier]) for identifier in identifiers if identifier in flights]
+            name: _batches([(identifier, flights[identifier]) for identifier in identifiers if identifier in flights])
             for name, identifiers in outgoing.items()
         }
+
+
+def _batches(flights: list[tuple[int, Flight]]) -> list[Batch]:
+    """Cut requests into batches of one sender each, in order, none over ``BATCH_BYTES`` but a large one alone."""
+    batches: list[Batch] = []
+    left_bytes = 0
+    for identifier, flight in flights:
+        key = flight.request[1]
+        size = flight.size + (len(key) if type(key) is bytes else 0)
+        if not batches or size > left_bytes or flight.sender != batches[-1][0][1].sender:
+            batches.append([])
+            left_bytes = limits.BATCH_BYTES
+        batches[-1].append((identifier, flight))
+        left_bytes -= size
+    return batches

@@ -7,7 +7,8 @@ It reads version, target, deadline and number of a request and never its body.
 from __future__ import annotations
 
 from collections import Counter
-from itertools import groupby
+from collections.abc import Iterable
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -27,6 +28,7 @@ from todomq.protocol.addresses import is_address
 from todomq.protocol.codec import canonical
 from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
 from todomq.router.in_flight import REQUESTS_PER_CLIENT, InFlight
+from todomq.router.named import Batch as NamedBatch
 from todomq.router.named import NamedRouting
 from todomq.router.pacing import Pacing
 from todomq.router.routing import Batch, Routing
@@ -265,13 +267,13 @@ class RouterService(Service):
                 self._lost(name)
         for name in self.named.names_waited_for():
             if name in registrations:
-                self.named.registered(name)
+                self.named.found(name)
 
     def _lost(self, name: bytes) -> None:
         for identifier, error in self.named.lost(name):
             self._end(identifier, error)
         if name in self._daemon.registrations:
-            self.named.registered(name)
+            self.named.found(name)
 
     def _peer(self, name: bytes) -> Peer | None:
         known = self._peers.get(name)
@@ -288,6 +290,7 @@ class RouterService(Service):
             registration.address,
             on_replies=self._answered,
             on_break=lambda: self._lost(name),
+            on_connect=lambda: self.named.found(name),
             is_daemon=is_daemon_name(registration.name),
         )
         self._peers[name] = (registration.incarnation, peer)
@@ -307,20 +310,35 @@ class RouterService(Service):
         for number, batches in self.routing.ready().items():
             peer = self._servers[number][1]
             for batch in batches:
-                peer.send(_packed(batch))
-        for name, flights in self.named.ready().items():
-            try:
-                named_peer = self._peer(name)
-            except Unavailable as error:
-                for identifier, _ in flights:
-                    self._end(identifier, error)
-                continue
-            if named_peer is None:
-                for identifier, _ in flights:
-                    self.named.forward(identifier, name, present=False)
-                continue
-            for sender, group in groupby(flights, key=lambda item: item[1].sender):
-                named_peer.send(messages.call(sender, [_for_daemon(*item) for item in group]))
+                if not peer.send(_packed(batch)):
+                    self._overflowed(item[0] for group in batch.groups.values() for item in group)
+        for name, named_batches in self.named.ready().items():
+            self._send_named(name, named_batches)
+
+    def _send_named(self, name: bytes, batches: list[NamedBatch]) -> None:
+        try:
+            peer = self._peer(name)
+        except Unavailable as error:
+            for identifier, _ in chain.from_iterable(batches):
+                self._end(identifier, error)
+            return
+        if peer is None or not peer.is_connected:
+            for identifier, _ in chain.from_iterable(batches):
+                self.named.forward(identifier, name, present=False)
+            return
+        for batch in batches:
+            if not peer.send(messages.call(batch[0][1].sender, [_for_daemon(*item) for item in batch])):
+                self._overflowed(identifier for identifier, _ in batch)
+
+    def _overflowed(self, identifiers: Iterable[int]) -> None:
+        """Refuse requests for which their daemon's connection has no room: they go no further."""
+        value = messages.error_value(Overloaded("too much waits for the daemon that this goes to"))
+        for identifier in identifiers:
+            is_again = identifier in self.in_flight.sent_before
+            flight = self.in_flight.end(identifier)
+            if flight is not None:
+                said = messages.not_this_time(value) if is_again else value
+                self._refuse_with(flight.peer, flight.request[0], said)
 
 
 def _packed(batch: Batch) -> bytes:

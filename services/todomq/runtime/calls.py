@@ -142,10 +142,6 @@ class CallServer:
         except KeyError:
             self._replies[peer] = [(identifier, status, value)]
 
-    def backlog_bytes(self, peer: bytes) -> int:
-        """Return how many bytes of replies wait because the peer does not read them."""
-        return sum(map(len, self._backlog.get(peer, ())))
-
     def dispatch(self, service: Service, peer: bytes, sender: bytes, request: Any) -> None:
         """Check one request of a call, find its operation, answer with what it returns or raises."""
         if not messages.is_request(request):

@@ -47,6 +47,7 @@ Requests make no cycles, and what parts from others for good takes its own apart
 would stop it for 0.2 s at a time, and find nothing.
 """
 REFUSED_TO_START = 78  # EX_CONFIG of sysexits.h
+FAILED = 1
 
 
 class Registration(NamedTuple):
@@ -108,8 +109,7 @@ class Daemon:
         log("started", name=socket_name(self.name), pid=os.getpid(), incarnation=self.incarnation)
 
     def run(self, service: Service) -> None:
-        """Serve until SIGTERM; then let the service drain, for at most ``DRAIN_S`` seconds."""
-        self.begin(service)
+        """Serve, once begun, until SIGTERM; then let the service drain, for at most ``DRAIN_S`` seconds."""
         signal.set_wakeup_fd(self.loop.wake_descriptor, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.loop.post(lambda: self._stop(service)))
@@ -336,15 +336,25 @@ def _raise_descriptor_limit() -> None:
 
 
 def main(name: Name, make_service: Callable[[Daemon], Service], *, registers: bool = True) -> NoReturn:
-    """Run a daemon as a process: settings from the environment, exit status 0 after SIGTERM, 78 if it can't start."""
+    """Run a daemon as a process, with settings from the environment.
+
+    Its exit status is 0 after SIGTERM, 78 if it can't start, 1 if anything fails after that.
+    """
     die_with_parent()
     _raise_descriptor_limit()
     gc.set_threshold(*COLLECT)
     try:
         daemon = Daemon(name, read_settings(), registers=registers)
-        daemon.run(make_service(daemon))
+        service = make_service(daemon)
+        daemon.begin(service)
     except (SettingsError, TodoMQError, OSError) as error:
         log("refused_to_start", name=socket_name(name), why=str(error))
         sys.exit(REFUSED_TO_START)
+    try:
+        daemon.run(service)
+    except Exception as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        log("failed", name=socket_name(name), error=repr(error))
+        os._exit(FAILED)
     # Nothing is left to be done; to free what is in memory piece by piece takes seconds with 500,000 lists.
     os._exit(0)

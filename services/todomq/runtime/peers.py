@@ -2,7 +2,9 @@
 
 Owns: ids of calls, their time limits, what waits to be sent. Must not know: what operations mean.
 When the connection breaks every call in flight fails at once with ``Unavailable`` whose outcome is unknown; whoever
-asked decides whether to ask again. Law 6: at most ``OUTBOX_BYTES`` wait to be sent.
+asked decides whether to ask again. Law 6: while over ``OUTBOX_BYTES`` wait to be sent, nothing more is taken.
+What waits longer than until its deadline is sent all the same: the deadline goes with it, and whoever gets it then
+refuses it.
 """
 
 from __future__ import annotations
@@ -78,9 +80,10 @@ class Peer:
         self._is_outgoing = False
         self._ids = count(1)
         self._calls: dict[int, tuple[Done, int]] = {}
-        self._requests: list[tuple[int | None, None, int, bytes]] = []
+        self._requests: list[tuple[int, None, int, bytes]] = []
         self._outbox: list[bytes] = []
         self.outbox_bytes = 0
+        self.is_connected = False
         self._socket, self._monitor = sockets.dealer(address) if curve is None else sockets.dealer(address, curve)
         loop.watch(self._socket, self._drain)
         loop.watch(self._monitor, self._on_monitor)
@@ -95,7 +98,7 @@ class Peer:
         if self._closed:
             done(Answer(None, Unavailable(f"{self.address} is gone")))
             return
-        if self.outbox_bytes > OUTBOX_BYTES:
+        if self._is_full():
             done(Answer(None, Overloaded(f"too much waits for {self.address}")))
             return
         identifier = next(self._ids)
@@ -108,17 +111,19 @@ class Peer:
         self._requests.append((identifier, None, deadline_ms, messages.body(operation, *arguments)))
         self._announce()
 
-    def cast(self, operation: str, *arguments: Any) -> None:
-        """Tell at the end of this turn; nothing comes back."""
-        self._requests.append((None, None, 0, messages.body(operation, *arguments)))
-        self._announce()
+    def send(self, message: bytes) -> bool:
+        """Queue a whole message of this caller's own making, sent in order with the calls.
 
-    def send(self, message: bytes) -> None:
-        """Queue a whole message of this caller's own making, sent in order with the calls."""
+        Returns:
+            False where too much waits already; then it never leaves.
+        """
         self._pack_requests()
+        if self._is_full():
+            return False
         self._outbox.append(message)
         self.outbox_bytes += len(message)
         self._announce()
+        return True
 
     def flush(self) -> None:
         """Send what waits, as far as the connection takes it."""
@@ -149,6 +154,9 @@ class Peer:
             on_close()
         self._fail_calls(Unavailable(f"{self.address} is gone", outcome=errors.UNKNOWN))
 
+    def _is_full(self) -> bool:
+        return self.outbox_bytes > OUTBOX_BYTES
+
     def _announce(self) -> None:
         if not self._is_outgoing:
             self._is_outgoing = True
@@ -157,7 +165,7 @@ class Peer:
 
     def _pack_requests(self) -> None:
         while self._requests:
-            batch: list[tuple[int | None, None, int, bytes]] = []
+            batch: list[tuple[int, None, int, bytes]] = []
             size = 0
             for request in self._requests:
                 size += len(request[3]) + 32
@@ -219,7 +227,8 @@ class Peer:
     def _on_monitor(self) -> None:
         while not self._closed and (event := sockets.receive(self._monitor)) is not None:
             # A monitor's first frame: event (16 bits, native order), value (32 bits); zmq_socket_monitor(3).
-            if int.from_bytes(event[0][:2], sys.byteorder) != zmq.EVENT_DISCONNECTED:
+            self.is_connected = int.from_bytes(event[0][:2], sys.byteorder) != zmq.EVENT_DISCONNECTED
+            if self.is_connected:
                 if self._on_connect is not None:
                     self._on_connect()
                 continue

@@ -1,0 +1,239 @@
+"""The router on real sockets, between a client and whoever it sends to: what waits, what is refused, what arrives."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from todomq import errors
+from todomq.protocol import limits, messages
+from todomq.protocol.codec import canonical
+from todomq.protocol.partitions import PARTITIONS
+from todomq.router.service import RouterService
+from todomq.runtime import peers, sockets
+from todomq.runtime.calls import Call, CallServer, Service
+from todomq.runtime.daemon import Daemon, Registration
+from todomq.runtime.loop import Loop
+from todomq.runtime.peers import Answer, Peer
+from todomq.settings import Settings
+
+BOUND_S = 15.0
+WORKER = ["database_worker", 1]
+JOB = ["my", "job"]
+
+
+class Taker(Service):
+    """A daemon that takes whatever it is asked to store."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken: list[Any] = []
+        self.operations["store"] = self._store
+
+    def _store(self, call: Call) -> None:
+        self.taken.append(call.arguments[0])
+
+
+class Silent(Service):
+    """A list server that answers nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forwarded = 0
+
+    def on_message(self, server: CallServer, peer: bytes, kind: str, fields: messages.Fields) -> None:
+        self.forwarded += 1
+
+
+class Stand:
+    """A router and a client of it on one loop; the registry is what the test says."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.daemon = Daemon(["router"], Settings(home, "", database_workers=1), registers=False)
+        self.router = RouterService(self.daemon)
+        self.daemon.begin(self.router)
+        self.loop = self.daemon.loop
+        self.replies: list[list[Any]] = []
+        self.client = Peer(self.loop, self.daemon.address, b"client", on_replies=self._replied)
+        self.loop.at_turn_end(self.client.flush)
+        self._ids = count(1)
+
+    def _replied(self, replies: list[Any]) -> None:
+        self.replies += map(list, replies)
+
+    def register(self, name: list[Any], address: str, incarnation: bytes = b"life") -> None:
+        self.daemon.registrations[canonical(name)] = Registration(name, address, None, incarnation)
+        for action in self.daemon.on_registry_change:
+            action()
+
+    def start(self, name: str, service: Service) -> str:
+        """Return the address at which the service is asked from now on."""
+        server = CallServer(self.loop, f"ipc://{self.home}/{name}", service)
+        self.loop.at_turn_end(server.flush)
+        return server.address
+
+    def learn_table(self, *servers: str, owner: int = 1) -> None:
+        """Tell the router which list servers there are, and that one owns every partition; its number is the epoch."""
+        self.register(["cache"], "ipc:///nowhere", self.daemon.incarnation)
+        told: list[Answer] = []
+        cache = Peer(self.loop, self.daemon.address, self.daemon.incarnation)
+        numbered = [[number, address.encode()[-16:], address] for number, address in enumerate(servers, 1)]
+        rows = [[partition, owner, owner] for partition in range(PARTITIONS)]
+        cache.call("table", numbered, rows, done=told.append)
+        cache.flush()
+        self.turn_until(lambda: told)
+        assert told[0].value is True
+        cache.close()
+
+    def ask(self, target: Any, *body: Any, is_cast: bool = False) -> int:
+        """Send a request in a message of its own; return its id."""
+        identifier = next(self._ids)
+        deadline_ms = Loop.now_ms() + int(BOUND_S * 1000)
+        request = [None if is_cast else identifier, target, deadline_ms, messages.body(*body), identifier, 1]
+        self.client.send(messages.call(b"client", [request]))
+        return identifier
+
+    def ask_alone(self, target: Any, *body: Any, is_cast: bool = False) -> None:
+        """Send a request that reaches the router in a turn of its own."""
+        before = self.router.counts["requests"]
+        self.ask(target, *body, is_cast=is_cast)
+        self.turn_until(lambda: self.router.counts["requests"] > before)
+
+    def refusals(self) -> dict[int, tuple[str, str]]:
+        """Return code and outcome of what was refused, by id; fail where an id was answered twice."""
+        assert len({identifier for identifier, _, _ in self.replies}) == len(self.replies)
+        refused = [(identifier, value) for identifier, status, value in self.replies if status == messages.ERROR]
+        return {
+            identifier: (error.code, error.outcome)
+            for identifier, value in refused
+            for error in [messages.read_error(value)]
+        }
+
+    def turn_until(self, condition: Callable[[], Any]) -> None:
+        give_up = time.monotonic() + BOUND_S
+        while not condition():
+            assert time.monotonic() < give_up, "the condition was not met in time"
+            self.loop.turn(0.02)
+
+    def close(self) -> None:
+        for source in [each for each in self.loop._descriptors if isinstance(each, zmq.Socket)]:
+            self.loop.unwatch(source)
+            if source.type == zmq.DEALER:
+                source.disable_monitor()
+            source.close(0)
+
+
+@pytest.fixture
+def stand() -> Iterator[Stand]:
+    home = Path(tempfile.mkdtemp(prefix="tq"))
+    stand = Stand(home)
+    yield stand
+    stand.close()
+    shutil.rmtree(home)
+
+
+def test_law_6_requests_for_keys_that_waited_for_one_worker_arrive_however_large_they_are_together(
+    stand: Stand,
+) -> None:
+    asked = [stand.ask(canonical(key), "store", key, bytes(900_000)) for key in range(6)]
+    stand.turn_until(lambda: len(stand.router.in_flight.flights) == 6)
+    assert stand.router.in_flight.bytes > limits.TRANSPORT_BYTES
+    worker = Taker()
+    stand.register(WORKER, stand.start("worker", worker))
+    stand.turn_until(lambda: len(stand.replies) == 6)
+    assert [(identifier, status) for identifier, status, _ in stand.replies] == [(each, messages.OK) for each in asked]
+    assert worker.taken == list(range(6))
+
+
+SIZE = 10_000
+ROOM = 20 * SIZE
+ENOUGH = 1_000
+OVERLOADED = ("overloaded", errors.NOT_APPLIED)
+
+
+@pytest.fixture
+def deaf(stand: Stand) -> Iterator[str]:
+    """The address of a daemon that reads nothing, without much room on the way to it."""
+    address = f"ipc://{stand.home}/deaf"
+    with sockets.context().socket(zmq.ROUTER) as socket:
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.RCVHWM, 1)
+        socket.bind(address)
+        yield address
+
+
+@pytest.mark.parametrize("target", [[JOB], "some list"])
+def test_law_6_what_waits_for_a_daemon_that_reads_nothing_is_bounded_and_the_rest_is_refused_at_once(
+    stand: Stand, deaf: str, monkeypatch: pytest.MonkeyPatch, target: Any
+) -> None:
+    monkeypatch.setattr(peers, "OUTBOX_BYTES", ROOM)
+    stand.register(JOB, deaf)
+    stand.learn_table(deaf)
+    asked = 0
+    while len(stand.replies) < 20:
+        stand.ask_alone(target, "store", bytes(SIZE))
+        asked += 1
+        assert asked < ENOUGH
+    stand.turn_until(lambda: len(stand.replies) + len(stand.router.in_flight.flights) == asked)
+    refused = stand.refusals()
+    assert set(refused.values()) == {OVERLOADED}
+    assert stand.daemon._stats(stand.router)["unsent_bytes"] < ROOM + 2 * SIZE
+    monkeypatch.setattr(stand.loop, "now_ms", lambda: Loop.now_ms() + int(BOUND_S * 1000))
+    stand.turn_until(lambda: len(stand.replies) == asked)
+    late = [said for identifier, said in stand.refusals().items() if identifier not in refused]
+    assert set(late) == {("deadline_exceeded", errors.UNKNOWN)}
+    assert (stand.router.in_flight.bytes, stand.router.in_flight._shares) == (0, {})
+
+
+def test_a_cast_for_which_there_is_no_room_is_dropped_and_counted(
+    stand: Stand, deaf: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "OUTBOX_BYTES", ROOM)
+    stand.register(JOB, deaf)
+    asked = 0
+    while stand.router.counts["casts_dropped"] < 20:
+        stand.ask_alone([JOB], "store", bytes(SIZE), is_cast=True)
+        asked += 1
+        assert asked < ENOUGH
+    assert stand.router.counts["casts_dropped"] == asked - len(stand.router.in_flight.flights)
+    assert stand.replies == []
+
+
+def test_what_has_expired_before_anybody_listens_where_a_name_is_registered_is_not_sent_to_who_comes_then(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand.register(JOB, f"ipc://{stand.home}/job")
+    stand.ask_alone([JOB], "store", "early")
+    assert stand.daemon._stats(stand.router)["unsent_bytes"] == 0
+    monkeypatch.setattr(stand.loop, "now_ms", lambda: Loop.now_ms() + int(BOUND_S * 1000))
+    stand.turn_until(lambda: stand.replies)
+    monkeypatch.undo()
+    job = Taker()
+    stand.start("job", job)
+    stand.ask([JOB], "store", "in time")
+    stand.turn_until(lambda: len(stand.replies) == 2)
+    assert job.taken == ["in time"]
+
+
+def test_law_3_what_another_list_server_got_before_may_have_taken_effect_though_there_is_no_room_for_it_now(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Silent()
+    at_first, nobody = stand.start("first", first), f"ipc://{stand.home}/nobody"
+    stand.learn_table(at_first, nobody)
+    before = stand.ask("some list", "size")
+    stand.turn_until(lambda: first.forwarded)
+    monkeypatch.setattr(stand.router._servers[2][1], "outbox_bytes", peers.OUTBOX_BYTES + 1)
+    stand.learn_table(at_first, nobody, owner=2)
+    after = stand.ask("some list", "size")
+    stand.turn_until(lambda: len(stand.replies) == 2)
+    assert stand.refusals() == {before: ("overloaded", errors.UNKNOWN), after: OVERLOADED}
