@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from conftest import RunningStack, kept_running, wait_until
 
+from todomq import Client
+
 DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 REAL_FILE = Path(__file__).parents[2] / ".." / "shared" / "data" / "qtodotxt-example.todo.txt"
 NASTY = "a\x1b[2J\u202eb [red]c[/red] :smile: \x9b31m"
@@ -285,3 +287,18 @@ def test_the_demo_finds_every_promise_kept(stack: RunningStack) -> None:
     assert value_of(stack.run("todomq.cli", "lists", "--json")) == []
 
 
+def test_an_interrupted_demo_says_so_and_leaves_no_list(shared_stack: RunningStack) -> None:
+    def lists() -> list[str]:
+        with Client(shared_stack.endpoint) as todo:
+            return todo.list_names("demo/")
+
+    with subprocess.Popen(
+        [sys.executable, "-m", "todomq.cli", "demo", "--lists", "1000000", "--no-kills"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=shared_stack.environment,
+    ) as demo:  # fmt: skip
+        wait_until(lambda: len(lists()) > 100, 20, "lists are created")
+        demo.send_signal(signal.SIGINT)
+        _, said = demo.communicate(timeout=60)
+    assert demo.returncode == 128 + signal.SIGINT
+    assert "interrupted; the lists are removed" in said and "left" not in said
+    assert lists() == []
