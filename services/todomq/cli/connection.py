@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from todomq.errors import InvalidRequest, Unavailable
+from todomq.errors import InvalidRequest, Unauthorized, Unavailable
 from todomq.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -50,6 +50,23 @@ def connect(deadline_s: float = DEADLINE_S) -> Iterator[Client]:
             if error.text != "the router does not answer":
                 raise
             raise Unavailable(unreachable(client.endpoint), outcome=error.outcome) from None
+
+
+@contextmanager
+def connect_to_look_in(deadline_s: float = DEADLINE_S) -> Iterator[Client]:
+    """Give a client for questions to the parts of the stack.
+
+    Args:
+        deadline_s: how long one request may take.
+
+    Raises:
+        SettingsError, Unavailable: as ``connect``. Unauthorized: the key may not ask; the text says which may.
+    """
+    with connect(deadline_s) as client:
+        try:
+            yield client
+        except Unauthorized as error:
+            raise Unauthorized(f"{error.text}; to look into a stack takes a key with the right admin") from None
 
 
 def unreachable(endpoint: str) -> str:

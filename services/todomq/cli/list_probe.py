@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from todomq.cli.connection import connect
+from todomq.cli.connection import connect_to_look_in
 from todomq.cli.lists import ListName
 from todomq.cli.outcome import Result
 from todomq.cli.show import coloured, dim, duration, name_of, safe, size
@@ -24,7 +24,7 @@ def show_list(list_name: ListName) -> Result:
     """
     from todomq.cli.whereabouts import find
 
-    with connect() as todo:
+    with connect_to_look_in() as todo:
         found = find(todo, read_settings(), list_name)
     value = {
         **found.description,
@@ -40,7 +40,7 @@ def why(list_name: ListName) -> Result:
     """
     from todomq.cli.whereabouts import explain, find
 
-    with connect() as todo:
+    with connect_to_look_in() as todo:
         reason = explain(find(todo, read_settings(), list_name))
     hop = None if reason.hop is None else list(reason.hop)
     value = {"list": list_name, "waits_for": hop, "reason": reason.text, "since_ms": reason.since_ms}
@@ -53,7 +53,7 @@ def kill_list(list_name: str) -> Result:
     """End a list's actor; its next request finds the same entries under another activation."""
     from todomq.client.values import Via
 
-    with connect() as todo:
+    with connect_to_look_in() as todo:
         was_loaded = todo.call(Via(["cache"]), "kill_list", list_name)
     told = "is ended; its next request loads it again" if was_loaded else "was not loaded, so there was nothing to end"
     return Result({"list": list_name, "was_loaded": was_loaded}, f"The actor of {safe(list_name)} {told}.")
