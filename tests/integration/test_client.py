@@ -431,6 +431,7 @@ class TestTrouble:
             with pytest.raises(errors.Unavailable) as caught:
                 client.todo_list("l").add_entry("milk", deadline_s=0.1)
             assert caught.value.outcome == errors.NOT_APPLIED
+            assert f"at {address}; todomq up" in caught.value.text
             assert 0.09 < time.monotonic() - begin < 2
 
     @pytest.mark.parametrize(

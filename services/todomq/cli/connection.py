@@ -33,6 +33,7 @@ def connect(deadline_s: float = DEADLINE_S) -> Iterator[Client]:
         Unavailable: the router does not answer; the text says what to do.
     """
     from todomq.client.client import Client
+    from todomq.client.session import RouterSilent
 
     try:
         client = Client(deadline_s=deadline_s)
@@ -46,9 +47,7 @@ def connect(deadline_s: float = DEADLINE_S) -> Iterator[Client]:
     with client:
         try:
             yield client
-        except Unavailable as error:
-            if error.text != "the router does not answer":
-                raise
+        except RouterSilent as error:
             raise Unavailable(unreachable(client.endpoint), outcome=error.outcome) from None
 
 

@@ -74,9 +74,14 @@ def ping(
 
     Example: todomq probe ping list_server 1
     """
+    from todomq.client.session import RouterSilent
+
     with connect_to_look_in(PING_S) as todo:
         names = [daemon_name(daemon)] if daemon else [list(name) for name in _all_daemons()]
         answers = ask_all(todo, {place: _begin_ping(name) for place, name in enumerate(names)})
+        silent = [answer.error for answer in answers.values() if isinstance(answer.error, RouterSilent)]
+        if len(silent) == len(names):
+            raise silent[0]  # nothing is known of any of them
     values, lines, code = [], [], DONE
     for place, name in enumerate(names):
         error, took_ms = answers[place].error, answers[place].took_s * 1000
