@@ -18,6 +18,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from todomq.cli.asking import Answer, ask_all
+from todomq.cli.connection import named_by, unreachable
 from todomq.cli.stack_parts import Name, expected_daemons, supervised
 from todomq.errors import CorruptRecord, DeadlineExceeded, TodoMQError
 from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
@@ -175,6 +176,8 @@ def _age_s(list_name: str) -> float:
 
 
 def _unreachable_router(todo: Client, processes: list[Process] | None) -> Part:
+    if named_by():
+        return Part(("router",), FAILED, unreachable(todo.endpoint))  # the stack of this machine has no say in it
     where = f"does not answer at {todo.endpoint}"
     if processes is None:
         return Part(("router",), FAILED, f"{where}, and no supervisord runs the stack; start it with: todomq up")

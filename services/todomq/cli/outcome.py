@@ -27,7 +27,7 @@ DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 
 EPILOG = """Exit codes: 0 done, 1 refused or failed, 2 usage, 3 the service can't be reached or did not answer in time.
 
-Environment: TODOMQ_ENDPOINT or TODOMQ_HOME name the stack; todomq --help says more.
+Environment: TODOMQ_HOME names the stack, for clients also TODOMQ_ENDPOINT; todomq --help says more.
 """
 
 F = TypeVar("F", bound="Callable[..., Result]")
