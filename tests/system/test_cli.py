@@ -83,6 +83,11 @@ def test_an_entry_lives_its_life(cli: Cli) -> None:
     assert "life" not in value_of(cli("lists", "life", "--json"))
 
 
+def test_where_no_list_begins_so_that_is_said_and_not_that_there_are_none(cli: Cli) -> None:
+    cli("add", "prefixed", "milk")
+    assert cli("lists", "prefiy").stdout == "No list begins with prefiy.\n"
+
+
 @pytest.mark.parametrize(
     "arguments", [["done", "nothing", "7"], ["edit", "nothing", "7", "--title", "x"], ["rm", "nothing", "7"]]
 )

@@ -193,9 +193,7 @@ def drop(list_name: ListName, yes: Yes = False) -> Result:
 
 
 def lists(
-    prefix: Annotated[
-        str, typer.Argument(metavar="PREFIX", help="Only names that begin so.", show_default=False)
-    ] = "",
+    prefix: Annotated[str, typer.Argument(metavar="PREFIX", help="Only names that begin so.", show_default=False)] = "",
 ) -> Result:
     """Show the names of all lists, sorted.
 
@@ -203,7 +201,10 @@ def lists(
     """
     with connect() as todo:
         names = todo.list_names(prefix)
-    return Result(names, _lines(names) if names else dim("There are no lists yet; add an entry to one to create it."))
+    none = "There are no lists yet; add an entry to one to create it."
+    if prefix:
+        none = f"No list begins with {safe(prefix)}."
+    return Result(names, _lines(names) if names else dim(none))
 
 
 def _lines(names: Iterable[str]) -> str:
