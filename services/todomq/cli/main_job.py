@@ -123,7 +123,7 @@ def title_of(number: int) -> str:
 
 
 def _import_sample(todo: Client, list_name: str, sample: Path | None, begin: Begin) -> int:
-    """Import the file, or our own sample, and see that its export gives the same bytes."""
+    """Import the file, or our own sample, and see that its export gives every line back but blank ones."""
     content = sample.read_bytes() if sample else OWN_SAMPLE
     fields = list(read_todo_txt(content.splitlines(keepends=True)))
     store(todo, list_name, fields, begin("storing the sample", len(fields)))

@@ -58,7 +58,8 @@ class Report(NamedTuple):
 
     def show(self) -> None:
         """Print the report for a person."""
-        say(f"Imported {counted(self.imported, 'entry', 'entries')} of a todo.txt; its export gives the same bytes.")
+        imported = counted(self.imported, "entry", "entries")
+        say(f"Imported {imported} of a todo.txt; its export gives every line back but blank ones.")
         rate = self.lists / self.created_s
         say(f"Created {self.lists:,} lists of one durable entry each in {self.created_s:.1f} s, {rate:,.0f} a second,")
         say(f"with {' and '.join(self.killed) or 'nothing'} killed meanwhile.")

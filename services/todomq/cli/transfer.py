@@ -86,7 +86,7 @@ def export_list(
 ) -> Result:
     """Write a list's entries to a file or to standard output. The format is todo.txt, or CSV (YYYY-MM-DD,title).
 
-    An imported todo.txt comes back line by line as it was. CSV has no place for done, projects and the like.
+    Of an imported todo.txt every line but blank ones comes back. CSV has no place for done, projects and the like.
 
     Example: todomq export "Bob's list" bob.csv
     """
