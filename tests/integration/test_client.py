@@ -288,6 +288,21 @@ class TestFace:
         assert router.requests[0][4:] == [1, 1]
         assert len(router.requests) == 1
 
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda todo: todo.add_entry("\udcff"),
+            lambda todo: todo.add_entries(["milk", "\udcff"]),
+            lambda todo: todo.update_entry(1, title="\udcff"),
+            lambda todo: todo.cast_add_entry("\udcff"),
+        ],
+    )
+    def test_a_title_that_is_not_valid_unicode_is_named_as_what_is_wrong(
+        self, client: Client, change: Callable[[Any], Any]
+    ) -> None:
+        with pytest.raises(errors.InvalidRequest, match="title: a text of valid Unicode"):
+            change(client.todo_list("l"))
+
     @pytest.mark.parametrize("endpoint", ["", "http://x", "ipc://" + "x" * 108, "ipc://", 7])
     def test_an_endpoint_that_is_none_is_refused(self, endpoint: Any) -> None:
         with pytest.raises(errors.InvalidRequest):
