@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -86,6 +87,19 @@ def test_an_entry_lives_its_life(cli: Cli) -> None:
 def test_where_no_list_begins_so_that_is_said_and_not_that_there_are_none(cli: Cli) -> None:
     cli("add", "prefixed", "milk")
     assert cli("lists", "prefiy").stdout == "No list begins with prefiy.\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["ls"], ["drop", "--yes"], ["export"], ["probe", "list"], ["probe", "why"]]
+)  # fmt: skip
+def test_a_list_that_is_not_there_is_said_to_be_none_and_an_empty_one_is_not(cli: Cli, arguments: list[str]) -> None:
+    cli("add", "emptied", "milk")
+    cli("rm", "emptied", "1")
+    there, none = cli(*arguments, "emptied"), cli(*arguments, "emptie")
+    assert there.returncode == none.returncode == DONE
+    assert re.search("no (such )?list", none.stdout + none.stderr)
+    assert "no list" not in there.stdout + there.stderr and "no such list" not in there.stdout
+    assert cli(*arguments, "emptie", "--json").returncode == DONE
 
 
 @pytest.mark.parametrize(

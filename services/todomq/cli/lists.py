@@ -18,12 +18,14 @@ from todomq.cli.show import dim, json_text, safe
 from todomq.errors import EntryNotFound, TodoMQError
 
 if TYPE_CHECKING:
-    from todomq.client import Entry
+    from todomq.client import Client, Entry
 
 HIDDEN_FIELDS = ("todo.txt",)
 """Fields of ``extra`` that are kept for export only."""
 
 COMPLETION_S = 0.5
+LOOK_S = 1.0
+"""How long to look whether there is such a list, for the words only."""
 
 
 def complete_list(incomplete: str) -> list[str]:
@@ -68,7 +70,7 @@ def entry_value(entry: Entry) -> dict[str, Any]:
 def entry_line(entry: Entry, id_width: int = 1, has_dates: bool = True) -> str:
     """Return an entry as a line for a person."""
     day = "" if entry.date is None else entry.date.isoformat()
-    title = safe(entry.title)
+    title = safe(entry.title) if entry.title.strip() else f'"{safe(entry.title)}"'
     date_column = f"{day:<10}  " if has_dates else ""
     extra = {key: value for key, value in entry.extra.items() if key not in HIDDEN_FIELDS}
     more = dim(f"  {_extra_text(extra)}") if extra else ""
@@ -81,6 +83,14 @@ def entries_text(entries: list[Entry]) -> str:
     id_width = max((len(str(entry.id)) for entry in entries), default=1)
     has_dates = any(entry.date is not None for entry in entries)
     return "\n".join(entry_line(entry, id_width, has_dates) for entry in entries)
+
+
+def is_absent(todo: Client, list_name: str) -> bool:
+    """Tell whether there is no list of this name, False where that can't be seen; for one that has no entries."""
+    try:
+        return list_name not in todo.list_names(list_name, deadline_s=LOOK_S)
+    except TodoMQError:
+        return False
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -113,8 +123,11 @@ def ls(
     with connect() as todo:
         handle = todo.todo_list(list_name)
         entries = handle.undated_entries() if undated else handle.entries(date)
+        no_list = not entries and is_absent(todo, list_name)
     if entries:
         return Result([entry_value(entry) for entry in entries], entries_text(entries))
+    if no_list:
+        return Result([], dim(f"There is no list {safe(list_name)}."))
     return Result([], dim(f"No entries{' of that kind' if undated or date else ''} in {safe(list_name)}."))
 
 
@@ -181,15 +194,17 @@ def clear(list_name: ListName, yes: Yes = False) -> Result:
 
 
 def drop(list_name: ListName, yes: Yes = False) -> Result:
-    """Delete a list and all that is in it.
+    """Delete a list and all that is in it. Where there is none, there is nothing to do.
 
     Example: todomq drop "Bob's list" --yes
     """
     if not _is_wanted(f"Delete the list {safe(list_name)} with all that is in it?", yes):
         return _not_done(list_name)
     with connect() as todo:
-        todo.todo_list(list_name).delete()
-    return Result({"list": list_name, "deleted": True}, f"{safe(list_name)} is deleted.")
+        no_list = is_absent(todo, list_name)
+        todo.todo_list(list_name).delete()  # all the same: somebody may be just creating it
+    told = f"There was no list {safe(list_name)}." if no_list else f"{safe(list_name)} is deleted."
+    return Result({"list": list_name, "deleted": not no_list}, told)
 
 
 def lists(

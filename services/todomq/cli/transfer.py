@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from todomq.cli.connection import connect
-from todomq.cli.lists import ListName
+from todomq.cli.lists import ListName, is_absent
 from todomq.cli.outcome import Result, command
 from todomq.cli.show import counted, safe
 from todomq.errors import TodoMQError
@@ -93,6 +93,8 @@ def export_list(
     chosen = Format.TODO_TXT if file is None and format is None else _format_of(file, format)
     with connect(DEADLINE_S) as todo:
         lines = lines_of(todo.todo_list(list_name).entries(), chosen)
+        if not lines and is_absent(todo, list_name):
+            typer.echo(f"There is no list {safe(list_name)}.", err=True)
     value = {"list": list_name, "entries": len(lines), "format": chosen.value}
     if file is None:
         return Result({**value, "text": b"".join(lines).decode()}, lambda: _write_out(lines))
