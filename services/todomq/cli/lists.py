@@ -51,9 +51,16 @@ def read_date(text: str) -> datetime.date:
         raise typer.BadParameter(f"{safe(text)!r} is no day; write YYYY-MM-DD, today or tomorrow") from None
 
 
+def read_id(text: str) -> int:
+    """Return the entry's id that a text is."""
+    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise typer.BadParameter(f"{safe(text)!r} is no id; ls shows the ids")
+    return int(text)
+
+
 ListName = Annotated[str, typer.Argument(metavar="LIST", help="The list's name.", autocompletion=complete_list)]
 Title = Annotated[str, typer.Argument(metavar="TITLE", help="What is to be done.")]
-EntryId = Annotated[int, typer.Argument(metavar="ID", help="The entry's id, as ls shows it.", min=1)]
+EntryId = Annotated[int, typer.Argument(metavar="ID", parser=read_id, help="The entry's id, as ls shows it.")]
 Day = Annotated[
     datetime.date | None,
     typer.Option("--date", "-d", metavar="DAY", parser=read_date, help="YYYY-MM-DD, today or tomorrow."),
