@@ -57,6 +57,8 @@ def test_help_reads_well_on_80_columns(command: list[str]) -> None:
         (["done", "groceries", "-1"], "stands behind --"),
         (["done", "groceries", "x"], "'x' is no id"),
         (["rm", "groceries", "0"], "'0' is no id"),
+        (["import", "/", "groceries"], "/ is a directory"),
+        (["import", "/nowhere.csv", "groceries"], "there is no file /nowhere.csv"),
     ],
 )
 def test_words_that_are_not_understood_come_with_what_to_write(words: list[str], hint: str) -> None:

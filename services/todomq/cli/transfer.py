@@ -67,7 +67,9 @@ def import_file(
     """
     from todomq.cli.progress import bars
 
-    if file != STANDARD_INPUT and not file.is_file():
+    if file.is_dir():
+        raise typer.BadParameter(f"{safe(str(file))} is a directory; name a file in it")
+    if file != STANDARD_INPUT and not file.exists():
         raise typer.BadParameter(f"there is no file {safe(str(file))}")
     chosen = _format_of(file, format)
     with bars(transient=True) as begin, connect(DEADLINE_S) as todo:
