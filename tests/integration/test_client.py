@@ -893,6 +893,12 @@ def test_the_plain_req_example_adds_and_reads(router: ScriptedRouter) -> None:
     assert done.stdout.splitlines() == ["added 1", "entries [[[1, 'milk', None, False, None]], None]"]
 
 
+def test_the_plain_req_example_without_arguments_says_how_it_is_run() -> None:
+    command = [sys.executable, str(ROOT / "examples" / "plain_req.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1 and "Usage: " in done.stderr and "Traceback" not in done.stderr
+
+
 def test_a_message_is_one_array_of_the_protocol() -> None:
     """What the scripted router reads with the protocol's own code is what the page on the protocol shows."""
     request = [1, "Bob's list", 0, msgpack.packb(["size"]), 1, 1]
