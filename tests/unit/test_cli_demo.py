@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from todomq.cli import main_job
+from todomq.cli.report import FEW_LISTS, Memory, Report
 from todomq.errors import Unavailable
 
 
@@ -73,3 +74,12 @@ def test_an_interrupt_of_a_demo_that_keeps_its_lists_says_where_they_are(capsys:
     with pytest.raises(KeyboardInterrupt):
         tidied(todo, keep=True, error=KeyboardInterrupt())
     assert todo.deleted == [] and "kept under demo/x/" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("lists", "cost"), [(500, None), (FEW_LISTS - 1, None), (FEW_LISTS, 800.0)])
+def test_what_a_list_costs_is_told_only_where_the_lists_weigh_more_than_the_process(
+    lists: int, cost: float | None
+) -> None:
+    before = {"list_server 1": Memory(17, 0, 1_000_000, 0)}
+    after = {"list_server 1": Memory(17, 0, 1_000_000 + 800 * lists, lists)}
+    assert Report(lists, 5, lists, 0, 1.0, 1.0, [], before, after).bytes_per_list == cost
