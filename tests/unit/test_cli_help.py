@@ -66,6 +66,12 @@ def test_words_that_are_not_understood_come_with_what_to_write(words: list[str],
     assert refused.exit_code == 2 and hint in refused.stderr
 
 
+def test_an_error_begins_alike_whoever_finds_it() -> None:
+    for endpoint, words in (("smoke://signal", ["ls", "x"]), ("", ["done", "x", "y"])):
+        refused = CliRunner().invoke(make_app(), words, prog_name="todomq", env={"TODOMQ_ENDPOINT": endpoint})
+        assert "Error: " in refused.stderr
+
+
 def test_an_option_that_is_wrong_by_itself_gets_no_advice_on_titles() -> None:
     refused = CliRunner().invoke(make_app(), ["add", "x", "y", "--date=tuesday"], prog_name="todomq")
     assert refused.exit_code == 2 and "is no day" in refused.stderr and "behind --" not in refused.stderr

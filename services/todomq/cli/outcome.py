@@ -133,7 +133,7 @@ def _tell_error(error: TodoMQError, as_json: bool) -> int:
     if as_json:
         say(json_text({"error": error_value(error)}))
         return code
-    told = typer.style("error:", fg="red", bold=True)
+    told = typer.style("Error:", fg="red", bold=True)
     typer.echo(f"{told} {safe(error.text)}", err=True)
     if error.outcome == UNKNOWN:
         typer.echo("Whether the change has taken effect is not known; look before you try again.", err=True)
