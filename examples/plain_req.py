@@ -1,6 +1,7 @@
 """Add an entry to a list and read the list, with nothing but pyzmq and msgpack: any language's REQ socket can do this.
 
 Usage: python plain_req.py ENDPOINT LIST TITLE
+ENDPOINT is where the router listens: ipc:///home/you/.todomq/run/router for the stack of your home.
 """
 
 import os
@@ -9,6 +10,8 @@ import sys
 import msgpack
 import zmq
 
+if len(sys.argv) != 4:
+    raise SystemExit(__doc__)
 endpoint, list_name, title = sys.argv[1:4]
 me = os.urandom(16)  # a client's id: its changes are numbered under it, per list, from 1 on
 socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.REQ)

@@ -288,6 +288,21 @@ class TestFace:
         assert router.requests[0][4:] == [1, 1]
         assert len(router.requests) == 1
 
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda todo: todo.add_entry("\udcff"),
+            lambda todo: todo.add_entries(["milk", "\udcff"]),
+            lambda todo: todo.update_entry(1, title="\udcff"),
+            lambda todo: todo.cast_add_entry("\udcff"),
+        ],
+    )
+    def test_a_title_that_is_not_valid_unicode_is_named_as_what_is_wrong(
+        self, client: Client, change: Callable[[Any], Any]
+    ) -> None:
+        with pytest.raises(errors.InvalidRequest, match="title: a text of valid Unicode"):
+            change(client.todo_list("l"))
+
     @pytest.mark.parametrize("endpoint", ["", "http://x", "ipc://" + "x" * 108, "ipc://", 7])
     def test_an_endpoint_that_is_none_is_refused(self, endpoint: Any) -> None:
         with pytest.raises(errors.InvalidRequest):
@@ -431,6 +446,7 @@ class TestTrouble:
             with pytest.raises(errors.Unavailable) as caught:
                 client.todo_list("l").add_entry("milk", deadline_s=0.1)
             assert caught.value.outcome == errors.NOT_APPLIED
+            assert f"at {address}; todomq up" in caught.value.text
             assert 0.09 < time.monotonic() - begin < 2
 
     @pytest.mark.parametrize(
@@ -875,6 +891,12 @@ def test_the_plain_req_example_adds_and_reads(router: ScriptedRouter) -> None:
     command = [sys.executable, str(ROOT / "examples" / "plain_req.py"), router.address, "Bob's list", "milk"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout.splitlines() == ["added 1", "entries [[[1, 'milk', None, False, None]], None]"]
+
+
+def test_the_plain_req_example_without_arguments_says_how_it_is_run() -> None:
+    command = [sys.executable, str(ROOT / "examples" / "plain_req.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1 and "Usage: " in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_message_is_one_array_of_the_protocol() -> None:

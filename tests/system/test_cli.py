@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from typing import Any
 
 import pytest
 from conftest import RunningStack, kept_running, wait_until
+
+from todomq import Client
 
 DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 REAL_FILE = Path(__file__).parents[2] / ".." / "shared" / "data" / "qtodotxt-example.todo.txt"
@@ -81,6 +84,24 @@ def test_an_entry_lives_its_life(cli: Cli) -> None:
     assert "life" not in value_of(cli("lists", "life", "--json"))
 
 
+def test_where_no_list_begins_so_that_is_said_and_not_that_there_are_none(cli: Cli) -> None:
+    cli("add", "prefixed", "milk")
+    assert cli("lists", "prefiy").stdout == "No list begins with prefiy.\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["ls"], ["drop", "--yes"], ["export"], ["probe", "list"], ["probe", "why"]]
+)  # fmt: skip
+def test_a_list_that_is_not_there_is_said_to_be_none_and_an_empty_one_is_not(cli: Cli, arguments: list[str]) -> None:
+    cli("add", "emptied", "milk")
+    cli("rm", "emptied", "1")
+    there, none = cli(*arguments, "emptied"), cli(*arguments, "emptie")
+    assert there.returncode == none.returncode == DONE
+    assert re.search("no (such )?list", none.stdout + none.stderr)
+    assert "no list" not in there.stdout + there.stderr and "no such list" not in there.stdout
+    assert cli(*arguments, "emptie", "--json").returncode == DONE
+
+
 @pytest.mark.parametrize(
     "arguments", [["done", "nothing", "7"], ["edit", "nothing", "7", "--title", "x"], ["rm", "nothing", "7"]]
 )
@@ -118,6 +139,9 @@ def test_a_stack_that_is_not_there_is_unreachable(shared_stack: RunningStack, tm
     assert "todomq up" in finished.stderr
     as_json = shared_stack.run("todomq.cli", "probe", "health", "--json", settings=nowhere)
     assert value_of(as_json, UNREACHABLE)["at_fault"] == [["router"]]
+    pinged = shared_stack.run("todomq.cli", "probe", "ping", settings=nowhere)
+    assert (pinged.returncode, pinged.stdout) == (UNREACHABLE, "")
+    assert "todomq up" in pinged.stderr
 
 
 @pytest.mark.parametrize("setting", [{"TODOMQ_DATABASE_WORKERS": "many"}, {"TODOMQ_ENDPOINT": "smoke://signal"}])
@@ -285,3 +309,18 @@ def test_the_demo_finds_every_promise_kept(stack: RunningStack) -> None:
     assert value_of(stack.run("todomq.cli", "lists", "--json")) == []
 
 
+def test_an_interrupted_demo_says_so_and_leaves_no_list(shared_stack: RunningStack) -> None:
+    def lists() -> list[str]:
+        with Client(shared_stack.endpoint) as todo:
+            return todo.list_names("demo/")
+
+    with subprocess.Popen(
+        [sys.executable, "-m", "todomq.cli", "demo", "--lists", "1000000", "--no-kills"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=shared_stack.environment,
+    ) as demo:  # fmt: skip
+        wait_until(lambda: len(lists()) > 100, 20, "lists are created")
+        demo.send_signal(signal.SIGINT)
+        _, said = demo.communicate(timeout=60)
+    assert demo.returncode == 128 + signal.SIGINT
+    assert "interrupted; the lists are removed" in said and "left" not in said
+    assert lists() == []

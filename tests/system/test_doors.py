@@ -323,6 +323,16 @@ def test_registry_cache_database_and_probes_are_for_admins(
         assert isinstance(error, errors.Unauthorized) and error.text == "this key does not allow that"
 
 
+@pytest.mark.parametrize("command", ["health", "ping", "tree", "top", "list", "why", "registry", "kill"])
+def test_a_probe_by_another_key_names_the_right_that_it_takes_and_blames_no_part(
+    stack: KeyedStack, owner: Path, command: str
+) -> None:
+    more = {"list": ["x"], "why": ["x"], "kill": ["cache"], "top": ["--once", "--every", "0.1"]}.get(command, [])
+    done = stack.run("todomq.cli", "probe", command, *more, settings={"TODOMQ_CREDENTIALS": str(owner)})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "takes a key with the right admin" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
 def test_an_admin_reaches_every_part(stack: KeyedStack) -> None:
     path = stack.new_key("root", "--rights", "admin")
     with Client.from_file(path) as todo:

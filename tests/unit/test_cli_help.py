@@ -50,6 +50,33 @@ def test_help_reads_well_on_80_columns(command: list[str]) -> None:
     assert not [line for line in shown.splitlines() if line.startswith("  ") and line.endswith("...")]
 
 
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["add", "groceries", "-dash"], "stands behind --"),
+        (["done", "groceries", "-1"], "stands behind --"),
+        (["done", "groceries", "x"], "'x' is no id"),
+        (["rm", "groceries", "0"], "'0' is no id"),
+        (["import", "/", "groceries"], "/ is a directory"),
+        (["import", "/nowhere.csv", "groceries"], "there is no file /nowhere.csv"),
+    ],
+)
+def test_words_that_are_not_understood_come_with_what_to_write(words: list[str], hint: str) -> None:
+    refused = CliRunner().invoke(make_app(), words, prog_name="todomq")
+    assert refused.exit_code == 2 and hint in refused.stderr
+
+
+def test_an_error_begins_alike_whoever_finds_it() -> None:
+    for endpoint, words in (("smoke://signal", ["ls", "x"]), ("", ["done", "x", "y"])):
+        refused = CliRunner().invoke(make_app(), words, prog_name="todomq", env={"TODOMQ_ENDPOINT": endpoint})
+        assert "Error: " in refused.stderr
+
+
+def test_an_option_that_is_wrong_by_itself_gets_no_advice_on_titles() -> None:
+    refused = CliRunner().invoke(make_app(), ["add", "x", "y", "--date=tuesday"], prog_name="todomq")
+    assert refused.exit_code == 2 and "is no day" in refused.stderr and "behind --" not in refused.stderr
+
+
 def test_the_first_help_names_every_command_and_the_exit_codes() -> None:
     shown = help_of()
     assert all(f"  {name} " in shown for name in [*COMMANDS, *STACK, "probe", "keys"])

@@ -8,6 +8,7 @@ import pytest
 import typer
 
 from todomq.cli.asking import Answer
+from todomq.cli.connection import unreachable
 from todomq.cli.formats import EntryFields
 from todomq.cli.health import judge
 from todomq.cli.killing import daemon_name
@@ -157,6 +158,26 @@ def test_an_added_entry_that_is_not_there_is_a_fault() -> None:
 )  # fmt: skip
 def test_the_exit_code_says_who_is_to_act(error: TodoMQError, code: int) -> None:
     assert exit_code(error) == code
+
+
+@pytest.mark.parametrize(
+    ("variables", "endpoint", "wanted", "unwanted"),
+    [
+        ({}, "ipc:///nowhere/router", "todomq up", "TODOMQ_"),
+        ({"TODOMQ_ENDPOINT": "x"}, "ipc:///nowhere/router", "TODOMQ_ENDPOINT names", "todomq "),
+        ({"TODOMQ_ENDPOINT": "x"}, "tcp://127.0.0.1:1", "TODOMQ_CREDENTIALS", "todomq "),
+        ({"TODOMQ_ENDPOINT": "x", "TODOMQ_CREDENTIALS": "y"}, "tcp://127.0.0.1:1", "TODOMQ_CREDENTIALS names", "keys"),
+    ],
+)
+def test_who_is_not_answered_hears_what_set_the_address_and_no_advice_on_another_stack(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], endpoint: str, wanted: str, unwanted: str
+) -> None:
+    for variable in ("TODOMQ_ENDPOINT", "TODOMQ_CREDENTIALS"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    said = unreachable(endpoint)
+    assert endpoint in said and wanted in said and unwanted not in said
 
 
 @pytest.mark.parametrize("words", [["list_server", "1"], ["list_server-1"]])

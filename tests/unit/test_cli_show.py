@@ -6,7 +6,9 @@ import json
 
 import pytest
 
+from todomq.cli.lists import entry_line
 from todomq.cli.show import counted, duration, json_text, name_of, safe, size
+from todomq.client.values import Entry
 
 HARMFUL = [
     "\x1b[2J", "\x07", "\r", "\n", "\x7f", "\x9b31m", "\u202e", "\u2066", "\u2028", "\u200b", "\U000e0041", "\ud800",
@@ -42,6 +44,10 @@ def test_json_takes_every_value_that_an_entry_may_hold() -> None:
 )
 def test_a_registered_name_is_shown_as_a_person_writes_it(name: object, shown: str) -> None:
     assert name_of(name) == shown
+
+
+def test_a_title_of_spaces_can_be_seen() -> None:
+    assert entry_line(Entry(1, "  "), has_dates=False) == '1  [ ]  "  "'
 
 
 def test_spans_sizes_and_counts_have_the_unit_that_suits_them() -> None:

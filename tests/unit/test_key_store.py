@@ -107,6 +107,17 @@ def test_no_field_is_guessed(store: KeyStore, change: dict[str, Any]) -> None:
         store.clients()
 
 
+def test_what_is_no_file_of_keys_is_called_that_and_nobody_is_told_to_close_it(tmp_path: Path) -> None:
+    table = tmp_path / "x.csv"
+    table.write_text("2026-12-01,milk\n")
+    table.chmod(0o644)
+    with pytest.raises(InvalidRequest, match="not JSON"):
+        read_credentials(table)
+    table.write_text("[]")
+    with pytest.raises(InvalidRequest, match="not a file of the format"):
+        read_credentials(table)
+
+
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o666, 0o602])
 def test_a_file_that_is_open_to_others_is_not_used(store: KeyStore, mode: int) -> None:
     store.server_path.chmod(mode)

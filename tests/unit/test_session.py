@@ -21,6 +21,7 @@ from todomq.client.session import (
     REPEATABLE_MS,
     SILENCE_MS,
     WINDOW_REQUESTS,
+    RouterSilent,
     Session,
 )
 from todomq.errors import (
@@ -169,7 +170,7 @@ class TestNumbers:
         driver.session.connected(driver.now)
         driver.submit(request(deadline_ms=2_000), request())
         driver.advance(1_500)
-        assert [type(item.error) for item in driver.finished] == [Unavailable]
+        assert [type(item.error) for item in driver.finished] == [RouterSilent]
         driver.greet()
         assert numbers_and_floors(driver.sent()) == [(1, 1)]
 
@@ -457,12 +458,13 @@ class TestDeadlines:
         assert error.outcome == NOT_APPLIED
 
     def test_where_no_router_answers_that_is_the_error(self) -> None:
-        driver = Driver()
+        driver = Driver(silence="the router does not answer at its address")
         driver.session.connected(driver.now)
         driver.submit(request(deadline_ms=START_MS + 100))
         driver.advance(100)
         error = driver.finished[0].error
-        assert isinstance(error, Unavailable)
+        assert isinstance(error, RouterSilent) and isinstance(error, Unavailable)
+        assert (error.code, error.text) == ("unavailable", "the router does not answer at its address")
         assert error.outcome == NOT_APPLIED
 
     def test_a_lost_attempt_makes_the_outcome_unknown_whatever_is_refused_later(self, driver: Driver) -> None:

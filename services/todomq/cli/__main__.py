@@ -33,7 +33,9 @@ Exit codes:
 Environment:
   TODOMQ_HOME      where the stack of this machine keeps its data, logs and
                    sockets (~/.todomq)
-  TODOMQ_ENDPOINT  where the router is, if not there
+  TODOMQ_ENDPOINT  where the router is, if not there: for the commands on
+                   lists, import, export and probe. What starts, stops, saves
+                   or lets in a stack goes by TODOMQ_HOME
   TODOMQ_CREDENTIALS
                    the file of a key to connect with; it says where
   More settings, read by todomq up: see README.md, "Settings".

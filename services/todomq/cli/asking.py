@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from todomq.errors import TodoMQError
+from todomq.errors import TodoMQError, Unauthorized
 
 if TYPE_CHECKING:
     from todomq.client import Client, Pipeline
@@ -35,6 +35,9 @@ def ask_all(todo: Client, questions: Mapping[K, Callable[[Pipeline], Future[Any]
 
     Returns:
         the answers by the same keys.
+
+    Raises:
+        Unauthorized: this client may not ask one of them, which says nothing of whom it asked.
     """
     began: dict[K, float] = {}
     ended: dict[K, float] = {}
@@ -47,9 +50,7 @@ def ask_all(todo: Client, questions: Mapping[K, Callable[[Pipeline], Future[Any]
                 futures[key].add_done_callback(_clock(ended, key))
     except* TodoMQError:
         pass  # each future says it of its own question
-    return {
-        key: _answer(future, ended.get(key, time.monotonic()) - began[key]) for key, future in futures.items()
-    }
+    return {key: _answer(future, ended.get(key, time.monotonic()) - began[key]) for key, future in futures.items()}
 
 
 def _clock(ended: dict[K, float], key: K) -> Callable[[Future[Any]], None]:
@@ -63,6 +64,6 @@ def _answer(future: Future[Any], took_s: float) -> Answer:
     error = future.exception()
     if error is None:
         return Answer(future.result(), None, took_s)
-    if isinstance(error, TodoMQError):
+    if isinstance(error, TodoMQError) and not isinstance(error, Unauthorized):
         return Answer(None, error, took_s)
     raise error

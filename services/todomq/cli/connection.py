@@ -5,18 +5,20 @@ Owns: the choice of deadlines, the words for a stack that is not there. Must not
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from todomq.errors import InvalidRequest, Unavailable
+from todomq.errors import InvalidRequest, Unauthorized, Unavailable
 from todomq.settings import SettingsError
 
 if TYPE_CHECKING:
     from todomq.client import Client
 
 DEADLINE_S = 5.0
+CREDENTIALS, ENDPOINT = "TODOMQ_CREDENTIALS", "TODOMQ_ENDPOINT"
 NOBODY_THERE_S = 0.5
 """How long to wait where not even the socket is there: long enough for a router that is being restarted."""
 
@@ -33,6 +35,7 @@ def connect(deadline_s: float = DEADLINE_S) -> Iterator[Client]:
         Unavailable: the router does not answer; the text says what to do.
     """
     from todomq.client.client import Client
+    from todomq.client.session import RouterSilent
 
     try:
         client = Client(deadline_s=deadline_s)
@@ -46,17 +49,42 @@ def connect(deadline_s: float = DEADLINE_S) -> Iterator[Client]:
     with client:
         try:
             yield client
-        except Unavailable as error:
-            if error.text != "the router does not answer":
-                raise
+        except RouterSilent as error:
             raise Unavailable(unreachable(client.endpoint), outcome=error.outcome) from None
 
 
+@contextmanager
+def connect_to_look_in(deadline_s: float = DEADLINE_S) -> Iterator[Client]:
+    """Give a client for questions to the parts of the stack.
+
+    Args:
+        deadline_s: how long one request may take.
+
+    Raises:
+        SettingsError, Unavailable: as ``connect``. Unauthorized: the key may not ask; the text says which may.
+    """
+    with connect(deadline_s) as client:
+        try:
+            yield client
+        except Unauthorized as error:
+            raise Unauthorized(f"{error.text}; to look into a stack takes a key with the right admin") from None
+
+
 def unreachable(endpoint: str) -> str:
-    """Return what to tell a person where the router does not answer."""
-    if _is_there(endpoint):
-        return f"the router does not answer at {endpoint}; what runs, says: todomq status"
-    return f"no stack runs at {endpoint}; start one with: todomq up"
+    """Return what to tell a person where the router does not answer: with what set the address, if anything did."""
+    is_there = _is_there(endpoint)
+    said = f"the router does not answer at {endpoint}" if is_there else f"no stack runs at {endpoint}"
+    variable = named_by()
+    if not variable:
+        return f"{said}; what runs, says: todomq status" if is_there else f"{said}; start one with: todomq up"
+    if endpoint.startswith("tcp://") and variable != CREDENTIALS:
+        return f"{said}, which {variable} names; over TCP a stack with keys answers only with {CREDENTIALS}"
+    return f"{said}, which {variable} names"
+
+
+def named_by() -> str:
+    """Return the variable that says where the router is; empty where it is that of this machine's stack."""
+    return next((variable for variable in (CREDENTIALS, ENDPOINT) if os.environ.get(variable)), "")
 
 
 def _is_there(endpoint: str) -> bool:

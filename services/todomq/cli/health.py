@@ -18,8 +18,9 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from todomq.cli.asking import Answer, ask_all
+from todomq.cli.connection import named_by, unreachable
 from todomq.cli.stack_parts import Name, expected_daemons, supervised
-from todomq.errors import CorruptRecord, DeadlineExceeded, TodoMQError, Unavailable
+from todomq.errors import CorruptRecord, DeadlineExceeded, TodoMQError
 from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ def check_health(todo: Client, settings: Settings, check_s: float = CHECK_S) -> 
         settings: the stack's, for what should be there.
         check_s: how long one request may take.
     """
+    from todomq.client.session import RouterSilent
+
     processes = supervised(settings)
     daemons = expected_daemons(settings, processes)
     workers = [int(name[1]) for name in daemons if name[0] == "database_worker"]
@@ -85,7 +88,7 @@ def check_health(todo: Client, settings: Settings, check_s: float = CHECK_S) -> 
     questions |= {("server", worker): _server_of(name, check_s) for worker, name in lists.items()}
     questions |= {("add", worker): _add_to(name, check_s) for worker, name in lists.items()}
     answers = ask_all(todo, questions)
-    if all(_says_nothing_answers(answer) for answer in answers.values()):
+    if all(isinstance(answer.error, RouterSilent) for answer in answers.values()):
         return Health([_unreachable_router(todo, processes)], is_reachable=False)
     answers |= _read_back(todo, lists, answers, check_s)
     health = judge(daemons, lists, answers)
@@ -172,11 +175,9 @@ def _age_s(list_name: str) -> float:
 # What follows from the answers.
 
 
-def _says_nothing_answers(answer: Answer) -> bool:
-    return type(answer.error) is Unavailable and answer.error.text == "the router does not answer"
-
-
 def _unreachable_router(todo: Client, processes: list[Process] | None) -> Part:
+    if named_by():
+        return Part(("router",), FAILED, unreachable(todo.endpoint))  # the stack of this machine has no say in it
     where = f"does not answer at {todo.endpoint}"
     if processes is None:
         return Part(("router",), FAILED, f"{where}, and no supervisord runs the stack; start it with: todomq up")

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from todomq.cli.connection import connect
-from todomq.cli.lists import ListName
+from todomq.cli.connection import connect_to_look_in
+from todomq.cli.lists import ListName, is_absent
 from todomq.cli.outcome import Result
 from todomq.cli.show import coloured, dim, duration, name_of, safe, size
 from todomq.settings import read_settings
 
 if TYPE_CHECKING:
     from todomq.cli.whereabouts import Whereabouts
+    from todomq.client import Client
 
 
 def show_list(list_name: ListName) -> Result:
@@ -24,13 +25,14 @@ def show_list(list_name: ListName) -> Result:
     """
     from todomq.cli.whereabouts import find
 
-    with connect() as todo:
+    with connect_to_look_in() as todo:
         found = find(todo, read_settings(), list_name)
+        no_list = _is_absent(todo, found)
     value = {
-        **found.description,
+        **found.description, "exists": not no_list,
         "list": list_name, "partition": found.partition, "list_server": found.server, "worker": found.worker,
     }  # fmt: skip
-    return Result(value, _whereabouts_text(found))
+    return Result(value, _whereabouts_text(found, no_list))
 
 
 def why(list_name: ListName) -> Result:
@@ -40,26 +42,33 @@ def why(list_name: ListName) -> Result:
     """
     from todomq.cli.whereabouts import explain, find
 
-    with connect() as todo:
-        reason = explain(find(todo, read_settings(), list_name))
+    with connect_to_look_in() as todo:
+        found = find(todo, read_settings(), list_name)
+        reason = explain(found)
+        no_list = reason.hop is None and _is_absent(todo, found)
     hop = None if reason.hop is None else list(reason.hop)
     value = {"list": list_name, "waits_for": hop, "reason": reason.text, "since_ms": reason.since_ms}
     since = "" if reason.since_ms is None else f", for {duration(reason.since_ms / 1000)}"
     where = f"{coloured(name_of(hop), False)}{since}: " if hop else ""
-    return Result(value, f"{safe(list_name)} waits for {where}{safe(reason.text)}")
+    missing = "; there is no such list" if no_list else ""
+    return Result(value, f"{safe(list_name)} waits for {where}{safe(reason.text)}{missing}")
 
 
 def kill_list(list_name: str) -> Result:
     """End a list's actor; its next request finds the same entries under another activation."""
     from todomq.client.values import Via
 
-    with connect() as todo:
+    with connect_to_look_in() as todo:
         was_loaded = todo.call(Via(["cache"]), "kill_list", list_name)
     told = "is ended; its next request loads it again" if was_loaded else "was not loaded, so there was nothing to end"
     return Result({"list": list_name, "was_loaded": was_loaded}, f"The actor of {safe(list_name)} {told}.")
 
 
-def _whereabouts_text(found: Whereabouts) -> str:
+def _is_absent(todo: Client, found: Whereabouts) -> bool:
+    return not found.description.get("entries") and is_absent(todo, found.list_name)
+
+
+def _whereabouts_text(found: Whereabouts, no_list: bool) -> str:
     said = found.description
     epoch = f", epoch {said['epoch']}" if said else ""
     lines = [
@@ -83,4 +92,5 @@ def _whereabouts_text(found: Whereabouts) -> str:
         ]
     if said.get("error"):
         lines.append(("error", safe(said["error"])))
-    return "\n".join([safe(found.list_name), *(f"  {dim(f'{label:<16}')}{text}" for label, text in lines)])
+    missing = ": there is no such list; this is where it would live" if no_list else ""
+    return "\n".join([safe(found.list_name) + missing, *(f"  {dim(f'{label:<16}')}{text}" for label, text in lines)])

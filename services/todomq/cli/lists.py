@@ -18,12 +18,14 @@ from todomq.cli.show import dim, json_text, safe
 from todomq.errors import EntryNotFound, TodoMQError
 
 if TYPE_CHECKING:
-    from todomq.client import Entry
+    from todomq.client import Client, Entry
 
 HIDDEN_FIELDS = ("todo.txt",)
 """Fields of ``extra`` that are kept for export only."""
 
 COMPLETION_S = 0.5
+LOOK_S = 1.0
+"""How long to look whether there is such a list, for the words only."""
 
 
 def complete_list(incomplete: str) -> list[str]:
@@ -49,9 +51,16 @@ def read_date(text: str) -> datetime.date:
         raise typer.BadParameter(f"{safe(text)!r} is no day; write YYYY-MM-DD, today or tomorrow") from None
 
 
+def read_id(text: str) -> int:
+    """Return the entry's id that a text is."""
+    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise typer.BadParameter(f"{safe(text)!r} is no id; ls shows the ids")
+    return int(text)
+
+
 ListName = Annotated[str, typer.Argument(metavar="LIST", help="The list's name.", autocompletion=complete_list)]
 Title = Annotated[str, typer.Argument(metavar="TITLE", help="What is to be done.")]
-EntryId = Annotated[int, typer.Argument(metavar="ID", help="The entry's id, as ls shows it.", min=1)]
+EntryId = Annotated[int, typer.Argument(metavar="ID", parser=read_id, help="The entry's id, as ls shows it.")]
 Day = Annotated[
     datetime.date | None,
     typer.Option("--date", "-d", metavar="DAY", parser=read_date, help="YYYY-MM-DD, today or tomorrow."),
@@ -68,7 +77,7 @@ def entry_value(entry: Entry) -> dict[str, Any]:
 def entry_line(entry: Entry, id_width: int = 1, has_dates: bool = True) -> str:
     """Return an entry as a line for a person."""
     day = "" if entry.date is None else entry.date.isoformat()
-    title = safe(entry.title)
+    title = safe(entry.title) if entry.title.strip() else f'"{safe(entry.title)}"'
     date_column = f"{day:<10}  " if has_dates else ""
     extra = {key: value for key, value in entry.extra.items() if key not in HIDDEN_FIELDS}
     more = dim(f"  {_extra_text(extra)}") if extra else ""
@@ -81,6 +90,14 @@ def entries_text(entries: list[Entry]) -> str:
     id_width = max((len(str(entry.id)) for entry in entries), default=1)
     has_dates = any(entry.date is not None for entry in entries)
     return "\n".join(entry_line(entry, id_width, has_dates) for entry in entries)
+
+
+def is_absent(todo: Client, list_name: str) -> bool:
+    """Tell whether there is no list of this name, False where that can't be seen; for one that has no entries."""
+    try:
+        return list_name not in todo.list_names(list_name, deadline_s=LOOK_S)
+    except TodoMQError:
+        return False
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -113,8 +130,11 @@ def ls(
     with connect() as todo:
         handle = todo.todo_list(list_name)
         entries = handle.undated_entries() if undated else handle.entries(date)
+        no_list = not entries and is_absent(todo, list_name)
     if entries:
         return Result([entry_value(entry) for entry in entries], entries_text(entries))
+    if no_list:
+        return Result([], dim(f"There is no list {safe(list_name)}."))
     return Result([], dim(f"No entries{' of that kind' if undated or date else ''} in {safe(list_name)}."))
 
 
@@ -181,21 +201,21 @@ def clear(list_name: ListName, yes: Yes = False) -> Result:
 
 
 def drop(list_name: ListName, yes: Yes = False) -> Result:
-    """Delete a list and all that is in it.
+    """Delete a list and all that is in it. Where there is none, there is nothing to do.
 
     Example: todomq drop "Bob's list" --yes
     """
     if not _is_wanted(f"Delete the list {safe(list_name)} with all that is in it?", yes):
         return _not_done(list_name)
     with connect() as todo:
-        todo.todo_list(list_name).delete()
-    return Result({"list": list_name, "deleted": True}, f"{safe(list_name)} is deleted.")
+        no_list = is_absent(todo, list_name)
+        todo.todo_list(list_name).delete()  # all the same: somebody may be just creating it
+    told = f"There was no list {safe(list_name)}." if no_list else f"{safe(list_name)} is deleted."
+    return Result({"list": list_name, "deleted": not no_list}, told)
 
 
 def lists(
-    prefix: Annotated[
-        str, typer.Argument(metavar="PREFIX", help="Only names that begin so.", show_default=False)
-    ] = "",
+    prefix: Annotated[str, typer.Argument(metavar="PREFIX", help="Only names that begin so.", show_default=False)] = "",
 ) -> Result:
     """Show the names of all lists, sorted.
 
@@ -203,7 +223,10 @@ def lists(
     """
     with connect() as todo:
         names = todo.list_names(prefix)
-    return Result(names, _lines(names) if names else dim("There are no lists yet; add an entry to one to create it."))
+    none = "There are no lists yet; add an entry to one to create it."
+    if prefix:
+        none = f"No list begins with {safe(prefix)}."
+    return Result(names, _lines(names) if names else dim(none))
 
 
 def _lines(names: Iterable[str]) -> str:

@@ -27,6 +27,7 @@ from todomq.errors import TodoMQError
 from todomq.settings import Settings
 
 DEADLINE_S = 60.0
+REMOVAL_S = 10.0
 STEP = 250
 VICTIMS: tuple[list[str | int], ...] = (["database_worker", 1], ["cache"])
 
@@ -52,24 +53,27 @@ def run(settings: Settings, lists: int, sample: Path | None, victims: Sequence[l
     Raises:
         TodoMQError: the stack does not answer, or the sample's export is not what was imported.
     """
-    prefix = f"demo/{time.time_ns():x}/"
-    with bars() as begin, connect(DEADLINE_S) as todo:
-        imported = _import_sample(todo, f"{prefix}sample", sample, begin)
+    promises = Promises(lists, prefix=f"demo/{time.time_ns():x}/")
+    with bars() as begin, connect(DEADLINE_S) as todo, _tidying(todo, promises, keep, begin):
+        imported = _import_sample(todo, f"{promises.prefix}sample", sample, begin)
         before = _memory(todo, settings)
-        promises, created_s, killed = _create(todo, prefix, lists, victims, begin)
+        created_s, killed = _create(todo, promises, victims, begin)
         after = _memory(todo, settings)
         checked_s = _check(todo, promises, begin)
-        if not keep:
-            _remove(todo, prefix, lists, begin)
     return Report(lists, imported, promises.made, promises.broken, created_s, checked_s, killed, before, after)
 
 
 class Promises:
-    """Which of the adds were promised, by the number of their list; and what became of the others."""
+    """Which of the adds were promised, by the number of their list; and what became of the others.
+
+    Attributes:
+        begun: how many lists may be there: those with lower numbers.
+    """
 
     def __init__(self, total: int, prefix: str) -> None:
         self.prefix = prefix
         self.ids: list[int | None] = [None] * total
+        self.begun = 0
         self.broken = 0
 
     def note(self, number: int) -> Callable[[Future[Any]], None]:
@@ -119,7 +123,7 @@ def title_of(number: int) -> str:
 
 
 def _import_sample(todo: Client, list_name: str, sample: Path | None, begin: Begin) -> int:
-    """Import the file, or our own sample, and see that its export gives the same bytes."""
+    """Import the file, or our own sample, and see that its export gives every line back but blank ones."""
     content = sample.read_bytes() if sample else OWN_SAMPLE
     fields = list(read_todo_txt(content.splitlines(keepends=True)))
     store(todo, list_name, fields, begin("storing the sample", len(fields)))
@@ -130,10 +134,10 @@ def _import_sample(todo: Client, list_name: str, sample: Path | None, begin: Beg
 
 
 def _create(
-    todo: Client, prefix: str, lists: int, victims: Sequence[list[str | int]], begin: Begin
-) -> tuple[Promises, float, list[str]]:
+    todo: Client, promises: Promises, victims: Sequence[list[str | int]], begin: Begin
+) -> tuple[float, list[str]]:
     """Create the lists; kill the victims one after the other, evenly spread over the way."""
-    promises = Promises(lists, prefix)
+    lists = len(promises.ids)
     counter = _Counter(begin("creating lists", lists))
     kill_at = {lists * (place + 1) // (len(victims) + 1): victim for place, victim in enumerate(victims)}
     killed: list[str] = []
@@ -144,11 +148,12 @@ def _create(
             if number in kill_at:
                 pid = kill_daemon(killer, kill_at[number])
                 killed.append(f"{name_of(kill_at[number])} (pid {pid})")
-            future = pipeline.todo_list(f"{prefix}{number}").add_entry(title_of(number))
+            promises.begun = number + 1
+            future = pipeline.todo_list(f"{promises.prefix}{number}").add_entry(title_of(number))
             future.add_done_callback(promises.note(number))
             future.add_done_callback(counter)
     counter.finish()
-    return promises, time.monotonic() - began_s, killed
+    return time.monotonic() - began_s, killed
 
 
 def _check(todo: Client, promises: Promises, begin: Begin) -> float:
@@ -164,13 +169,36 @@ def _check(todo: Client, promises: Promises, begin: Begin) -> float:
     return time.monotonic() - began_s
 
 
-def _remove(todo: Client, prefix: str, lists: int, begin: Begin) -> None:
-    counter = _Counter(begin("removing them", lists))
-    with _failures_are_told(), todo.pipeline() as pipeline:
-        pipeline.todo_list(f"{prefix}sample").delete()
-        for number in range(lists):
-            pipeline.todo_list(f"{prefix}{number}").delete().add_done_callback(counter)
-    counter.finish()
+@contextmanager
+def _tidying(todo: Client, promises: Promises, keep: bool, begin: Begin) -> Iterator[None]:
+    """Remove the lists in the end, whatever ends the work, unless they are to be kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _tell(f"interrupted; the lists {f'are kept under {promises.prefix}' if keep else 'are removed'}")
+        raise
+    finally:
+        if not keep:
+            _remove(todo, promises, begin)
+
+
+def _remove(todo: Client, promises: Promises, begin: Begin) -> None:
+    """Remove what was created; where that is not possible, say what is left and how to remove it."""
+    names = [f"{promises.prefix}sample", *(f"{promises.prefix}{number}" for number in range(promises.begun))]
+    counter = _Counter(begin("removing them", len(names)))
+
+    def take(future: Future[Any]) -> None:
+        if future.exception() is None:
+            counter(future)
+
+    try:
+        with _failures_are_told(), todo.pipeline() as pipeline:
+            for name in names:
+                pipeline.todo_list(name).delete(deadline_s=REMOVAL_S).add_done_callback(take)
+    finally:
+        counter.finish()
+        if counter.count < len(names):
+            _tell(f"lists are left; remove them: todomq lists {promises.prefix} | xargs -n 1 todomq drop --yes")
 
 
 @contextmanager
@@ -182,7 +210,11 @@ def _failures_are_told() -> Iterator[None]:
         first: BaseException = failures
         while isinstance(first, BaseExceptionGroup):
             first = first.exceptions[0]
-        console(stderr=True).print(f"some requests failed, the first with: {safe(str(first))}")
+        _tell(f"some requests failed, the first with: {safe(str(first))}")
+
+
+def _tell(text: str) -> None:
+    console(stderr=True).print(text, soft_wrap=True)
 
 
 def _memory(todo: Client, settings: Settings) -> dict[str, Memory]:

@@ -18,6 +18,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar, get_type_hints
 
 import typer
 from typer.core import TyperCommand
+from typer.exceptions import TyperException
 
 from todomq.cli.show import json_text, safe, say
 from todomq.errors import UNKNOWN, DeadlineExceeded, TodoMQError, Unavailable
@@ -27,7 +28,7 @@ DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 
 EPILOG = """Exit codes: 0 done, 1 refused or failed, 2 usage, 3 the service can't be reached or did not answer in time.
 
-Environment: TODOMQ_ENDPOINT or TODOMQ_HOME name the stack; todomq --help says more.
+Environment: TODOMQ_HOME names the stack, for clients also TODOMQ_ENDPOINT; todomq --help says more.
 """
 
 F = TypeVar("F", bound="Callable[..., Result]")
@@ -36,7 +37,21 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead
 
 
 class PlainCommand(TyperCommand):
-    """A command whose usage line is written as manual pages write it: ``LIST`` where typer writes ``{LIST}``."""
+    """A command whose usage line is written as manual pages write it: ``LIST`` where typer writes ``{LIST}``.
+
+    Where it can't be understood and a word that begins with ``-`` is no option, what is said names the way out.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take the words behind the command's name."""
+        words = args[: args.index("--")] if "--" in args else args[:]
+        options = {option for param in self.params for option in (*param.opts, *param.secondary_opts)}
+        try:
+            return super().parse_args(ctx, args)
+        except TyperException as error:
+            if any(word[:1] == "-" and word != "-" and word.partition("=")[0] not in options for word in words):
+                error.message += "\nA name or a title that begins with - stands behind --, and so do all after it."
+            raise
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return the pieces of the usage line behind the command's name."""
@@ -118,7 +133,7 @@ def _tell_error(error: TodoMQError, as_json: bool) -> int:
     if as_json:
         say(json_text({"error": error_value(error)}))
         return code
-    told = typer.style("error:", fg="red", bold=True)
+    told = typer.style("Error:", fg="red", bold=True)
     typer.echo(f"{told} {safe(error.text)}", err=True)
     if error.outcome == UNKNOWN:
         typer.echo("Whether the change has taken effect is not known; look before you try again.", err=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from todomq.cli.asking import ask_all
-from todomq.cli.connection import connect
+from todomq.cli.connection import connect_to_look_in
 from todomq.cli.killing import daemon_name, kill_daemon
 from todomq.cli.list_probe import kill_list, show_list, why
 from todomq.cli.outcome import DONE, REFUSED, UNREACHABLE, Result, command
@@ -54,7 +54,7 @@ def health(
     settings = read_settings()
     give_up = time.monotonic() + wait_s
     while True:
-        with connect(CHECK_S) as todo:
+        with connect_to_look_in(CHECK_S) as todo:
             found = check_health(todo, settings)
         if found.is_healthy or found.is_lasting or time.monotonic() >= give_up:
             break
@@ -74,9 +74,14 @@ def ping(
 
     Example: todomq probe ping list_server 1
     """
-    with connect(PING_S) as todo:
+    from todomq.client.session import RouterSilent
+
+    with connect_to_look_in(PING_S) as todo:
         names = [daemon_name(daemon)] if daemon else [list(name) for name in _all_daemons()]
         answers = ask_all(todo, {place: _begin_ping(name) for place, name in enumerate(names)})
+        silent = [answer.error for answer in answers.values() if isinstance(answer.error, RouterSilent)]
+        if len(silent) == len(names):
+            raise silent[0]  # nothing is known of any of them
     values, lines, code = [], [], DONE
     for place, name in enumerate(names):
         error, took_ms = answers[place].error, answers[place].took_s * 1000
@@ -94,7 +99,7 @@ def tree() -> Result:
     """
     from todomq.cli.tree import gather, tree_lines
 
-    with connect() as todo:
+    with connect_to_look_in() as todo:
         rows = gather(todo, read_settings())
     text = "\n".join(tree_lines(rows, is_supervised=any(row.group == "supervision" for row in rows)))
     return Result([row.value() for row in rows], text)
@@ -114,7 +119,7 @@ def top(
 
     screen = console()
     settings = read_settings()
-    with connect() as todo:
+    with connect_to_look_in() as todo:
         before = sample(todo, settings)
         time.sleep(every_s)
         now = sample(todo, settings)
@@ -128,7 +133,7 @@ def registry() -> Result:
 
     Example: todomq probe registry
     """
-    with connect() as todo:
+    with connect_to_look_in() as todo:
         entries = todo.registry.names()
     entries.sort(key=lambda entry: name_of(entry.name))
     values = [entry_value(entry) for entry in entries]
@@ -163,7 +168,7 @@ def entry_value(entry: Registration) -> dict[str, Any]:
 
 
 def _kill_daemon(name: list[str | int]) -> Result:
-    with connect() as todo:
+    with connect_to_look_in() as todo:
         pid = kill_daemon(todo, name)
     return Result({"killed": name, "pid": pid}, f"{name_of(name)} (pid {pid}) is killed.")
 
@@ -196,7 +201,7 @@ def _top_live(every_s: float, before: Sample, now: Sample) -> None:
     from todomq.cli.tree import sample, top_table
 
     settings = read_settings()
-    with connect() as todo, Live(console=console(), auto_refresh=False, screen=True) as live:
+    with connect_to_look_in() as todo, Live(console=console(), auto_refresh=False, screen=True) as live:
         try:
             while True:
                 live.update(top_table(now, before), refresh=True)

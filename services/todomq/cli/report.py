@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from todomq.cli.show import coloured, console, counted, say, size, table
 
-MANY_LISTS = 50_000
-"""With fewer, what any process grows by when it begins to work weighs more than the lists."""
+MANY_LISTS, FEW_LISTS = 50_000, 10_000
+"""What a process grows by whenever it begins to work weighs on the cost of a list: with few, more than the lists."""
 
 
 class Memory(NamedTuple):
@@ -42,11 +42,14 @@ class Report(NamedTuple):
 
     @property
     def bytes_per_list(self) -> float | None:
-        """What one loaded list costs in the list servers; None where one of them was restarted meanwhile."""
+        """What one loaded list costs in the list servers; None where it can't be told.
+
+        There are too few, or one of the servers was restarted meanwhile.
+        """
         servers = [name for name in self.before if name.startswith("list_server") and name in self.after]
         pairs = [(self.before[name], self.after[name]) for name in servers]
         loaded = sum(after.lists - before.lists for before, after in pairs)
-        if loaded <= 0 or any(before.pid != after.pid for before, after in pairs):
+        if loaded < FEW_LISTS or any(before.pid != after.pid for before, after in pairs):
             return None
         return sum(after.rss - before.rss for before, after in pairs) / loaded
 
@@ -58,7 +61,8 @@ class Report(NamedTuple):
 
     def show(self) -> None:
         """Print the report for a person."""
-        say(f"Imported {counted(self.imported, 'entry', 'entries')} of a todo.txt; its export gives the same bytes.")
+        imported = counted(self.imported, "entry", "entries")
+        say(f"Imported {imported} of a todo.txt; its export gives every line back but blank ones.")
         rate = self.lists / self.created_s
         say(f"Created {self.lists:,} lists of one durable entry each in {self.created_s:.1f} s, {rate:,.0f} a second,")
         say(f"with {' and '.join(self.killed) or 'nothing'} killed meanwhile.")
@@ -68,7 +72,7 @@ class Report(NamedTuple):
         console().print(table(columns, map(self._row, self.after), right=columns[1:]))
         say()
         if self.bytes_per_list is not None:
-            few = ", with what any working process grows by" if self.lists < MANY_LISTS else ""
+            few = "; with more lists it is less" if self.lists < MANY_LISTS else ""
             say(f"A loaded list of one entry costs {self.bytes_per_list:,.0f} bytes in its list server{few}.")
         verdict = f"{self.promised:,} of {self.lists:,} adds were promised, {self.broken:,} promises were broken."
         say(coloured(verdict, self.is_good))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from todomq.cli.connection import connect
-from todomq.cli.lists import ListName
+from todomq.cli.lists import ListName, is_absent
 from todomq.cli.outcome import Result, command
 from todomq.cli.show import counted, safe
 from todomq.errors import TodoMQError
@@ -67,7 +67,9 @@ def import_file(
     """
     from todomq.cli.progress import bars
 
-    if file != STANDARD_INPUT and not file.is_file():
+    if file.is_dir():
+        raise typer.BadParameter(f"{safe(str(file))} is a directory; name a file in it")
+    if file != STANDARD_INPUT and not file.exists():
         raise typer.BadParameter(f"there is no file {safe(str(file))}")
     chosen = _format_of(file, format)
     with bars(transient=True) as begin, connect(DEADLINE_S) as todo:
@@ -86,13 +88,15 @@ def export_list(
 ) -> Result:
     """Write a list's entries to a file or to standard output. The format is todo.txt, or CSV (YYYY-MM-DD,title).
 
-    An imported todo.txt comes back line by line as it was. CSV has no place for done, projects and the like.
+    Of an imported todo.txt every line but blank ones comes back. CSV has no place for done, projects and the like.
 
     Example: todomq export "Bob's list" bob.csv
     """
     chosen = Format.TODO_TXT if file is None and format is None else _format_of(file, format)
     with connect(DEADLINE_S) as todo:
         lines = lines_of(todo.todo_list(list_name).entries(), chosen)
+        if not lines and is_absent(todo, list_name):
+            typer.echo(f"There is no list {safe(list_name)}.", err=True)
     value = {"list": list_name, "entries": len(lines), "format": chosen.value}
     if file is None:
         return Result({**value, "text": b"".join(lines).decode()}, lambda: _write_out(lines))

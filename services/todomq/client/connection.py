@@ -24,6 +24,7 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from todomq.client.endpoint import silence_at
 from todomq.client.line import CLOSE_LINGER_MS, Line
 from todomq.client.request import Request
 from todomq.client.session import Session
@@ -345,7 +346,7 @@ class Connection:
         return session, line
 
     def _open(self) -> tuple[Session, Line]:
-        session = self._session = Session(os.urandom(16), random.random)
+        session = self._session = Session(os.urandom(16), random.random, silence=silence_at(self._endpoint))
         line = self._line = Line(self._endpoint, self._credentials)
         now = now_ms()
         line.connect(now)

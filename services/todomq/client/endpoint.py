@@ -1,4 +1,4 @@
-"""Where the client connects, and with which key.
+"""Where the client connects, with which key, and what is said where nobody answers there.
 
 The argument, else the file that ``TODOMQ_CREDENTIALS`` names, else ``TODOMQ_ENDPOINT``, else this machine's stack.
 """
@@ -51,3 +51,10 @@ def choose_endpoint(endpoint: str | None) -> str:
     if chosen.startswith("ipc://") and not 1 <= len(os.fsencode(chosen[6:])) <= SOCKET_PATH_BYTES:
         raise InvalidRequest(f"endpoint: a socket path has 1 to {SOCKET_PATH_BYTES} bytes, not as in {chosen:.160}")
     return chosen
+
+
+def silence_at(endpoint: str) -> str:
+    """Return what to tell whoever asked where the router does not answer at this address."""
+    if endpoint.startswith("ipc://"):
+        return f"the router does not answer at {endpoint}; todomq up starts the stack of this machine"
+    return f"the router does not answer at {endpoint}; over TCP a stack with keys answers only who comes with one"

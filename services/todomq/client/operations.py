@@ -377,6 +377,8 @@ def check_list_name(name: str) -> str:
 def _body(*parts: Any) -> bytes:
     try:
         body = pack(parts)
+    except UnicodeEncodeError:  # of a title: every other text was encoded when it was checked
+        raise InvalidRequest("title: a text of valid Unicode is needed") from None
     except (TypeError, ValueError, OverflowError) as error:
         raise InvalidRequest(f"{parts[0]}: {error}") from None
     if len(body) > limits.REQUEST_BYTES:

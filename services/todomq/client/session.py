@@ -69,6 +69,10 @@ _by_id = attrgetter("id")
 _CHANGING = frozenset((LIST_CHANGE, KEY_CHANGE, CALL))
 
 
+class RouterSilent(Unavailable):
+    """The router has not greeted before the deadline: what a client says itself, never an answer."""
+
+
 class Session:
     """All requests of one client, from submission to the end.
 
@@ -76,13 +80,21 @@ class Session:
         client_id: 16 random bytes, never used by any other session.
         random: numbers from 0 to 1, for the jitter of retries.
         counters: the numbers of lists.
+        silence: what to tell whoever asked where the router does not answer.
 
     Attributes:
         unreadable: messages that were not replies of this protocol, and replies to nothing that was asked.
     """
 
-    def __init__(self, client_id: bytes, random: Callable[[], float], counters: Counters | None = None) -> None:
+    def __init__(
+        self,
+        client_id: bytes,
+        random: Callable[[], float],
+        counters: Counters | None = None,
+        silence: str = "the router does not answer",
+    ) -> None:
         self.unreadable = 0
+        self._silence = silence
         self._client_id = client_id
         self._random = random
         self._jitter = 0.0
@@ -479,7 +491,7 @@ class Session:
         elif request.first_sent_ms or self._is_greeted:
             error = DeadlineExceeded("no answer before the deadline", outcome=outcome)
         else:
-            error = Unavailable("the router does not answer")
+            error = RouterSilent(self._silence)
         self._finish(request, error)
 
 

@@ -29,8 +29,6 @@ def read_private(path: Path, kind: str, version: int) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            if mode & 0o077:
-                raise InvalidRequest(f"{path} is open to others (mode {mode:o}); close it: chmod 600 {path}")
             content = file.read(FILE_BYTES)
         fields = json.loads(content)
     except OSError as error:
@@ -39,6 +37,8 @@ def read_private(path: Path, kind: str, version: int) -> dict[str, Any]:
         raise InvalidRequest(f"{path} is not JSON, or damaged") from None
     if type(fields) is not dict or fields.get("format") != kind:
         raise InvalidRequest(f"{path} is not a file of the format {kind!r}")
+    if mode & 0o077:
+        raise InvalidRequest(f"{path} is open to others (mode {mode:o}); close it: chmod 600 {path}")
     if fields.get("version") != version:
         raise InvalidRequest(f"{path} has version {fields.get('version')!r:.20} where {version} is known")
     return fields
