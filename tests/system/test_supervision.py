@@ -14,6 +14,7 @@ from subprocess import DEVNULL, PIPE
 import pytest
 from conftest import RunningStack, is_gone, wait_until
 
+from todomq.errors import Unavailable
 from todomq.runtime.start_time import age_ms
 from todomq.settings import socket_name
 from todomq.supervision import records
@@ -181,6 +182,33 @@ def test_in_the_foreground_giving_up_is_an_exit_status_that_is_not_0(make_stack:
 
     assert foreground.returncode == 1
     assert "group cache gave up" in said
+
+
+@pytest.mark.parametrize("directory", ["data", "data/worker-1", "log"])
+def test_a_directory_that_cannot_be_written_is_named_before_anything_starts(
+    make_stack: MakeStack, directory: str
+) -> None:
+    stack = make_stack()
+    (stack.home / directory).mkdir(parents=True)
+    (stack.home / directory).chmod(0o500)
+
+    result = stack.run_bound_by_permissions(STACK, "up")
+
+    assert result.returncode == 2
+    assert f"{stack.home / directory} can't be written" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert stack.living() == {}
+
+
+def test_a_start_that_is_not_healthy_names_what_is_at_fault_in_one_line(stack: RunningStack) -> None:
+    worker = stack.processes()["database_worker-2"]
+    stack.control.manager.stop(worker, 10.0)
+
+    with pytest.raises(Unavailable) as caught:
+        stack.wait_healthy(timeout_s=1)
+
+    assert "not healthy: database_worker 2: is not running" in caught.value.text
+    assert "cache" not in caught.value.text and len(caught.value.text.splitlines()) == 1
 
 
 def test_nothing_outlives_a_killed_supervisord_and_it_starts_again_at_once(stack: RunningStack) -> None:
