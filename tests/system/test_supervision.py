@@ -200,6 +200,21 @@ def test_a_directory_that_cannot_be_written_is_named_before_anything_starts(
     assert stack.living() == {}
 
 
+@pytest.mark.parametrize("command", [["up"], ["status"], ["add", "x", "y"]])
+def test_a_home_that_is_not_ones_own_is_told_with_what_to_do(make_stack: MakeStack, command: list[str]) -> None:
+    stack = make_stack()
+    (stack.home / "run").mkdir()
+    stack.home.chmod(0)
+    try:
+        result = stack.run_bound_by_permissions(STACK, *command)
+    finally:
+        stack.home.chmod(0o700)
+
+    assert result.returncode == 2
+    assert "Permission denied; run this as the stack's user, or set TODOMQ_HOME" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
 def test_a_start_that_is_not_healthy_names_what_is_at_fault_in_one_line(stack: RunningStack) -> None:
     worker = stack.processes()["database_worker-2"]
     stack.control.manager.stop(worker, 10.0)
