@@ -80,6 +80,17 @@ def test_a_deliberate_restart_is_not_counted(shared_stack: RunningStack) -> None
     assert records.read_restarts(shared_stack.home / "run") == counted
 
 
+def test_a_setting_that_a_running_stack_does_not_take_is_named(shared_stack: RunningStack) -> None:
+    assert shared_stack.control.settings_not_taken() == []
+    changed = {"TODOMQ_TCP": "tcp://127.0.0.1:17447", "TODOMQ_MAX_RESTARTS": "", "TODOMQ_ENDPOINT": "ipc:///x"}
+
+    result = shared_stack.run(STACK, "restart", settings=changed)
+
+    assert result.returncode == 0, result.stderr
+    assert "keeps the settings of its start, and here TODOMQ_MAX_RESTARTS, TODOMQ_TCP would differ" in result.stdout
+    assert "down; " in result.stdout
+
+
 def test_the_status_names_every_process(shared_stack: RunningStack) -> None:
     result = shared_stack.run(STACK, "status")
 

@@ -83,12 +83,16 @@ def down(
 def restart() -> Result:
     """Restart one process after the other, each gracefully. Clients see a pause, and no error.
 
+    The stack keeps the settings that it was started with.
+
     Example: todomq restart
     """
     stack = _stack()
     with _alone(stack):
         stack.restart(lambda line: typer.echo(line, err=True))
-    return Result({"restarted": True}, "Every process is a new one, and the stack is healthy.")
+        not_taken = stack.settings_not_taken()
+    text = f"Every process is a new one, and the stack is healthy.{_not_taken_text(not_taken)}"
+    return Result({"restarted": True, "settings_not_taken": not_taken}, text)
 
 
 def status() -> Result:
@@ -168,6 +172,15 @@ def _alone(stack: Stack) -> Iterator[None]:
             yield
     except Unavailable as error:
         raise TodoMQError(error.text) from None
+
+
+def _not_taken_text(names: list[str]) -> str:
+    if not names:
+        return ""
+    return (
+        f"\nIt keeps the settings of its start, and here {', '.join(names)} would differ. "
+        f"To start it with what is set here: {_this_command()} down; {_this_command()} up"
+    )
 
 
 def _this_command() -> str:

@@ -31,6 +31,7 @@ from todomq.supervision.manager import Manager
 
 CONFIGURATION = Path(__file__).with_name("supervisord.conf")
 SERVER_PACKAGES = ("supervisor", "rocksdict")
+OF_CLIENTS = ("TODOMQ_ENDPOINT", "TODOMQ_CREDENTIALS")
 ANOTHER_COMMAND_S = 60.0
 STOP_S = 60.0
 SPAWN_S = 5.0
@@ -61,8 +62,8 @@ class Stack:
 
     def environment(self) -> dict[str, str]:
         """Return the environment in which this stack's supervisord and commands run."""
-        # Whoever starts the stack is at home here, and not a client with a key of this or another one.
-        inherited = {name: value for name, value in self._environment.items() if name != "TODOMQ_CREDENTIALS"}
+        # Whoever starts the stack is at home here, and not a client of another one, or with a key.
+        inherited = {name: value for name, value in self._environment.items() if name not in OF_CLIENTS}
         return {
             **ALLOCATOR,
             **inherited,
@@ -79,6 +80,23 @@ class Stack:
         except Unavailable:
             return False
         return True
+
+    def settings_not_taken(self) -> list[str]:
+        """Return the variables that the running stack was started with otherwise than they are now.
+
+        What a stack runs with is what its supervisord was started with; a daemon that is restarted gets the same.
+
+        Raises:
+            Unavailable: the stack does not run.
+        """
+        try:
+            held = Path(f"/proc/{self.manager.pid()}/environ").read_bytes().decode(errors="surrogateescape")
+        except OSError:
+            return []  # it has ended meanwhile
+        theirs = dict(line.split("=", 1) for line in held.split("\0") if "=" in line)
+        ours = self.environment()
+        names = {name for name in (*theirs, *ours) if name.startswith("TODOMQ_")} - {"TODOMQ_HOME", "TODOMQ_PYTHON"}
+        return sorted(name for name in names if theirs.get(name, "") != ours.get(name, ""))
 
     @contextmanager
     def alone(self) -> Iterator[None]:
