@@ -101,9 +101,26 @@ def test_the_status_names_every_process(shared_stack: RunningStack) -> None:
 
 def test_starting_again_what_runs_is_harmless(shared_stack: RunningStack) -> None:
     before = shared_stack.pids()
-    result = shared_stack.run(STACK, "up")
+    result = shared_stack.run(STACK, "up", settings={"TODOMQ_IDLE_S": "5"})
     assert result.returncode == 0, result.stderr
+    already, not_taken = result.stdout.splitlines()
+    assert already == f"TodoMQ was up already; its home is {shared_stack.home}"
+    assert "here TODOMQ_IDLE_S would differ" in not_taken
     assert shared_stack.pids() == before
+
+
+def test_running_again_what_runs_is_refused_with_its_home(shared_stack: RunningStack) -> None:
+    result = shared_stack.run(STACK, "run")
+    assert result.returncode == 1
+    assert f"the stack of {shared_stack.home} runs already" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["status", "restart"])
+def test_that_nothing_runs_is_told_with_the_home_and_how_to_start_it(make_stack: MakeStack, command: str) -> None:
+    stack = make_stack()
+    result = stack.run(STACK, command)
+    assert result.returncode == 3
+    assert f"TodoMQ is not running in {stack.home}; start it with: " in result.stdout + result.stderr
 
 
 def test_a_registry_that_hangs_is_ended_and_replaced(make_stack: MakeStack) -> None:

@@ -50,10 +50,15 @@ def up() -> Result:
     """
     stack = _stack()
     with _alone(stack):
+        ran = stack.is_running()
         stack.start()
         stack.wait_healthy()
-    home = stack.settings.home
-    return Result({"running": True, "home": str(home)}, NEXT.format(home=safe(str(home)), todomq=_this_command()))
+        not_taken = stack.settings_not_taken()
+    home = str(stack.settings.home)
+    value = {"running": True, "ran": ran, "home": home, "settings_not_taken": not_taken}
+    if ran:
+        return Result(value, f"TodoMQ was up already; its home is {safe(home)}{_not_taken_text(not_taken)}")
+    return Result(value, NEXT.format(home=safe(home), todomq=_this_command()))
 
 
 def down(
@@ -88,6 +93,8 @@ def restart() -> Result:
     Example: todomq restart
     """
     stack = _stack()
+    if not stack.is_running():
+        raise Unavailable(_nothing_runs(stack))
     with _alone(stack):
         stack.restart(lambda line: typer.echo(line, err=True))
         not_taken = stack.settings_not_taken()
@@ -106,7 +113,7 @@ def status() -> Result:
     stack = _stack()
     reason = stack.failure()
     if not stack.is_running():
-        stopped = f"TodoMQ is stopped: {safe(reason)}" if reason else "TodoMQ is not running; start it with: todomq up"
+        stopped = f"TodoMQ is stopped: {safe(reason)}" if reason else safe(_nothing_runs(stack))
         return Result({"running": False, "reason": reason, "processes": []}, stopped, UNREACHABLE)
     restarts = records.read_restarts(stack.settings.run)
     processes = stack.manager.processes()
@@ -146,7 +153,7 @@ def run() -> Result:
     stack = _stack()
     with _alone(stack):
         if stack.is_running():
-            raise TodoMQError("this stack runs already")
+            raise TodoMQError(f"the stack of {stack.settings.home} runs already; stop it with: {_this_command()} down")
         stack.prepare()
         manager = subprocess.Popen(stack.command("-n"), env=stack.environment(), start_new_session=True)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -162,6 +169,10 @@ def _stack() -> Stack:
     from todomq.supervision.stack import Stack
 
     return Stack()
+
+
+def _nothing_runs(stack: Stack) -> str:
+    return f"TodoMQ is not running in {stack.settings.home}; start it with: {_this_command()} up"
 
 
 @contextmanager
