@@ -18,6 +18,7 @@ from todomq.cli.list_probe import kill_list, show_list, why
 from todomq.cli.outcome import DONE, REFUSED, UNREACHABLE, Result, command
 from todomq.cli.show import coloured, console, name_of, safe, table
 from todomq.cli.stack_parts import expected_daemons, supervised
+from todomq.errors import Unavailable
 from todomq.settings import read_settings
 
 if TYPE_CHECKING:
@@ -77,6 +78,9 @@ def ping(
     with connect(PING_S) as todo:
         names = [daemon_name(daemon)] if daemon else [list(name) for name in _all_daemons()]
         answers = ask_all(todo, {place: _begin_ping(name) for place, name in enumerate(names)})
+        errors = [answer.error for answer in answers.values()]
+        if all(type(error) is Unavailable for error in errors) and errors[0] is not None:
+            raise errors[0]  # nobody could be asked: told once, with what to do
     values, lines, code = [], [], DONE
     for place, name in enumerate(names):
         error, took_ms = answers[place].error, answers[place].took_s * 1000
