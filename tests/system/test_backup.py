@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -124,6 +125,12 @@ def test_law_8_what_a_user_may_not_read_is_not_told_as_damage(stopped_stack: Run
     assert f"{path}: Permission denied; run this as the stack's user" in done.stderr
     assert "restore" not in done.stderr and len(done.stderr.splitlines()) == 1
     todomq(stopped_stack, "verify")
+
+
+def test_the_command_that_a_backup_prints_can_be_typed_as_it_is(stack: RunningStack, tmp_path: Path) -> None:
+    said = todomq(stack, "backup", str(tmp_path / "of $HOME and 'more'"))
+    typed = said.strip().partition("Check it with: todomq ")[2]
+    todomq(stack, *shlex.split(typed))
 
 
 def test_one_damaged_shard_is_restored_and_the_lists_of_the_others_stay_as_they_are(

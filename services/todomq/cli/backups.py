@@ -5,6 +5,7 @@ Owns: the commands, the choice between a running and a stopped stack. Must not k
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,8 +47,8 @@ def backup(directory: BackupDirectory) -> Result:
     held = f"{counted(taken.pool_size, 'shard')}, {counted(len(taken.files), 'file')}, {size(taken.bytes)}"
     value = {"directory": str(directory.absolute()), "shards": taken.pool_size, "files": len(taken.files),
              "bytes": taken.bytes, "made_at": taken.made_at}  # fmt: skip
-    where = safe(str(directory))
-    return Result(value, f"Backed up to {where}: {held}. Check it with: todomq verify {where}")
+    check = f"todomq verify {safe(shlex.quote(str(directory)))}"
+    return Result(value, f"Backed up to {safe(str(directory))}: {held}. Check it with: {check}")
 
 
 def restore(
