@@ -172,7 +172,9 @@ def _report_text(report: Report) -> str:
 def _held(shard: ShardReport) -> str:
     nouns = {"lists": "list", "entries": "entry", "sessions": "session", "values": "value"}
     held = ", ".join(counted(shard.counts.get(kind, 0), noun, kind) for kind, noun in nouns.items())
-    return f"worker {shard.worker}  {held}"
+    deleted = shard.counts.get("deleted", 0)
+    swept = f"; {counted(deleted, 'deleted list')} to be swept, of which entries and sessions are still counted"
+    return f"worker {shard.worker}  {held}{swept if deleted else ''}"
 
 
 def _problem_line(problem: Problem) -> str:
