@@ -40,11 +40,10 @@ up: $(SERVER)
 restart: $(SERVER)
 	@$(TODOMQ) restart
 
-down status:
-	@if $(PY) -c 'import todomq' 2>/dev/null; then $(TODOMQ) $@; else echo "TodoMQ is not installed here, so nothing of it runs; start with: make up"; [ $@ = down ]; fi
-
-logs: $(SERVER)
-	@$(TODOMQ) logs $(if $(FOLLOW),--follow)
+# What does not need an installation does not make one.
+down status logs:
+	@if $(PY) -c 'import todomq' 2>/dev/null; then $(TODOMQ) $@ $(if $(FOLLOW),$(if $(filter logs,$@),--follow)); \
+	else echo "TodoMQ is not installed here, so nothing of it runs; start with: make up"; [ $@ = down ]; fi
 
 test: $(TEST)
 	@$(PY) -m pytest $(ARGS)
@@ -88,18 +87,21 @@ $(PY):
 	    { echo "TodoMQ needs Python 3.11 or newer, and $(PYTHON) is not; name one with: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 	    { echo "$(PYTHON) lacks its venv module; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@echo "Making $(VENV) ..."
 	@$(PYTHON) -m venv $(VENV)
 
 ifeq ($(CI),)
 # Installed in place, so only a change of what is needed installs again. Compiled here, for daemons restart often, and
 # where PYTHONDONTWRITEBYTECODE is set each start would compile again.
 $(SERVER) $(TEST) $(FUZZ) $(BENCH): $(VENV)/.%-installed: pyproject.toml constraints.txt | $(PY)
+	@echo "Installing into $(VENV) ..."
 	@$(PIP) setuptools
 	@$(PIP) --no-build-isolation --editable '.[$*]'
 	@$(PY) -m compileall -q services/todomq
 	@touch $@ $(SERVER)
 else
 $(SERVER) $(TEST) $(FUZZ) $(BENCH): $(VENV)/.%-installed: $(DIST)
+	@echo "Installing into $(VENV) ..."
 	@$(PIP) "$$(echo dist/*.whl)[$*]"
 	@$(PIP) --force-reinstall --no-deps dist/*.whl
 	@touch $@ $(SERVER)

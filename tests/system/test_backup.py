@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import RunningStack
+from conftest import RunningStack, kept_running
 from test_recovery import Load
 
 from todomq import Client
@@ -24,6 +25,15 @@ def backup(tmp_path: Path) -> Iterator[Path]:
     """Return where a backup is to be made."""
     yield tmp_path / "backup"
     shutil.rmtree(tmp_path / "backup", ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def stopped_stack() -> Iterator[RunningStack]:
+    """Return a stack that has run and is stopped."""
+    stack = RunningStack()
+    for running in kept_running(stack):
+        running.stop()
+        yield running
 
 
 def todomq(stack: RunningStack, *arguments: str, code: int = 0) -> str:
@@ -100,6 +110,27 @@ def test_what_backup_restore_and_verify_refuse_changes_nothing_and_says_what_to_
     stack.start()
     with Client(stack.endpoint) as todo:
         assert [entry.title for entry in todo.todo_list("Bob's list").entries()] == ["milk"]
+
+
+@pytest.mark.parametrize("kept", ["data", "data/manifest", "data/worker-1", "data/worker-2/identity"])
+def test_law_8_what_a_user_may_not_read_is_not_told_as_damage(stopped_stack: RunningStack, kept: str) -> None:
+    path = stopped_stack.home / kept
+    mode = path.stat().st_mode
+    path.chmod(0)
+    try:
+        done = stopped_stack.run_bound_by_permissions("todomq.cli", "verify")
+    finally:
+        path.chmod(mode)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{path}: Permission denied; run this as the stack's user" in done.stderr
+    assert "restore" not in done.stderr and len(done.stderr.splitlines()) == 1
+    todomq(stopped_stack, "verify")
+
+
+def test_the_command_that_a_backup_prints_can_be_typed_as_it_is(stack: RunningStack, tmp_path: Path) -> None:
+    said = todomq(stack, "backup", str(tmp_path / "of $HOME and 'more'"))
+    typed = said.strip().partition("Check it with: todomq ")[2]
+    todomq(stack, *shlex.split(typed))
 
 
 def test_one_damaged_shard_is_restored_and_the_lists_of_the_others_stay_as_they_are(

@@ -230,3 +230,14 @@ def test_every_dependency_that_is_named_is_pinned_and_explained() -> None:
     for name in {canonicalize_name(Requirement(text).name) for text in said} - {"todomq"}:
         assert name in pinned
         assert re.search(rf"(?<![\w-]){name}(?![\w-])", page), f"docs/dependencies.md does not say why {name} is there"
+
+
+@pytest.mark.parametrize("target", ["down", "status", "logs"])
+def test_what_looks_after_a_stack_installs_nothing(tmp_path: Path, target: str) -> None:
+    nowhere = tmp_path / "venv"
+    made = subprocess.run(
+        ["make", "-C", str(ROOT), target, f"VENV={nowhere}"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "start with: make up" in made.stdout
+    assert (made.returncode == 0) is (target == "down")
+    assert not nowhere.exists()

@@ -51,6 +51,12 @@ def test_what_a_stack_writes_has_nothing_wrong_and_is_counted() -> None:
     assert check.counts == {"once": 1, "values": 1, "epochs": 1, "lists": 1, "entries": 3, "sessions": 1}
 
 
+def test_a_deleted_list_that_is_not_swept_yet_is_counted_apart() -> None:
+    check = ShardContents("worker", WORKER, POOL)
+    check.take(records.list_key(NAME), records.pack_list(ListRecord(2, 3, True, 1)))
+    assert check.counts == {"deleted": 1}
+
+
 @pytest.mark.parametrize("key", list(GOOD))
 @pytest.mark.parametrize("value", [b"", b"\xc1", b"\x91\xc1", bytes(9)])
 def test_a_damaged_value_of_any_kind_is_named_by_its_kind(key: bytes, value: bytes) -> None:

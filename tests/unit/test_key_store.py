@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from todomq.cli.__main__ import make_app
 from todomq.errors import InvalidRequest
 from todomq.keys.credentials import Credentials, read_credentials, write_credentials
 from todomq.keys.doors import check_keys, door_pair, stack_pair
@@ -185,3 +188,17 @@ def test_daemons_reach_each_other_over_tcp_by_key_only(tmp_path: Path) -> None:
         stack_pair(settings)
     assert settings.reached_at("registry") == "tcp://127.0.0.1:7500"
     assert settings.reached_at("database_worker-1.writes") == "tcp://127.0.0.1:7505"
+
+
+def test_the_command_that_a_list_of_no_keys_names_makes_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TODOMQ_HOME", str(tmp_path))
+    monkeypatch.delenv("TODOMQ_TCP", raising=False)
+    monkeypatch.chdir(tmp_path)
+    todomq = CliRunner()
+    assert todomq.invoke(make_app(), ["keys", "init"]).exit_code == 0
+
+    said = todomq.invoke(make_app(), ["keys", "list"]).stdout
+
+    command = said.partition("todomq ")[2].replace("NAME", "alice").replace("HOST:PORT", "todo.example:7447")
+    made = todomq.invoke(make_app(), shlex.split(command))
+    assert made.exit_code == 0, made.output

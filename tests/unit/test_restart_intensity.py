@@ -46,12 +46,20 @@ def test_the_restart_past_the_limit_stops_the_group_and_the_stack_and_says_why()
     intensity = RestartIntensity(FIVE_IN_FIVE)
     assert not any(died(intensity, at_ms) for at_ms in range(5))
 
-    effects = intensity.exited("cache", "cache", "exit status 78; its last line: no such directory", 5)
+    effects = intensity.exited("cache", "cache", "exit status 1; its last line: no such directory", 5)
 
     assert effects[0] == StopGroup("cache")
     assert isinstance(effects[1], GiveUp)
-    for part in ("group cache", "6 times within 5 s", "exit status 78; its last line: no such directory"):
+    for part in ("group cache", "6 times within 5 s", "exit status 1; its last line: no such directory"):
         assert part in effects[1].reason
+
+
+def test_of_a_process_that_refuses_to_start_the_reason_is_what_it_said_and_nothing_more() -> None:
+    intensity = RestartIntensity(dict.fromkeys(GROUPS, Limit(0, 5_000)))
+
+    effects = intensity.exited("router", "edge", "refuses to start: cannot listen", 0)
+
+    assert effects == [StopGroup("edge"), GiveUp("router refuses to start: cannot listen")]
 
 
 def test_restarts_that_have_left_the_window_do_not_count() -> None:
@@ -264,11 +272,11 @@ def test_the_logs_say_how_a_process_ended(tmp_path: Path) -> None:
         "2026-11-23 08:44:21,118 WARN exited: cache2 (exit status 3; not expected)\n"
         "2026-11-23 08:44:22,117 WARN exited: cache (exit status 78; not expected)\n"
     )
-    (tmp_path / "cache.log").write_text("started\nrefused_to_start why=no such directory\n\n")
+    (tmp_path / "cache2.log").write_text("started\nTypeError: why=no\n\n")
+    (tmp_path / "cache.log").write_text("started\n2026-11-23T08:44:22Z refused_to_start name=cache why=no why=x\n\n")
 
-    assert evidence.how_it_ended(tmp_path, "cache") == (
-        "exit status 78; its last line: refused_to_start why=no such directory"
-    )
+    assert evidence.how_it_ended(tmp_path, "cache2") == "exit status 3; its last line: TypeError: why=no"
+    assert evidence.how_it_ended(tmp_path, "cache") == "refuses to start: no why=x"
     assert evidence.how_it_ended(tmp_path, "router") == "it ended"
 
 

@@ -35,7 +35,7 @@ class ShardContents:
     """The check of one shard.
 
     Attributes:
-        counts: records seen, by kind.
+        counts: records seen, by kind; ``deleted`` lists are such whose entries are still to be swept.
         problems: what is wrong with them, the first ``PROBLEMS_MOST``.
         problems_more: how many more there are.
     """
@@ -76,7 +76,6 @@ class ShardContents:
             case b"l":
                 self._check_of_list(key, value)
             case b"n":
-                self.counts["lists"] += 1
                 self._check_list(records.name_of(key), value)
             case b"k":
                 self.counts["values"] += 1
@@ -119,6 +118,7 @@ class ShardContents:
         newest = self._newest.pop(name, 0)
         self._check_place(partition_of(name.encode()))
         record = records.read_list(name, value)
+        self.counts["deleted" if record.deleted else "lists"] += 1
         if newest > record.generation:
             raise CorruptRecord(f"list {name!r} has entries that are newer than its record")
 

@@ -8,8 +8,13 @@ Law 8: what can't be read is named, and what is left unread because of it too. N
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 from bisect import bisect_right
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,7 +68,9 @@ def verify_backup(backup: Path, begin: Callable[[str, int], Advance]) -> Report:
 
     Raises:
         CorruptRecord: it is no backup. NewerFormat: a newer version of TodoMQ made it.
+        PermissionError: this user may not read all of it.
     """
+    check_readable(backup)
     catalogue = read_catalogue(backup)
     advance = begin("checking files", catalogue.bytes)
     problems = [Problem(where, "", text) for where, text in what_is_wrong(backup, catalogue, advance)]
@@ -75,8 +82,9 @@ def verify_data(data: Path, begin: Callable[[str, int], Advance]) -> Report:
     """Verify the data directory of a stack that does not run.
 
     Raises:
-        NewerFormat: a newer version of TodoMQ wrote it.
+        NewerFormat: a newer version of TodoMQ wrote it. PermissionError: this user may not read all of it.
     """
+    check_readable(data)
     problems = []
     stack: str | None = None
     pool_size: int | None = None
@@ -88,6 +96,20 @@ def verify_data(data: Path, begin: Callable[[str, int], Advance]) -> Report:
         workers = sorted(int(path.name[7:]) for path in data.glob("worker-*") if path.name[7:].isdecimal())
     shards = [verify_shard(data / f"worker-{worker}", worker, stack, pool_size, begin) for worker in workers]
     return Report(str(data), problems, shards)
+
+
+def check_readable(directory: Path) -> None:
+    """Check that this user may read all that is in a directory: what is kept from one is not damaged.
+
+    Raises:
+        PermissionError: that is not so; it names the first such file or directory.
+    """
+    below = (Path(parent, name) for parent, *names in os.walk(directory) for name in chain(*names))
+    for path in chain((directory,), below):
+        with suppress(FileNotFoundError):  # the verification says what is missing
+            needed = os.R_OK | os.X_OK if stat.S_ISDIR(path.stat().st_mode) else os.R_OK
+            if not os.access(path, needed):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
 def verify_shard(

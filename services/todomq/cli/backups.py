@@ -5,6 +5,7 @@ Owns: the commands, the choice between a running and a stopped stack. Must not k
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,8 +47,8 @@ def backup(directory: BackupDirectory) -> Result:
     held = f"{counted(taken.pool_size, 'shard')}, {counted(len(taken.files), 'file')}, {size(taken.bytes)}"
     value = {"directory": str(directory.absolute()), "shards": taken.pool_size, "files": len(taken.files),
              "bytes": taken.bytes, "made_at": taken.made_at}  # fmt: skip
-    where = safe(str(directory))
-    return Result(value, f"Backed up to {where}: {held}. Check it with: todomq verify {where}")
+    check = f"todomq verify {safe(shlex.quote(str(directory)))}"
+    return Result(value, f"Backed up to {safe(str(directory))}: {held}. Check it with: {check}")
 
 
 def restore(
@@ -90,7 +91,7 @@ def verify(
     """Read every record, and say what is wrong.
 
     Those of a backup, or of this machine's stack, running or stopped. The exit code is 0 where nothing is wrong, 1
-    where something is damaged, 3 where the stack runs and does not answer.
+    where something is damaged, 2 where you may not read it, 3 where the stack runs and does not answer.
 
     Example: todomq verify /backups/2026-12-01
     """
@@ -171,7 +172,9 @@ def _report_text(report: Report) -> str:
 def _held(shard: ShardReport) -> str:
     nouns = {"lists": "list", "entries": "entry", "sessions": "session", "values": "value"}
     held = ", ".join(counted(shard.counts.get(kind, 0), noun, kind) for kind, noun in nouns.items())
-    return f"worker {shard.worker}  {held}"
+    deleted = shard.counts.get("deleted", 0)
+    swept = f"; {counted(deleted, 'deleted list')} to be swept, of which entries and sessions are still counted"
+    return f"worker {shard.worker}  {held}{swept if deleted else ''}"
 
 
 def _problem_line(problem: Problem) -> str:

@@ -6,6 +6,7 @@ stack's home, so it runs on the stack's machine, as its user, whether the stack 
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +26,7 @@ They are files in TODOMQ_HOME/keys, so these commands run on the stack's machine
 in nobody without one.
 """
 SUFFIX = ".credentials"
+NO_CLIENTS = "No key is let in; make one with: todomq keys new NAME --lists 'NAME/*' --endpoint tcp://HOST:PORT"
 
 LISTS_HELP = "A list's name, or the beginning of names and one *. Again for more."
 RIGHTS_HELP = "read, write, both with a comma between, or admin."
@@ -125,7 +127,7 @@ def list_keys() -> Result:
     Example: todomq keys list
     """
     clients = _store().clients()
-    text = "\n".join(_line(client) for client in clients) or "No key is let in; make one with: todomq keys new NAME"
+    text = "\n".join(_line(client) for client in clients) or NO_CLIENTS
     return Result([_value(client) for client in clients], text)
 
 
@@ -208,4 +210,5 @@ def _most(count: int, noun: str, plural: str = "") -> str:
 
 
 def _use(path: Path) -> str:
-    return f"The client uses it with TODOMQ_CREDENTIALS={safe(str(path))} or Client.from_file({str(path)!r})."
+    typed = safe(shlex.quote(str(path)))
+    return f"The client uses it with TODOMQ_CREDENTIALS={typed} or Client.from_file({str(path)!r})."

@@ -14,6 +14,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from functools import partial, wraps
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar, get_type_hints
 
 import typer
@@ -22,7 +23,7 @@ from typer.exceptions import TyperException
 
 from todomq.cli.show import json_text, safe, say
 from todomq.errors import UNKNOWN, DeadlineExceeded, TodoMQError, Unavailable
-from todomq.settings import SettingsError
+from todomq.settings import SettingsError, read_settings
 
 DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 
@@ -118,7 +119,7 @@ def _run(function: Callable[[], Result], as_json: bool) -> int:
     except BrokenPipeError:
         raise  # whoever read has had enough; typer ends it quietly
     except OSError as error:
-        return _tell_error(TodoMQError(f"{error.filename or 'the system'}: {error.strerror or error}"), as_json)
+        return _tell_error(_of_the_system(error), as_json)
     if as_json:
         say(json_text(result.value))
     elif callable(result.text):
@@ -126,6 +127,19 @@ def _run(function: Callable[[], Result], as_json: bool) -> int:
     elif result.text:
         say(result.text)
     return result.code
+
+
+def _of_the_system(error: OSError) -> TodoMQError:
+    text = f"{error.filename or 'the system'}: {error.strerror or error}"
+    try:
+        home, path = read_settings().home, Path(str(error.filename))
+    except SettingsError as unusable:
+        return unusable
+    is_of_home = path.is_relative_to(home) or home.is_relative_to(path)
+    if not is_of_home or not isinstance(error, PermissionError | NotADirectoryError):
+        return TodoMQError(text)
+    advice = "run this as the stack's user, or set TODOMQ_HOME to a directory that you own"
+    return SettingsError(f"{text}; {advice}")
 
 
 def _tell_error(error: TodoMQError, as_json: bool) -> int:

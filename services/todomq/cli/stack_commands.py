@@ -50,10 +50,15 @@ def up() -> Result:
     """
     stack = _stack()
     with _alone(stack):
+        ran = stack.is_running()
         stack.start()
         stack.wait_healthy()
-    home = stack.settings.home
-    return Result({"running": True, "home": str(home)}, NEXT.format(home=safe(str(home)), todomq=_this_command()))
+        not_taken = stack.settings_not_taken()
+    home = str(stack.settings.home)
+    value = {"running": True, "ran": ran, "home": home, "settings_not_taken": not_taken}
+    if ran:
+        return Result(value, f"TodoMQ was up already; its home is {safe(home)}{_not_taken_text(not_taken)}")
+    return Result(value, NEXT.format(home=safe(home), todomq=_this_command()))
 
 
 def down(
@@ -83,12 +88,18 @@ def down(
 def restart() -> Result:
     """Restart one process after the other, each gracefully. Clients see a pause, and no error.
 
+    The stack keeps the settings that it was started with.
+
     Example: todomq restart
     """
     stack = _stack()
+    if not stack.is_running():
+        raise Unavailable(_nothing_runs(stack))
     with _alone(stack):
         stack.restart(lambda line: typer.echo(line, err=True))
-    return Result({"restarted": True}, "Every process is a new one, and the stack is healthy.")
+        not_taken = stack.settings_not_taken()
+    text = f"Every process is a new one, and the stack is healthy.{_not_taken_text(not_taken)}"
+    return Result({"restarted": True, "settings_not_taken": not_taken}, text)
 
 
 def status() -> Result:
@@ -102,7 +113,7 @@ def status() -> Result:
     stack = _stack()
     reason = stack.failure()
     if not stack.is_running():
-        stopped = f"TodoMQ is stopped: {safe(reason)}" if reason else "TodoMQ is not running; start it with: todomq up"
+        stopped = f"TodoMQ is stopped: {safe(reason)}" if reason else safe(_nothing_runs(stack))
         return Result({"running": False, "reason": reason, "processes": []}, stopped, UNREACHABLE)
     restarts = records.read_restarts(stack.settings.run)
     processes = stack.manager.processes()
@@ -142,7 +153,7 @@ def run() -> Result:
     stack = _stack()
     with _alone(stack):
         if stack.is_running():
-            raise TodoMQError("this stack runs already")
+            raise TodoMQError(f"the stack of {stack.settings.home} runs already; stop it with: {_this_command()} down")
         stack.prepare()
         manager = subprocess.Popen(stack.command("-n"), env=stack.environment(), start_new_session=True)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -160,6 +171,10 @@ def _stack() -> Stack:
     return Stack()
 
 
+def _nothing_runs(stack: Stack) -> str:
+    return f"TodoMQ is not running in {stack.settings.home}; start it with: {_this_command()} up"
+
+
 @contextmanager
 def _alone(stack: Stack) -> Iterator[None]:
     """Start or stop alone. A stack that does not come up has failed: waiting and trying again won't help."""
@@ -168,6 +183,15 @@ def _alone(stack: Stack) -> Iterator[None]:
             yield
     except Unavailable as error:
         raise TodoMQError(error.text) from None
+
+
+def _not_taken_text(names: list[str]) -> str:
+    if not names:
+        return ""
+    return (
+        f"\nIt keeps the settings of its start, and here {', '.join(names)} would differ. "
+        f"To start it with what is set here: {_this_command()} down; {_this_command()} up"
+    )
 
 
 def _this_command() -> str:

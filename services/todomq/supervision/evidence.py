@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from todomq.supervision.restart_intensity import REFUSES
+
 TAIL_BYTES = 32 * 1024
 
 
@@ -19,13 +21,19 @@ def how_it_ended(log: Path, process: str) -> str:
         process: its name.
 
     Returns:
-        such as ``exit status 78; its last line: ...``; what cannot be found out is left out.
+        such as ``exit status 1; its last line: ...``, or ``refuses to start: ...`` with what the process said of
+        itself; what cannot be found out is left out.
     """
     marks = (f"exited: {process} (", f"spawnerr: {process}")
     endings = [line for line in _tail(log / "supervisord.log") if any(mark in line for mark in marks)]
     how = endings[-1].partition(" (")[2].partition(";")[0].strip(" )") if endings else "it ended"
     words = [line for line in _tail(log / f"{process}.log") if line.strip()]
-    return f"{how}; its last line: {words[-1].strip()}" if words else how
+    if not words:
+        return how
+    _, refused, why = words[-1].strip().partition(" refused_to_start ")
+    if refused and how == "exit status 78":
+        return REFUSES + why.partition("why=")[2]
+    return f"{how}; its last line: {words[-1].strip()}"
 
 
 def _tail(path: Path) -> list[str]:

@@ -23,6 +23,9 @@ EAGER_MS = 1_000
 EAGER_TICK_MS = 5
 PATIENT_TICK_MS = 100
 
+REFUSES = "refuses to start: "
+"""How the end of a process is told, with what follows, that has said itself why it can't be: nothing broke."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limit:
@@ -132,7 +135,10 @@ class RestartIntensity:
         return EAGER_TICK_MS if now_ms - youngest < EAGER_MS else PATIENT_TICK_MS
 
     def _give_up(self, group: str, why: str, process: str, how: str) -> list[Effect]:
-        self.given_up = f"the group {group} gave up: {why}; the last was {process}: {how}"
+        if how.startswith(REFUSES):
+            self.given_up = f"{process} {how}"
+        else:
+            self.given_up = f"the group {group} gave up: {why}; the last was {process}: {how}"
         self._awaited.clear()
         self.ending()
         return [StopGroup(group), GiveUp(self.given_up)]

@@ -8,6 +8,7 @@ Law 9: after ``stop`` nothing runs and the data is there; ``start`` works at onc
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
@@ -30,6 +31,7 @@ from todomq.supervision.manager import Manager
 
 CONFIGURATION = Path(__file__).with_name("supervisord.conf")
 SERVER_PACKAGES = ("supervisor", "rocksdict")
+OF_CLIENTS = ("TODOMQ_ENDPOINT", "TODOMQ_CREDENTIALS")
 ANOTHER_COMMAND_S = 60.0
 STOP_S = 60.0
 SPAWN_S = 5.0
@@ -60,8 +62,8 @@ class Stack:
 
     def environment(self) -> dict[str, str]:
         """Return the environment in which this stack's supervisord and commands run."""
-        # Whoever starts the stack is at home here, and not a client with a key of this or another one.
-        inherited = {name: value for name, value in self._environment.items() if name != "TODOMQ_CREDENTIALS"}
+        # Whoever starts the stack is at home here, and not a client of another one, or with a key.
+        inherited = {name: value for name, value in self._environment.items() if name not in OF_CLIENTS}
         return {
             **ALLOCATOR,
             **inherited,
@@ -78,6 +80,23 @@ class Stack:
         except Unavailable:
             return False
         return True
+
+    def settings_not_taken(self) -> list[str]:
+        """Return the variables that the running stack was started with otherwise than they are now.
+
+        What a stack runs with is what its supervisord was started with; a daemon that is restarted gets the same.
+
+        Raises:
+            Unavailable: the stack does not run.
+        """
+        try:
+            held = Path(f"/proc/{self.manager.pid()}/environ").read_bytes().decode(errors="surrogateescape")
+        except OSError:
+            return []  # it has ended meanwhile
+        theirs = dict(line.split("=", 1) for line in held.split("\0") if "=" in line)
+        ours = self.environment()
+        names = {name for name in (*theirs, *ours) if name.startswith("TODOMQ_")} - {"TODOMQ_HOME", "TODOMQ_PYTHON"}
+        return sorted(name for name in names if theirs.get(name, "") != ours.get(name, ""))
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -97,13 +116,14 @@ class Stack:
         """Make the directories and forget why an earlier life ended.
 
         Raises:
-            SettingsError: only the client is installed, a socket's path would be too long, or an address that others
-                can reach has no keys.
+            SettingsError: only the client is installed, a socket's path would be too long, an address that others can
+                reach has no keys, or the data can't be written.
         """
         missing = [package for package in SERVER_PACKAGES if find_spec(package) is None]
         if missing:
             raise SettingsError(f"a stack needs {' and '.join(missing)}; install with: pip install 'todomq[server]'")
         check_keys(self.settings)
+        _check_writable(self.settings.log, self.settings.data, *sorted(self.settings.data.glob("worker-*")))
         self.settings.address(f"{self.manager.socket.name}.{1 << 22}")  # supervisord first binds it with its pid behind
         private_directory(self.settings.run)
         self.settings.log.mkdir(parents=True, exist_ok=True)
@@ -136,22 +156,22 @@ class Stack:
         Raises:
             Unavailable: the stack has given up, or is not healthy in time; the text says why.
         """
-        command = [sys.executable, "-P", "-m", "todomq.cli", "probe", "health", "--wait", str(timeout_s)]
+        command = [sys.executable, "-P", "-m", "todomq.cli", "probe", "health", "--json", "--wait", str(timeout_s)]
         with (
             _Processes(self._manager_pids()) as manager,
             subprocess.Popen(
-                command, env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+                command, env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
             ) as probe,
         ):
             while True:
                 try:
-                    said, _ = probe.communicate(timeout=0.1)
+                    found, _ = probe.communicate(timeout=0.1)
                     break
                 except subprocess.TimeoutExpired:
                     if self.failure() is not None:
                         probe.kill()
             if probe.returncode != 0:
-                raise Unavailable(self._wait_for_failure(manager) or said.strip() or "the stack is not healthy")
+                raise Unavailable(self._wait_for_failure(manager) or _what_is_at_fault(found))
 
     def failure(self) -> str | None:
         """Return why the stack gave up, or None if it did not."""
@@ -251,6 +271,25 @@ class Stack:
             if stat.S_ISSOCK(path.lstat().st_mode):
                 path.unlink(missing_ok=True)
         (self.settings.run / "supervisord.pid").unlink(missing_ok=True)
+
+
+def _check_writable(*directories: Path) -> None:
+    for path in directories:
+        if path.exists() and not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+            raise SettingsError(f"{path} can't be written; make it writable for the user who starts the stack")
+
+
+def _what_is_at_fault(found: str) -> str:
+    """Return in one line what ``probe health --json`` said of a stack that is not healthy."""
+    try:
+        value = json.loads(found)
+    except ValueError:
+        return "the stack is not healthy; see: todomq logs"  # the probe itself was ended
+    if "error" in value:
+        return str(value["error"]["text"])
+    failed = [part for part in value["parts"] if part["state"] == "failed"]
+    faults = "; ".join(f"{' '.join(map(str, part['name']))}: {part['text']}" for part in failed)
+    return f"the stack is not healthy: {faults} (what runs of it goes on; todomq down stops it)"
 
 
 class _Processes:
