@@ -197,7 +197,7 @@ def test_a_daemon_that_refuses_its_settings_ends_the_start_with_what_it_says_of_
 
     assert result.returncode != 0
     assert re.fullmatch(
-        r"error: database_worker-\d refuses to start: .*: set TODOMQ_DATABASE_WORKERS=3, .*\n", result.stderr
+        r"Error: database_worker-\d refuses to start: .*: set TODOMQ_DATABASE_WORKERS=3, .*\n", result.stderr
     )
     assert "refuses to start" in stack.run(STACK, "status").stdout
     assert stack.living() == {}
