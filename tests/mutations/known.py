@@ -15,7 +15,7 @@ KNOWN: dict[str, int] = {
     "router_takes_old_replies": 4,
     "serves_before_the_claim": 3,
     "skips_the_dedupe": 1,
-    "forgets_sessions_at_load": 5,
+    "forgets_sessions_at_load": 9,
     "session_in_the_next_batch": 9,
     "accepts_past_deadline": 1,
     "remembers_too_briefly": 5,

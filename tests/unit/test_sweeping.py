@@ -50,6 +50,19 @@ def test_the_entries_of_older_generations_go_and_those_of_the_present_one_stay(p
     assert client.entries(Bench(bench.disk), "a") == [[1, "bread", None, False, None]]
 
 
+def test_what_a_clear_leaves_is_deleted_at_once_however_many_lists_there_are() -> None:
+    """A list server that leaves before has to be asked for the list again, or it stays on disk for ever."""
+    bench, client = with_entries(4, page=1_000)
+    for number in range(200):
+        bench.ask(str(number), "size")
+    client.change(bench, "a", "delete")
+    for _ in range(3):
+        bench.tick(50)
+        bench.settle()
+    assert swept(bench) and entry_keys(bench) == []
+    assert records.list_key("a") not in bench.disk.records
+
+
 def test_a_list_cleared_twice_before_the_sweep_is_swept_of_both_generations() -> None:
     bench, client = with_entries(4)
     client.change(bench, "a", "clear")

@@ -10,7 +10,7 @@ A list is loaded or dropped only when none of its writes is uncommitted, for a r
 
 from __future__ import annotations
 
-from itertools import count
+from itertools import count, islice
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -34,6 +34,7 @@ A visit costs some 2.5 us where many lists are cold: with 500,000 of them that i
 ROUND_OVER_BUDGET_MS = 1_000
 STEP_MS = 50
 VISITS_LEAST = 32
+SWEEPS_A_STEP = 128
 FREED_MOST = 2_000
 """Lists that are freed in a step; each takes 2 us, and whoever asks for one that stays is not to wait for them all."""
 
@@ -363,7 +364,21 @@ class Hosting:
         idle_ms = self._idle_limit_ms()
         for _ in range(min(self._visits, len(self._housekeeping))):
             self._keep_house(self._housekeeping.pop(), now_ms, idle_ms)
+        self._begin_sweeps()
         self._free_some()
+
+    def _begin_sweeps(self) -> None:
+        """Begin to delete what clears have left, soon: a list that is not loaded again keeps it for ever."""
+        waiting = (
+            actor
+            for partition in self.partitions
+            if partition is not None and partition.to_sweep and not partition.gate.refusal  # else it would fail
+            for name in partition.to_sweep
+            if _is_at_rest(actor := partition.actors[name])
+        )
+        for actor in list(islice(waiting, SWEEPS_A_STEP)):
+            sweeping = Sweeping(actor)
+            self.reads.append(Read(actor.partition.worker, actor, sweeping, sweeping.first_page()))
 
     def _free_some(self) -> None:
         """Free some lists of partitions that went: a list and its partition know each other, so each is taken out."""
@@ -473,11 +488,9 @@ class Hosting:
         partition = actor.partition
         if self.partitions[partition.number] is not partition or partition.actors.get(actor.name) is not actor:
             return
-        if actor.state is READY and not actor.uncommitted and actor.changed is None:
+        if _is_at_rest(actor):
             self._weighed += weight(actor)
             if not partition.gate.refusal:  # else what is read would wait for writes that fail
-                if actor.name in partition.to_sweep:
-                    self._begin_sweep(actor)
                 self._forget_sessions(actor, now_ms)
             if actor.used_ms > now_ms:  # the clock was set back
                 actor.used_ms = now_ms
@@ -495,10 +508,6 @@ class Hosting:
         ]
         for sender in expired:
             actor.forget(sender)
-
-    def _begin_sweep(self, actor: ListActor) -> None:
-        sweeping = Sweeping(actor)
-        self.reads.append(Read(actor.partition.worker, actor, sweeping, sweeping.first_page()))
 
     def _idle_limit_ms(self) -> int:
         """Return how long a list may be idle: less, the further the lists in memory are over the budget."""
@@ -520,6 +529,11 @@ def write_sessions(changed: list[RecordedList]) -> None:
     for each in changed:
         each.write_sessions()
     changed.clear()
+
+
+def _is_at_rest(actor: ListActor) -> bool:
+    """Tell whether a list answers and all that was changed of it is on disk, so that a read finds it."""
+    return actor.state is READY and not actor.uncommitted and actor.changed is None
 
 
 def _everything_waiting(actor: ListActor) -> list[Asked]:
