@@ -1,6 +1,7 @@
 """What a stack costs that nobody asks anything: `pytest -s tests/system/test_idle.py` prints it by process.
 
-It is processor time, so it says the same on a busy machine, about. ``TODOMQ_MEASURE_IDLE_S`` measures for longer.
+How often the daemons wake is a count, so it is what is asserted; what a wake costs differs by the machine, and is most
+where nothing else runs: its processors have to be woken too. ``TODOMQ_MEASURE_IDLE_S`` measures for longer.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from pathlib import Path
 from conftest import RunningStack
 
 MEASURED_S = float(os.environ.get("TODOMQ_MEASURE_IDLE_S", "8"))
-MOST_PERCENT = 8.0
-"""Of one core, for all of it: three times what was measured."""
+MOST_TURNS = 60
+"""Of each daemon in a second: twice what was counted."""
+MOST_PERCENT = 30.0
+"""Of one core, for all of it: whoever spins is above it by himself."""
 
 
 def processor_ns(pid: int) -> int:
@@ -31,4 +34,5 @@ def test_a_stack_that_nobody_asks_anything_is_nearly_idle(stack: RunningStack) -
     for name, share in sorted(percent.items(), key=lambda item: -item[1]):
         print(f"{name}: {share:.2f} % of a core, {turns.get(name, 0) / MEASURED_S:.0f} turns a second")
     print(f"all: {sum(percent.values()):.2f} %")
+    assert max(turns.values()) < MOST_TURNS * MEASURED_S
     assert sum(percent.values()) < MOST_PERCENT
