@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from todomq.errors import CorruptRecord
 from todomq.list_server import records
@@ -60,7 +61,7 @@ VALUES = [("list", LIST_VALUE), ("entry", RUN_VALUE), ("session", SESSION_VALUE)
 @given(st.lists(st.none() | ENTRIES, min_size=1, max_size=200), st.none() | st.integers(1, 200), st.booleans())
 def test_entries_are_read_as_they_were_stored(entries: list[Entry | None], count: int | None, is_told: bool) -> None:
     first = 1_000
-    entries = [entry and entry._replace(id=identifier) for identifier, entry in enumerate(entries, first)]
+    entries = [entry and replace(entry, id=identifier) for identifier, entry in enumerate(entries, first)]
     added: AddedBy | None = None
     if is_told:
         added = (b"client", 7, 5, 9) if count is None else (b"client", 7, 5, 9, count)

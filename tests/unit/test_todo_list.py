@@ -40,12 +40,13 @@ class TodoListMachine(RuleBasedStateMachine):
         self.model.append({"id": self.last_id, "title": title, "date": day, "done": done, "extra": extra})
         assert self.todo.add(title, day, extra, done) == Entry(**self.model[-1])
 
-    @rule(entries=st.lists(st.tuples(TITLES, DATES, EXTRAS), max_size=5))
-    def add_all(self, entries: list[tuple[str, str | None, dict[str, Any] | None]]) -> None:
-        added = self.todo.add_all([(*entry, False) for entry in entries])
-        for title, day, extra in entries:
+    @rule(entries=st.lists(st.tuples(TITLES, DATES, st.booleans(), EXTRAS), max_size=5), columns=st.integers(1, 4))
+    def add_all(self, entries: list[tuple[Any, ...]], columns: int) -> None:
+        added = self.todo.add_all(*(list(zip(*entries)) or [()])[:columns])
+        for entry in entries:
             self.last_id += 1
-            self.model.append({"id": self.last_id, "title": title, "date": day, "done": False, "extra": extra})
+            given = dict(zip(("title", "date", "done", "extra"), entry[:columns]))
+            self.model.append({"id": self.last_id, "date": None, "done": False, "extra": None, **given})
         assert list(added.values()) == [Entry(**entry) for entry in self.model[len(self.model) - len(entries) :]]
         assert list(added) == [entry.id for entry in added.values()]
 
@@ -105,7 +106,7 @@ TestTodoListIsTheModel.settings = settings(max_examples=120, stateful_step_count
 
 def test_an_id_is_never_given_twice_after_the_highest_was_deleted_and_the_list_loaded_again() -> None:
     todo = TodoList()
-    todo.add_all([("a", None, None, False), ("b", None, None, False), ("c", None, None, False)])
+    todo.add_all("abc")
     todo.delete(3)
     todo.delete(2)
     again = TodoList(todo.generation, todo.lowest_next_id, todo.all())
@@ -115,7 +116,7 @@ def test_an_id_is_never_given_twice_after_the_highest_was_deleted_and_the_list_l
 def test_the_list_record_needs_writing_only_when_the_newest_entry_is_deleted_or_the_list_cleared() -> None:
     todo = TodoList()
     written = [todo.lowest_next_id]
-    todo.add_all([(title, None, None, False) for title in "abcde"])
+    todo.add_all("abcde")
     for identifier in (1, 5, 4, 9):
         todo.delete(identifier)
         written.append(todo.lowest_next_id)
@@ -136,8 +137,8 @@ def test_an_update_that_makes_an_entry_too_large_changes_nothing() -> None:
 
 def test_a_small_list_has_no_index_and_a_large_one_builds_it_once_asked() -> None:
     small, large = TodoList(), TodoList()
-    small.add_all([("a", None, None, False)] * INDEX_FROM)
-    large.add_all([("a", None, None, False)] * (INDEX_FROM + 1))
+    small.add_all(["a"] * INDEX_FROM)
+    large.add_all(["a"] * (INDEX_FROM + 1))
     assert large._by_date is None
     small.on(None), large.on(None)
     assert small._by_date is None and large._by_date is not None
@@ -145,7 +146,7 @@ def test_a_small_list_has_no_index_and_a_large_one_builds_it_once_asked() -> Non
 
 def test_the_index_is_kept_up_by_every_change() -> None:
     todo = TodoList()
-    todo.add_all([("a", "2026-01-01", None, False)] * 40)
+    todo.add_all(["a"] * 40, ["2026-01-01"] * 40)
     assert [entry.id for entry in todo.on("2026-01-01")] == list(range(1, 41))
     for identifier in (30, 20):
         todo.update(identifier, {"date": "2026-12-01"})

@@ -6,15 +6,23 @@ Owns: their shape, their equality, how they are read from an answer. Must not kn
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
+
+import msgspec
+
+from todomq.errors import ProtocolError
+from todomq.protocol import limits
+from todomq.protocol.codec import Plain, unpack_value
 
 H = TypeVar("H")
 
 
-@dataclass(frozen=True, slots=True, init=False)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """One entry of a list, as it was when the answer was given.
+
+    It behaves as a frozen dataclass would, and is made at a third of the price: answers are many.
 
     Attributes:
         id: given by the list, ascending, never given twice until the list is cleared.
@@ -24,44 +32,13 @@ class Entry:
         extra: open fields, by name.
     """
 
+    __match_args__ = ("id", "title", "date", "done", "extra")
+
     id: int
     title: str
     date: datetime.date | None = None
     done: bool = False
-    extra: dict[str, Any] = field(default_factory=dict)
-
-    def __init__(
-        self,
-        id: int,
-        title: str,
-        date: datetime.date | None = None,
-        done: bool = False,
-        extra: dict[str, Any] | None = None,
-    ) -> None:
-        object.__setattr__(self, "id", id)
-        object.__setattr__(self, "title", title)
-        object.__setattr__(self, "date", date)
-        object.__setattr__(self, "done", done)
-        object.__setattr__(self, "extra", {} if extra is None else extra)
-
-
-class _Unfrozen:
-    """An entry that is being made: what is frozen sets its fields at three times the price."""
-
-    __slots__ = ("date", "done", "extra", "id", "title")  # as Entry has them, so that one may become the other
-
-
-def make_entry(id: int, title: str, date: datetime.date | None, done: bool, extra: dict[str, Any]) -> Entry:
-    """Return what ``Entry`` with the same arguments would be; a pipelined answer should cost little."""
-    made: Any = _Unfrozen()
-    made.id = id
-    made.title = title
-    made.date = date
-    made.done = done
-    made.extra = extra
-    made.__class__ = Entry
-    entry: Entry = made
-    return entry
+    extra: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +95,38 @@ def read_entry(fields: Any) -> Entry:
     """Return the entry that ``[id, title, date, done, extra]`` describes; ValueError or TypeError for anything else."""
     identifier, title, date, done, extra = fields
     day = None if date is None else datetime.date.fromisoformat(date)
-    return make_entry(identifier, title, day, done, extra or {})
+    return Entry(identifier, title, day, done, extra or {})
+
+
+_Fields = tuple[int, str, datetime.date | None, bool, dict[str, Plain] | None]
+_Page = tuple[Annotated[list[_Fields], msgspec.Meta(max_length=limits.DECODED_ITEMS)], Plain]
+_unpack_page: Callable[[bytes], tuple[list[tuple[Any, ...]], Any]] = msgspec.msgpack.Decoder(_Page).decode
+
+
+def read_entries_page(value: bytes) -> tuple[list[Entry], Any]:
+    """Return the entries of a page ``[[entry, ...], cursor or nil]``, and the cursor.
+
+    Raises:
+        ProtocolError, ValueError, TypeError: it is not one.
+    """
+    try:
+        fields, cursor = _unpack_page(value)
+    except ValueError:  # perhaps it is right all the same: open fields may hold bytes
+        items, cursor = read_page(value)
+        return [read_entry(item) for item in items], cursor
+    return [Entry(identifier, title, day, done, extra or {}) for identifier, title, day, done, extra in fields], cursor
+
+
+def read_page(value: bytes) -> tuple[list[Any], Any]:
+    """Return the items of a page ``[[item, ...], cursor or nil]``, and the cursor.
+
+    Raises:
+        ProtocolError: it is not one.
+    """
+    page = unpack_value(value)
+    if type(page) is not list or len(page) != 2 or type(page[0]) is not list:
+        raise ProtocolError("a page is [[item, ...], cursor or nil]")
+    return page[0], page[1]
 
 
 def read_registration(fields: Any) -> Registration:

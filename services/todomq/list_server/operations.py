@@ -34,29 +34,32 @@ def add_entries(todo: TodoList, arguments: list[Any], touched: Touched) -> list[
     items = arguments[0]
     if type(items) is not list:
         raise InvalidRequest("add_entries: an array of entries is needed")
-    entries = todo.add_all(_plain_entries(items) or _checked_entries(items))
+    titles = _only_titles(items)
+    entries = todo.add_all(*(_checked_columns(items) if titles is None else [titles]))
     touched.update(entries)
     return list(entries)
 
 
-def _plain_entries(items: list[Any]) -> list[tuple[Any, ...]] | None:
-    """Return items that are all ``[title]`` as ``check_new_entry`` would; None where they are not."""
+def _only_titles(items: list[Any]) -> list[str] | None:
+    """Return the titles of items that are all ``[title]``, and right; None where they are not."""
     if set(map(type, items)) != {list} or set(map(len, items)) != {1}:
         return None
-    titles = [item[0] for item in items]
-    return [(title, None, None, False) for title in titles] if are_titles(titles) else None
+    titles = [title for (title,) in items]
+    return titles if are_titles(titles) else None
 
 
-def _checked_entries(items: list[Any]) -> list[tuple[Any, ...]]:
+def _checked_columns(items: list[Any]) -> list[tuple[Any, ...]]:
+    """Return titles, dates, done and extra of items that are right."""
     checked: list[tuple[Any, ...]] = []
     for item in items:
         if type(item) is not list or not 1 <= len(item) <= 4:
             raise InvalidRequest(f"add_entries: item {len(checked)} is not [title, date, extra, done]")
         try:
-            checked.append(check_new_entry(*item))
+            title, date, extra, done = check_new_entry(*item)
         except InvalidRequest as error:
             raise InvalidRequest(f"add_entries: item {len(checked)}: {error.text}") from None
-    return checked
+        checked.append((title, date, done, extra))
+    return list(zip(*checked)) or [()]
 
 
 def update_entry(todo: TodoList, arguments: list[Any], touched: Touched) -> Entry:

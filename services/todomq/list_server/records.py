@@ -256,7 +256,7 @@ def _read_entry(name: str, identifier: int, fields: Any) -> Entry:
     if type(fields) is not list or not 1 <= len(fields) <= 4:
         raise CorruptRecord(f"list {name!r}: entry {identifier} is not an array of 1 to 4 fields")
     entry = Entry(identifier, *fields)
-    _, title, date, done, extra = entry
+    title, date, done, extra = entry.title, entry.date, entry.done, entry.extra
     if (
         type(title) is not str
         or not title
@@ -279,12 +279,11 @@ def _read_added(what: str, fields: Any) -> Added:
 def _fields(entry: Entry | None) -> tuple[Any, ...] | None:
     if entry is None:
         return None
-    _, title, date, done, extra = entry
-    if extra is not None:
-        return title, date, done, extra
-    if done:
-        return title, date, done
-    return (title,) if date is None else (title, date)
+    if entry.extra is not None:
+        return entry.title, entry.date, entry.done, entry.extra
+    if entry.done:
+        return entry.title, entry.date, True
+    return (entry.title,) if entry.date is None else (entry.title, entry.date)
 
 
 def pack_session(next_number: int, last_used_ms: int, answers: list[tuple[int, int, bytes]]) -> bytes:

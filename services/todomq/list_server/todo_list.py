@@ -15,8 +15,11 @@ What it keeps:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from todomq.errors import EntryNotFound
 from todomq.protocol.entries import check_entry_size
@@ -25,8 +28,12 @@ INDEX_FROM = 32
 """Entries above which asking for a date builds the index; up to here looking at each entry is quicker."""
 
 
-class Entry(NamedTuple):
-    """One entry. ``date`` is ``YYYY-MM-DD`` or None; ``extra`` is None or open fields that nobody changes in place."""
+class Entry(Struct, frozen=True, array_like=True, gc=False):
+    """One entry, packed as an array of its fields.
+
+    ``date`` is ``YYYY-MM-DD`` or None; ``extra`` is None or open fields, as they were decoded: nobody changes them in
+    place, so no entry is in a cycle, and the collector need not look at it (of all that is in memory most are entries).
+    """
 
     id: int
     title: str
@@ -62,22 +69,23 @@ class TodoList:
     ) -> Entry:
         """Add an entry under the next id and return it."""
         identifier = self.next_id
-        entry = tuple.__new__(Entry, (identifier, title, date, done, extra))  # half the price of calling the class
+        entry = Entry(identifier, title, date, done, extra)
         self.entries[identifier] = entry
         self.next_id = identifier + 1
         if self._by_date is not None:
             self._by_date.setdefault(date, {})[identifier] = None
         return entry
 
-    def add_all(self, entries: Iterable[tuple[Any, ...]]) -> dict[int, Entry]:
-        """Add several entries, each given as ``add`` takes it and checked before; return them by id, ascending."""
-        make = tuple.__new__
-        added = {
-            identifier: make(Entry, (identifier, title, date, done, extra))
-            for identifier, (title, date, extra, done) in enumerate(entries, self.next_id)
-        }
+    def add_all(self, *columns: Sequence[Any]) -> dict[int, Entry]:
+        """Add several entries and return them by id, ascending.
+
+        Args:
+            columns: their titles, then dates, done and extra, of which later ones may be left out.
+        """
+        identifiers = range(self.next_id, self.next_id + len(columns[0]))
+        added = dict(zip(identifiers, map(Entry, identifiers, *columns)))
         self.entries.update(added)
-        self.next_id += len(added)
+        self.next_id = identifiers.stop
         if self._by_date is not None:
             for identifier, entry in added.items():
                 self._by_date.setdefault(entry.date, {})[identifier] = None
@@ -124,8 +132,8 @@ class TodoList:
             InvalidRequest: the entry would be too large; nothing changed.
         """
         before = self.get(identifier)
-        entry = before._replace(**changes)
-        check_entry_size(*entry[1:])
+        entry = replace(before, **changes)
+        check_entry_size(entry.title, entry.date, entry.done, entry.extra)
         self.entries[identifier] = entry
         if self._by_date is not None and before.date != entry.date:
             self._drop_from_index(before)

@@ -84,11 +84,13 @@ def unpack_value(data: bytes, max_bytes: int = limits.TRANSPORT_BYTES) -> Any:
     return unpack(data, max_bytes)
 
 
-_Plain: Any = None | bool | int | float | str
+Plain: Any = None | bool | int | float | str
 for _ in range(5):
-    _Plain = None | bool | int | float | str | list[_Plain] | dict[str, _Plain]
-_unpack_plain: Callable[[bytes], Any] = msgspec.msgpack.Decoder(_Plain).decode
-"""Unpacks what has no bytes, no extension, no keys but texts, and is not nested deep; ValueError for all else."""
+    Plain = None | bool | int | float | str | list[Plain] | dict[str, Plain]
+"""A type that msgspec decodes quickly: no bytes, no extension, no keys but texts, not nested deep."""
+
+_unpack_plain: Callable[[bytes], Any] = msgspec.msgpack.Decoder(Plain).decode
+"""Unpacks what is plain; ValueError for all else."""
 
 # No length in a value can be over the length of the whole: short input is within all other bounds as it is.
 # The hook is not asked about timestamps (type -1), the length of 0 is.

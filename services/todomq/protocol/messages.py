@@ -306,7 +306,8 @@ def read_body(packed: bytes) -> tuple[str, list[Any]]:
     value = unpack_value(packed, limits.REQUEST_BYTES)
     if type(value) is not list or not value or type(value[0]) is not str:
         raise ProtocolError("a body is an array [operation, argument, ...]")
-    return value[0], value[1:]
+    operation = value.pop(0)
+    return operation, value
 
 
 def read_replies(fields: Fields) -> list[Any]:
