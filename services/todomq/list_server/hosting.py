@@ -25,15 +25,19 @@ from todomq.list_server.weight import LIST_BYTES, weight
 from todomq.protocol import limits, messages
 from todomq.protocol.partitions import PARTITIONS, worker_of
 
-ROUND_MS = 30_000
+ROUND_MS = 120_000
 """How long one round of housekeeping over all actors takes, at most; a quarter of the idle time where that is less.
 
-A visit costs some 2.5 us where many lists are cold: with 500,000 of them that is 4 % of a processor.
+A visit costs some 2.5 us where many lists are cold, and makes others cold: in rounds of 30 s it took a tenth of a
+processor with 500,000 lists.
 """
+GROWTH = 3
+"""What is written or loaded takes about so many times its bytes in memory, until a round has weighed it."""
 
 ROUND_OVER_BUDGET_MS = 1_000
 STEP_MS = 50
-VISITS_LEAST = 32
+VISITS_LEAST, VISITS_MOST = 32, 4_000
+"""In a step. As many as there may be hold up everybody for 10 ms; a round of very many lists takes longer then."""
 SWEEPS_A_STEP = 128
 FREED_MOST = 2_000
 """Lists that are freed in a step; each takes 2 us, and whoever asks for one that stays is not to wait for them all."""
@@ -112,6 +116,7 @@ class Hosting:
         self._next_round_ms = 0
         self._weighed = 0
         self._memory_seen = 0
+        self._grown_bytes = 0
 
     # -- partitions ----------------------------------------------------------------------------------------------------
 
@@ -264,6 +269,7 @@ class Hosting:
             following = job.take(actor, pairs, last)
             actor.partition.close_batch_if_full(now_ms)
         else:
+            self._grown_bytes += sum(map(len, pairs))
             try:
                 following = job.take(value, pairs, last)
             except TodoMQError as error:
@@ -358,12 +364,11 @@ class Hosting:
         for partition in self.partitions:
             if partition is not None and partition.waiting:
                 self._tell_out_of_order(partition, now_ms)
-        has_become_full = self._memory_seen <= self._memory_bytes < self.lists * LIST_BYTES
+        has_become_full = self._memory_seen <= self._memory_bytes < self._memory_now()
         if has_become_full or (not self._housekeeping and steady_ms >= self._next_round_ms):
             self._begin_round(steady_ms)
-        idle_ms = self._idle_limit_ms()
-        for _ in range(min(self._visits, len(self._housekeeping))):
-            self._keep_house(self._housekeeping.pop(), now_ms, idle_ms)
+        if self._housekeeping:
+            self._go_on_with_round(now_ms)
         self._begin_sweeps()
         self._free_some()
 
@@ -392,15 +397,26 @@ class Hosting:
                 self._gone.pop()
 
     def _begin_round(self, steady_ms: int) -> None:
-        self._memory_seen = max(self._weighed, self.lists * LIST_BYTES)
-        self._weighed = 0
+        self._memory_seen = self._memory_now()
+        self._weighed = self._grown_bytes = 0
         self._housekeeping = [
             actor for partition in self.partitions if partition is not None for actor in partition.actors.values()
         ]
         round_ms = ROUND_OVER_BUDGET_MS if self._memory_seen > self._memory_bytes else ROUND_MS
         round_ms = max(STEP_MS, min(round_ms, self._idle_ms // 4))
-        self._visits = max(VISITS_LEAST, len(self._housekeeping) * STEP_MS // round_ms)
+        self._visits = min(max(VISITS_LEAST, len(self._housekeeping) * STEP_MS // round_ms), VISITS_MOST)
         self._next_round_ms = steady_ms + round_ms
+
+    def _go_on_with_round(self, now_ms: int) -> None:
+        idle_ms = self._idle_limit_ms()
+        for _ in range(min(self._visits, len(self._housekeeping))):
+            self._keep_house(self._housekeeping.pop(), now_ms, idle_ms)
+        if not self._housekeeping:
+            self._memory_seen = max(self._weighed, self.lists * LIST_BYTES)
+
+    def _memory_now(self) -> int:
+        """Return about how many bytes the lists take, those of the last round and what has come since."""
+        return max(self._memory_seen + GROWTH * self._grown_bytes, self.lists * LIST_BYTES)
 
     @property
     def lists(self) -> int:
@@ -426,6 +442,7 @@ class Hosting:
             batch = gate.close(now_ms)
             if batch is not None:
                 batches.append((worker, batch))
+        self._grown_bytes += sum([batch.bytes for _, batch in batches])
         replies, reads = self.replies[:], self.reads[:]
         self.replies.clear()
         self.reads.clear()
