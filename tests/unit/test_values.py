@@ -5,10 +5,14 @@ from __future__ import annotations
 import copy
 import datetime
 import pickle
+from typing import Any
 
 import pytest
 
 from todomq import Entry
+from todomq.client.values import read_entries_page
+from todomq.errors import ProtocolError
+from todomq.protocol.codec import pack
 
 DAY = datetime.date(2026, 12, 1)
 ENTRY = Entry(7, "dentist", DAY, True, {"room": 4})
@@ -34,3 +38,29 @@ def test_an_entry_can_be_copied_pickled_and_matched() -> None:
 def test_an_entry_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         ENTRY.title = "tea"  # type: ignore[misc]
+
+
+FIELDS = [7, "dentist", "2026-12-01", True, {"room": 4}]
+
+
+def test_a_page_of_entries_is_read_with_its_cursor() -> None:
+    assert read_entries_page(pack([[FIELDS, [8, "milk", None, False, None]], [3, 2]])) == (
+        [ENTRY, Entry(8, "milk")], [3, 2],
+    )  # fmt: skip
+
+
+def test_open_fields_that_are_not_plain_text_and_numbers_are_read_as_well() -> None:
+    extra = {"bytes": b"\x00\xff", "deep": [[[[[[[1]]]]]]]}
+    assert read_entries_page(pack([[[1, "milk", None, False, extra]], None])) == ([Entry(1, "milk", extra=extra)], None)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        None, [], [[]], [[], None, None], [{}, None], [[FIELDS[:4]], None], [["milk"], None],
+        [[[7, "dentist", "2026-13-01", True, {}]], None], [[[7, "dentist", 5, True, {}]], None],
+    ],
+)  # fmt: skip
+def test_law_7_what_is_no_page_of_entries_is_refused(page: Any) -> None:
+    with pytest.raises((ProtocolError, ValueError, TypeError)):
+        read_entries_page(pack(page))
