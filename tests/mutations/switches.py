@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgpack
+from msgspec.structs import replace
 
 from mutations.switch import Replaced, breaks
 from todomq import errors
@@ -331,7 +332,7 @@ def drops_the_order() -> Replaced:
         flights = self._in_flight.flights
         most = max((flight.order for flight in flights.values()), default=0)
         for identifier, flight in list(flights.items()):
-            flights[identifier] = flight._replace(order=most - flight.order)
+            flights[identifier] = replace(flight, order=most - flight.order)
         again(self, partitions)
 
     return [(Routing, "_send_again", send_again), *takes_any_number(), *reads_overtake()]

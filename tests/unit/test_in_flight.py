@@ -165,3 +165,16 @@ def test_whatever_happens_the_requests_that_are_late_are_those_named(steps: list
                 deadlines[flights.renew(identifier)] = deadline_ms
     assert set(flights.flights) == set(deadlines)
     assert flights.bytes == sum(flight.size for flight in flights.flights.values())
+
+
+def test_requests_of_several_clients_that_end_together_count_for_nothing_any_more() -> None:
+    flights = InFlight()
+    identifiers = [admit(flights, peer=peer) for peer in (b"one", b"two", b"one", b"one")]
+    named = flights.admit(b"two", b"sender", [9, [["cache"]], 60_000, b"", 0, 0], b"cache")
+    flights.unsent.add(identifiers[1])
+    ended = flights.end_all([identifiers[0], 10_000, identifiers[1], identifiers[0], named])
+    assert [flight and flight.peer for flight in ended] == [b"one", None, b"two", None, b"two"]
+    assert flights.share(b"one") == (2, flights.bytes) and flights.share(b"two") == (0, 0)
+    assert flights.to_lists(b"one") == 2 and not flights.unsent
+    flights.end_all(identifiers)
+    assert flights.bytes == 0 and not flights.flights

@@ -111,9 +111,9 @@ def test_answers_are_bounded_in_number_so_that_their_record_can_always_be_read_a
         session.check_room()
     assert ANSWERS * 2 < limits.DECODED_ITEMS
     record = records.read_session("a", b"c", records.pack_session(session.next, 0, session.answers))
-    assert Session(record.next_number, 0, record.answers).answers == session.answers
+    assert Session.stored(record.next_number, 0, record.answers).answers == session.answers
 
 
 def test_a_session_read_again_counts_the_bytes_of_its_answers() -> None:
-    session = Session(3, 0, [(1, messages.OK, b"xx"), (2, messages.OK, b"yyy")])
+    session = Session.stored(3, 0, [(1, messages.OK, b"xx"), (2, messages.OK, b"yyy")])
     assert session.answer_bytes == 5

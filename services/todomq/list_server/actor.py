@@ -51,9 +51,6 @@ FLOOR_ABOVE = "a request's floor lies above its own number"
 FIT_NEVER = limits.PAGE_BYTES // ENTRY_BYTES
 """More than so many do not."""
 
-make_tuple = tuple.__new__
-"""Makes a named tuple at half the price of calling its class: one is made for every request."""
-
 Asked = tuple[bytes, bytes, Any]
 """One request: the router's connection, the client, the forwarded request."""
 
@@ -293,7 +290,7 @@ class ListActor(RecordedList):
 
     def _reply(self, peer: bytes, identifier: int, status: int, value: bytes) -> None:
         partition = self.partition
-        reply = make_tuple(Reply, (peer, identifier, status, value, partition.number))
+        reply = Reply(peer, identifier, status, value, partition.number)
         if self.last_batch > partition.gate.committed:
             partition.gate.hold(self.last_batch, reply)
         else:

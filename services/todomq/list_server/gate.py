@@ -8,7 +8,8 @@ While the worker has no room, changes are refused here before they touch a list;
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from todomq.errors import Unavailable
 from todomq.protocol import limits
@@ -19,7 +20,7 @@ UNCOMMITTED_BYTES = 32 * limits.MIB
 RECORD_OVERHEAD_BYTES = 32
 
 
-class Reply(NamedTuple):
+class Reply(Struct, frozen=True, gc=False):
     """One reply to a router: its connection, its request's id, status, packed value, and the partition it is about."""
 
     peer: bytes

@@ -14,6 +14,8 @@ from itertools import count, islice
 from typing import Any, NamedTuple
 from zlib import crc32
 
+from msgspec.structs import replace
+
 from todomq.errors import NOT_APPLIED, UNKNOWN, CorruptRecord, OutOfOrder, TodoMQError, Unavailable
 from todomq.list_server.actor import LOADING, QUARANTINED, READY, STOPPING, Asked, Crashed, ListActor
 from todomq.list_server.gate import Batch, Gate, Reply
@@ -344,7 +346,7 @@ class Hosting:
         ]
         self.closed[:] = [item for item in self.closed if item[0] != worker]
         value = messages.error_value(Unavailable(text, outcome=outcome))
-        self.replies += [reply._replace(status=messages.ERROR, value=value) for reply in gate.fail()]
+        self.replies += [replace(reply, status=messages.ERROR, value=value) for reply in gate.fail()]
         for actor in suspects:
             actor.changed = None
             self._stop(actor)

@@ -114,7 +114,7 @@ class Loading:
             self.expired.append(key)
             return
         answers = [(number, status, answer) for number, status, answer in stored.answers]
-        session = Session(stored.next_number, stored.last_used_ms, answers)
+        session = Session.stored(stored.next_number, stored.last_used_ms, answers)
         told = self.sessions.get(client)
         if told is not None and told.next > session.next:
             later = [answer for answer in told.answers if answer[0] >= session.next]

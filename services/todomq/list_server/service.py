@@ -407,9 +407,11 @@ class ListServerService(Service):
         batches, replies, reads = hosting.ready(self._loop.now_ms())
         for worker, batch in batches:
             self._links[worker].send(batch)
-        reply = self._daemon.server.reply
-        for peer, identifier, status, value, _ in replies:
-            reply(peer, identifier, status, value)
+        answered: object = None
+        for reply in replies:
+            if reply.peer is not answered:
+                answered, queue = reply.peer, self._daemon.server.replies_to(reply.peer)
+            queue.append((reply.id, reply.status, reply.value))
         for read in reads:
             self._readings[read.worker].add(read)
         for reading in self._readings.values():

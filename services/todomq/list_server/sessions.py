@@ -11,6 +11,8 @@ from bisect import insort
 from operator import itemgetter
 from typing import Any
 
+from msgspec import Struct
+
 from todomq.errors import UNKNOWN, Overloaded, ProtocolError
 
 # Where it is stored what a session knows, besides what its record said last.
@@ -34,8 +36,8 @@ Answer = tuple[int, int, bytes]
 _number = itemgetter(0)
 
 
-class Session:
-    """One client's session with one list.
+class Session(Struct, gc=False):
+    """One client's session with one list. There are many, in no cycle: the collector need not look at them.
 
     Attributes:
         next: the number of the next change that is taken.
@@ -46,15 +48,17 @@ class Session:
         waiting: what came before its turn: ``(number, since_ms, request)`` in the order of its turn; None when empty.
     """
 
-    __slots__ = ("answer_bytes", "answers", "kept", "next", "used_ms", "waiting")
+    next: int
+    used_ms: int
+    answers: list[Answer] = []  # msgspec gives each session one of its own
+    answer_bytes: int = 0
+    kept: str = RECORDED
+    waiting: list[tuple[int, int, Any]] | None = None
 
-    def __init__(self, next_number: int, used_ms: int, answers: list[Answer] | None = None) -> None:
-        self.next = next_number
-        self.used_ms = used_ms
-        self.answers: list[Answer] = answers or []
-        self.answer_bytes = sum([len(value) for _, _, value in answers]) if answers else 0
-        self.kept = RECORDED
-        self.waiting: list[tuple[int, int, Any]] | None = None
+    @classmethod
+    def stored(cls, next_number: int, used_ms: int, answers: list[Answer]) -> Session:
+        """Return the session that a record tells of."""
+        return cls(next_number, used_ms, answers, sum([len(value) for _, _, value in answers]))
 
     def declare(self, floor: int) -> None:
         """Take the client's word that every number below ``floor`` is answered or given up."""

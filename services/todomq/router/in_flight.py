@@ -7,7 +7,12 @@ so that a flood of one leaves room for the others.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+
+from msgspec import Struct
 
 from todomq.errors import Overloaded
 from todomq.protocol import limits
@@ -19,8 +24,8 @@ BYTES_PER_CLIENT = 16 * limits.MIB
 OVERHEAD_BYTES = 64
 
 
-class Flight(NamedTuple):
-    """A request on its way.
+class Flight(Struct, gc=False):
+    """A request on its way, of which there are many: in no cycle, so that the collector need not look at it.
 
     Attributes:
         order: rises with arrival and stays the same when the request is sent again.
@@ -37,6 +42,9 @@ class Flight(NamedTuple):
     request: list[Any]
     place: int | bytes
     size: int
+
+
+_peer = attrgetter("peer")
 
 
 class InFlight:
@@ -88,12 +96,10 @@ class InFlight:
         self._count(peer, count, size, count, min([request[2] for request in requests]))
         first = self._next_id
         self._next_id += count
-        flights, make = self.flights, tuple.__new__  # half the price of calling the class
-        identifier = first
-        for request, partition, body_size in zip(requests, partitions, body_sizes):
-            flight = make(Flight, (identifier, peer, sender, request, partition, body_size + OVERHEAD_BYTES))
-            flights[identifier] = flight
-            identifier += 1
+        flights = self.flights
+        identifiers = range(first, self._next_id)
+        for identifier, request, partition, body_size in zip(identifiers, requests, partitions, body_sizes):
+            flights[identifier] = Flight(identifier, peer, sender, request, partition, body_size + OVERHEAD_BYTES)
         return first
 
     def _reached(self, peer: bytes, requests: int, size: int) -> str:
@@ -143,22 +149,26 @@ class InFlight:
 
     def end(self, identifier: int) -> Flight | None:
         """Take a request out and return it; None if it is not in flight under this id."""
-        flight = self.flights.pop(identifier, None)
-        if flight is None:
-            return None
+        return self.end_all((identifier,))[0]
+
+    def end_all(self, identifiers: Sequence[int]) -> list[Flight | None]:
+        """Take requests out and return them in the same order; None for what is not in flight under its id."""
+        take = self.flights.pop
+        ended = [take(identifier, None) for identifier in identifiers]
         if self.sent_before or self.unsent:
-            self.sent_before.discard(identifier)
-            self.unsent.discard(identifier)
-        _, peer, _, _, place, size = flight
-        self.bytes -= size
-        share = self._shares[peer]
-        share[0] -= 1
-        share[1] -= size
-        if type(place) is int:
-            share[2] -= 1
-        if not share[0]:
-            del self._shares[peer]
-        return flight
+            self.sent_before.difference_update(identifiers)
+            self.unsent.difference_update(identifiers)
+        for peer, group in groupby(filter(None, ended), key=_peer):
+            flights = list(group)
+            size = sum([flight.size for flight in flights])
+            self.bytes -= size
+            share = self._shares[peer]
+            share[0] -= len(flights)
+            share[1] -= size
+            share[2] -= sum([type(flight.place) is int for flight in flights])
+            if not share[0]:
+                del self._shares[peer]
+        return ended
 
     def to_lists(self, peer: bytes) -> int:
         """Return how many requests to lists a connection has in flight."""

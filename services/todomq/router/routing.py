@@ -69,10 +69,10 @@ class Routing:
                 self.forward(identifier, sender, request, partition)
                 identifier += 1
             return
-        table = self.table
+        table = cast(list[Row], self.table)  # where there is no row the partition is moving
         groups: dict[int, list[Any]] = {}
         for request, partition in zip(requests, partitions):
-            server, _, epoch = cast(Row, table[partition])  # else it would be moving
+            server, _, epoch = table[partition]
             group = groups.get(server)
             if group is None:
                 group = groups[server] = self._room_for(server, size).setdefault(sender, [])
@@ -139,6 +139,6 @@ class Routing:
         )
         for _, identifier in again:
             fresh = self._in_flight.renew(identifier)
-            _, _, sender, request, partition, _ = flights[fresh]
-            self.forward(fresh, sender, request, cast(int, partition))
+            flight = flights[fresh]
+            self.forward(fresh, flight.sender, flight.request, cast(int, flight.place))
         self.sent_again += len(again)

@@ -231,22 +231,29 @@ class RouterService(Service):
         self._daemon.server.reply(peer, identifier, messages.ERROR, error_value)
 
     def _answered(self, replies: list[Any]) -> None:
-        end, reply = self.in_flight.end, self._daemon.server.reply
-        for identifier, status, value in replies:
-            if status == messages.MOVED:
+        moved = [identifier for identifier, status, _ in replies if status == messages.MOVED]
+        if moved:
+            replies = [reply for reply in replies if reply[1] != messages.MOVED]
+            for identifier in moved:
                 self.routing.not_taken(identifier)
-                continue
-            if status == messages.ERROR and identifier in self.in_flight.sent_before:
-                value = messages.not_this_time(value)
-            flight = end(identifier)
+        identifiers = [identifier for identifier, _, _ in replies]
+        sent_before = self.in_flight.sent_before.intersection(identifiers)
+        answered: object = None
+        for flight, (identifier, status, value) in zip(self.in_flight.end_all(identifiers), replies):
             if flight is None:
                 self.counts["replies_without_taker"] += 1
                 continue
-            _, peer, _, request, _, _ = flight
-            if request[0] is not None:
-                reply(peer, request[0], status, value)
-            elif status == messages.ERROR:
-                self.counts["casts_dropped"] += 1
+            asked = flight.request[0]
+            if status == messages.ERROR:
+                if asked is None:
+                    self.counts["casts_dropped"] += 1
+                elif identifier in sent_before:
+                    value = messages.not_this_time(value)
+            if asked is None:
+                continue
+            if flight.peer is not answered:
+                answered, queue = flight.peer, self._daemon.server.replies_to(flight.peer)
+            queue.append((asked, status, value))
 
     def _expire(self) -> None:
         for identifier in self.in_flight.expire(self._loop.now_ms()):

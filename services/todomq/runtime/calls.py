@@ -135,12 +135,12 @@ class CallServer:
 
     def reply(self, peer: bytes, identifier: int | None, status: int, value: bytes) -> None:
         """Queue one reply for the end of the turn; a cast (``identifier`` None) gets none."""
-        if identifier is None:
-            return
-        try:
-            self._replies[peer].append((identifier, status, value))
-        except KeyError:
-            self._replies[peer] = [(identifier, status, value)]
+        if identifier is not None:
+            self.replies_to(peer).append((identifier, status, value))
+
+    def replies_to(self, peer: bytes) -> list[tuple[int | None, int, bytes]]:
+        """Return the replies ``(id, status, value)`` to a peer that leave at the end of the turn, to be added to."""
+        return self._replies.setdefault(peer, [])
 
     def dispatch(self, service: Service, peer: bytes, sender: bytes, request: Any) -> None:
         """Check one request of a call, find its operation, answer with what it returns or raises."""
