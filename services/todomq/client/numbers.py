@@ -11,27 +11,26 @@ a number is missing. Then held numbers are given up, and sending those requests 
 
 from __future__ import annotations
 
+from msgspec import Struct
+
 REMEMBERED_LISTS = 100_000
 
 _NONE: frozenset[int] = frozenset()
 
 
-class Counter:
-    """The numbers of one list.
+class Counter(Struct, gc=False):
+    """The numbers of one list. There are many, in no cycle: the collector need not look at them.
 
     Attributes:
         next: the number that the next change takes.
         floor: every number below it is answered or given up.
     """
 
-    __slots__ = ("_ahead", "_held", "floor", "next")
-
-    def __init__(self, first: int = 1) -> None:
-        self.next = first
-        self.floor = first
-        # Closed numbers above the floor, and held ones. Most lists never have any: they share the empty set.
-        self._ahead: set[int] | frozenset[int] = _NONE
-        self._held: set[int] | frozenset[int] = _NONE
+    next: int = 1
+    floor: int = 1
+    # Closed numbers above the floor, and held ones. Most lists never have any: they share the empty set.
+    _ahead: set[int] | frozenset[int] = _NONE
+    _held: set[int] | frozenset[int] = _NONE
 
     def take(self) -> int:
         """Take the next number for a change; numbers held until now are given up."""
@@ -108,7 +107,7 @@ class Counters(dict[str, Counter]):
     def __missing__(self, list_name: str) -> Counter:
         if len(self) >= self._limit:
             self._forget_half()
-        counter = self[list_name] = Counter(self._first)
+        counter = self[list_name] = Counter(self._first, self._first)
         return counter
 
     def has(self, list_name: str, counter: Counter) -> bool:
