@@ -335,18 +335,33 @@ def _raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
+def start(
+    name: Name, settings: Settings, make_service: Callable[[Daemon], Service], *, registers: bool = True
+) -> tuple[Daemon, Service]:
+    """Begin the life of a daemon, which is that of this process and ends with the supervisord that started it (law 9).
+
+    Raises:
+        SystemExit: that supervisord is gone already.
+        SettingsError: the settings can't be used.
+        TodoMQError: the name is taken, or what the service needs can't be had.
+        OSError: the system refused something.
+    """
+    die_with_parent()
+    daemon = Daemon(name, settings, registers=registers)
+    service = make_service(daemon)
+    daemon.begin(service)
+    return daemon, service
+
+
 def main(name: Name, make_service: Callable[[Daemon], Service], *, registers: bool = True) -> NoReturn:
     """Run a daemon as a process, with settings from the environment.
 
     Its exit status is 0 after SIGTERM, 78 if it can't start, 1 if anything fails after that.
     """
-    die_with_parent()
     _raise_descriptor_limit()
     gc.set_threshold(*COLLECT)
     try:
-        daemon = Daemon(name, read_settings(), registers=registers)
-        service = make_service(daemon)
-        daemon.begin(service)
+        daemon, service = start(name, read_settings(), make_service, registers=registers)
     except (SettingsError, TodoMQError, OSError) as error:
         log("refused_to_start", name=socket_name(name), why=str(error))
         sys.exit(REFUSED_TO_START)

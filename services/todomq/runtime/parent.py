@@ -26,19 +26,28 @@ def die_with_parent() -> None:
     """
     if not os.environ.get("SUPERVISOR_ENABLED"):
         return
-    import ctypes  # 3 ms, spared where there is no parent to follow
-
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    if prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"prctl: {os.strerror(number)}")
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     # A parent that died before the call above sends nothing: this process has been handed to another one by then.
-    if not _is_supervisord(os.getppid()):
+    if not is_supervisord(os.getppid()):
         sys.stderr.write("supervisord is gone, so this daemon leaves\n")
         sys.exit(PARENT_IS_GONE)
 
 
-def _is_supervisord(pid: int) -> bool:
+def prctl(option: int, argument: int) -> None:
+    """Set an attribute of this process (prctl(2)).
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    import ctypes  # 3 ms, spared where there is no parent to follow
+
+    if ctypes.CDLL(None, use_errno=True).prctl(option, int(argument), 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"prctl: {os.strerror(number)}")
+
+
+def is_supervisord(pid: int) -> bool:
+    """Tell whether a process runs supervisord, by its command line."""
     try:
         return b"supervisord" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
