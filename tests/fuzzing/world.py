@@ -120,6 +120,8 @@ class FuzzedWorld:
 
     def _look(self) -> None:
         self.inputs += 1
+        if not self.world.supervisord.is_alive:
+            self.world.start_again()
         faults = self.world.processes.faults
         if faults:
             raise Breach(faults[0])

@@ -36,4 +36,5 @@ KNOWN: dict[str, int] = {
     "unreadable_is_empty": 1,
     "missing_is_empty": 1,
     "hung_are_left": 2,
+    "orphans_stay": 1,
 }

@@ -23,16 +23,14 @@ class Switch(NamedTuple):
     law: int
     says: str
     make: Callable[[], Replaced]
-    in_simulation: bool
-    """Whether it can show in the simulation: there is no process of the system there. On a real stack all can."""
 
 
-def breaks(law: int, *, in_simulation: bool = True) -> Callable[[Callable[[], Replaced]], Callable[[], Replaced]]:
+def breaks(law: int) -> Callable[[Callable[[], Replaced]], Callable[[], Replaced]]:
     """Make a switch of a function that returns what is replaced; its docstring says what is broken."""
 
     def register(make: Callable[[], Replaced]) -> Callable[[], Replaced]:
         says = (make.__doc__ or "").strip().rstrip(".")
-        SWITCHES[make.__name__] = Switch(make.__name__, law, says, make, in_simulation)
+        SWITCHES[make.__name__] = Switch(make.__name__, law, says, make)
         return make
 
     return register

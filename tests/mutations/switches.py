@@ -488,7 +488,7 @@ def hung_are_left() -> Replaced:
     return [(Registrations, "tick", ticked)]
 
 
-@breaks(9, in_simulation=False)
+@breaks(9)
 def orphans_stay() -> Replaced:
     """A daemon does not leave when supervisord is gone."""
     return [(daemon, "die_with_parent", lambda: None)]

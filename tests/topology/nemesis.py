@@ -24,6 +24,9 @@ FAULTS = {
 SPREAD_FAULTS = {**FAULTS, "old_owner": 12, "unseen": 12}
 """Where each daemon is on a machine of its own: there an owner that was taken for dead may live on."""
 
+SUPERVISORD = 0.15
+"""In how many runs on one machine supervisord is killed as well, and with it everything."""
+
 
 class Nemesis:
     """The faults of one run."""
@@ -48,12 +51,17 @@ class Nemesis:
             at_us = random.randint(world.clock.now_us, until_us)
             world.clock.after(at_us - world.clock.now_us, lambda kind=kind: self._strike(kind))  # type: ignore[misc]
         world.network.duplicates = random.choice((0.0, 0.0, 0.02, 0.2))
+        apart = world.stream("supervisord")
+        if not only and not world.is_spread and apart.random() < SUPERVISORD:
+            at_us = apart.randint(world.clock.now_us, until_us)
+            world.clock.after(at_us - world.clock.now_us, partial(self._strike, "supervisord"))
 
     def heal(self) -> None:
         """End every fault that goes on."""
         world = self._world
         for disk in world.disks.values():
             disk.heal()
+        self._start_again()
         for process in list(world.processes.living.values()):
             process.resume()
         for connection in world.network.connections:
@@ -74,6 +82,8 @@ class Nemesis:
                 self._pause(self._random.randint(5 * MS_US, 2 * SECOND_US))
             case "long_pause":
                 self._pause(self._random.randint(2 * SECOND_US, 8 * SECOND_US))
+            case "supervisord":
+                self._kill_supervisord()
             case "remove":
                 self._world.network.remove_address()
             case "old_owner":
@@ -95,6 +105,15 @@ class Nemesis:
         process = self._some()
         if process is not None:
             process.die()
+
+    def _kill_supervisord(self) -> None:
+        """Kill it, with which all daemons end, and start another one a while later."""
+        self._world.supervisord.die()
+        self._world.clock.after(self._random.randint(10 * MS_US, SECOND_US), self._start_again)
+
+    def _start_again(self) -> None:
+        if not self._world.supervisord.is_alive:
+            self._world.start_again()
 
     def _pause_list_server(self) -> None:
         """Pause one for longer than its lease: where nobody can kill it, it wakes when others own its partitions."""

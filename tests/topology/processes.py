@@ -1,11 +1,13 @@
-"""Simulated processes: alive, paused, dead; their turns; their supervisor; their deaths as the registry sees them.
+"""Simulated processes: alive, paused, dead; their turns; their parents; their deaths as the registry sees them.
 
 Owns: pids, who runs at the moment, when a process gets its turn. Must not know: what a turn does, the network.
 A paused process (SIGSTOP) gets no turns and its lanes stand still; all that happened meanwhile is there when it wakes.
+A process whose parent dies dies with it if it has asked for that (``PR_SET_PDEATHSIG``), and else goes on.
 """
 
 from __future__ import annotations
 
+import signal
 import traceback
 from random import Random
 
@@ -13,18 +15,25 @@ from todomq.errors import InvalidRequest
 from todomq.registry.journal import Journal
 from todomq.registry.registrations import Process as Life
 from todomq.registry.registrations import Registration
+from todomq.runtime.parent import PR_SET_PDEATHSIG
 from topology.clock import Action, Clock, Event
 
 TURN_US = (5, 80)
 """How long a process that has something to do waits for its turn."""
 
+FIRST_PID = 100
+INIT_PID = 1
+"""Of the process that is the parent of those whose own is gone."""
+
 
 class Process:
     """One life of one process, a daemon's or a client's."""
 
-    def __init__(self, processes: Processes, name: str, pid: int) -> None:
+    def __init__(self, processes: Processes, name: str, pid: int, parent: Process | None) -> None:
         self.name = name
         self.pid = pid
+        self.parent = parent
+        self.dies_with_parent = False
         self.is_alive = True
         self.is_paused = False
         self.turn: Action = lambda: None
@@ -36,6 +45,11 @@ class Process:
 
     def __repr__(self) -> str:
         return f"{self.name}/{self.pid}"
+
+    @property
+    def is_orphan(self) -> bool:
+        """Whether it lives on though its parent is gone."""
+        return self.is_alive and self.parent is not None and not self.parent.is_alive
 
     def wake(self) -> None:
         """See that a turn comes soon."""
@@ -96,12 +110,12 @@ class Processes:
         self.living: dict[int, Process] = {}
         self._clock = clock
         self._random = random
-        self._last_pid = 100
+        self._next_pid = FIRST_PID
 
-    def start(self, name: str) -> Process:
+    def start(self, name: str, parent: Process | None = None) -> Process:
         """Begin a process that does nothing yet."""
-        self._last_pid += 1
-        process = self.living[self._last_pid] = Process(self, name, self._last_pid)
+        process = self.living[self._next_pid] = Process(self, name, self._next_pid, parent)
+        self._next_pid += 1
         process.on_death.append(lambda: self._forget(process))
         return process
 
@@ -118,6 +132,8 @@ class Processes:
 
     def _forget(self, process: Process) -> None:
         del self.living[process.pid]
+        for child in [each for each in self.living.values() if each.parent is process and each.dies_with_parent]:
+            child.die()
 
     def plan_turn(self, action: Action) -> Event:
         """Plan a turn for soon."""
@@ -127,6 +143,18 @@ class Processes:
         """Return the pid of whoever runs now."""
         assert self.current is not None
         return self.current.pid
+
+    def parent_pid(self) -> int:
+        """Return the pid of the parent of whoever runs now."""
+        assert self.current is not None
+        parent = self.current.parent
+        return parent.pid if parent is not None and parent.is_alive else INIT_PID
+
+    def prctl(self, option: int, argument: int) -> None:
+        """In the place of ``parent.prctl``: whoever runs now is to get a signal when its parent dies."""
+        assert self.current is not None
+        if option == PR_SET_PDEATHSIG:
+            self.current.dies_with_parent = argument == signal.SIGKILL
 
 
 def _described(error: Exception) -> str:

@@ -1,10 +1,11 @@
-"""Puts the simulated world in the place of sockets, clocks, locks, pidfds and random bytes, while a run lasts.
+"""Puts the simulated world in the place of sockets, clocks, locks, pidfds, parents, random bytes, while a run lasts.
 
 Owns: the list of what is replaced. Everything else of the daemons is the real code.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ import todomq.registry.service
 import todomq.runtime.daemon
 import todomq.runtime.locks
 import todomq.runtime.log
+import todomq.runtime.parent
 import todomq.runtime.sockets
 from topology.processes import KeptJournal, WatchedProcesses
 from topology.world import World
@@ -39,6 +41,8 @@ def in_world(world: World) -> Iterator[None]:
     # A daemon of another machine has no pid here: the registry can see its lease end, and can't kill it.
     elsewhere = SimpleNamespace(urandom=world.random_bytes, getpid=lambda: None)
     stderr = SimpleNamespace(write=lambda line: _log(world, line), flush=lambda: None)
+    # Each daemon finds itself started by supervisord.
+    child = SimpleNamespace(environ={"SUPERVISOR_ENABLED": "1"}, getppid=world.processes.parent_pid)
     network = world.network
     replaced: list[tuple[Any, dict[str, Any]]] = [
         (
@@ -48,6 +52,15 @@ def in_world(world: World) -> Iterator[None]:
         (todomq.runtime.daemon, {"Loop": world.make_loop, "os": elsewhere if world.is_spread else system}),
         (todomq.runtime.locks, {"hold": world.hold, "private_directory": lambda path: None}),
         (todomq.runtime.log, {"time": time, "sys": SimpleNamespace(stderr=stderr), "_seen": {}}),
+        (
+            todomq.runtime.parent,
+            {
+                "os": child,
+                "sys": SimpleNamespace(stderr=stderr, exit=sys.exit),
+                "prctl": world.processes.prctl,
+                "is_supervisord": world.is_supervisord,
+            },
+        ),
         (todomq.database_worker.service, {"time": time}),
         (
             todomq.registry.service,

@@ -1,7 +1,7 @@
 """What is tried once everything is healed: some things by seed that the run itself can't show.
 
 Owns: damage to records (law 8), a fault of ours in one list and a shard that stands still (law 5), a flood (law 6),
-garbage and bad requests (law 7), a daemon that hangs for good (law 9); what must be true then.
+garbage and bad requests (law 7), a daemon that hangs for good, the end of supervisord (law 9); what must be true then.
 Must not know: the run before, the checker.
 """
 
@@ -68,6 +68,8 @@ class Trials:
         self.trials: list[Callable[[], None]] = self.random.sample(kinds, AT_MOST)
         if world.is_spread:  # only there is an old owner that lives on; what it was cut off from stays so
             self.trials += [self.woken, self.handover]
+        else:  # one machine, one supervisord
+            self.trials.append(self.orphaned)
 
     def go(self) -> list[str]:
         """Try them, up to the first that finds something; return what was not as it must be."""
@@ -302,6 +304,27 @@ class Trials:
             process.die()
         self._run(SECOND_US)
         self._look_at_others("")
+
+    def orphaned(self) -> None:
+        """Law 9: with supervisord gone everything leaves by itself, and with the next one it all comes back."""
+        world, clock = self.world, self.world.clock
+        name = self._fresh_list()
+        self._filled(name)
+        starting, hanging = self.random.sample(sorted(world.running), 2)
+        world.running[starting].process.die()  # its next life has been forked, and not yet asked to end with its parent
+        world.running[hanging].process.pause()
+        world.supervisord.die()
+        self._run(SECOND_US)
+        for orphan in world.orphans():
+            self.problems.append(f"{orphan!r} stays though the supervisord that started it is gone")
+        world.start_again()
+        clock.run_until(clock.now_us + PATIENCE_US, lambda: not world.missing())
+        for daemon in world.missing():
+            why = world.refusals.get(daemon, "it does not start")
+            self.problems.append(f"the next supervisord has no {daemon}: {why}")
+        if not self.problems and len(self._good(operations.entries(name)) or ()) != 3:
+            self.problems.append("a list is not as it was stored")
+        self._look_at_others(name)
 
     # What must be true.
 

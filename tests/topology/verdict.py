@@ -15,7 +15,8 @@ from topology.world import Running, World
 
 def leftovers(world: World, workload: Workload) -> list[str]:
     """Return what is there and should not be, or is not there and should."""
-    problems = [f"{name} does not run" for name in world.missing()]
+    problems = [f"{orphan!r} stays though the supervisord that started it is gone" for orphan in world.orphans()]
+    problems += [f"{name} does not run" for name in world.missing()]
     for name, running in world.running.items():
         problems += [f"{name}: {what}" for what in _of_daemon(world, running)]
     for client in workload.clients:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -19,7 +20,7 @@ from todomq.registry.registrations import Registration
 from todomq.registry.service import RegistryService
 from todomq.router.service import RouterService
 from todomq.runtime.calls import Service
-from todomq.runtime.daemon import Daemon
+from todomq.runtime.daemon import Daemon, start
 from todomq.settings import Settings, socket_name
 from topology.clock import MS_US, Clock
 from topology.disk import Disk
@@ -27,6 +28,7 @@ from topology.loop import SimulatedLoop
 from topology.network import Network
 from topology.processes import Process, Processes
 
+SUPERVISORD = "supervisord"
 RESTART_US = (50 * MS_US, 150 * MS_US)
 WORK_US = (10, 200)
 
@@ -63,6 +65,8 @@ class World:
         self.disks = {n: Disk(self.stream(f"disk {n}")) for n in range(1, settings.database_workers + 1)}
         self.journal: dict[bytes, tuple[Registration, Life]] = {}
         self.running: dict[str, Running] = {}
+        self.refusals: dict[str, str] = {}
+        """Why a daemon could not start when that was tried last."""
         self.restarts = 0
         self.is_spread = is_spread
         self._show = show
@@ -70,6 +74,7 @@ class World:
         self._locks: dict[Path, Process] = {}
         self._bytes = self.stream("bytes")
         self._loops = self.stream("loops")
+        self.supervisord = self.new_process(SUPERVISORD)
 
     def stream(self, name: str) -> Random:
         """Return random numbers of the seed that no other use of it disturbs."""
@@ -111,6 +116,11 @@ class World:
         """In the place of the registry's look at the owner of a process."""
         return life.pid in self.processes.living and life.pid != self.processes.pid()
 
+    def is_supervisord(self, pid: int) -> bool:
+        """In the place of a daemon's look at its parent."""
+        process = self.processes.living.get(pid)
+        return process is not None and process.name == SUPERVISORD
+
     def _latency_us(self, process: Process, lane: str) -> int:
         kind, _, number = process.name.partition("-")
         if kind == "database_worker":
@@ -124,43 +134,58 @@ class World:
         names = self.settings.daemon_names()
         self.random.shuffle(names)
         for name in names:
-            self.clock.after(self.random.randint(0, 20 * MS_US), lambda name=name: self.start(name))  # type: ignore[misc]
+            self.clock.after(self.random.randint(0, 20 * MS_US), partial(self._start, name, self.supervisord))
 
-    def new_process(self, name: str) -> Process:
+    def start_again(self) -> None:
+        """Start a supervisord in the place of one that is gone, and every daemon."""
+        self.supervisord = self.new_process(SUPERVISORD)
+        self.trace(f"start {self.supervisord!r}")
+        self.start_all()
+
+    def new_process(self, name: str, parent: Process | None = None) -> Process:
         """Return a process whose sockets end with it."""
-        process = self.processes.start(name)
+        process = self.processes.start(name, parent)
         process.on_death.append(lambda: self.network.process_died(process))
         return process
 
     def missing(self) -> list[str]:
-        """Return the daemons that do not run."""
-        return [name for each in self.settings.daemon_names() if (name := socket_name(each)) not in self.running]
+        """Return the daemons that do not run under the supervisord that is there."""
+        ours = {name for name, each in self.running.items() if each.process.parent is self.supervisord}
+        return [name for each in self.settings.daemon_names() if (name := socket_name(each)) not in ours]
+
+    def orphans(self) -> list[Process]:
+        """Return the daemons that still run though the supervisord that started them is gone."""
+        return [process for process in self.processes.living.values() if process.is_orphan]
 
     def start(self, name: list[str | int]) -> None:
-        """Start a daemon, now and whenever it has died."""
-        process = self.new_process(socket_name(name))
+        """Start a daemon, now and whenever it has died for as long as this supervisord lives."""
+        self._start(name, self.supervisord)
+
+    def _start(self, name: list[str | int], supervisord: Process) -> None:
+        """Let a daemon begin, which supervisord has forked before: it may be gone by now."""
+        process = self.new_process(socket_name(name), supervisord)
         self.trace(f"start {process!r}")
 
         def died() -> None:
             self.trace(f"died {process!r}")
             if self.running.get(process.name, None) is not None and self.running[process.name].process is process:
                 del self.running[process.name]
-            self.restarts += 1
-            self.clock.after(self.random.randint(*RESTART_US), lambda: self.start(name))
+            if supervisord.is_alive:
+                self.restarts += 1
+                self.clock.after(self.random.randint(*RESTART_US), lambda: self._start(name, supervisord))
 
         process.on_death.append(died)
         self.processes.run_as(process, lambda: self._begin(process, name))
 
     def _begin(self, process: Process, name: list[str | int]) -> None:
         try:
-            daemon = Daemon(name, self.settings, registers=name != ["registry"])
-            service = self._service(daemon)
-        except (TodoMQError, OSError) as error:
+            daemon, service = start(name, self.settings, self._service, registers=name != ["registry"])
+        except (TodoMQError, OSError, SystemExit) as error:
+            self.refusals[process.name] = str(error)
             self.trace(f"refused to start {process!r}: {error}")
             process.die()
             return
         self.running[process.name] = Running(process, daemon, service)
-        daemon.begin(service)
 
     def _service(self, daemon: Daemon) -> Service:
         match daemon.name:
