@@ -383,7 +383,9 @@ def test_a_change_with_a_wrong_argument_is_refused_whole(operation: str, argumen
     assert bench.disk.records == before
 
 
-@pytest.mark.parametrize("cursor", [7, [], [1], [1, 2, 3], ["a", 0], [1, None], [1, -1], [99, 0], [1, 10**9]])
+@pytest.mark.parametrize(
+    "cursor", [7, [], [1], [1, 2], ["a", 0, 1], [1, 0, None], [1, -1, 1], [99, 0, 1], [1, 10**9, 1]]
+)
 def test_a_cursor_that_no_page_answered_is_refused(cursor: Any) -> None:
     bench = loaded()
     with pytest.raises((InvalidRequest, Unavailable)):
@@ -416,6 +418,16 @@ def test_a_cursor_is_worth_nothing_after_its_actor_was_killed() -> None:
     bench.hosting.kill(bench.actor("a"))
     with pytest.raises(Unavailable, match="from the first page"):
         client.read(bench, "a", "entries", cursor)
+
+
+def test_a_cursor_is_worth_nothing_in_another_life_of_the_list_server_that_gives_the_same_numbers() -> None:
+    bench, client = long_list()
+    _, cursor = client.read(bench, "a", "entries")
+    heir, reader = Bench(bench.disk), Client(b"reader")
+    _, other = reader.read(heir, "a", "entries")
+    assert cursor is not None and other is not None and cursor[:2] == other[:2]
+    with pytest.raises(Unavailable, match="the rest of this read is gone"):
+        reader.read(heir, "a", "entries", cursor)
 
 
 def test_naming_another_lists_cursor_neither_shows_nor_ends_that_read() -> None:

@@ -260,12 +260,15 @@ class ListActor(RecordedList):
         cursor = arguments[count] if len(arguments) == count + 1 else None
         if cursor is None:
             return self._page(read(self.todo, arguments[:count]), 0, None)
-        if type(cursor) is not list or len(cursor) != 2 or not all(type(part) is int for part in cursor):
+        if type(cursor) is not list or [type(part) for part in cursor] != [int, int, int]:
             raise InvalidRequest("a cursor is what the page before answered")
-        snapshot = self.partition.snapshots.get(cursor[0], self.activation)
-        if snapshot is None or not 0 <= cursor[1] < len(snapshot):
+        number, start, epoch = cursor
+        snapshot = self.partition.snapshots.get(number, self.activation)
+        if epoch != self.partition.epoch:  # of another life of this list server, which gave the same numbers
+            snapshot = None
+        if snapshot is None or not 0 <= start < len(snapshot):
             raise Unavailable("the rest of this read is gone; read again from the first page")
-        return self._page(snapshot, cursor[1], cursor[0])
+        return self._page(snapshot, start, number)
 
     def _page(self, entries: list[Entry], start: int, snapshot: int | None) -> bytes:
         if len(entries) <= FIT_ALWAYS:
@@ -286,7 +289,7 @@ class ListActor(RecordedList):
             return pack((entries[start:] if start else entries, None))
         if snapshot is None:
             snapshot = snapshots.keep(entries, self.activation)
-        return pack((entries[start:end], (snapshot, end)))
+        return pack((entries[start:end], (snapshot, end, self.partition.epoch)))
 
     def _reply(self, peer: bytes, identifier: int, status: int, value: bytes) -> None:
         partition = self.partition
