@@ -17,12 +17,13 @@ from todomq.database_worker.group import Batch as TakenBatch
 from todomq.database_worker.group import Get, commit_group
 from todomq.database_worker.service import DatabaseWorker
 from todomq.database_worker.shard import COMMITS, Shard
-from todomq.list_server import actor, hosting
+from todomq.list_server import actor, hosting, partition
 from todomq.list_server.actor import LOADING, ListActor
 from todomq.list_server.gate import Gate
 from todomq.list_server.hosting import Hosting
 from todomq.list_server.loading import Loading
 from todomq.list_server.operations import CHANGES
+from todomq.list_server.recording import write_sessions
 from todomq.list_server.service import ListServerService
 from todomq.list_server.todo_list import TodoList
 from todomq.protocol import limits, messages
@@ -196,15 +197,16 @@ def forgets_sessions_at_load() -> Replaced:
 @breaks(3)
 def session_in_the_next_batch() -> Replaced:
     """The record of a change lies in the batch behind the change."""
-    ready, write = Hosting.ready, hosting.write_sessions
+    ready = Hosting.ready
 
     def late(self: Hosting, now_ms: int) -> Any:
         result = ready(self, now_ms)
-        write(self.changed)
+        write_sessions(self.changed)
         return result
 
     return [
         (hosting, "write_sessions", lambda changed: None),
+        (partition, "write_sessions", lambda changed: None),
         (Hosting, "ready", late),
         (ListActor, "_can_tell_beside_entries", lambda self, *change: False),
     ]

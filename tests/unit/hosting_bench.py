@@ -13,7 +13,8 @@ from typing import Any
 from todomq.errors import NOT_APPLIED, TodoMQError
 from todomq.list_server.actor import ListActor
 from todomq.list_server.gate import Batch, Reply
-from todomq.list_server.hosting import Hosting, Partition, Read
+from todomq.list_server.hosting import Hosting, Read
+from todomq.list_server.partition import Partition
 from todomq.protocol import messages
 from todomq.protocol.codec import unpack
 from todomq.protocol.partitions import PARTITIONS, partition_of

@@ -228,7 +228,7 @@ def test_law_6_what_has_come_since_a_round_of_housekeeping_counts_before_the_nex
     bench = Bench(memory_bytes=80_000)
     for name in names:
         bench.ask(name, "add_entry", "milk")
-    bench.settle_with_ticks(lambda: not bench.hosting._housekeeping)
+    bench.settle_with_ticks(lambda: bench.hosting.housekeeping.is_between_rounds)
     for name in names:
         bench.ask(name, "add_entry", "m" * 9_000, number=2)
     bench.settle_with_ticks(lambda: bench.hosting.lists < len(names) // 2)
@@ -241,7 +241,7 @@ def test_law_6_what_was_loaded_since_a_round_of_housekeeping_counts_before_the_n
     for name in names:
         before.ask(name, "add_entry", "m" * 9_000)
     bench = Bench(before.disk, memory_bytes=80_000)
-    bench.settle_with_ticks(lambda: not bench.hosting._housekeeping)
+    bench.settle_with_ticks(lambda: bench.hosting.housekeeping.is_between_rounds)
     for name in names:
         assert bench.ask(name, "size") == 1
     bench.settle_with_ticks(lambda: bench.hosting.lists < len(names) // 2)

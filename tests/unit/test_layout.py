@@ -20,6 +20,7 @@ PURE_CORES = [
     "keys/rights.py",
     "list_server/todo_list.py",
     "list_server/hosting.py",
+    "list_server/housekeeping.py",
     "database_worker/commit.py",
     "supervision/restart_intensity.py",
     "client/session.py",

@@ -31,8 +31,8 @@ from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack
 
 if TYPE_CHECKING:
-    from todomq.list_server.hosting import Partition
     from todomq.list_server.loading import Loading
+    from todomq.list_server.partition import Partition
 
 LOADING = "loading"
 READY = "ready"
@@ -80,6 +80,17 @@ class ListActor(RecordedList):
         self.since_ms = self.used_ms = now_ms
         self.queue: list[Asked] | None = None
         self.error: TodoMQError | None = None
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether it answers and all that was changed is on disk, so that a read finds it."""
+        return self.state is READY and not self.uncommitted and self.changed is None
+
+    def everything_waiting(self) -> list[Asked]:
+        """Return the requests that wait, in order."""
+        # What waits for its turn came before what is queued: requests are queued only once the actor has stopped.
+        waiting = [request for session in self.sessions.values() for _, _, request in session.waiting or ()]
+        return [*waiting, *(self.queue or ())]
 
     def loaded(self, loading: Loading, now_ms: int) -> list[Asked]:
         """Begin to answer; return what came meanwhile, in order, to be taken now."""

@@ -1,7 +1,8 @@
 """The hosting of many list actors: partitions owned, lists loaded on first use and dropped when idle.
 
 Owns: which partitions this list server has under which epoch, the actors of each, one gate per database worker, what is
-read and written this turn. Must not know: sockets, the storage engine, how partitions are placed.
+read and written this turn. Must not know: sockets, the storage engine, how partitions are placed, which lists are idle
+(``housekeeping.py``).
 
 Keeps law 2 (a partition is served under its epoch only; once refused it is dropped and nothing of it is answered), law
 5 (a list that fails or loads slowly is waited for by its own requests only) and law 6.
@@ -19,70 +20,18 @@ from msgspec.structs import replace
 from todomq.errors import NOT_APPLIED, UNKNOWN, CorruptRecord, OutOfOrder, TodoMQError, Unavailable
 from todomq.list_server.actor import LOADING, QUARANTINED, READY, STOPPING, Asked, Crashed, ListActor
 from todomq.list_server.gate import Batch, Gate, Reply
+from todomq.list_server.housekeeping import Housekeeping
 from todomq.list_server.loading import Loading, Page
-from todomq.list_server.recording import RecordedList
+from todomq.list_server.partition import Partition
+from todomq.list_server.recording import RecordedList, write_sessions
 from todomq.list_server.snapshots import Snapshots
 from todomq.list_server.sweeping import Sweeping
-from todomq.list_server.weight import LIST_BYTES, weight
-from todomq.protocol import limits, messages
+from todomq.protocol import messages
 from todomq.protocol.partitions import PARTITIONS, worker_of
 
-ROUND_MS = 120_000
-"""How long one round of housekeeping over all actors takes, at most; a quarter of the idle time where that is less.
-
-A visit costs some 2.5 us where many lists are cold, and makes others cold: in rounds of 30 s it took a tenth of a
-processor with 500,000 lists.
-"""
-GROWTH = 3
-"""What is written or loaded takes about so many times its bytes in memory, until a round has weighed it."""
-
-ROUND_OVER_BUDGET_MS = 1_000
-STEP_MS = 50
-VISITS_LEAST, VISITS_MOST = 32, 4_000
-"""In a step. As many as there may be hold up everybody for 10 ms; a round of very many lists takes longer then."""
 SWEEPS_A_STEP = 128
 FREED_MOST = 2_000
 """Lists that are freed in a step; each takes 2 us, and whoever asks for one that stays is not to wait for them all."""
-
-
-class Partition:
-    """One owned partition: its epoch, its actors, and what they share with the others of this process."""
-
-    __slots__ = (
-        "actors", "changed", "closed", "damage", "epoch", "gate", "number", "releasing", "replies", "snapshots",
-        "to_sweep", "waiting", "worker",
-    )  # fmt: skip
-
-    def __init__(self, number: int, epoch: int, worker: int, hosting: Hosting) -> None:
-        self.number = number
-        self.epoch = epoch
-        self.worker = worker
-        self.damage: CorruptRecord | None = None
-        self.gate = hosting.gates[worker]
-        self.releasing = False
-        self.actors: dict[str, ListActor] = {}
-        self.replies = hosting.replies
-        self.changed = hosting.changed
-        self.closed = hosting.closed
-        self.snapshots = hosting.snapshots
-        self.waiting: dict[str, ListActor] = {}
-        self.to_sweep: dict[str, RecordedList] = {}
-
-    @property
-    def uncommitted(self) -> bool:
-        """Whether a write of any of its lists is not on disk yet."""
-        return any(actor.uncommitted for actor in self.actors.values())
-
-    def close_batch_if_full(self, now_ms: int) -> None:
-        """Close a batch that has become large within the turn, so that it fits into a message.
-
-        To be asked between two changes; the sessions belong with their changes.
-        """
-        if self.gate.is_batch_full:
-            write_sessions(self.changed)
-            batch = self.gate.close(now_ms)
-            if batch is not None:
-                self.closed.append((self.worker, batch))
 
 
 class Read(NamedTuple):
@@ -106,19 +55,28 @@ class Hosting:
         self.closed: list[tuple[int, Batch]] = []
         self.listings: list[tuple[bytes, Any]] = []
         self.snapshots = Snapshots()
-        self.loads = self.drops = self.crashes = 0
+        self.loads = self.crashes = 0
+        self.housekeeping = Housekeeping(self.partitions, idle_ms, memory_bytes)
         self._workers = workers
-        self._idle_ms = idle_ms
-        self._memory_bytes = memory_bytes
+        self._ended = 0
         self._activations = count(1)
         self._stopping: list[ListActor] = []
         self._gone: list[Partition] = []
-        self._housekeeping: list[ListActor] = []
-        self._visits = VISITS_LEAST
-        self._next_round_ms = 0
-        self._weighed = 0
-        self._memory_seen = 0
-        self._grown_bytes = 0
+
+    @property
+    def lists(self) -> int:
+        """How many lists are in memory."""
+        return self.housekeeping.lists
+
+    @property
+    def drops(self) -> int:
+        """How many activations have ended while their partition stayed."""
+        return self._ended + self.housekeeping.drops
+
+    @property
+    def damaged_partitions(self) -> int:
+        """How many partitions are refused because their shard can't be read."""
+        return sum(partition is not None and partition.damage is not None for partition in self.partitions)
 
     # -- partitions ----------------------------------------------------------------------------------------------------
 
@@ -176,7 +134,7 @@ class Hosting:
         # Whatever waits here is answered MOVED, so that the router sends it to the next owner.
         for actor in partition.actors.values():
             if actor.queue is not None or actor.name in partition.waiting:
-                for peer, _, request in _everything_waiting(actor):
+                for peer, _, request in actor.everything_waiting():
                     self._moved(peer, request[0], number)
         self.disown(number)
         return True
@@ -271,7 +229,7 @@ class Hosting:
             following = job.take(actor, pairs, last)
             actor.partition.close_batch_if_full(now_ms)
         else:
-            self._grown_bytes += sum(map(len, pairs))
+            self.housekeeping.grew(sum(map(len, pairs)))
             try:
                 following = job.take(value, pairs, last)
             except TodoMQError as error:
@@ -366,11 +324,7 @@ class Hosting:
         for partition in self.partitions:
             if partition is not None and partition.waiting:
                 self._tell_out_of_order(partition, now_ms)
-        has_become_full = self._memory_seen <= self._memory_bytes < self._memory_now()
-        if has_become_full or (not self._housekeeping and steady_ms >= self._next_round_ms):
-            self._begin_round(steady_ms)
-        if self._housekeeping:
-            self._go_on_with_round(now_ms)
+        self.housekeeping.tick(now_ms, steady_ms)
         self._begin_sweeps()
         self._free_some()
 
@@ -381,7 +335,7 @@ class Hosting:
             for partition in self.partitions
             if partition is not None and partition.to_sweep and not partition.gate.refusal  # else it would fail
             for name in partition.to_sweep
-            if _is_at_rest(actor := partition.actors[name])
+            if (actor := partition.actors[name]).is_at_rest
         )
         for actor in list(islice(waiting, SWEEPS_A_STEP)):
             sweeping = Sweeping(actor)
@@ -398,37 +352,7 @@ class Hosting:
             if not actors:
                 self._gone.pop()
 
-    def _begin_round(self, steady_ms: int) -> None:
-        self._memory_seen = self._memory_now()
-        self._weighed = self._grown_bytes = 0
-        self._housekeeping = [
-            actor for partition in self.partitions if partition is not None for actor in partition.actors.values()
-        ]
-        round_ms = ROUND_OVER_BUDGET_MS if self._memory_seen > self._memory_bytes else ROUND_MS
-        round_ms = max(STEP_MS, min(round_ms, self._idle_ms // 4))
-        self._visits = min(max(VISITS_LEAST, len(self._housekeeping) * STEP_MS // round_ms), VISITS_MOST)
-        self._next_round_ms = steady_ms + round_ms
-
-    def _go_on_with_round(self, now_ms: int) -> None:
-        idle_ms = self._idle_limit_ms()
-        for _ in range(min(self._visits, len(self._housekeeping))):
-            self._keep_house(self._housekeeping.pop(), now_ms, idle_ms)
-        if not self._housekeeping:
-            self._memory_seen = max(self._weighed, self.lists * LIST_BYTES)
-
-    def _memory_now(self) -> int:
-        """Return about how many bytes the lists take, those of the last round and what has come since."""
-        return max(self._memory_seen + GROWTH * self._grown_bytes, self.lists * LIST_BYTES)
-
-    @property
-    def lists(self) -> int:
-        """How many lists are in memory."""
-        return sum(len(partition.actors) for partition in self.partitions if partition is not None)
-
-    @property
-    def damaged_partitions(self) -> int:
-        """How many partitions are refused because their shard can't be read."""
-        return sum(partition is not None and partition.damage is not None for partition in self.partitions)
+    # -- the end of a turn ---------------------------------------------------------------------------------------------
 
     def ready(self, now_ms: int) -> tuple[list[tuple[int, Batch]], list[Reply], list[Read]]:
         """End the turn.
@@ -444,7 +368,7 @@ class Hosting:
             batch = gate.close(now_ms)
             if batch is not None:
                 batches.append((worker, batch))
-        self._grown_bytes += sum([batch.bytes for _, batch in batches])
+        self.housekeeping.grew(sum([batch.bytes for _, batch in batches]))
         replies, reads = self.replies[:], self.reads[:]
         self.replies.clear()
         self.reads.clear()
@@ -494,44 +418,12 @@ class Hosting:
         if actor.uncommitted or actor.changed is not None:
             self._stopping.append(actor)
             return
-        del partition.actors[actor.name]
-        partition.waiting.pop(actor.name, None)
-        partition.to_sweep.pop(actor.name, None)
-        self.drops += 1
-        waiting = _everything_waiting(actor)
+        waiting = actor.everything_waiting()
+        partition.drop(actor)
+        self._ended += 1
         if waiting:
             heir = self.activate(partition, actor.name, actor.used_ms)
             heir.queue = waiting
-
-    def _keep_house(self, actor: ListActor, now_ms: int, idle_ms: int) -> None:
-        partition = actor.partition
-        if self.partitions[partition.number] is not partition or partition.actors.get(actor.name) is not actor:
-            return
-        if _is_at_rest(actor):
-            self._weighed += weight(actor)
-            if not partition.gate.refusal:  # else what is read would wait for writes that fail
-                self._forget_sessions(actor, now_ms)
-            if actor.used_ms > now_ms:  # the clock was set back
-                actor.used_ms = now_ms
-            idle = now_ms - actor.used_ms > idle_ms and actor.name not in partition.to_sweep
-            if idle and not actor.uncommitted and not _everything_waiting(actor):
-                del partition.actors[actor.name]
-                partition.waiting.pop(actor.name, None)
-                self.drops += 1
-
-    def _forget_sessions(self, actor: ListActor, now_ms: int) -> None:
-        expired = [
-            sender
-            for sender, session in actor.sessions.items()
-            if session.used_ms + limits.REMEMBERED_MS < now_ms and session.waiting is None
-        ]
-        for sender in expired:
-            actor.forget(sender)
-
-    def _idle_limit_ms(self) -> int:
-        """Return how long a list may be idle: less, the further the lists in memory are over the budget."""
-        over = self._memory_seen / self._memory_bytes
-        return self._idle_ms if over <= 1 else int(min(self._idle_ms, 60_000) / (4 * over * over))
 
     def _tell_out_of_order(self, partition: Partition, now_ms: int) -> None:
         for name, actor in list(partition.waiting.items()):
@@ -541,21 +433,3 @@ class Hosting:
                     actor.refuse(peer, request[0], error)
             if all(session.waiting is None for session in actor.sessions.values()):
                 del partition.waiting[name]
-
-
-def write_sessions(changed: list[RecordedList]) -> None:
-    """Write the records of the sessions that changed, of all these lists, and forget the lists."""
-    for each in changed:
-        each.write_sessions()
-    changed.clear()
-
-
-def _is_at_rest(actor: ListActor) -> bool:
-    """Tell whether a list answers and all that was changed of it is on disk, so that a read finds it."""
-    return actor.state is READY and not actor.uncommitted and actor.changed is None
-
-
-def _everything_waiting(actor: ListActor) -> list[Asked]:
-    # What waits for its turn came before what is queued: requests are queued only once the actor has stopped.
-    waiting = [request for session in actor.sessions.values() for _, _, request in session.waiting or ()]
-    return [*waiting, *(actor.queue or ())]

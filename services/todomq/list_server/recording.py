@@ -21,8 +21,8 @@ from todomq.list_server.todo_list import TodoList
 from todomq.protocol import messages
 
 if TYPE_CHECKING:
-    from todomq.list_server.hosting import Partition
     from todomq.list_server.loading import Loading
+    from todomq.list_server.partition import Partition
 
 NEW_LIST = ListRecord()
 
@@ -229,3 +229,10 @@ class RecordedList:
         )
         if record.swept_generation < record.generation or deleted:
             partition.to_sweep[self.name] = self
+
+
+def write_sessions(changed: list[RecordedList]) -> None:
+    """Write the records of the sessions that changed, of all these lists, and forget the lists."""
+    for each in changed:
+        each.write_sessions()
+    changed.clear()

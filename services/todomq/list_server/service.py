@@ -22,8 +22,9 @@ from todomq.errors import (
     Unavailable,
 )
 from todomq.list_server.actor import LOADING, QUARANTINED, STOPPING, ListActor
-from todomq.list_server.hosting import Hosting, Partition, Read
+from todomq.list_server.hosting import Hosting, Read
 from todomq.list_server.listings import Listings
+from todomq.list_server.partition import Partition
 from todomq.list_server.reading import Reading
 from todomq.list_server.records import stored_bytes
 from todomq.list_server.todo_list import TodoList

@@ -1,0 +1,127 @@
+"""Rounds over all lists in memory: idle ones are dropped, old sessions forgotten, and all of them weighed (law 6).
+
+Owns: when a round begins and how quickly it goes, what the lists take in memory against their budget. Must not know:
+requests, what is read and written. Its hosting tells it the time, and how much came.
+"""
+
+from __future__ import annotations
+
+from todomq.list_server.actor import ListActor
+from todomq.list_server.partition import Partition
+from todomq.list_server.weight import LIST_BYTES, weight
+from todomq.protocol import limits
+
+ROUND_MS = 120_000
+"""How long one round over all lists takes, at most; a quarter of the idle time where that is less.
+
+A visit costs some 2.5 us where many lists are cold, and makes others cold: in rounds of 30 s it took a tenth of a
+processor with 500,000 lists.
+"""
+ROUND_OVER_BUDGET_MS = 1_000
+STEP_MS = 50
+VISITS_LEAST, VISITS_MOST = 32, 4_000
+"""In a step. As many as there may be hold up everybody for 10 ms; a round of very many lists takes longer then."""
+GROWTH = 3
+"""What is written or loaded takes about so many times its bytes in memory, until a round has weighed it."""
+IDLE_OVER_BUDGET_MS = 60_000
+
+
+class Housekeeping:
+    """The rounds of one list server.
+
+    Args:
+        partitions: those that it owns, by number; None where it does not.
+        idle_ms: how long a list may be unused.
+        memory_bytes: what all lists may take, about; over it idle ones go sooner.
+
+    Attributes:
+        drops: how many lists have left memory for being idle.
+    """
+
+    def __init__(self, partitions: list[Partition | None], idle_ms: int, memory_bytes: int) -> None:
+        self.drops = 0
+        self._partitions = partitions
+        self._idle_ms = idle_ms
+        self._memory_bytes = memory_bytes
+        self._to_visit: list[ListActor] = []
+        self._visits = VISITS_LEAST
+        self._next_round_ms = 0
+        self._weighed = 0
+        self._memory_seen = 0
+        self._grown_bytes = 0
+
+    @property
+    def lists(self) -> int:
+        """How many lists are in memory."""
+        return sum(len(partition.actors) for partition in self._partitions if partition is not None)
+
+    @property
+    def is_between_rounds(self) -> bool:
+        """Whether every list of the last round was visited."""
+        return not self._to_visit
+
+    def grew(self, size: int) -> None:
+        """Note that so many bytes of records were written or loaded."""
+        self._grown_bytes += size
+
+    def tick(self, now_ms: int, steady_ms: int) -> None:
+        """Visit some lists, of a new round where one is due or the budget seems to be reached.
+
+        Args:
+            now_ms: the time that requests and records go by.
+            steady_ms: the time, by the clock that nobody sets.
+        """
+        has_become_full = self._memory_seen <= self._memory_bytes < self._memory_now()
+        if has_become_full or (self.is_between_rounds and steady_ms >= self._next_round_ms):
+            self._begin_round(steady_ms)
+        if self._to_visit:
+            idle_ms = self._idle_limit_ms()
+            for _ in range(min(self._visits, len(self._to_visit))):
+                self._visit(self._to_visit.pop(), now_ms, idle_ms)
+            if self.is_between_rounds:
+                self._memory_seen = max(self._weighed, self.lists * LIST_BYTES)
+
+    def _begin_round(self, steady_ms: int) -> None:
+        self._memory_seen = self._memory_now()
+        self._weighed = self._grown_bytes = 0
+        self._to_visit = [
+            actor for partition in self._partitions if partition is not None for actor in partition.actors.values()
+        ]
+        round_ms = ROUND_OVER_BUDGET_MS if self._memory_seen > self._memory_bytes else ROUND_MS
+        round_ms = max(STEP_MS, min(round_ms, self._idle_ms // 4))
+        self._visits = min(max(VISITS_LEAST, len(self._to_visit) * STEP_MS // round_ms), VISITS_MOST)
+        self._next_round_ms = steady_ms + round_ms
+
+    def _memory_now(self) -> int:
+        """Return about how many bytes the lists take: what the last round found, and what has come since."""
+        return max(self._memory_seen + GROWTH * self._grown_bytes, self.lists * LIST_BYTES)
+
+    def _idle_limit_ms(self) -> int:
+        """Return how long a list may be idle: less, the further the lists in memory are over the budget."""
+        over = self._memory_seen / self._memory_bytes
+        return self._idle_ms if over <= 1 else int(min(self._idle_ms, IDLE_OVER_BUDGET_MS) / (4 * over * over))
+
+    def _visit(self, actor: ListActor, now_ms: int, idle_ms: int) -> None:
+        partition = actor.partition
+        if self._partitions[partition.number] is not partition or partition.actors.get(actor.name) is not actor:
+            return
+        if actor.is_at_rest:
+            self._weighed += weight(actor)
+            if not partition.gate.refusal:  # else what is read would wait for writes that fail
+                _forget_sessions(actor, now_ms)
+            if actor.used_ms > now_ms:  # the clock was set back
+                actor.used_ms = now_ms
+            idle = now_ms - actor.used_ms > idle_ms and actor.name not in partition.to_sweep
+            if idle and not actor.uncommitted and not actor.everything_waiting():
+                partition.drop(actor)
+                self.drops += 1
+
+
+def _forget_sessions(actor: ListActor, now_ms: int) -> None:
+    expired = [
+        sender
+        for sender, session in actor.sessions.items()
+        if session.used_ms + limits.REMEMBERED_MS < now_ms and session.waiting is None
+    ]
+    for sender in expired:
+        actor.forget(sender)
