@@ -16,6 +16,8 @@ from enum import Enum
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 
+from msgspec import Struct
+
 from todomq.client.request import CALL, KEY_CHANGE, LIST_CHANGE, LIST_READ, SAFE, Request
 from todomq.client.values import (
     Entry,
@@ -126,13 +128,13 @@ def entries(
         date: the day; None for all entries.
     """
     if date is None:
-        return _read_entries(list_name, ("entries",), deadline_s)
-    return _read_entries(list_name, ("entries_on", _day(date)), deadline_s)
+        return _read_entries(list_name, _asking("entries"), deadline_s)
+    return _read_entries(list_name, _asking_for(_check_day(date)), deadline_s)
 
 
 def undated_entries(list_name: str, *, deadline_s: float | None = None) -> Request[list[Entry]]:
     """Read the entries that have no date, by ascending id."""
-    return _read_entries(list_name, ("entries_on", None), deadline_s)
+    return _read_entries(list_name, _asking_for(None), deadline_s)
 
 
 def update_entry(
@@ -206,8 +208,7 @@ def cast_add_entry(
 
 def list_names(prefix: str = "", *, deadline_s: float | None = None) -> Request[list[str]]:
     """Return the names of all stored lists that begin with ``prefix``, sorted, whether loaded or not."""
-    question = ("list_names", _text("prefix", prefix))
-    pages = _Pages(question, _body(*question, None))
+    pages = _Pages(*_asking("list_names", _text("prefix", prefix)))
     return Request(SAFE, "", pages.first, lambda _: sorted(set(pages.items)), deadline_s, pages=pages)
 
 
@@ -324,29 +325,24 @@ def get(key: Any, *, deadline_s: float | None = None) -> Request[Any]:
 # What requests are made of.
 
 
-class _Pages:
+class _Pages(Struct):
     """A read in pages: ``question`` with a cursor asks for one, ``read`` returns its items and the next cursor."""
 
-    __slots__ = ("_question", "_read", "first", "items")
-
-    def __init__(
-        self, question: tuple[Any, ...], first: bytes, read: Callable[[bytes], tuple[list[Any], Any]] = read_page
-    ) -> None:
-        self._question = question
-        self._read = read
-        self.first = first
-        self.items: list[Any] = []
+    question: tuple[Any, ...]
+    first: bytes
+    read: Callable[[bytes], tuple[list[Any], Any]] = read_page
+    items: list[Any] = []  # msgspec gives each read one of its own
 
     def turn(self, value: bytes) -> bytes | None:
         try:
-            items, cursor = self._read(value)
+            items, cursor = self.read(value)
         except (ValueError, TypeError) as error:
             raise ProtocolError(f"an answer that cannot be read: {error}") from None
         if self.items:
             self.items += items
         else:
             self.items = items
-        return None if cursor is None else _body(*self._question, cursor)
+        return None if cursor is None else _body(*self.question, cursor)
 
     def restart(self) -> bytes:
         self.items = []
@@ -357,15 +353,21 @@ class _Pages:
         return self.items
 
 
-def _read_entries(list_name: str, question: tuple[Any, ...], deadline_s: float | None) -> Request[list[Entry]]:
-    first = _first_page(question)
-    pages = _Pages(question, first, read_entries_page)
-    return Request(LIST_READ, list_name, first, pages.all, deadline_s, pages=pages)
+def _read_entries(
+    list_name: str, asked: tuple[tuple[Any, ...], bytes], deadline_s: float | None
+) -> Request[list[Entry]]:
+    pages = _Pages(*asked, read_entries_page)
+    return Request(LIST_READ, list_name, pages.first, pages.all, deadline_s, pages=pages)
 
 
 @lru_cache(maxsize=1024)
-def _first_page(question: tuple[Any, ...]) -> bytes:
-    return _body(*question, None)
+def _asking_for(date: datetime.date | None) -> tuple[tuple[Any, ...], bytes]:
+    return _asking("entries_on", None if date is None else date.isoformat())
+
+
+def _asking(*question: Any) -> tuple[tuple[Any, ...], bytes]:
+    """Return a question that is answered in pages, and the body that asks for the first one."""
+    return question, _body(*question, None)
 
 
 def check_list_name(name: str) -> str:
@@ -424,9 +426,13 @@ def _text(what: str, value: str) -> str:
 
 
 def _day(date: datetime.date) -> str:
+    return _check_day(date).isoformat()
+
+
+def _check_day(date: datetime.date) -> datetime.date:
     if type(date) is not datetime.date and (not isinstance(date, datetime.date) or isinstance(date, datetime.datetime)):
         raise InvalidRequest(f"date: a datetime.date or None is needed, not {type(date).__name__}")
-    return date.isoformat()
+    return date
 
 
 def _plain_columns(new: list[Any]) -> tuple[Sequence[str], Sequence[datetime.date | None]] | None:
