@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hosting_bench import Bench, Client, Disk
 
+from todomq.client.values import read_entries_page
 from todomq.errors import (
     DeadlineExceeded,
     EntryNotFound,
@@ -410,6 +411,21 @@ def test_a_long_read_comes_in_pages_and_shows_one_state_whatever_changes_meanwhi
         page, cursor = client.read(bench, "a", "entries", cursor)
         seen += [entry[0] for entry in page]
     assert seen == list(range(1, 61))
+
+
+def test_pages_of_entries_whose_open_fields_are_all_arrays_can_be_read_by_a_client() -> None:
+    bench, client = Bench(), Client()
+    extra = {"x": [[]] * 60_000, "bytes": b"x"}
+    for _ in range(5):
+        client.change(bench, "a", "add_entry", "milk", None, extra)
+    seen, cursor = [], None
+    while True:
+        client.read(bench, "a", "entries", cursor)
+        page, cursor = read_entries_page(bench.every_reply[-1].value)
+        seen += page
+        if cursor is None:
+            break
+    assert [entry.id for entry in seen] == [1, 2, 3, 4, 5] and all(entry.extra == extra for entry in seen)
 
 
 def test_a_cursor_is_worth_nothing_after_its_actor_was_killed() -> None:

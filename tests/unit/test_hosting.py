@@ -21,7 +21,7 @@ from todomq.list_server.actor import ListActor
 from todomq.list_server.todo_list import TodoList
 from todomq.list_server.weight import ENTRY_BYTES, LIST_BYTES, SESSION_BYTES
 from todomq.protocol import limits, messages
-from todomq.protocol.partitions import partition_of
+from todomq.protocol.partitions import PARTITIONS, partition_of
 
 HOUR_MS = 3_600_000
 PARTITION = partition_of(b"a")
@@ -246,6 +246,45 @@ def test_law_6_what_was_loaded_since_a_round_of_housekeeping_counts_before_the_n
         assert bench.ask(name, "size") == 1
     bench.settle_with_ticks(lambda: bench.hosting.lists < len(names) // 2)
     assert bench.now_ms < START_MS + 60_000
+
+
+def test_many_changes_of_one_entry_drop_no_idle_list() -> None:
+    names = [str(number) for number in range(20)]
+    bench = Bench(memory_bytes=2 * len(names) * (LIST_BYTES + ENTRY_BYTES + SESSION_BYTES))
+    for name in names:
+        bench.ask(name, "add_entry", "milk")
+    for number in range(1_000):
+        bench.ask("hot", "update_entry" if number else "add_entry", *([1, {}] if number else ["milk"]),
+                  number=number + 1, floor=number + 1)  # fmt: skip
+        bench.tick()
+    assert bench.hosting.lists == len(names) + 1
+
+
+def test_law_6_lists_that_are_always_written_to_count_towards_the_memory_budget() -> None:
+    bench = Bench(memory_bytes=40_000)
+    for name in ("busy", "also busy"):
+        bench.ask(name, "add_entry", "m" * 9_000)
+        bench.ask(name, "add_entry", "m" * 9_000, number=2)
+    bench.ask("idle", "add_entry", "milk")
+    for number in range(3, 3_000):
+        if "idle" not in bench.hosting.partitions[partition_of(b"idle")].actors:  # type: ignore[union-attr]
+            return
+        for name in ("busy", "also busy"):
+            bench.send(name, "update_entry", 1, {}, number=number, floor=number)
+        bench.tick()
+        bench.commit()
+    raise AssertionError("the idle list is still there")
+
+
+def test_after_all_partitions_were_given_up_the_budget_is_free() -> None:
+    bench = Bench(memory_bytes=40_000)
+    for name in ("a", "b"):
+        bench.ask(name, "add_entry", "m" * 9_000)
+        bench.ask(name, "add_entry", "m" * 9_000, number=2)
+    bench.settle_with_ticks(lambda: bench.hosting.housekeeping._memory() > 36_000)
+    for partition in range(PARTITIONS):
+        bench.hosting.disown(partition)
+    bench.settle_with_ticks(lambda: bench.hosting.housekeeping._memory() == 0, 500)
 
 
 def test_law_6_what_is_remembered_of_many_clients_counts_towards_the_memory_budget() -> None:

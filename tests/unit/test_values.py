@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import datetime
 import pickle
 from typing import Any
@@ -12,9 +13,11 @@ import pytest
 from todomq import Entry
 from todomq.client.values import read_entries_page
 from todomq.errors import ProtocolError
+from todomq.protocol import limits
 from todomq.protocol.codec import pack
 
 DAY = datetime.date(2026, 12, 1)
+FIELD_NAMES = ("id", "title", "date", "done", "extra")
 ENTRY = Entry(7, "dentist", DAY, True, {"room": 4})
 
 
@@ -35,6 +38,13 @@ def test_an_entry_can_be_copied_pickled_and_matched() -> None:
             raise AssertionError
 
 
+def test_what_takes_a_dataclass_takes_an_entry() -> None:
+    entry: Any = ENTRY
+    assert [field.name for field in dataclasses.fields(entry)] == list(FIELD_NAMES)
+    assert dataclasses.asdict(entry) == dict(zip(FIELD_NAMES, (7, "dentist", DAY, True, {"room": 4})))
+    assert dataclasses.replace(entry, title="tea") == Entry(7, "tea", DAY, True, {"room": 4})
+
+
 def test_an_entry_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         ENTRY.title = "tea"  # type: ignore[misc]
@@ -52,6 +62,11 @@ def test_a_page_of_entries_is_read_with_its_cursor() -> None:
 def test_open_fields_that_are_not_plain_text_and_numbers_are_read_as_well() -> None:
     extra = {"bytes": b"\x00\xff", "deep": [[[[[[[1]]]]]]]}
     assert read_entries_page(pack([[[1, "milk", None, False, extra]], None])) == ([Entry(1, "milk", extra=extra)], None)
+
+
+def test_law_7_no_page_makes_more_of_a_client_than_its_bytes_allow() -> None:
+    with pytest.raises(ProtocolError, match="arrays and maps"):
+        read_entries_page(pack([[[1, "a", None, False, {"x": [{}] * limits.DECODED_ITEMS}]], None]))
 
 
 @pytest.mark.parametrize(

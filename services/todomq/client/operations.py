@@ -42,7 +42,7 @@ NewEntry = (
     | tuple[str, datetime.date | None, dict[str, Any] | None]
     | tuple[str, datetime.date | None, dict[str, Any] | None, bool]
 )
-"""One of several entries to add: a title, or ``(title, date)``, or ``(title, date, extra)``."""
+"""One of several entries to add: a title, or ``(title, date)`` with ``extra`` and ``done`` behind it or without."""
 
 _REGISTRY = Via(["registry"])
 _CACHE = Via(["cache"])

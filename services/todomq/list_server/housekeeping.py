@@ -12,17 +12,18 @@ from todomq.list_server.weight import LIST_BYTES, weight
 from todomq.protocol import limits
 
 ROUND_MS = 120_000
-"""How long one round over all lists takes, at most; a quarter of the idle time where that is less.
+"""How long one round over all lists is to take; a quarter of the idle time where that is less.
 
 A visit costs some 2.5 us where many lists are cold, and makes others cold: in rounds of 30 s it took a tenth of a
 processor with 500,000 lists.
 """
-ROUND_OVER_BUDGET_MS = 1_000
+QUICK_ROUND_MS = 1_000
+"""The same where the budget is reached, or seems to be."""
 STEP_MS = 50
 VISITS_LEAST, VISITS_MOST = 32, 4_000
 """In a step. As many as there may be hold up everybody for 10 ms; a round of very many lists takes longer then."""
 GROWTH = 3
-"""What is written or loaded takes about so many times its bytes in memory, until a round has weighed it."""
+"""What is written or loaded may take so many times its bytes in memory: a guess, upon which all lists are weighed."""
 IDLE_OVER_BUDGET_MS = 60_000
 
 
@@ -46,8 +47,10 @@ class Housekeeping:
         self._to_visit: list[ListActor] = []
         self._visits = VISITS_LEAST
         self._next_round_ms = 0
+        self._is_quick = False
         self._weighed = 0
-        self._memory_seen = 0
+        self._found = 0
+        """What the last whole round has weighed."""
         self._grown_bytes = 0
 
     @property
@@ -71,42 +74,45 @@ class Housekeeping:
             now_ms: the time that requests and records go by.
             steady_ms: the time, by the clock that nobody sets.
         """
-        has_become_full = self._memory_seen <= self._memory_bytes < self._memory_now()
-        if has_become_full or (self.is_between_rounds and steady_ms >= self._next_round_ms):
-            self._begin_round(steady_ms)
-        if self._to_visit:
-            idle_ms = self._idle_limit_ms()
-            for _ in range(min(self._visits, len(self._to_visit))):
-                self._visit(self._to_visit.pop(), now_ms, idle_ms)
-            if self.is_between_rounds:
-                self._memory_seen = max(self._weighed, self.lists * LIST_BYTES)
+        is_full = self._memory_at_most() > self._memory_bytes
+        if (is_full and not self._is_quick) or (self.is_between_rounds and steady_ms >= self._next_round_ms):
+            self._begin_round(steady_ms, is_full)
+        idle_ms = self._idle_limit_ms()
+        for _ in range(min(self._visits, len(self._to_visit))):
+            self._visit(self._to_visit.pop(), now_ms, idle_ms)
+        if self.is_between_rounds:
+            self._found = self._weighed
 
-    def _begin_round(self, steady_ms: int) -> None:
-        self._memory_seen = self._memory_now()
+    def _begin_round(self, steady_ms: int, is_quick: bool) -> None:
+        self._is_quick = is_quick
         self._weighed = self._grown_bytes = 0
         self._to_visit = [
             actor for partition in self._partitions if partition is not None for actor in partition.actors.values()
         ]
-        round_ms = ROUND_OVER_BUDGET_MS if self._memory_seen > self._memory_bytes else ROUND_MS
-        round_ms = max(STEP_MS, min(round_ms, self._idle_ms // 4))
+        round_ms = max(STEP_MS, min(QUICK_ROUND_MS if is_quick else ROUND_MS, self._idle_ms // 4))
         self._visits = min(max(VISITS_LEAST, len(self._to_visit) * STEP_MS // round_ms), VISITS_MOST)
         self._next_round_ms = steady_ms + round_ms
 
-    def _memory_now(self) -> int:
-        """Return about how many bytes the lists take: what the last round found, and what has come since."""
-        return max(self._memory_seen + GROWTH * self._grown_bytes, self.lists * LIST_BYTES)
+    def _memory(self) -> int:
+        """Return about how many bytes the lists take, by what the last round found."""
+        return max(self._found, self.lists * LIST_BYTES)
+
+    def _memory_at_most(self) -> int:
+        """Return what they may take by now, with all that has come since."""
+        return self._memory() + GROWTH * self._grown_bytes
 
     def _idle_limit_ms(self) -> int:
         """Return how long a list may be idle: less, the further the lists in memory are over the budget."""
-        over = self._memory_seen / self._memory_bytes
+        over = self._memory() / self._memory_bytes
         return self._idle_ms if over <= 1 else int(min(self._idle_ms, IDLE_OVER_BUDGET_MS) / (4 * over * over))
 
     def _visit(self, actor: ListActor, now_ms: int, idle_ms: int) -> None:
         partition = actor.partition
         if self._partitions[partition.number] is not partition or partition.actors.get(actor.name) is not actor:
             return
+        weighs = 0 if actor.todo is None else weight(actor)
+        self._weighed += weighs
         if actor.is_at_rest:
-            self._weighed += weight(actor)
             if not partition.gate.refusal:  # else what is read would wait for writes that fail
                 _forget_sessions(actor, now_ms)
             if actor.used_ms > now_ms:  # the clock was set back
@@ -115,6 +121,7 @@ class Housekeeping:
             if idle and not actor.uncommitted and not actor.everything_waiting():
                 partition.drop(actor)
                 self.drops += 1
+                self._weighed -= weighs
 
 
 def _forget_sessions(actor: ListActor, now_ms: int) -> None:

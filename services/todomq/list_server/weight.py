@@ -1,6 +1,6 @@
 """What a loaded list takes in memory, about: what the memory budget of a list server counts with (law 6).
 
-Owns: these estimates. Must not know: the budget and who is over it (``hosting.py``).
+Owns: these estimates. Must not know: the budget and who is over it (``housekeeping.py``).
 It is asked of every list now and then, of which most are small and cold, so it looks at a few entries only.
 """
 
@@ -15,8 +15,8 @@ from todomq.list_server.todo_list import Entry, TodoList
 
 LIST_BYTES = 900
 """A list that is empty, and known to nobody."""
-ENTRY_BYTES = 240
-SESSION_BYTES = 360
+ENTRY_BYTES = 130
+SESSION_BYTES = 320
 """One client's session, without what it was answered."""
 EXTRA_TIMES = 8
 """An entry's open fields take so many times what they take packed."""

@@ -7,7 +7,7 @@ Law 7: no peer's bytes can raise past this decoder. Whatever is wrong with them 
 Format: https://github.com/msgpack/msgpack/blob/master/spec.md
 
 Two libraries read and write it: msgspec packs three times as quickly as msgpack and unpacks what is plain so; msgpack
-has the bounds for everything else.
+has the bounds for everything else. What is of a type said beforehand is decoded elsewhere, under the same bounds.
 """
 
 from __future__ import annotations
@@ -66,6 +66,11 @@ def unpack(data: bytes | memoryview, max_bytes: int = limits.TRANSPORT_BYTES) ->
         raise ProtocolError(f"not readable msgpack: {type(error).__name__} {error}".rstrip()) from None
 
 
+def has_few_items(data: bytes) -> bool:
+    """Tell, quickly, that a value holds no more arrays and maps than allowed; False where it is not sure."""
+    return len(data) <= limits.DECODED_ITEMS or len(data.translate(None, _NOT_CONTAINERS)) <= limits.DECODED_ITEMS
+
+
 def unpack_value(data: bytes, max_bytes: int = limits.TRANSPORT_BYTES) -> Any:
     """Unpack a body or an answer, as ``unpack`` does; most of them hold no bytes, and these are read quickly.
 
@@ -101,7 +106,7 @@ def _unpack_long(data: bytes | memoryview) -> Any:
     hooks = {}
     # An empty map takes one byte here and 64 in memory. Counting costs time, so it is done only where the bytes that
     # could begin an array or a map are too many (those of texts and numbers among them).
-    if len(bytes(data).translate(None, _NOT_CONTAINERS)) > limits.DECODED_ITEMS:
+    if not has_few_items(bytes(data)):
         hooks = _counting()
     return msgpack.unpackb(
         data,

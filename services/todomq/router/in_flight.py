@@ -25,7 +25,7 @@ OVERHEAD_BYTES = 64
 
 
 class Flight(Struct, gc=False):
-    """A request on its way, of which there are many: in no cycle, so that the collector need not look at it.
+    """A request on its way, of which there are many; in no cycle once it has ended: the collector need not look at it.
 
     Attributes:
         order: rises with arrival and stays the same when the request is sent again.
