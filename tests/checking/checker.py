@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from checking.history import Operation
 from checking.laws import Breaches, Violation
+from checking.lives import narrowed
 from checking.lookahead import Lookahead
 from checking.search import DeadEnd, Search, Verdict
 from checking.steps import Impossible, chains_of
@@ -86,7 +87,7 @@ def check_list(history: list[Operation], bound: int = BOUND) -> tuple[Verdict, l
         if verdict is Verdict.UNDECIDED:
             skeleton = Lookahead(history, AHEAD * bound, deletes=False)
             body = Lookahead(history, AHEAD * bound, deletes=True, ahead=skeleton)
-            search = Search(chains_of(history), body)
+            search = Search(narrowed(chains_of(history)), body)
             verdict = search.run(4 * len(history) + bound)
     except Impossible as impossible:
         return Verdict.IMPOSSIBLE, [Violation(history[0].list, impossible.sentence, impossible.operations)]

@@ -28,6 +28,7 @@ from collections.abc import Iterator, Sequence
 
 from checking.history import Operation
 from checking.ids import have_room
+from checking.lives import narrowed
 from checking.search import Choice, Configuration, Memory, Search
 from checking.steps import UNSEEN, Chain, Effect, Fields, State, Step, chains_of
 
@@ -116,7 +117,7 @@ class Lookahead(Search):
             deletes: whether a delete that was answered True deletes (the body), or only asks (the skeleton).
             ahead: what this search looks ahead by.
         """
-        told = chains_of(history)
+        told = narrowed(chains_of(history))
         steps = [step for chain in told for step in chain.steps]
         removers = [step for step in steps if step.kind == "delete" and not step.idle and not (deletes and step.must)]
         chains = relaxed(told)
@@ -124,6 +125,7 @@ class Lookahead(Search):
         self.state = Skeleton(chains, removers, deletes=deletes)
         for step in steps:
             step.idle = step.must and not self.state.changes(step)
+        self._find_groups()
         self._left_to_try = bound
         self._failed = Memory()
         self._finished = Memory()

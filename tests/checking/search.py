@@ -139,6 +139,21 @@ class Search:
         for step in steps:
             if step.kind == "delete" and not step.idle:
                 self._deletes[step.id].append(step)
+        self._reserved: dict[int, Step] = {}
+        """Who must give which id in this life of the list: adds of groups of which it has a part and wants the rest."""
+        self._groups: dict[int, list[Step]] = {}
+        self._group_left: dict[int, int] = {}
+        self._find_groups()
+
+    def _find_groups(self) -> None:
+        """Note the groups of steps that change something; who only asks has nothing to be followed by."""
+        groups: defaultdict[int, list[Step]] = defaultdict(list)
+        for chain in self.chains:
+            for step in chain.steps:
+                if step.group is not None and step.must and not step.idle:
+                    groups[step.group].append(step)
+        self._groups = {number: steps for number, steps in groups.items() if len(steps) > 1}
+        self._group_left = {number: len(steps) for number, steps in self._groups.items()}
 
     def run(self, bound: int) -> Verdict:
         """Search until an order is found, there is none, or ``bound`` steps were tried. To be called once."""
@@ -184,6 +199,8 @@ class Search:
         main, main_place = (after[0], self.place[after[0]]) if after else (number, self.place[number])
         undo = self.state.take(effect)
         step.taken = True
+        if step.group in self._groups and not step.idle:
+            self._take_of_group(step.group, -1)
         for value in step.shows:
             self._to_show[value] -= 1
         self._taken.append((step, number, self.place[number], main, main_place, self.latest_start, undo, self._early))
@@ -198,6 +215,8 @@ class Search:
         step, number, place, main, main_place, self.latest_start, undo, self._early = self._taken.pop()
         self.state.undo(undo)
         step.taken = False
+        if step.group in self._groups and not step.idle:
+            self._take_of_group(step.group, 1)
         if step.titles:
             self._first_add = min(self._first_add, bisect_left(self._adds, step.start, key=lambda add: add.start))
         for value in step.shows:
@@ -207,6 +226,16 @@ class Search:
         self.left += step.must
         if self.clients <= number < self._first_resent:
             self._first_resent = number
+
+    def _take_of_group(self, group: int, more: int) -> None:
+        """Note that one step less is left of a group, or one more again."""
+        self._group_left[group] += more
+        if 0 < self._group_left[group] < len(self._groups[group]):
+            self._reserved.update((each, step) for step in self._groups[group] for each in step.ids)
+        else:
+            for step in self._groups[group]:
+                for each in step.ids:
+                    self._reserved.pop(each, None)
 
     def _choices(self, failed: Memory) -> tuple[Iterator[Choice], Configuration | None]:
         """Return the steps that can come next, likeliest first, and this configuration's key if there are several."""
@@ -333,6 +362,8 @@ class Search:
         effect = self.state.effect(step)
         if effect is None or not (effect[1] or effect[2]):
             return effect
+        if self._breaks_a_group(step, effect):
+            return None
         entries = self.state.entries
         if step.beside is not None and entries.get(step.beside[0], ("",))[0] != step.beside[1]:
             return None
@@ -346,6 +377,23 @@ class Search:
                 if current is not None:
                     lost += [value for value in (current[0], current[2]) if after is None or value not in after]
         return None if any(self._to_show[value] for value in lost if value) else effect
+
+    def _breaks_a_group(self, step: Step, effect: Effect) -> bool:
+        """Return whether steps that belong into one life of the list could not all be taken in this one any more."""
+        next_id, _, clears = effect
+        if clears:
+            return bool(self._reserved)
+        for each in range(self.state.next_id, next_id):
+            if self._reserved.get(each, step) is not step:
+                return True
+        if step.group not in self._groups or self._group_left[step.group] < len(self._groups[step.group]):
+            return False
+        return any(
+            each < next_id or each in self._reserved
+            for other in self._groups[step.group]
+            if other is not step
+            for each in other.ids
+        )
 
     def _overtakes(self, choice: Choice, observers: list[Step]) -> bool:
         """Return whether an add would leave a read behind that does not show it, and nothing can remove it before."""

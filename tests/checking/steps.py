@@ -43,7 +43,7 @@ class Step:
     """One operation that may have had an effect."""
 
     __slots__ = (
-        "beside", "changes", "end", "entries", "id", "idle", "kind", "latest", "mark", "must", "operation", "result",
+        "beside", "changes", "end", "entries", "group", "id", "idle", "kind", "latest", "mark", "must", "operation", "result",
         "shows", "start", "stated", "taken", "titles",
     )  # fmt: skip
 
@@ -74,6 +74,8 @@ class Step:
         """Titles and dates in its answer that were given once and not by itself: they are there before it."""
         self.beside: tuple[int, str] | None = None
         """An older entry that some read shows beside the first that this step adds, so it is there before it."""
+        self.group: int | None = None
+        """Of the steps that stand in one life of the list with this one, their number; see ``lives``."""
         self._read_arguments()
         self.idle = self.stated and (
             self.kind in READS or (self.kind in ("update", "delete") and not self.result) or self.result == ()
@@ -106,6 +108,11 @@ class Step:
             self.id = first
         if ids != tuple(range(first or 0, (first or 0) + len(self.titles))):
             raise Impossible("ids given to entries that were added together do not follow one another", self.operation)
+
+    @property
+    def ids(self) -> range:
+        """The ids that it gives, if it adds and they are known."""
+        return range(self.id, self.id + len(self.titles)) if self.titles and self.id is not None else range(0)
 
     def effect_key(self) -> tuple[Any, ...]:
         """Return what is equal for two unstated changes that do the same."""
