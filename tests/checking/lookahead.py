@@ -38,7 +38,7 @@ CLEARS = ("clear", "drop")
 class Skeleton(State):
     """The to-do list as the easier history has it: entries as they were added, and what may be gone."""
 
-    __slots__ = ("_added_once", "_deletes", "_removers")
+    __slots__ = ("_added_once", "_deletes", "_given_from", "_removers")
 
     def __init__(self, chains: Sequence[Chain], removers: Sequence[Step], *, deletes: bool) -> None:
         """Begin with an empty list.
@@ -57,6 +57,7 @@ class Skeleton(State):
         given = Counter(title for step in steps for title in step.titles)
         changed = {step.changes.get("title") for step in steps}
         self._added_once = {title for title, times in given.items() if times == 1} - changed - {UNSEEN}
+        self._given_from = {title: step.start for step in steps for title in step.titles if title in self._added_once}
 
     def changes(self, step: Step) -> bool:
         """Return whether a step does what it did, and does not only ask."""
@@ -70,8 +71,13 @@ class Skeleton(State):
 
     def may_be_gone(self, identifier: int, observer: Step) -> bool:
         """Return whether something that is not followed may have removed an entry before a step."""
-        removers = self._removers.get(identifier, ())
-        return any(remover.start <= observer.end for remover in removers if remover is not observer)
+        current = self.entries.get(identifier)
+        given_from = self._given_from.get(current[0], 0) if current is not None else 0
+        return any(
+            remover.start <= observer.end and min(remover.end, remover.latest) >= given_from
+            for remover in self._removers.get(identifier, ())
+            if remover is not observer
+        )
 
     def _may_answer(self, step: Step) -> bool:
         if step.kind == "entries":
