@@ -43,7 +43,10 @@ class _Lives:
         self.number = {id(step): number for number, step in enumerate(self.steps)}
         self.earlier = [0] * len(self.steps)
         """Of each step, those that must come before it."""
-        self.deleted = {step.id for chain in chains for step in chain.steps if step.kind == "delete" and not step.idle}
+        self.deletes: defaultdict[int | None, list[Step]] = defaultdict(list)
+        for step in (step for chain in chains for step in chain.steps):
+            if step.kind == "delete" and not step.idle:
+                self.deletes[step.id].append(step)
         self._note_senders()
         self.groups = self._groups()
         self.apart = [pair for pair in combinations(self.groups, 2) if are_apart(*pair)]
@@ -54,7 +57,7 @@ class _Lives:
         while changed:
             self._close()
             self._narrow_steps()
-            changed = self._part()
+            changed = self._part() | self._place_deletes()
 
     def _note_senders(self) -> None:
         for chain in self.chains:
@@ -100,7 +103,7 @@ class _Lives:
         for read in group:
             if read.kind == "entries":
                 for add in adds:
-                    if any(each not in read.entries and each not in self.deleted for each in add.ids):
+                    if any(each not in read.entries and each not in self.deletes for each in add.ids):
                         self._note(read, add)
 
     def _close(self) -> None:
@@ -137,6 +140,38 @@ class _Lives:
                         changed = changed or bool(before & ~self.earlier[number])
                         self.earlier[number] |= before
         return changed
+
+    def _place_deletes(self) -> bool:
+        """Put a delete into the group that has lost an entry which nothing else can have removed."""
+        changed = False
+        for group in self.groups:
+            reads = [step for step in group if step.kind == "entries"]
+            for add in [step for step in group if step.ids] if reads else ():
+                for read in reads:
+                    if self._is_earlier(add, read):
+                        for identifier in add.ids:
+                            if identifier not in read.entries and identifier in self.deletes:
+                                changed |= self._place_delete(group, identifier, add, read)
+        return changed
+
+    def _place_delete(self, group: list[Step], identifier: int, add: Step, read: Step) -> bool:
+        fitting = [delete for delete in self.deletes[identifier] if self._may_lie_between(add, delete, read)]
+        if len(fitting) != 1 or not fitting[0].must or fitting[0].group is not None:
+            return False
+        delete = fitting[0]
+        delete.group = add.group
+        group.append(delete)
+        self._note(add, delete)
+        self._note(delete, read)
+        return True
+
+    def _may_lie_between(self, first: Step, step: Step, last: Step) -> bool:
+        if step.start > last.end or min(step.end, step.latest) < first.start:
+            return False
+        return not step.must or not (self._is_earlier(step, first) or self._is_earlier(last, step))
+
+    def _is_earlier(self, first: Step, second: Step) -> bool:
+        return bool(self.earlier[self.number[id(second)]] >> self.number[id(first)] & 1)
 
     def _must_precede(self, first: list[Step], second: list[Step]) -> bool:
         if min(step.end for step in first) < max(step.start for step in second):
