@@ -142,33 +142,40 @@ class _Lives:
         return changed
 
     def _place_deletes(self) -> bool:
-        """Put a delete into the group that has lost an entry which nothing else can have removed."""
+        """Put deletes into the groups that have lost an entry which no other delete can have removed.
+
+        A read that shows an id shows every lower one as well, but for what was deleted in the same life.
+        """
         changed = False
         for group in self.groups:
-            reads = [step for step in group if step.kind == "entries"]
-            for add in [step for step in group if step.ids] if reads else ():
-                for read in reads:
-                    if self._is_earlier(add, read):
-                        for identifier in add.ids:
-                            if identifier not in read.entries and identifier in self.deletes:
-                                changed |= self._place_delete(group, identifier, add, read)
+            for read in [step for step in group if step.kind == "entries"]:
+                for identifier in range(1, max(read.entries)):
+                    if identifier not in read.entries:
+                        changed |= self._place_delete(group, identifier, read)
         return changed
 
-    def _place_delete(self, group: list[Step], identifier: int, add: Step, read: Step) -> bool:
-        fitting = [delete for delete in self.deletes[identifier] if self._may_lie_between(add, delete, read)]
+    def _place_delete(self, group: list[Step], identifier: int, read: Step) -> bool:
+        earlier = [step for step in group if is_before_loss(step, identifier) and self._is_earlier(step, read)]
+        fitting = [
+            delete
+            for delete in self.deletes[identifier]
+            if self._may_follow(read, delete) and all(self._may_follow(delete, step) for step in earlier)
+        ]
         if len(fitting) != 1 or not fitting[0].must or fitting[0].group is not None:
             return False
         delete = fitting[0]
-        delete.group = add.group
+        delete.group = read.group
         group.append(delete)
-        self._note(add, delete)
+        for step in earlier:
+            self._note(step, delete)
         self._note(delete, read)
         return True
 
-    def _may_lie_between(self, first: Step, step: Step, last: Step) -> bool:
-        if step.start > last.end or min(step.end, step.latest) < first.start:
+    def _may_follow(self, step: Step, first: Step) -> bool:
+        """Return whether a step may come behind another."""
+        if first.start > min(step.end, step.latest):
             return False
-        return not step.must or not (self._is_earlier(step, first) or self._is_earlier(last, step))
+        return not (step.must and first.must and self._is_earlier(step, first))
 
     def _is_earlier(self, first: Step, second: Step) -> bool:
         return bool(self.earlier[self.number[id(second)]] >> self.number[id(first)] & 1)
@@ -187,6 +194,13 @@ def are_apart(one: list[Step], other: list[Step]) -> bool:
         return not all(is_clear)
     given = Counter(each for group in (one, other) for step in group for each in step.ids)
     return max(given.values()) > 1
+
+
+def is_before_loss(step: Step, identifier: int) -> bool:
+    """Return whether a step comes before an entry is gone, if it comes before somebody who misses it."""
+    if step.titles:
+        return step.id is not None and step.id <= identifier
+    return identifier in step.entries or (step.kind == "update" and step.id == identifier and bool(step.result))
 
 
 def values_given(step: Step) -> list[str]:

@@ -33,7 +33,7 @@ SMALL = Habits(
 LARGE = Habits(300, clients=6, depth=3)
 CLEARED = SMALL._replace(clients=4, unknown=0.3, casts=0.3, slowest=30, weights=(40, 10, 10, 10, 15, 5, 15, 8))
 LIVED = Habits(
-    8, clients=4, depth=3, unknown=0.2, casts=0.2, resent=0.3, slowest=40, weights=(45, 6, 8, 6, 12, 5, 22, 4)
+    8, clients=4, depth=3, unknown=0.2, casts=0.2, resent=0.3, slowest=40, weights=(45, 6, 8, 14, 12, 5, 26, 4)
 )
 """Many lives of the list and many reads, all at once: which entry is of which life is to be found out."""
 JAMMED = Habits(
