@@ -2,14 +2,20 @@
 
 Owns: what follows from lives before anything is tried. Must not know: how an order is found. The checker talks to it.
 
-A list has one life until the first clear, and one more behind each. A title or date that one step alone gave is shown
-in the life in which it was given: who gave it, who shows it, and whoever shares a step with these make up one *group*,
-in one life. Two groups that give the same id otherwise stand in different lives, and a clear stands between lives, so
-it is treated as a group of its own, apart from all others. Where two groups are apart and one step of the first must
-come before one of the second, all of the first must come before all of the second.
+A list has one life until the first clear, and one more behind each. These steps make up one *group*, in one life:
 
-Every order that explains the history keeps to the times found, so none is lost. It is propagation of disjunctive
-constraints as in scheduling (Carlier and Pinson, Management Science 1989).
+- Who shows a title or date that one step alone gave, and who gave it.
+- A read, and the delete of an id below the highest that it shows, if it does not show that id and no other delete can
+  have removed the entry: ids are given from 1 on, none left out, so an entry was there.
+- Whoever shares a step with these.
+
+Two groups that give the same id otherwise stand in different lives, and a clear stands between lives, so it is treated
+as a group of its own, apart from all others. Where two groups are apart and one step of the first must come before one
+of the second, all of the first must come before all of the second.
+
+Every order that explains the history keeps to the times and groups found, so none is lost. It is the propagation of
+disjunctive constraints known from scheduling (Carlier and Pinson, Management Science 1989). The search keeps a group
+together (``Search._breaks_a_group``).
 """
 
 from __future__ import annotations
@@ -52,7 +58,7 @@ class _Lives:
         self.apart = [pair for pair in combinations(self.groups, 2) if are_apart(*pair)]
 
     def narrow(self) -> None:
-        """Change the steps' times until nothing more follows."""
+        """Narrow the steps' times and enlarge groups until nothing more follows."""
         changed = True
         while changed:
             self._close()
@@ -94,7 +100,7 @@ class _Lives:
                 self._note_ids(group)
                 for step in group:
                     step.group = number
-        return [group for group in members.values() if group[0].kind in ("clear", "drop") or any(step.ids for step in group)]
+        return [group for group in members.values() if is_clear(group) or any(step.ids for step in group)]
 
     def _note_ids(self, group: list[Step]) -> None:
         adds = sorted((step for step in group if step.ids), key=lambda add: add.ids.start)
@@ -187,11 +193,15 @@ class _Lives:
         return any(self.earlier[self.number[id(step)]] & before for step in second)
 
 
+def is_clear(group: list[Step]) -> bool:
+    """Return whether a group is a clear."""
+    return group[0].kind in ("clear", "drop")
+
+
 def are_apart(one: list[Step], other: list[Step]) -> bool:
     """Return whether two groups can't stand in one life."""
-    is_clear = [group[0].kind in ("clear", "drop") for group in (one, other)]
-    if any(is_clear):
-        return not all(is_clear)
+    if is_clear(one) or is_clear(other):
+        return is_clear(one) != is_clear(other)
     given = Counter(each for group in (one, other) for step in group for each in step.ids)
     return max(given.values()) > 1
 

@@ -43,8 +43,8 @@ class Step:
     """One operation that may have had an effect."""
 
     __slots__ = (
-        "beside", "changes", "end", "entries", "group", "id", "idle", "kind", "latest", "mark", "must", "operation", "result",
-        "shows", "start", "stated", "taken", "titles",
+        "beside", "changes", "end", "entries", "group", "id", "idle", "kind", "latest", "mark", "must", "operation",
+        "result", "shows", "start", "stated", "taken", "titles",
     )  # fmt: skip
 
     def __init__(self, operation: Operation, start: int) -> None:

@@ -207,7 +207,7 @@ def test_what_was_tampered_with_is_judged_as_trying_every_order_judges_it(seed: 
 
 
 def judged_ahead(history: list[Operation]) -> list[Verdict]:
-    """Search narrowed and with a lookahead from the first step on, where the checker only does so when a search takes long."""
+    """Search with narrowed times and a lookahead from the first step on; the checker does where a search takes long."""
     try:
         skeleton = Lookahead(history, 10_000, deletes=False)
         body = Lookahead(history, 10_000, deletes=True, ahead=Lookahead(history, 10_000, deletes=False))
@@ -221,7 +221,8 @@ def judged_ahead(history: list[Operation]) -> list[Verdict]:
 def test_what_happened_is_never_impossible_however_much_was_open_at_once(seed: int) -> None:
     history = Run("list", seed, JAMMED).history()
     body = Lookahead(history, 1_000, deletes=True, ahead=Lookahead(history, 1_000, deletes=False))
-    for search in (Search(chains_of(history)), *(Search(narrowed(chains_of(history)), ahead) for ahead in (None, body))):
+    searches = [Search(narrowed(chains_of(history)), ahead) for ahead in (None, body)]
+    for search in [Search(chains_of(history)), *searches]:
         verdict = search.run(1_000)
         assert verdict is not Verdict.IMPOSSIBLE
         if verdict is Verdict.EXPLAINED:
