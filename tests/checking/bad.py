@@ -171,4 +171,53 @@ BAD: dict[str, tuple[str, list[Operation]]] = {
         "lost",
         [ADDED, untold("failed", 1, 2, (10, 19), "delete", 1), told(1, 3, (20, 29), "entries", result=())],
     ),
+    "an acknowledged add is lost to a delete": (
+        "lost", [ADDED, told(2, 1, (10, 19), "delete", 1, result=False)],
+    ),
+    "an entry that was updated is lost": (
+        "lost",
+        [
+            untold("unknown", 1, 1, (0, 9), "add", "milk"),
+            told(2, 1, (10, 19), "update", 1, {"done": True}, result=Entry(1, "milk", True)),
+            told(3, 1, (20, 29), "entries", result=()),
+        ],
+    ),
+    "an entry is lost when the moment for the only delete is over": (
+        "lost",
+        [
+            ADDED,
+            untold("unknown", 1, 2, (10, 19), "delete", 1, deadline=30),
+            told(2, 1, (40, 49), "entries", result=(MILK,)),
+            told(2, 2, (50, 59), "entries", result=()),
+        ],
+    ),
+    "an update took effect on another entry": (
+        "no order",
+        [
+            ADDED,
+            SECOND,
+            told(1, 3, (20, 29), "update", 1, {"title": "salt"}, result=Entry(1, "salt")),
+            told(2, 1, (20, 29), "entries", result=(MILK, Entry(2, "salt"))),
+        ],
+    ),
+    "an id was given twice behind a clear": (
+        "given twice",
+        [
+            told(1, 1, (0, 9), "clear"),
+            told(1, 2, (10, 19), "add", "milk", result=1),
+            told(1, 3, (20, 29), "add", "bread", result=1),
+        ],
+    ),
+    "an id was given twice before a clear": (
+        "given twice", [ADDED, told(1, 2, (10, 19), "add", "bread", result=1), told(1, 3, (20, 29), "clear")],
+    ),
+    "ids go against real time behind a clear": (
+        "lower",
+        [
+            told(1, 1, (0, 9), "add_all", ("milk", "bread", "salt"), result=(1, 2, 3)),
+            told(1, 2, (10, 19), "clear"),
+            told(2, 1, (20, 29), "add", "eggs", result=2),
+            told(3, 1, (30, 39), "add", "oil", result=1),
+        ],
+    ),
 }  # fmt: skip

@@ -136,4 +136,15 @@ GOOD: dict[str, list[Operation]] = {
         told(2, 2, (10, 60), "add", "salt", result=1),
         told(3, 1, (60, 70), "entries", result=(Entry(1, "salt"),)),
     ],
+    "entries that were added together have one title": [
+        told(1, 1, (0, 9), "add_all", ("milk", "milk"), result=(1, 2)),
+        told(1, 2, (10, 19), "entries", result=(MILK, Entry(2, "milk"))),
+    ],
+    "a title is given again after a clear": [
+        told(1, 1, (0, 9), "add", "milk", result=1),
+        told(1, 2, (10, 19), "entries", result=(MILK,)),
+        told(1, 3, (20, 29), "clear"),
+        told(1, 4, (30, 39), "add", "milk", result=1),
+        told(1, 5, (40, 49), "entries", result=(MILK,)),
+    ],
 }

@@ -98,7 +98,7 @@ class Breaches:
         for observer in self.observers:
             for entry in shown_by(observer):
                 sources = self.sources[entry.title]
-                if any(source.outcome != "failed" and self._may_show(source, observer) for source in sources):
+                if any(source.outcome != "failed" and not before(observer, source) for source in sources):
                     continue
                 if entry.title in judged:
                     continue
@@ -109,9 +109,6 @@ class Breaches:
                     yield f"{entry.title!r} is shown, though it was refused as not applied", (*sources, observer)
                 else:
                     yield f"{entry.title!r} is shown before it was sent", (observer, *sources)
-
-    def _may_show(self, source: Operation, observer: Operation) -> bool:
-        return source is observer or not before(observer, source)
 
     def _seen_twice(self) -> Iterator[tuple[str, tuple[Operation, ...]]]:
         ids: dict[str, tuple[int, Operation]] = {each.title: (each.id, each.add) for each in self.given}
@@ -200,7 +197,7 @@ class Breaches:
         for observer in self.reads:
             for entry in observer.result:
                 sources = self.sources[entry.title]
-                if len(sources) != 1 or titles_given(sources[0]).count(entry.title) != 1:
+                if len(sources) != 1:
                     continue
                 witness = earliest.setdefault((entry.id, entry.title), observer)
                 for remover in (*self.deletes[entry.id], *self.clears):
@@ -246,7 +243,7 @@ class Breaches:
                 for field, at_first in fresh.items():
                     value = getattr(entry, field)
                     sources = writers.get((entry.id, field, value), [])
-                    if value != at_first and not any(self._may_show(source, observer) for source in sources):
+                    if value != at_first and not any(not before(observer, source) for source in sources):
                         sentence = f"entry {entry.id} is shown with {field} {value!r}, which nobody had given it"
                         yield sentence, (observer,)
 

@@ -47,6 +47,8 @@ JAMMED_SEEDS = (50, 73, 111, 122, 147, 206, 217, 258)
 def test_a_good_history_passes(name: str) -> None:
     report = check(GOOD[name])
     assert report.passed, str(report)
+    assert not GOOD[name] or Breaches(GOOD[name]).all() == []
+    assert set(judged_ahead(GOOD[name])) == {Verdict.EXPLAINED}
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -55,6 +57,7 @@ def test_a_bad_history_is_a_violation_that_names_the_list_and_what_is_wrong(name
     report = check(history)
     assert report.violations and not report.undecided
     assert any(word in violation.sentence for violation in report.violations), str(report)
+    assert Verdict.EXPLAINED not in judged_ahead(history)
     for violation in report.violations:
         assert violation.list == "shared" and violation.operations
         assert all(operation in history for operation in violation.operations)
