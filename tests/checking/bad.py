@@ -220,4 +220,20 @@ BAD: dict[str, tuple[str, list[Operation]]] = {
             told(3, 1, (30, 39), "add", "oil", result=1),
         ],
     ),
+    "an entry is lost before it was deleted": (
+        "lost",
+        [
+            ADDED,
+            told(2, 1, (10, 19), "entries", result=()),
+            told(1, 2, (20, 29), "delete", 1, result=True),
+        ],
+    ),
+    "a read shows what was added after its client sent it something later": (
+        "no order",
+        [
+            untold("cast", 1, 1, (20, 20), "add", "salt"),
+            told(1, 2, (5, 40), "add", "milk", result=1),
+            told(2, 1, (0, 10), "entries", result=(MILK,)),
+        ],
+    ),
 }  # fmt: skip

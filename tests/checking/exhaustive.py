@@ -15,7 +15,18 @@ Todo = tuple[int, tuple[Entry, ...]]
 
 def explained(operations: Sequence[Operation]) -> bool:
     """Return whether some order of effects gives every answer of one list's history."""
-    return _explained([operation for operation in operations if operation.outcome != "failed"], (1, ()), [])
+    sent = _as_sent(operations)
+    return _explained([operation for operation in sent if operation.outcome != "failed"], (1, ()), [])
+
+
+def _as_sent(operations: Sequence[Operation]) -> list[Operation]:
+    """Return the operations, none beginning before what its client sent earlier."""
+    latest: dict[int | str, int] = {}
+    sent = []
+    for operation in sorted(operations, key=lambda operation: operation.sequence):
+        latest[operation.client] = max(latest.get(operation.client, 0), operation.start)
+        sent.append(operation._replace(start=latest[operation.client]))
+    return sent
 
 
 def _explained(left: list[Operation], todo: Todo, taken: list[Operation]) -> bool:
@@ -24,7 +35,7 @@ def _explained(left: list[Operation], todo: Todo, taken: list[Operation]) -> boo
     for operation in left:
         if any(_must_follow(operation, earlier) for earlier in left if earlier is not operation):
             continue
-        if any(_gone_by(operation, earlier) for earlier in taken):
+        if any(_gone_by(operation, earlier) for earlier in [operation, *taken]):
             continue
         after, answer = perform(todo, operation)
         if operation.outcome == "ok" and answer != operation.result:

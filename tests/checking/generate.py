@@ -30,6 +30,8 @@ class Habits(NamedTuple):
     """Of reads."""
     slowest: int = 8
     """How long after its effect an answer comes, at most."""
+    titles: int = 0
+    """How many titles there are, which are given again and again; 0: each is given once."""
     weights: tuple[int, ...] = (40, 5, 20, 15, 1, 1, 12, 6)
     """How often an add, add_all, update, delete, clear, drop, entries, size is sent."""
 
@@ -87,7 +89,8 @@ class Run:
         return "cast" if kind == "add" and self.random.random() < self.habits.casts else "ok"
 
     def _arguments(self, kind: Kind) -> tuple[Any, ...]:
-        title = f"{self.name}-{self.sent}"
+        titles = self.habits.titles
+        title = f"{self.name}-{self.random.randrange(titles) if titles else self.sent}"
         identifier = self.random.randrange(1, self.todo[0] + 2)
         if kind == "add":
             return (title,)

@@ -147,4 +147,22 @@ GOOD: dict[str, list[Operation]] = {
         told(1, 4, (30, 39), "add", "milk", result=1),
         told(1, 5, (40, 49), "entries", result=(MILK,)),
     ],
+    "a title that an unknown add may have given was given by an update": [
+        told(1, 1, (0, 9), "add", "milk", result=1),
+        untold("unknown", 2, 1, (0, 9), "add", "salt"),
+        told(1, 2, (10, 19), "update", 1, {"title": "salt"}, result=Entry(1, "salt")),
+        told(1, 3, (20, 29), "entries", result=(Entry(1, "salt"),)),
+    ],
+    "an unknown add gave a title once and an unknown update gave it to another": [
+        told(1, 1, (0, 9), "add", "milk", result=1),
+        untold("unknown", 2, 1, (0, 9), "add", "salt"),
+        untold("unknown", 3, 1, (0, 9), "update", 1, {"title": "salt"}),
+        told(1, 2, (20, 29), "entries", result=(Entry(1, "salt"), Entry(2, "salt"))),
+        told(1, 3, (30, 39), "delete", 2, result=True),
+        told(1, 4, (40, 49), "entries", result=(Entry(1, "salt"),)),
+    ],
+    "a read that nobody heard of": [
+        untold("unknown", 1, 1, (0, 9), "entries"),
+        told(1, 2, (10, 19), "add", "milk", result=1),
+    ],
 }

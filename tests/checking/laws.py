@@ -118,7 +118,7 @@ class Breaches:
                 if len(self.sources[entry.title]) != 1 or entry.title in judged:
                     continue
                 source = self.sources[entry.title][0]
-                if source.kind == "update" or titles_given(source).count(entry.title) != 1:
+                if source.kind == "update":
                     continue
                 identifier, witness = ids.setdefault(entry.title, (entry.id, observer))
                 if identifier != entry.id:
@@ -213,7 +213,7 @@ class Breaches:
         for observer in self.observers:
             for entry in shown_by(observer):
                 for update in by_id.get(entry.id, ()):
-                    if update.outcome != "ok" or update.result is None or not before(update, observer):
+                    if update.result is None or not before(update, observer):
                         continue
                     for field, value in update.arguments[1].items():
                         shown = getattr(entry, field)
@@ -226,11 +226,7 @@ class Breaches:
     ) -> bool:
         """Return whether the field may have got another value from the first operation on, up to the last."""
         others = (other for other in updates[identifier] if other is not first and field in other.arguments[1])
-        return (
-            (last.kind == "update" and field in last.arguments[1])
-            or any(self._between(first, other, last) for other in others)
-            or self._could_go(identifier, first, last)
-        )
+        return any(self._between(first, other, last) for other in others) or self._could_go(identifier, first, last)
 
     def _value_never_written(self) -> Iterator[tuple[str, tuple[Operation, ...]]]:
         fresh: dict[str, Any] = {"done": False, "date": None}

@@ -40,11 +40,11 @@ class Skeleton(State):
 
     __slots__ = ("_added_once", "_deletes", "_given_from", "_removers")
 
-    def __init__(self, chains: Sequence[Chain], removers: Sequence[Step], *, deletes: bool) -> None:
+    def __init__(self, steps: Sequence[Step], removers: Sequence[Step], *, deletes: bool) -> None:
         """Begin with an empty list.
 
         Args:
-            chains: of the easier history.
+            steps: of the history, those as well that the easier one leaves out.
             removers: deletes that may remove an entry at any time from their start on.
             deletes: whether a delete that was answered True deletes.
         """
@@ -53,7 +53,6 @@ class Skeleton(State):
         self._removers: defaultdict[int | None, list[Step]] = defaultdict(list)
         for step in removers:
             self._removers[step.id].append(step)
-        steps = [step for chain in chains for step in chain.steps]
         given = Counter(title for step in steps for title in step.titles)
         changed = {step.changes.get("title") for step in steps}
         self._added_once = {title for title, times in given.items() if times == 1} - changed - {UNSEEN}
@@ -128,7 +127,7 @@ class Lookahead(Search):
         removers = [step for step in steps if step.kind == "delete" and not step.idle and not (deletes and step.must)]
         chains = relaxed(told)
         super().__init__(chains, ahead)
-        self.state = Skeleton(chains, removers, deletes=deletes)
+        self.state = Skeleton(steps, removers, deletes=deletes)
         for step in steps:
             step.idle = step.must and not self.state.changes(step)
         self._find_groups()

@@ -290,7 +290,9 @@ def _steps_of(sent: list[Operation]) -> list[Step]:
         start = max(start, operation.start)
         if operation.outcome == "failed" or (operation.outcome != "ok" and operation.kind in READS):
             continue
-        steps.append(Step(operation, start))
+        step = Step(operation, start)
+        if step.latest >= start:
+            steps.append(step)
     return steps
 
 
