@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -100,7 +101,7 @@ class Step:
             if any(after <= before for before, after in pairwise(ids)):
                 raise Impossible("a read shows ids that do not ascend", operation)
             self.entries = {entry[0]: entry[1:] for entry in self.result}
-            self.mark = sum(map(hash, self.entries.items()))
+            self.mark = sum(mark_of(*item) for item in self.entries.items())
 
     def _read_ids(self, ids: tuple[int, ...]) -> None:
         first = ids[0] if ids else None
@@ -127,7 +128,7 @@ class State:
     def __init__(self) -> None:
         self.entries: dict[int, Fields] = {}
         self.next_id = 1
-        self.mark = 0  # the sum of the hashes of all items: equal lists have equal marks
+        self.mark = 0  # the sum of the marks of all entries: equal lists have equal marks
 
     def effect(self, step: Step) -> Effect | None:
         """Return what a step would do now; None where it would be answered otherwise, or unstated and do nothing."""
@@ -181,10 +182,10 @@ class State:
         for identifier, fields in changed:
             before = self.entries.pop(identifier, None)
             if before is not None:
-                self.mark -= hash((identifier, before))
+                self.mark -= mark_of(identifier, before)
             if fields is not None:
                 self.entries[identifier] = fields
-                self.mark += hash((identifier, fields))
+                self.mark += mark_of(identifier, fields)
         return undo
 
     def undo(self, undo: tuple[Any, ...]) -> None:
@@ -198,6 +199,16 @@ class State:
                 self.entries.pop(identifier, None)
             else:
                 self.entries[identifier] = before
+
+
+@lru_cache(1 << 16)
+def mark_of(identifier: int, fields: Fields) -> int:
+    """Return a number for an entry; sums of them are equal for equal lists only, as far as chance goes.
+
+    Hashes of tuples would not do: they are near enough to sums of their parts that two lists in which two entries have
+    changed places are often taken for each other. Hashes of texts are not.
+    """
+    return hash(f"{identifier} {fields}")
 
 
 def updated(fields: Fields, changes: dict[str, Any]) -> Fields:

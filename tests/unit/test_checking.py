@@ -24,7 +24,7 @@ from checking.laws import Breaches
 from checking.lives import narrowed
 from checking.lookahead import Lookahead
 from checking.search import Choice, Search, Verdict
-from checking.steps import Impossible, Step, chains_of
+from checking.steps import Impossible, Step, chains_of, mark_of
 
 SEEDS = st.integers(0, 1 << 32)
 SMALL = Habits(
@@ -90,6 +90,13 @@ def test_what_happened_is_accepted(seed: int, habits: Habits) -> None:
     assert explained(history)
     assert check(history).passed
     assert Breaches(history).all() == []
+
+
+@given(st.lists(st.text("ab", max_size=3), min_size=2, max_size=2, unique=True), st.integers(1, 50), st.integers(1, 9))
+def test_lists_in_which_two_entries_changed_places_have_other_marks(titles: list[str], first: int, more: int) -> None:
+    one, other = ((title, False, None) for title in titles)
+    second = first + more
+    assert mark_of(first, one) + mark_of(second, other) != mark_of(first, other) + mark_of(second, one)
 
 
 @given(SEEDS)
