@@ -165,4 +165,13 @@ GOOD: dict[str, list[Operation]] = {
         untold("unknown", 1, 1, (0, 9), "entries"),
         told(1, 2, (10, 19), "add", "milk", result=1),
     ],
+    "of entries that an unknown request added together only the last was seen": [
+        untold("unknown", 1, 1, (0, 9), "add_all", ("milk", "bread")),
+        told(2, 1, (10, 19), "delete", 1, result=True),
+        told(2, 2, (20, 29), "entries", result=(BREAD,)),
+    ],
+    "nothing was added together": [
+        told(1, 1, (0, 9), "add_all", (), result=()),
+        told(1, 2, (10, 19), "add", "milk", result=1),
+    ],
 }

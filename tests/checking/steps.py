@@ -79,7 +79,7 @@ class Step:
         """Of the steps that stand in one life of the list with this one, their number; see ``lives``."""
         self._read_arguments()
         self.idle = self.stated and (
-            self.kind in READS or (self.kind in ("update", "delete") and not self.result) or self.result == ()
+            self.kind in READS or (self.kind in ("update", "delete") and not self.result)
         )
         """It changes nothing, whenever it takes place."""
 

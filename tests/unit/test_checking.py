@@ -24,7 +24,7 @@ from checking.laws import Breaches
 from checking.lives import narrowed
 from checking.lookahead import Lookahead
 from checking.search import Choice, Search, Verdict
-from checking.steps import Impossible, Step, chains_of, mark_of
+from checking.steps import UNSEEN, Impossible, State, Step, chains_of, mark_of
 
 SEEDS = st.integers(0, 1 << 32)
 SMALL = Habits(
@@ -90,6 +90,31 @@ def test_what_happened_is_accepted(seed: int, habits: Habits) -> None:
     assert explained(history)
     assert check(history).passed
     assert Breaches(history).all() == []
+
+
+def test_what_would_change_nothing_and_was_told_nothing_is_not_tried() -> None:
+    state = State()
+    for operation in (
+        untold("unknown", 1, 1, (0, 9), "clear"),
+        untold("unknown", 1, 2, (0, 9), "delete", 1),
+        untold("unknown", 1, 3, (0, 9), "update", 1, {"done": True}),
+    ):
+        assert state.effect(Step(operation, 0)) is None
+    assert chains_of([untold("unknown", 1, 1, (0, 9), "entries")]) == []
+
+
+def test_equal_marks_do_not_make_lists_equal() -> None:
+    read = Step(told(1, 1, (0, 9), "entries", result=(Entry(1, "milk"),)), 0)
+    state = State()
+    state.mark = read.mark
+    assert state.effect(read) is None
+
+
+def test_a_title_that_nobody_saw_is_like_any_other() -> None:
+    seen, unseen, other = (untold("unknown", 1, number, (0, 9), "add", f"{number}") for number in range(3))
+    read = told(2, 1, (10, 19), "entries", result=(Entry(1, "0"),))
+    chains = chains_of([seen, unseen, other, read])
+    assert [step.titles for step in chains[0].steps] == [("0",), (UNSEEN,), (UNSEEN,)]
 
 
 @given(st.lists(st.text("ab", max_size=3), min_size=2, max_size=2, unique=True), st.integers(1, 50), st.integers(1, 9))
