@@ -174,4 +174,25 @@ GOOD: dict[str, list[Operation]] = {
         told(1, 1, (0, 9), "add_all", (), result=()),
         told(1, 2, (10, 19), "add", "milk", result=1),
     ],
+    "of two deletes of an id the one that was sent first is of an earlier entry": [
+        told(1, 1, (0, 99), "delete", 1, result=True),
+        told(1, 2, (0, 99), "size", result=0),
+        told(2, 1, (1, 99), "add", "salt", result=1),
+        told(2, 2, (1, 99), "clear"),
+        told(2, 3, (1, 99), "add_all", ("milk", "bread"), result=(1, 2)),
+        told(3, 1, (2, 99), "delete", 1, result=True),
+        told(4, 1, (3, 99), "entries", result=(BREAD,)),
+    ],
+    "of two reads that were sent again the one that was sent first is late": [
+        told(1, 1, (0, 90), "entries", result=(MILK, BREAD), resent=True),
+        told(2, 1, (1, 20), "entries", result=(), resent=True),
+        told(3, 1, (2, 10), "add", "milk", result=1),
+        told(4, 1, (50, 60), "add", "bread", result=2),
+    ],
+    "two unknown adds show by nothing but the deletes of their entries": [
+        untold("unknown", 1, 1, (0, 9), "add", "milk"),
+        untold("unknown", 2, 1, (0, 9), "add", "bread"),
+        told(3, 1, (20, 29), "delete", 2, result=True),
+        told(3, 2, (30, 39), "delete", 1, result=True),
+    ],
 }

@@ -161,7 +161,7 @@ class _Lives:
         return changed
 
     def _place_delete(self, group: list[Step], identifier: int, read: Step) -> bool:
-        earlier = [step for step in group if is_before_loss(step, identifier) and self._is_earlier(step, read)]
+        earlier = [step for step in group if is_before_loss(step, identifier)]
         fitting = [
             delete
             for delete in self.deletes[identifier]
@@ -207,10 +207,10 @@ def are_apart(one: list[Step], other: list[Step]) -> bool:
 
 
 def is_before_loss(step: Step, identifier: int) -> bool:
-    """Return whether a step comes before an entry is gone, if it comes before somebody who misses it."""
+    """Return whether a step comes before an entry is gone, in a life in which it goes: there its id is given once."""
     if step.titles:
         return step.id is not None and step.id <= identifier
-    return identifier in step.entries or (step.kind == "update" and step.id == identifier and bool(step.result))
+    return identifier in step.entries or (step.kind == "update" and step.id == identifier)
 
 
 def values_given(step: Step) -> list[str]:

@@ -78,9 +78,7 @@ class Step:
         self.group: int | None = None
         """Of the steps that stand in one life of the list with this one, their number; see ``lives``."""
         self._read_arguments()
-        self.idle = self.stated and (
-            self.kind in READS or (self.kind in ("update", "delete") and not self.result)
-        )
+        self.idle = self.stated and (self.kind in READS or (self.kind in ("update", "delete") and not self.result))
         """It changes nothing, whenever it takes place."""
 
     def _read_arguments(self) -> None:

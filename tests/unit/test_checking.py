@@ -42,6 +42,9 @@ JAMMED = Habits(
     60, clients=8, depth=8, unknown=0.3, casts=0.3, resent=0.3, slowest=200, weights=(40, 6, 10, 10, 3, 3, 12, 8)
 )
 """Everything is asked at once: what a stack under faults looks like to its clients."""
+MISSED = JAMMED._replace(weights=(40, 6, 10, 12, 5, 4, 20, 8))
+"""More is deleted, and cleared, and reads miss it."""
+MISSED_SEEDS = (169, 1355, 1569, 1841, 2036)
 JAMMED_SEEDS = (50, 73, 111, 122, 147, 206, 217, 258)
 
 
@@ -290,6 +293,15 @@ def test_a_lookahead_decides_what_the_plain_search_does_not(seed: int) -> None:
     history = Run("list", seed, JAMMED).history()
     assert Search(chains_of(history)).run(20_000) is Verdict.UNDECIDED
     assert check(history, bound=2_000).passed
+
+
+@pytest.mark.parametrize("seed", MISSED_SEEDS)
+def test_what_follows_from_lives_decides_what_a_lookahead_does_not(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    history = Run("list", seed, MISSED).history()
+    assert check(history, bound=1_000).passed
+    monkeypatch.setattr("checking.checker.narrowed", list)
+    monkeypatch.setattr("checking.lookahead.narrowed", list)
+    assert check(history, bound=1_000).undecided
 
 
 def test_a_lookahead_that_may_try_nothing_more_says_that_all_can_be_finished() -> None:
