@@ -195,4 +195,24 @@ GOOD: dict[str, list[Operation]] = {
         told(3, 1, (20, 29), "delete", 2, result=True),
         told(3, 2, (30, 39), "delete", 1, result=True),
     ],
+    "an unknown update happened just before its deadline": [
+        told(1, 1, (0, 9), "add", "milk", result=1),
+        untold("unknown", 2, 1, (10, 19), "update", 1, {"done": True}, deadline=30),
+        told(1, 2, (40, 49), "add", "bread", result=2),
+        told(1, 3, (50, 59), "entries", result=(Entry(1, "milk", True), BREAD)),
+    ],
+    "an unknown update happened before its client's read that was sent again": [
+        told(1, 1, (0, 9), "add", "milk", result=1),
+        untold("unknown", 2, 1, (10, 19), "update", 1, {"done": True}),
+        told(2, 2, (20, 29), "size", result=1, resent=True),
+        untold("unknown", 3, 1, (0, 9), "add", "salt", deadline=15),
+        told(4, 1, (30, 39), "entries", result=(Entry(1, "milk", True),)),
+    ],
+    "a read shows a title that was given again after a clear": [
+        told(1, 1, (0, 9), "add", "milk", result=1),
+        told(2, 1, (10, 90), "add", "bread", result=2),
+        told(2, 2, (10, 90), "entries", result=(MILK,)),
+        told(3, 1, (20, 90), "clear"),
+        told(3, 2, (20, 90), "add", "milk", result=1),
+    ],
 }
