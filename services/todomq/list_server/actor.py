@@ -43,7 +43,7 @@ KEY_TAIL_BYTES = 13
 ENTRY_BYTES = 24
 """What an entry has besides its title and extra in a page, about."""
 
-EXTRA_TIMES = 4
+EXTRA_IN_PAGE_TIMES = 4
 """Open fields count so many times towards a page: they may be all arrays and maps, each of a byte, and of these whoever
 reads a page takes ``DECODED_ITEMS`` only. With the last entry, which goes over, a page has no more bytes of them.
 """
@@ -297,7 +297,7 @@ class ListActor(RecordedList):
             entry = entries[end]
             size += ENTRY_BYTES + len(entry.title) * (1 if entry.title.isascii() else 4)
             if entry.extra is not None:
-                size += EXTRA_TIMES * records.stored_bytes(entry)
+                size += EXTRA_IN_PAGE_TIMES * records.stored_bytes(entry)
             end += 1
         if end == len(entries):
             if snapshot is not None:

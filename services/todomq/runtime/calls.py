@@ -175,7 +175,7 @@ class CallServer:
 
     def _send_error(self, peer: bytes, identifier: int | None, error: TodoMQError) -> None:
         # An id of nil in a reply: what is wrong is the message, not one request of it.
-        self._replies.setdefault(peer, []).append((identifier, messages.ERROR, messages.error_value(error)))
+        self.replies_to(peer).append((identifier, messages.ERROR, messages.error_value(error)))
 
     def _drain(self) -> None:
         left_bytes = self._service.drain_bytes()
