@@ -21,8 +21,11 @@ from todomq.list_server import actor as actor_module
 from todomq.list_server import records
 from todomq.list_server.gate import UNCOMMITTED_BYTES
 from todomq.list_server.recording import SESSIONS_IN_ENTRIES
+from todomq.list_server.weight import weight
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack, unpack
+
+DAY = "2026-12-01"
 
 
 def loaded(name: str = "a") -> Bench:
@@ -411,6 +414,48 @@ def test_a_long_read_comes_in_pages_and_shows_one_state_whatever_changes_meanwhi
         page, cursor = client.read(bench, "a", "entries", cursor)
         seen += [entry[0] for entry in page]
     assert seen == list(range(1, 61))
+
+
+@pytest.mark.parametrize("change", [("add_entry", "tea", DAY), ("add_entries", [["tea", DAY]]), *CHANGING])
+def test_a_read_asked_twice_shows_the_list_as_it_is_each_time(change: tuple[Any, ...]) -> None:
+    bench, client = Bench(), Client()
+    client.change(bench, "a", "add_entry", "milk", DAY)
+    client.change(bench, "a", "add_entry", "bread")
+    for _ in range(2):
+        for question in (("entries",), ("entries_on", DAY), ("entries",)):
+            shown = [client.read(bench, "a", *question) for _ in range(3)]
+            bench.hosting.kill(bench.actor("a"))
+            assert shown == [client.read(bench, "a", *question)] * 3
+        client.read(bench, "a", "entries")
+        client.change(bench, "a", *change)
+
+
+def test_a_change_that_waits_for_the_floor_of_a_read_asked_before_shows_in_it() -> None:
+    bench = loaded()
+    assert bench.ask("a", "entries") == [[], None]
+    waiting = bench.send("a", "add_entry", "milk", number=2, floor=1)
+    assert bench.ask("a", "entries", number=3, floor=2) == [[[1, "milk", None, False, None]], None]
+    assert bench.answer(waiting) == 1
+
+
+def test_a_read_between_which_and_its_answer_another_is_served_gets_its_own_answer() -> None:
+    bench = loaded()
+    bench.ask("a", "add_entry", "milk", DAY, client=b"other")
+    everything = bench.ask("a", "entries", client=b"other")
+    waiting = bench.send("a", "entries_on", None, number=2, floor=1)
+    assert bench.ask("a", "entries", number=3, floor=3) == everything
+    assert bench.answer(waiting) == [[], None]
+
+
+def test_a_page_that_is_kept_is_weighed_and_a_longer_one_is_not_kept() -> None:
+    bench, client = Bench(), Client()
+    client.change(bench, "a", "add_entry", "x" * 600)
+    alone = weight(bench.actor("a"))
+    client.read(bench, "a", "entries")
+    assert alone + 600 < weight(bench.actor("a")) < alone + 1_000
+    client.change(bench, "a", "add_entry", "x" * 600)
+    client.read(bench, "a", "entries")
+    assert bench.actor("a").kept_page is None
 
 
 def test_pages_of_entries_whose_open_fields_are_all_arrays_can_be_read_by_a_client() -> None:

@@ -51,6 +51,9 @@ reads a page takes ``DECODED_ITEMS`` only. With the last entry, which goes over,
 FIT_ALWAYS = limits.DECODED_ITEMS // limits.ENTRY_BYTES
 """So many entries fit into a page, whatever they are."""
 
+KEPT_PAGE_BYTES = 1_024
+"""A whole answer in pages of up to so many bytes is kept, for most lists are read again before they change."""
+
 FLOOR_ABOVE = "a request's floor lies above its own number"
 
 FIT_NEVER = limits.PAGE_BYTES // ENTRY_BYTES
@@ -74,9 +77,10 @@ class ListActor(RecordedList):
     Attributes:
         state: LOADING, READY, STOPPING (ends when its writes are committed) or QUARANTINED (``error`` says why).
         queue: what came while the list could not answer, in order; None when empty.
+        kept_page: the last question that one short page answered, and the page; None once the list has changed.
     """
 
-    __slots__ = ("activation", "error", "queue", "since_ms", "state", "used_ms")
+    __slots__ = ("activation", "error", "kept_page", "queue", "since_ms", "state", "used_ms")
 
     def __init__(self, name: str, partition: Partition, activation: int, now_ms: int) -> None:
         super().__init__(name, partition)
@@ -85,6 +89,7 @@ class ListActor(RecordedList):
         self.since_ms = self.used_ms = now_ms
         self.queue: list[Asked] | None = None
         self.error: TodoMQError | None = None
+        self.kept_page: tuple[bytes, bytes] | None = None
 
     @property
     def is_at_rest(self) -> bool:
@@ -149,14 +154,16 @@ class ListActor(RecordedList):
 
     def _serve(self, asked: Asked, now_ms: int) -> None:
         peer, sender, request = asked
+        body = request[3]
         try:
             if request[2] < now_ms:
                 raise DeadlineExceeded("the deadline had passed before the list could take the request")
-            operation, arguments = messages.read_body(request[3])
-            if operation in CHANGES or operation == WITHIN:
-                self._change(asked, operation, arguments, now_ms)
+            kept = self.kept_page
+            question = None if kept is not None and kept[0] == body else messages.read_body(body)
+            if question is not None and (question[0] in CHANGES or question[0] == WITHIN):
+                self._change(asked, *question, now_ms)
             elif self._is_turn(sender, request, asked, now_ms):
-                self._reply(peer, request[0], messages.OK, self._read(operation, arguments))
+                self._reply(peer, request[0], messages.OK, self._read(body, question))
         except TodoMQError as error:
             self.refuse(peer, request[0], error)
         except Crashed:
@@ -190,6 +197,7 @@ class ListActor(RecordedList):
                 operation, arguments = self._within(arguments)
             if operation == "add_entries":
                 self._check_size(arguments, len(body))
+            self.kept_page = None
             value = pack(CHANGES[operation](self.todo, arguments, touched))  # type: ignore[arg-type]
         except (InvalidRequest, EntryNotFound, QuotaExceeded) as error:
             # Refused for good: the number is taken, in memory only, so that what is behind it need not wait.
@@ -256,21 +264,28 @@ class ListActor(RecordedList):
         session.wait(number, now_ms, asked)
         self.partition.waiting[self.name] = self
 
-    def _read(self, operation: str, arguments: list[Any]) -> bytes:
+    def _read(self, body: bytes, question: tuple[str, list[Any]] | None) -> bytes:
+        """Return the answer to a read; its question was looked at, unless the page that answers it was kept."""
         assert self.todo is not None
-        if operation in READS:
-            return pack(READS[operation](self.todo, arguments))
-        if operation not in PAGED:
-            raise InvalidRequest(f"unknown operation {operation[:50]!r}")
-        read, count = PAGED[operation]
         snapshots = self.partition.snapshots
-        snapshots.check_room()
-        page = self._first_or_next(read, arguments, count)
+        kept = self.kept_page
+        if kept is not None and kept[0] == body:  # else what had waited for the read's floor was served between
+            page = kept[1]
+        else:
+            operation, arguments = question or messages.read_body(body)
+            if operation in READS:
+                return pack(READS[operation](self.todo, arguments))
+            if operation not in PAGED:
+                raise InvalidRequest(f"unknown operation {operation[:50]!r}")
+            snapshots.check_room()
+            page = self._first_or_next(*PAGED[operation], arguments)
+            if len(page) <= KEPT_PAGE_BYTES:
+                self.kept_page = body, page
         snapshots.packed(len(page))
         return page
 
     def _first_or_next(
-        self, read: Callable[[TodoList, list[Any]], list[Entry]], arguments: list[Any], count: int
+        self, read: Callable[[TodoList, list[Any]], list[Entry]], count: int, arguments: list[Any]
     ) -> bytes:
         assert self.todo is not None
         cursor = arguments[count] if len(arguments) == count + 1 else None

@@ -8,27 +8,33 @@ from __future__ import annotations
 
 from itertools import islice
 from sys import getsizeof
+from typing import TYPE_CHECKING
 
-from todomq.list_server.recording import RecordedList
 from todomq.list_server.records import stored_bytes
 from todomq.list_server.todo_list import Entry, TodoList
+
+if TYPE_CHECKING:
+    from todomq.list_server.actor import ListActor
 
 LIST_BYTES = 900
 """A list that is empty, and known to nobody."""
 ENTRY_BYTES = 130
 SESSION_BYTES = 320
 """One client's session, without what it was answered."""
+KEPT_PAGE_BYTES = 120
+"""A question and its page, without their bytes."""
 EXTRA_TIMES = 8
 """An entry's open fields take so many times what they take packed."""
 SAMPLE = 4
 """Of a longer list so many entries are looked at from either end."""
 
 
-def weight(loaded: RecordedList) -> int:
+def weight(loaded: ListActor) -> int:
     """Return about how many bytes of memory a loaded list takes."""
     assert loaded.todo is not None
     sessions = sum([SESSION_BYTES + session.answer_bytes for session in loaded.sessions.values()])
-    return LIST_BYTES + sessions + _entries_weight(loaded.todo)
+    page = 0 if loaded.kept_page is None else KEPT_PAGE_BYTES + sum(map(len, loaded.kept_page))
+    return LIST_BYTES + sessions + page + _entries_weight(loaded.todo)
 
 
 def _entries_weight(todo: TodoList) -> int:
