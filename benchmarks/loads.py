@@ -62,24 +62,31 @@ def keep_in_flight(
         in_flight: how many at most.
         most: how many in all.
     """
-    window: deque[Future[Any]] = deque()
+    steps: deque[tuple[float, list[Future[Any]]]] = deque()
     waits_s: list[float] = []
     step = max(1, min(STEP, in_flight // 10))
     number = 0
     cpu_s = time.process_time()
-    began_s = time.perf_counter()
-    while number < most and time.perf_counter() - began_s < seconds:
-        for place in range(min(step, most - number)):
-            future = begin_request(number)
-            if place == 0:
-                future.add_done_callback(_waiting_since(time.perf_counter(), waits_s))
-            window.append(future)
-            number += 1
-        while len(window) > in_flight - step:
-            window.popleft().result()
-    while window:
-        window.popleft().result()
+    began_s = now_s = time.perf_counter()
+    while number < most and now_s - began_s < seconds:
+        numbers = range(number, min(number + step, most))
+        steps.append((now_s, [begin_request(each) for each in numbers]))
+        number = numbers.stop
+        while (len(steps) + 1) * step > in_flight:
+            _look_at(steps.popleft(), waits_s)
+        now_s = time.perf_counter()
+    while steps:
+        _look_at(steps.popleft(), waits_s)
     return Load(number, time.perf_counter() - began_s, waits_s, time.process_time() - cpu_s)
+
+
+def _look_at(step: tuple[float, list[Future[Any]]], waits_s: list[float]) -> None:
+    """Wait for the results of a step; note when that of its first request was there to be looked at."""
+    step_began_s, (first, *others) = step
+    first.result()
+    waits_s.append(time.perf_counter() - step_began_s)
+    for future in others:
+        future.result()
 
 
 def in_rounds(exchange: Callable[[], int], seconds: float) -> Load:
@@ -173,6 +180,3 @@ def _run(connection: Connection, ready: Any, work: Callable[..., Any], arguments
     else:
         connection.send(("", value))
 
-
-def _waiting_since(began_s: float, waits_s: list[float]) -> Callable[[Future[Any]], None]:
-    return lambda _: waits_s.append(time.perf_counter() - began_s)
