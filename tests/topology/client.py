@@ -12,8 +12,10 @@ from typing import Any
 
 import zmq
 
+from todomq.client.outcomes import outcome
 from todomq.client.request import Request
 from todomq.client.session import Session
+from todomq.errors import TodoMQError
 from topology.clock import START_US, Event
 from topology.network import Socket
 from topology.world import World
@@ -23,6 +25,15 @@ CONNECT_PAUSE_MOST_MS = 1_000
 DRAIN_MESSAGES = 64
 
 Finished = Callable[[Request[Any]], None]
+
+
+def outcome_of(request: Request[Any]) -> tuple[Any, TodoMQError | None]:
+    """Return the result of a finished request, or its error."""
+    return (None, request.error) if request.is_cast else outcome(request, _resend)
+
+
+def _resend(request: Request[Any]) -> Any:
+    raise AssertionError("a request is repeated by who asked, not by the error that it failed with")
 
 
 class Client:

@@ -15,13 +15,12 @@ from todomq.errors import Overloaded, Unavailable
 from todomq.list_server import worker_link
 from todomq.list_server.actor import READY
 from todomq.list_server.service import ListServerService
-from todomq.protocol.codec import unpack
 from todomq.protocol.partitions import partition_of
 from todomq.runtime.calls import Call
 from todomq.runtime.peers import Answer
 from todomq.runtime.pipes import Push
 from todomq.settings import Settings, socket_name
-from topology.client import Client
+from topology.client import Client, outcome_of
 from topology.clock import SECOND_US
 from topology.substitutes import in_world
 from topology.world import World
@@ -69,10 +68,10 @@ def answered(world: World, client: Client, request: Request[Any]) -> Any:
 
 
 def result(request: Request[Any]) -> Any:
-    if request.error is not None:
-        raise request.error
-    assert request.value is not None
-    return request.read(unpack(request.value))
+    value, error = outcome_of(request)
+    if error is not None:
+        raise error
+    return value
 
 
 def test_law_7_a_worker_s_name_registered_at_no_address_ends_no_list_server_and_is_taken_as_away(world: World) -> None:

@@ -25,7 +25,7 @@ from todomq.protocol.partitions import partition_of, worker_of
 from todomq.router import in_flight
 from todomq.router.service import RouterService
 from todomq.settings import socket_name
-from topology.client import Client
+from topology.client import Client, outcome_of
 from topology.clock import MS_US, SECOND_US
 from topology.network import DEALER, DELAY_US, ROUTER, Socket
 from topology.processes import Process
@@ -358,10 +358,10 @@ class Trials:
     def _good(self, request: Request[Any], deadline_s: float = 8.0) -> Any:
         """Return the result of a request that must succeed."""
         request = self._ask(request, deadline_s)
-        if request.error is None:
-            return request.read(unpack(request.value))
-        self.problems.append(f"{unpack(request.body)[0]} of {request.target!r} is answered with {request.error}")
-        return None
+        result, error = outcome_of(request)
+        if error is not None:
+            self.problems.append(f"{unpack(request.body)[0]} of {request.target!r} is answered with {error}")
+        return result
 
     def _ask(self, request: Request[Any], deadline_s: float = 8.0) -> Request[Any]:
         finished = self._submit(request, deadline_s)

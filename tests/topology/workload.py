@@ -15,9 +15,8 @@ from checking.history import Entry, Operation
 from todomq.client import operations
 from todomq.client.request import Request
 from todomq.client.values import Via
-from todomq.errors import UNKNOWN, EntryNotFound, ProtocolError, TodoMQError
-from todomq.protocol.codec import unpack
-from topology.client import Client
+from todomq.errors import UNKNOWN, EntryNotFound, ProtocolError
+from topology.client import Client, outcome_of
 from topology.clock import MS_US
 from topology.world import World
 
@@ -190,7 +189,7 @@ class Asker:
             nonlocal attempts, deadline_ns
             attempts += 1
             deadline_ns = max(deadline_ns, self._deadline_ns(request))
-            error, result = _outcome(request)
+            result, error = outcome_of(request)
             is_unknown = error is not None and error.outcome == UNKNOWN
             if is_unknown and attempts <= AGAIN_MOST and self._random.random() < AGAIN:
                 self._submit(request.repeated(), deadline_s, finished)
@@ -250,7 +249,7 @@ class Asker:
         sent_us = self._world.clock.now_us
 
         def finished(request: Request[Any]) -> None:
-            error, _ = _outcome(request)
+            _, error = outcome_of(request)
             if error is None:
                 told.stored(value, sent_us, self._world.clock.now_us)
             elif error.outcome != UNKNOWN and not self._world.network.has_doubled:
@@ -267,7 +266,7 @@ class Asker:
         self._submit(operations.get(key), deadline_s, lambda request: None)
 
     def _judge(self, key: str, told: Told, request: Request[Any]) -> None:
-        error, value = _outcome(request)
+        value, error = outcome_of(request)
         if error is not None:
             self._workload.problems.append(f"key {key!r} is not answered after healing: {error}")
         elif value not in told.possible:
@@ -294,14 +293,6 @@ class Asker:
         """Return what changes whenever the router may have sent a request a second time."""
         router = self._world.running.get("router")
         return None if router is None else (router.process.pid, router.service.stats()["sent_again"])
-
-
-def _outcome(request: Request[Any]) -> tuple[TodoMQError | None, Any]:
-    if request.error is not None:
-        return request.error, None
-    if request.is_cast:
-        return None, None
-    return None, request.read(unpack(request.value))
 
 
 def _shown(kind: str, result: Any) -> Any:
