@@ -17,7 +17,7 @@ from todomq.database_worker.group import Batch as TakenBatch
 from todomq.database_worker.group import Get, commit_group
 from todomq.database_worker.service import DatabaseWorker
 from todomq.database_worker.shard import COMMITS, Shard
-from todomq.list_server import actor, hosting, partition
+from todomq.list_server import hosting, operations, partition
 from todomq.list_server.actor import LOADING, ListActor
 from todomq.list_server.gate import Gate
 from todomq.list_server.hosting import Hosting
@@ -108,7 +108,7 @@ def deletes_in_memory_only() -> Replaced:
 
 
 def _operation(name: str, replacement: Callable[..., Any]) -> Replaced:
-    return [(actor, "CHANGES", {**CHANGES, name: replacement})]
+    return [(operations, "CHANGES", {**CHANGES, name: replacement})]
 
 
 @breaks(1)

@@ -17,7 +17,8 @@ from todomq.client import operations
 from todomq.client.request import LIST_CHANGE, Request
 from todomq.client.values import Via
 from todomq.errors import CorruptRecord, InvalidRequest, Overloaded, TodoMQError, Unavailable
-from todomq.list_server import actor, gate, records
+from todomq.list_server import gate, records
+from todomq.list_server.operations import CHANGES
 from todomq.list_server.service import ListServerService
 from todomq.protocol import messages
 from todomq.protocol.codec import pack, unpack
@@ -109,16 +110,15 @@ class Trials:
         """Law 5: a fault of ours in one list ends that list's actor and nothing else."""
         name = self._fresh_list()
         self._filled(name)
-        changes: dict[str, Any] = vars(actor)["CHANGES"]
-        add = changes["add_entry"]
+        add = CHANGES["add_entries"]
 
         def poisoned(todo: Any, arguments: list[Any], touched: Any) -> Any:
-            if arguments[0] == POISON:
+            if arguments[0] == [[POISON]]:
                 raise ZeroDivisionError
             return add(todo, arguments, touched)
 
-        with patch.dict(changes, {"add_entry": poisoned}):
-            if self._ask(operations.add_entry(name, POISON)).error is None:
+        with patch.dict(CHANGES, {"add_entries": poisoned}):
+            if self._ask(operations.add_entries(name, [POISON])).error is None:
                 self.problems.append("a crash is answered as if nothing was")
             self._look_at_others(name)
         if self._good(operations.size(name)) != 3:

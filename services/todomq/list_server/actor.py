@@ -23,7 +23,7 @@ from todomq.errors import (
 )
 from todomq.list_server import records
 from todomq.list_server.gate import RECORD_OVERHEAD_BYTES, Reply
-from todomq.list_server.operations import CHANGES, PAGED, READS, WITHIN, Touched, read_within
+from todomq.list_server.operations import PAGED, READS, WITHIN, Change, Touched, read_operation, read_within
 from todomq.list_server.recording import RecordedList
 from todomq.list_server.sessions import NOWHERE, Session
 from todomq.list_server.todo_list import Entry, TodoList
@@ -53,6 +53,10 @@ FIT_ALWAYS = limits.DECODED_ITEMS // limits.ENTRY_BYTES
 
 KEPT_PAGE_BYTES = 1_024
 """A whole answer in pages of up to so many bytes is kept, for most lists are read again before they change."""
+
+KEPT = "kept"
+KEPT_READ: tuple[str, list[Any], Change | None] = (KEPT, [], None)
+"""What is known of a read whose page was kept: it was looked at when that page was made."""
 
 FLOOR_ABOVE = "a request's floor lies above its own number"
 
@@ -159,11 +163,14 @@ class ListActor(RecordedList):
             if request[2] < now_ms:
                 raise DeadlineExceeded("the deadline had passed before the list could take the request")
             kept = self.kept_page
-            question = None if kept is not None and kept[0] == body else messages.read_body(body)
-            if question is not None and (question[0] in CHANGES or question[0] == WITHIN):
-                self._change(asked, *question, now_ms)
+            if kept is not None and kept[0] == body:
+                operation, arguments, change = KEPT_READ
+            else:
+                operation, arguments, change = read_operation(body)
+            if change is not None or operation == WITHIN:
+                self._change(asked, operation, arguments, change, now_ms)
             elif self._is_turn(sender, request, asked, now_ms):
-                self._reply(peer, request[0], messages.OK, self._read(body, question))
+                self._reply(peer, request[0], messages.OK, self._read(body, operation, arguments))
         except TodoMQError as error:
             self.refuse(peer, request[0], error)
         except Crashed:
@@ -172,7 +179,9 @@ class ListActor(RecordedList):
         except Exception as error:
             raise Crashed(asked) from error
 
-    def _change(self, asked: Asked, operation: str, arguments: list[Any], now_ms: int) -> None:
+    def _change(
+        self, asked: Asked, operation: str, arguments: list[Any], change: Change | None, now_ms: int
+    ) -> None:
         peer, sender, (identifier, _, _, body, number, floor, _) = asked
         if floor > number:
             raise ProtocolError(FLOOR_ABOVE)
@@ -193,12 +202,12 @@ class ListActor(RecordedList):
             self.partition.gate.check_writable()
         touched: Touched = {}
         try:
-            if operation == WITHIN:
-                operation, arguments = self._within(arguments)
+            if change is None:
+                operation, arguments, change = self._within(arguments)
             if operation == "add_entries":
                 self._check_size(arguments, len(body))
             self.kept_page = None
-            value = pack(CHANGES[operation](self.todo, arguments, touched))  # type: ignore[arg-type]
+            value = pack(change(self.todo, arguments, touched))  # type: ignore[arg-type]
         except (InvalidRequest, EntryNotFound, QuotaExceeded) as error:
             # Refused for good: the number is taken, in memory only, so that what is behind it need not wait.
             value = messages.error_value(error)
@@ -223,19 +232,19 @@ class ListActor(RecordedList):
         if session.waiting is not None:
             self._serve_waiting(session, sent_before, now_ms)
 
-    def _within(self, arguments: list[Any]) -> tuple[str, list[Any]]:
-        """Return the change that stands in the request, if it keeps within what the client's key may store.
+    def _within(self, arguments: list[Any]) -> tuple[str, list[Any], Change]:
+        """Return the add that stands in the request, if it keeps within what the client's key may store.
 
         Raises:
             QuotaExceeded: it does not. InvalidRequest: what stands in it adds nothing.
         """
-        may_create, most, operation, inner = read_within(arguments)
+        may_create, most, operation, inner, change = read_within(arguments)
         if not may_create and (self.record is None or self.record.deleted):
             raise QuotaExceeded("this key may not have more lists")
         added = len(inner[0]) if operation == "add_entries" and inner and type(inner[0]) is list else 1
         if most and len(self.todo) + added > most:  # type: ignore[arg-type]
             raise QuotaExceeded(f"this key may have {most} entries in a list")
-        return operation, inner
+        return operation, inner, change
 
     def _check_size(self, arguments: list[Any], body_bytes: int) -> None:
         if not arguments or type(arguments[0]) is not list:
@@ -264,15 +273,15 @@ class ListActor(RecordedList):
         session.wait(number, now_ms, asked)
         self.partition.waiting[self.name] = self
 
-    def _read(self, body: bytes, question: tuple[str, list[Any]] | None) -> bytes:
-        """Return the answer to a read; its question was looked at, unless the page that answers it was kept."""
+    def _read(self, body: bytes, operation: str, arguments: list[Any]) -> bytes:
         assert self.todo is not None
         snapshots = self.partition.snapshots
         kept = self.kept_page
-        if kept is not None and kept[0] == body:  # else what had waited for the read's floor was served between
+        if kept is not None and kept[0] == body:
             page = kept[1]
         else:
-            operation, arguments = question or messages.read_body(body)
+            if operation is KEPT:  # no longer: what had waited for the read's floor was served between
+                operation, arguments = messages.read_body(body)
             if operation in READS:
                 return pack(READS[operation](self.todo, arguments))
             if operation not in PAGED:

@@ -8,11 +8,14 @@ Whatever is wrong with the arguments is an ``InvalidRequest`` before anything is
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+from msgspec.msgpack import Decoder
 
 from todomq.errors import InvalidRequest
 from todomq.list_server.todo_list import Entry, TodoList
-from todomq.protocol import messages
+from todomq.protocol import limits, messages
 from todomq.protocol.entries import are_titles, check_changes, check_date, check_id, check_new_entry
 
 Touched = dict[int, Entry | None]
@@ -105,7 +108,10 @@ def entries_on(todo: TodoList, arguments: list[Any]) -> list[Entry]:
     return todo.on(check_date(arguments[0]))
 
 
-CHANGES: dict[str, Callable[[TodoList, list[Any], Touched], Any]] = {
+Change = Callable[[TodoList, list[Any], Touched], Any]
+"""Changes a list as arguments say, and notes what it touched; returns what is answered."""
+
+CHANGES: dict[str, Change] = {
     "add_entry": add_entry,
     "add_entries": add_entries,
     "update_entry": update_entry,
@@ -126,21 +132,55 @@ PAGED: dict[str, tuple[Callable[[TodoList, list[Any]], list[Entry]], int]] = {
 """Reads that are answered in pages, and how many arguments stand before the cursor."""
 
 
-def read_within(arguments: list[Any]) -> tuple[bool, int, str, list[Any]]:
+_PLAIN_ADD = b"\x93\xa9add_entry"
+"""What the body of an add begins with that says title and date, and no more."""
+_Title = Annotated[str, Meta(min_length=1, max_length=limits.TITLE_CHARACTERS)]
+_unpack_plain_add = Decoder(tuple[Literal["add_entry"], _Title, str | None]).decode
+
+
+def read_operation(body: bytes) -> tuple[str, list[Any], Change | None]:
+    """Read a request's body: most are adds of a title and a date, and of these the title is looked at on the way.
+
+    Returns:
+        the operation, its arguments, and what makes the change, None where it is none (or stands in a ``WITHIN``).
+
+    Raises:
+        ProtocolError: it can't be read.
+    """
+    if body.startswith(_PLAIN_ADD):
+        try:
+            name, *arguments = _unpack_plain_add(body)
+        except ValueError:
+            pass  # something about it is wrong: what, is said below
+        else:
+            return name, arguments, _add_titled
+    operation, arguments = messages.read_body(body)
+    return operation, arguments, CHANGES.get(operation)
+
+
+def _add_titled(todo: TodoList, arguments: list[Any], touched: Touched) -> int:
+    title, date = arguments
+    entry = todo.add(title, check_date(date))
+    touched[entry.id] = entry
+    return entry.id
+
+
+def read_within(arguments: list[Any]) -> tuple[bool, int, str, list[Any], Change]:
     """Read ``within``.
 
     Returns:
-        whether the list may come to be by it, how many entries it may have then (0: any), the add and its arguments.
+        whether the list may come to be by it, how many entries it may have then (0: any); the add, its arguments and
+        what makes it.
 
     Raises:
         InvalidRequest: anything else. ProtocolError: its body can't be read.
     """
     if [type(argument) for argument in arguments] != [bool, int, bytes]:
         raise InvalidRequest("within takes a bool, a whole number and a body")
-    operation, inner = messages.read_body(arguments[2])
-    if operation not in ADDS:
+    operation, inner, change = read_operation(arguments[2])
+    if change is None or operation not in ADDS:
         raise InvalidRequest("within takes add_entry or add_entries")
-    return arguments[0], arguments[1], operation, inner
+    return arguments[0], arguments[1], operation, inner, change
 
 
 def _check_count(arguments: list[Any], least: int, most: int) -> None:

@@ -65,7 +65,10 @@ class Session(Struct, gc=False):
         if floor > self.next:
             self.next = floor
         answers = self.answers
-        if answers and answers[0][0] < floor:
+        if answers and answers[-1][0] < floor:
+            answers.clear()
+            self.answer_bytes = 0
+        elif answers and answers[0][0] < floor:
             passed = 0
             for number, _, value in answers:
                 if number >= floor:
