@@ -13,7 +13,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from msgspec import Struct
@@ -88,7 +88,7 @@ def add_entry(
     day = None if date is None else _day(date)
     if extra is None and done is False:
         body = _body("add_entry", title, day)
-        return Request(LIST_CHANGE, list_name, body, partial(_added, title, date), deadline_s)
+        return Request(LIST_CHANGE, list_name, body, _Added(title, date), deadline_s)
     _check_entry(title, day, done, extra)
     body = _body("add_entry", title, day, extra, done)
     kept = _plain_copy(extra)
@@ -209,7 +209,7 @@ def cast_add_entry(
 def list_names(prefix: str = "", *, deadline_s: float | None = None) -> Request[list[str]]:
     """Return the names of all stored lists that begin with ``prefix``, sorted, whether loaded or not."""
     pages = _Pages(*_asking("list_names", _text("prefix", prefix)))
-    return Request(SAFE, "", pages.first, lambda _: sorted(set(pages.items)), deadline_s, pages=pages)
+    return Request(SAFE, "", pages.first, lambda names: sorted(set(names)), deadline_s, pages=pages)
 
 
 def server_process(
@@ -325,13 +325,23 @@ def get(key: Any, *, deadline_s: float | None = None) -> Request[Any]:
 # What requests are made of.
 
 
-class _Pages(Struct):
+class _Added(Struct, gc=False):
+    """Makes an entry that was added of its id. There are many, in no cycle: the collector need not look at them."""
+
+    title: str
+    date: datetime.date | None
+
+    def __call__(self, value: Any) -> Entry:
+        return Entry(_id(value), self.title, self.date)
+
+
+class _Pages(Struct, gc=False):
     """A read in pages: ``question`` with a cursor asks for one, ``read`` returns its items and the next cursor."""
 
     question: tuple[Any, ...]
     first: bytes
     read: Callable[[bytes], tuple[list[Any], Any]] = read_page
-    items: list[Any] = []  # msgspec gives each read one of its own
+    items: Any = ()  # a list, once there is a page
 
     def turn(self, value: bytes) -> bytes | None:
         try:
@@ -345,19 +355,15 @@ class _Pages(Struct):
         return None if cursor is None else _body(*self.question, cursor)
 
     def restart(self) -> bytes:
-        self.items = []
+        self.items = ()
         return self.first
-
-    def all(self, _: Any) -> list[Any]:
-        """Return the items of all pages."""
-        return self.items
 
 
 def _read_entries(
     list_name: str, asked: tuple[tuple[Any, ...], bytes], deadline_s: float | None
 ) -> Request[list[Entry]]:
     pages = _Pages(*asked, read_entries_page)
-    return Request(LIST_READ, list_name, pages.first, pages.all, deadline_s, pages=pages)
+    return Request(LIST_READ, list_name, pages.first, _anything, deadline_s, pages=pages)
 
 
 @lru_cache(maxsize=1024)
@@ -504,10 +510,6 @@ def _plain_copy(extra: dict[str, Any] | None) -> dict[str, Any]:
         return {}
     copy: dict[str, Any] = unpack(pack(extra))
     return copy
-
-
-def _added(title: str, date: datetime.date | None, value: Any) -> Entry:
-    return Entry(_id(value), title, date)
 
 
 def _ids(value: Any, count: int) -> list[int]:

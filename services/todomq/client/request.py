@@ -7,7 +7,7 @@ that, because a pipelined request must cost little.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, Protocol, TypeVar
 
@@ -42,7 +42,13 @@ CALL = Kind.CALL
 
 
 class Pages(Protocol):
-    """A read that is answered in pages."""
+    """A read that is answered in pages.
+
+    Attributes:
+        items: those of all pages that came so far.
+    """
+
+    items: Sequence[Any]
 
     def turn(self, value: bytes) -> bytes | None:
         """Take in a page; return the body that asks for the next one, or None after the last.
@@ -60,7 +66,7 @@ class Request(Answer[T]):
 
     What the caller says:
         kind, target, body (packed): as the message carries them. is_cast: nobody waits for an answer.
-        read: makes the result of the unpacked value. pages: for a read that is answered in pages.
+        pages: for a read that is answered in pages. read: makes the result of their items, or of the unpacked value.
         deadline_s: seconds from submission, None for the client's default.
         deadline_ms: absolute, by the session's clock. size: bytes that it counts for. waiter: who else is told, where
         the caller got another future than this one.
