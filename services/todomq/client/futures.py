@@ -5,7 +5,8 @@ Owns: ``Answer``, a ``concurrent.futures.Future``. Must not know: what is asked,
 A plain Future makes a condition variable when it is born (1.6 us with its lists, of about 5 us that a whole pipelined
 request costs here); most answers are there before anybody looks. An ``Answer`` makes its condition when one is first
 asked for: by a waiter, a callback, ``concurrent.futures.wait``. Both the making and the settling of an answer that has
-none happen under one lock, taken once per batch of answers, so no waiter is missed.
+none happen under one lock, taken once per batch of answers, so no waiter is missed. (By properties: a class that has a
+``__getattr__`` is one of which the interpreter reads every attribute the slow way.)
 
 A request is its own answer (``request.py``), so one object goes from the call to the result.
 """
@@ -28,7 +29,6 @@ T = TypeVar("T")
 
 _PENDING = "PENDING"  # the states of concurrent.futures, by their documented meaning
 _FINISHED = "FINISHED"
-_MADE_ON_DEMAND = frozenset(("_condition", "_waiters", "_done_callbacks"))
 
 _making = threading.Lock()
 _losing = threading.Lock()
@@ -61,6 +61,17 @@ class Driver(Protocol):
         """Wait until something is done; return whether it is."""
 
 
+class _Watch:
+    """What only those need who wait for an answer: the parts of a Future by their names there."""
+
+    __slots__ = ("condition", "done_callbacks", "waiters")
+
+    def __init__(self) -> None:
+        self.condition = threading.Condition()
+        self.waiters: list[Any] = []
+        self.done_callbacks: list[Any] = []
+
+
 class Answer(Future[T]):
     """The future of a request. It can't be cancelled: what was sent may take effect.
 
@@ -69,30 +80,36 @@ class Answer(Future[T]):
         group: who counts this answer, or None.
     """
 
-    __slots__ = (
-        "_condition", "_done_callbacks", "_exception", "_is_watched", "_result", "_state", "_waiters", "driver",
-        "group",
-    )  # fmt: skip
+    __slots__ = ("_exception", "_result", "_state", "_watch", "driver", "group")
 
     def __init__(self) -> None:
         self._state = _PENDING
         self._result: Any = None
         self._exception: BaseException | None = None
-        self._is_watched = False
+        self._watch: _Watch | None = None
         self.driver: Driver | None = None
         self.group: Group | None = None
 
-    def __getattr__(self, name: str) -> Any:
-        """Make what only waiting needs (see the module's text)."""
-        if name not in _MADE_ON_DEMAND:
-            raise AttributeError(name)
+    # concurrent.futures sets these in its own ``__init__`` only.
+
+    @property
+    def _condition(self) -> threading.Condition:  # type: ignore[override]
+        return self._watched().condition
+
+    @property
+    def _waiters(self) -> list[Any]:  # type: ignore[override]
+        return self._watched().waiters
+
+    @property
+    def _done_callbacks(self) -> list[Any]:
+        return self._watched().done_callbacks
+
+    def _watched(self) -> _Watch:
+        """Return what only waiting needs, made when it is first asked for (see the module's text)."""
         with _making:
-            if not self._is_watched:
-                self._waiters: list[Any] = []
-                self._done_callbacks: list[Any] = []
-                self._condition = threading.Condition()
-                self._is_watched = True
-        return object.__getattribute__(self, name)
+            if self._watch is None:
+                self._watch = _Watch()
+            return self._watch
 
     def set_outcome(self, value: T | None, error: Exception | None) -> None:
         """Set the result or the error, which nobody sees before ``settle``."""
@@ -156,7 +173,7 @@ def settle(answers: Sequence[Answer[Any]]) -> list[Callable[[], None]]:
     watched = []
     with _making:
         for answer in answers:
-            if answer._is_watched:
+            if answer._watch is not None:
                 watched.append(answer)
             else:
                 answer._state = _FINISHED
