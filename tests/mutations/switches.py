@@ -411,7 +411,7 @@ def router_takes_everything() -> Replaced:
 @breaks(6)
 def gate_is_never_full() -> Replaced:
     """A list server has no limit of what is not committed."""
-    return [(Gate, "full", property(lambda self: False))]
+    return [(Gate, "is_full", lambda self: False)]
 
 
 # Law 7: bad input changes nothing.

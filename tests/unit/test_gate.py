@@ -91,23 +91,23 @@ def test_a_forgotten_partition_is_neither_written_nor_answered() -> None:
 
 def test_bytes_are_counted_until_they_are_committed_and_then_the_gate_has_room_again() -> None:
     gate = Gate()
-    while not gate.full:
+    while not gate.is_full():
         gate.write(0, 1, b"key", b"v" * limits.MIB)
         gate.close(0)
     assert gate.bytes > UNCOMMITTED_BYTES
     gate.commit(gate.open.number - 1, [])
-    assert not gate.full
+    assert not gate.is_full()
     assert gate.bytes == 0
 
 
 def test_a_batch_is_full_once_what_it_has_and_what_is_expected_fill_it() -> None:
     gate = Gate()
     gate.write(0, 1, b"key", b"v" * (limits.BATCH_BYTES // 2))
-    assert not gate.is_batch_full
+    assert not gate.is_batch_full()
     gate.expect(limits.BATCH_BYTES // 2)
-    assert gate.is_batch_full
+    assert gate.is_batch_full()
     gate.close(0)
-    assert not gate.is_batch_full
+    assert not gate.is_batch_full()
 
 
 def test_what_a_lost_partition_had_written_takes_no_room_any_more() -> None:
@@ -117,4 +117,4 @@ def test_what_a_lost_partition_had_written_takes_no_room_any_more() -> None:
     gate.write(5, 1, b"other", None)
     gate.forget(5)
     assert gate.bytes == 0
-    assert not gate.is_batch_full
+    assert not gate.is_batch_full()

@@ -19,11 +19,11 @@ ACTIVATION = 7
 def test_a_turn_that_has_packed_a_page_serves_no_more() -> None:
     snapshots = Snapshots()
     snapshots.packed(TURN_BYTES - 1)
-    assert not snapshots.is_turn_full
+    assert not snapshots.is_turn_full()
     snapshots.packed(1)
-    assert snapshots.is_turn_full
+    assert snapshots.is_turn_full()
     snapshots.begin_turn()
-    assert not snapshots.is_turn_full
+    assert not snapshots.is_turn_full()
 
 
 def test_a_turn_that_has_packed_enough_refuses_further_reads_until_the_next() -> None:
@@ -53,10 +53,10 @@ def test_refused_reads_fill_a_turn_too_for_each_has_been_looked_at() -> None:
     for _ in range(SNAPSHOTS):
         snapshots.keep([], ACTIVATION)
     for _ in range(TURN_BYTES // LOOKED_AT_BYTES):
-        assert not snapshots.is_turn_full
+        assert not snapshots.is_turn_full()
         with pytest.raises(Overloaded):
             snapshots.keep([], ACTIVATION)
-    assert snapshots.is_turn_full
+    assert snapshots.is_turn_full()
 
 
 def test_a_read_that_nobody_goes_on_with_is_given_up_and_one_that_is_asked_for_is_not() -> None:

@@ -219,7 +219,8 @@ def _completion(client_ref: weakref.ref[Client]) -> Callable[[list[Request[Any]]
         resend = _refuse_to_resend if client is None else client.ask
         asked = [request for request in finished if not request.is_cast]  # a cast was settled when it was handed over
         for request in asked:
-            request.set_outcome(*outcome(request, resend))
+            value, error = outcome(request, resend)
+            request.set_outcome(value, error)
         return settle(asked)
 
     return complete

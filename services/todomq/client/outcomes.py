@@ -32,8 +32,8 @@ def outcome(request: Request[Any], resend: Resend) -> tuple[Any, TodoMQError | N
     error = request.error
     if error is None:
         try:
-            pages = request.pages  # unpacked one by one
-            return request.read(unpack_value(request.value) if pages is None else pages.items), None
+            read, pages = request.read, request.pages
+            return read(unpack_value(request.value) if pages is None else pages.items), None
         except (ProtocolError, ValueError, TypeError) as unreadable:
             return None, ProtocolError(f"an answer that cannot be read: {unreadable}")
     if error.outcome == UNKNOWN:

@@ -195,7 +195,7 @@ class ListActor(RecordedList):
         if number != session.next:
             self._change_out_of_turn(session, asked, now_ms)
             return
-        if self.partition.gate.full:
+        if self.partition.gate.is_full():
             raise Overloaded("too many changes wait for the database worker")
         session.check_room()
         if self.partition.gate.refusal:

@@ -75,12 +75,10 @@ class Gate:
             self._may_try = True
             self._tries_at_ms = steady_ms + TRY_AGAIN_MS
 
-    @property
-    def full(self) -> bool:
+    def is_full(self) -> bool:
         """Whether further changes are to be refused until more is committed (law 6)."""
         return self.bytes > UNCOMMITTED_BYTES
 
-    @property
     def is_batch_full(self) -> bool:
         """Whether the open batch is to be closed before the turn's end, so that it fits into a message."""
         batch = self.open

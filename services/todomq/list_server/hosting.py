@@ -180,7 +180,7 @@ class Hosting:
                 self._refuse(partition, peer, request[0])
             elif name:
                 self._give(partition, name, (peer, sender, request), now_ms)
-                if snapshots.is_turn_full:
+                if snapshots.is_turn_full():
                     return list(coming)
             else:
                 self.listings.append((peer, request))

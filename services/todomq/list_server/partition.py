@@ -48,7 +48,7 @@ class Partition:
 
         To be asked between two changes; the sessions belong with their changes.
         """
-        if self.gate.is_batch_full:
+        if self.gate.is_batch_full():
             write_sessions(self.changed)
             batch = self.gate.close(now_ms)
             if batch is not None:

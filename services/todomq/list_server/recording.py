@@ -162,7 +162,7 @@ class RecordedList:
                 partition.gate.write(number, epoch, records.entry_key(prefix, generation, first), run)
                 self._note_run(first, last)
         record = self.record
-        if record is None or record.deleted or record.version != records.VERSION:
+        if record is not NEW_LIST and (record is None or record.deleted or record.version != records.VERSION):
             self._write_record(todo, False)
         self.last_batch = partition.gate.open.number
 

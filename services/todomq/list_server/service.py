@@ -115,7 +115,7 @@ class ListServerService(Service):
 
     def _serve(self, peer: bytes, sender: bytes, requests: list[Any], now_ms: int) -> None:
         left = self.hosting.take(peer, sender, requests, now_ms)
-        if left or self.hosting.snapshots.is_turn_full:
+        if left or self.hosting.snapshots.is_turn_full():
             self._turns.stop(peer, sender, left)
 
     def stats(self) -> dict[str, Any]:

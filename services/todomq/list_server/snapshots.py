@@ -49,7 +49,6 @@ class Snapshots:
         """Allow as many bytes of pages as a turn may have."""
         self._turn_bytes = 0
 
-    @property
     def is_turn_full(self) -> bool:
         """Whether this turn is to serve no more requests."""
         return self._turn_bytes >= TURN_BYTES
