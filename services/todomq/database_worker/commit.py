@@ -16,7 +16,7 @@ waits is bounded per sender and for calls; a sender's surplus is dropped and wan
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 
@@ -39,7 +39,7 @@ SENDERS = 1_024
 class Commits:
     """The queue of one shard and everything known about its senders and owners."""
 
-    def __init__(self, incarnation: bytes, partitions: Container[int], epochs: dict[int, int]) -> None:
+    def __init__(self, incarnation: bytes, partitions: Iterable[int], epochs: dict[int, int]) -> None:
         """Begin.
 
         Args:
@@ -48,7 +48,7 @@ class Commits:
             epochs: what storage holds.
         """
         self.incarnation = incarnation
-        self._partitions = partitions
+        self._partitions = frozenset(partitions)
         self.counts = {"commits": 0, "failed_commits": 0, "committed_bytes": 0, "batches": 0, "dropped": 0, "fenced": 0}
         self._epochs = epochs
         self._senders: dict[bytes, Sender] = {}
@@ -233,9 +233,10 @@ class Commits:
 
     def _checked(self, batch: Writes, size: int) -> Batch:
         """Return the batch as it goes into the queue: what its epochs allow of it."""
-        foreign = [partition for partition, _, _ in batch.partitions if partition not in self._partitions]
-        if foreign:
-            return _faulty(batch, size, f"partition {foreign[0]} is not of this shard")
+        partitions = [partition for partition, _, _ in batch.partitions]
+        if not self._partitions.issuperset(partitions):
+            foreign = next(partition for partition in partitions if partition not in self._partitions)
+            return _faulty(batch, size, f"partition {foreign} is not of this shard")
         refused = self._fenced(batch)
         fenced = {partition for _, partition, _ in refused}
         pairs = [*chain.from_iterable([pairs for partition, _, pairs in batch.partitions if partition not in fenced])]
@@ -246,13 +247,10 @@ class Commits:
         return Batch(size, writes, batch.sender, batch.number, refused, "")
 
     def _fenced(self, batch: Writes) -> list[list[int]]:
-        refused = []
-        for partition, epoch, _ in batch.partitions:
-            stored = self._epochs.get(partition, 0)
-            if epoch != stored:
-                self.counts["fenced"] += 1
-                refused.append([batch.number, partition, stored])
-        return refused
+        epoch_of = self._epochs.get
+        old = [partition for partition, epoch, _ in batch.partitions if epoch != epoch_of(partition, 0)]
+        self.counts["fenced"] += len(old)
+        return [[batch.number, partition, epoch_of(partition, 0)] for partition in old]
 
     def _repeat(self, sender: Sender, batch: Writes) -> None:
         """Say again what became of a batch; one that still waits has its word to come."""

@@ -15,7 +15,7 @@ batches are in ``commit.py``. Law 8: a damaged shard is neither read nor written
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from todomq.database_worker import records
@@ -46,7 +46,7 @@ class Shard:
     """The storage of one worker and what goes into it."""
 
     def __init__(
-        self, loop: Loop, incarnation: bytes, partitions: Container[int], open_storage: OpenStorage
+        self, loop: Loop, incarnation: bytes, partitions: Iterable[int], open_storage: OpenStorage
     ) -> None:
         """Open storage, or know why it can't be opened.
 

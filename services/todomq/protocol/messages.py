@@ -382,10 +382,6 @@ def read_writes(fields: Fields) -> Writes:
     return Writes(sender, receiver, number, partitions)
 
 
-def _is_odd(number: int) -> bool:
-    return number % 2 == 1
-
-
 def _are_partitions_writes(items: list[Any]) -> bool:
     columns = _columns(items, 3)
     if columns is None:
@@ -398,9 +394,10 @@ def _are_partitions_writes(items: list[Any]) -> bool:
 
 def _are_pairs(lists: Sequence[list[Any]]) -> bool:
     """Tell whether each is ``[key, value, ...]`` with keys of bytes."""
-    if any(map(_is_odd, map(len, lists))):
+    if 1 in [len(pairs) % 2 for pairs in lists]:
         return False
-    return _BYTES.issuperset(map(type, chain.from_iterable([pairs[::2] for pairs in lists])))
+    together = [*chain.from_iterable(lists)]
+    return _BYTES.issuperset(map(type, together[::2]))
 
 
 def committed(outcome: Committed) -> bytes:
