@@ -149,11 +149,11 @@ def read_operation(body: bytes) -> tuple[str, list[Any], Change | None]:
     """
     if body.startswith(_PLAIN_ADD):
         try:
-            name, *arguments = _unpack_plain_add(body)
+            name, title, date = _unpack_plain_add(body)
         except ValueError:
             pass  # something about it is wrong: what, is said below
         else:
-            return name, arguments, _add_titled
+            return name, [title, date], _add_titled
     operation, arguments = messages.read_body(body)
     return operation, arguments, CHANGES.get(operation)
 
