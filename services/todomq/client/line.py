@@ -31,9 +31,11 @@ NOT_LET_IN = 400
 
 _EVENT = struct.Struct("=HI")
 
-# Plain numbers: arithmetic with members of an Enum costs more than asking the socket.
+# Plain numbers: arithmetic with members of an Enum costs more than asking or sending does.
 _READABLE = int(zmq.POLLIN)
 _WRITABLE = int(zmq.POLLOUT)
+_LAST = int(zmq.NOBLOCK)
+_NOT_LAST = int(zmq.NOBLOCK | zmq.SNDMORE)
 
 
 class Line:
@@ -142,8 +144,8 @@ class Line:
             if message is None:
                 return
             try:
-                self._dealer.send(b"", zmq.NOBLOCK | zmq.SNDMORE)
-                self._dealer.send(message, zmq.NOBLOCK)
+                self._dealer.send(b"", _NOT_LAST)
+                self._dealer.send(message, _LAST)
             except zmq.Again:  # the handshake was refused meanwhile, and the pipe is gone
                 self._is_disconnected = True
 

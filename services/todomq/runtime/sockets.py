@@ -17,7 +17,10 @@ from todomq.runtime import curve
 from todomq.runtime.curve import Curve
 
 PIPE_MESSAGES = 64
-_READABLE = int(zmq.POLLIN)  # a plain number: arithmetic with members of an Enum costs more than asking the socket
+# Plain numbers: arithmetic with members of an Enum costs more than asking or sending does.
+_READABLE = int(zmq.POLLIN)
+_LAST = int(zmq.NOBLOCK)
+_NOT_LAST = int(zmq.NOBLOCK | zmq.SNDMORE)
 DOOR_PIPE_MESSAGES = 8
 OWN_THREAD = 1
 DOOR_THREAD = 2
@@ -240,7 +243,9 @@ def send(socket: zmq.Socket[bytes], frames: Sequence[bytes]) -> bool:
         ConnectionError: a ROUTER's peer is gone.
     """
     try:
-        socket.send_multipart(frames, zmq.NOBLOCK)
+        for frame in frames[:-1]:
+            socket.send(frame, _NOT_LAST)
+        socket.send(frames[-1], _LAST)
     except zmq.Again:
         return False
     except zmq.ZMQError as error:
