@@ -26,6 +26,7 @@ KNOWN: dict[str, int] = {
     "reads_overtake": 3,
     "lost_batches_are_not_missed": 3,
     "drops_the_order": 1,
+    "shows_what_it_was": 2,
     "poison_spreads": 1,
     "crash_ends_the_process": 8,
     "loads_hold_up_others": 1,

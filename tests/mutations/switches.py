@@ -340,6 +340,19 @@ def drops_the_order() -> Replaced:
     return [(Routing, "_send_again", send_again), *takes_any_number(), *reads_overtake()]
 
 
+@breaks(4)
+def shows_what_it_was() -> Replaced:
+    """A list that has changed answers a read with the page that it kept from before."""
+    change = ListActor._change
+
+    def changed(self: ListActor, asked: Any, *rest: Any) -> None:
+        kept = self.kept_page
+        change(self, asked, *rest)
+        self.kept_page = kept
+
+    return [(ListActor, "_change", changed)]
+
+
 # Law 5: a failure stays where it is.
 
 
