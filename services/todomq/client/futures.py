@@ -30,14 +30,15 @@ T = TypeVar("T")
 _PENDING = "PENDING"  # the states of concurrent.futures, by their documented meaning
 _FINISHED = "FINISHED"
 
-_making = threading.Lock()
+# The collector may run while this is held, and close a client that nobody knows any more, which settles on this thread.
+_making = threading.RLock()
 _losing = threading.Lock()
 
 
 def _make_locks_in_child() -> None:
     """Replace the locks: at the fork another thread, which the child does not have, may have held them."""
     global _making, _losing
-    _making = threading.Lock()
+    _making = threading.RLock()
     _losing = threading.Lock()
 
 
