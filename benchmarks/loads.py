@@ -179,4 +179,3 @@ def _run(connection: Connection, ready: Any, work: Callable[..., Any], arguments
         connection.send((f"{work.__name__}: {error!r}", None))
     else:
         connection.send(("", value))
-

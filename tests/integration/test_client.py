@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ import zmq
 
 import todomq
 from todomq import AsyncClient, Client, Entry, Registration, ServerRef, Via, errors
-from todomq.client import connection
+from todomq.client import connection, futures
 from todomq.client.line import Line
 from todomq.client.session import Session
 from todomq.protocol import messages
@@ -581,6 +582,32 @@ class TestWhoDrives:
                 assert [future.result().id for future in (*futures, *more)] == list(range(1, len(futures + more) + 1))
         wait_until(lambda: len(called) >= len(futures))
         assert sorted(called) == list(range(1, len(futures) + 1))
+
+    def test_a_client_that_the_collector_closes_while_a_callback_is_added_holds_up_nobody(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        make = futures._Watch.__init__
+
+        def collected_while_made(self: futures._Watch) -> None:
+            make(self)
+            futures.settle([])
+
+        monkeypatch.setattr(futures._Watch, "__init__", collected_while_made)
+        adding = threading.Thread(target=futures.Answer[None]().add_done_callback, args=(print,), daemon=True)
+        adding.start()
+        adding.join(10.0)
+        assert not adding.is_alive()
+
+    def test_a_result_that_holds_its_own_future_is_collected(self, client: Client) -> None:
+        with client.pipeline() as pipeline:
+            pipeline.todo_list("l").add_entry("milk")
+            reading: Any = pipeline.todo_list("l").entries()
+            reading.result().append(reading)
+            gone = weakref.ref(reading)
+            del reading
+            pipeline.todo_list("l").size().result()
+        gc.collect()
+        assert gone() is None
 
     def test_leaving_the_block_waits_for_the_callbacks_too(self, client: Client) -> None:
         called: list[str] = []

@@ -346,9 +346,9 @@ def shows_what_it_was() -> Replaced:
     change = ListActor._change
 
     def changed(self: ListActor, asked: Any, *rest: Any) -> None:
-        kept = self.kept_page
+        kept = self.last_page
         change(self, asked, *rest)
-        self.kept_page = kept
+        self.last_page = kept
 
     return [(ListActor, "_change", changed)]
 

@@ -21,6 +21,7 @@ from todomq.list_server import actor as actor_module
 from todomq.list_server import records
 from todomq.list_server.gate import UNCOMMITTED_BYTES
 from todomq.list_server.recording import SESSIONS_IN_ENTRIES
+from todomq.list_server.snapshots import REFUSED_BYTES
 from todomq.list_server.weight import weight
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack, unpack
@@ -455,7 +456,35 @@ def test_a_page_that_is_kept_is_weighed_and_a_longer_one_is_not_kept() -> None:
     assert alone + 600 < weight(bench.actor("a")) < alone + 1_000
     client.change(bench, "a", "add_entry", "x" * 600)
     client.read(bench, "a", "entries")
-    assert bench.actor("a").kept_page is None
+    assert bench.actor("a").last_page is None
+
+
+@pytest.mark.parametrize("question", [("entries", None, 0), ("entries_on", DAY, None, 0), ("entries_on",)])
+def test_a_read_with_more_or_fewer_arguments_than_it_takes_is_refused(question: tuple[Any, ...]) -> None:
+    bench = loaded()
+    with pytest.raises(InvalidRequest, match="arguments where"):
+        bench.ask("a", *question)
+
+
+def test_a_question_and_its_page_are_kept_only_where_both_together_are_short() -> None:
+    question = messages.body("entries", None)
+    around = len(pack(([(1, "x" * 600, None, False, None)], None))) - 600
+    for over in (0, 1):
+        bench, client = Bench(), Client()
+        client.change(bench, "a", "add_entry", "x" * (actor_module.LAST_PAGE_BYTES - around - len(question) + over))
+        client.read(bench, "a", "entries", None)
+        assert (bench.actor("a").last_page is None) == bool(over)
+
+
+def test_no_more_reads_of_one_short_page_are_answered_in_a_turn_than_of_long_ones() -> None:
+    bench, client = Bench(), Client()
+    client.change(bench, "a", "add_entry", "x" * 900)
+    bench.hosting.kill(bench.actor("a"))
+    reads = [bench.send("a", "entries", client=b"reader") for _ in range(REFUSED_BYTES // 900)]
+    more = [bench.send("a", "entries", client=b"reader") for _ in range(100)]
+    bench.settle()
+    assert bench.answer(reads[0])[0][0][0] == 1
+    assert all(isinstance(bench.error(read), Overloaded) for read in more)
 
 
 def test_pages_of_entries_whose_open_fields_are_all_arrays_can_be_read_by_a_client() -> None:

@@ -326,7 +326,7 @@ def get(key: Any, *, deadline_s: float | None = None) -> Request[Any]:
 
 
 class _Added(Struct, gc=False):
-    """Makes an entry that was added of its id. There are many, in no cycle: the collector need not look at them."""
+    """Makes an entry that was added of its id. A title and a day lead nowhere: the collector need not look at it."""
 
     title: str
     date: datetime.date | None
@@ -336,12 +336,15 @@ class _Added(Struct, gc=False):
 
 
 class _Pages(Struct, gc=False):
-    """A read in pages: ``question`` with a cursor asks for one, ``read`` returns its items and the next cursor."""
+    """A read in pages: ``question`` with a cursor asks for one, ``read`` returns its items and the next cursor.
+
+    The items are the caller's once they are taken: what is never in a cycle the collector need not look at.
+    """
 
     question: tuple[Any, ...]
     first: bytes
     read: Callable[[bytes], tuple[list[Any], Any]] = read_page
-    items: Any = ()  # a list, once there is a page
+    items: list[Any] | None = None
 
     def turn(self, value: bytes) -> bytes | None:
         try:
@@ -355,8 +358,12 @@ class _Pages(Struct, gc=False):
         return None if cursor is None else _body(*self.question, cursor)
 
     def restart(self) -> bytes:
-        self.items = ()
+        self.items = None
         return self.first
+
+    def take(self) -> list[Any]:
+        items, self.items = self.items, None
+        return items or []
 
 
 def _read_entries(

@@ -33,7 +33,7 @@ def outcome(request: Request[Any], resend: Resend) -> tuple[Any, TodoMQError | N
     if error is None:
         try:
             read, pages = request.read, request.pages
-            return read(unpack_value(request.value) if pages is None else pages.items), None
+            return read(unpack_value(request.value) if pages is None else pages.take()), None
         except (ProtocolError, ValueError, TypeError) as unreadable:
             return None, ProtocolError(f"an answer that cannot be read: {unreadable}")
     if error.outcome == UNKNOWN:

@@ -7,7 +7,7 @@ that, because a pipelined request must cost little.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from enum import Enum
 from typing import Any, Protocol, TypeVar
 
@@ -42,13 +42,7 @@ CALL = Kind.CALL
 
 
 class Pages(Protocol):
-    """A read that is answered in pages.
-
-    Attributes:
-        items: those of all pages that came so far.
-    """
-
-    items: Sequence[Any]
+    """A read that is answered in pages."""
 
     def turn(self, value: bytes) -> bytes | None:
         """Take in a page; return the body that asks for the next one, or None after the last.
@@ -59,6 +53,9 @@ class Pages(Protocol):
 
     def restart(self) -> bytes:
         """Forget all pages and return the body that asks for the first one."""
+
+    def take(self) -> list[Any]:
+        """Return and forget the items of all pages."""
 
 
 class Request(Answer[T]):

@@ -23,7 +23,16 @@ from todomq.errors import (
 )
 from todomq.list_server import records
 from todomq.list_server.gate import RECORD_OVERHEAD_BYTES, Reply
-from todomq.list_server.operations import PAGED, READS, WITHIN, Change, Touched, read_operation, read_within
+from todomq.list_server.operations import (
+    PAGED,
+    READS,
+    WITHIN,
+    Change,
+    Question,
+    Touched,
+    read_operation,
+    read_within,
+)
 from todomq.list_server.recording import RecordedList
 from todomq.list_server.sessions import NOWHERE, Session
 from todomq.list_server.todo_list import Entry, TodoList
@@ -51,12 +60,8 @@ reads a page takes ``DECODED_ITEMS`` only. With the last entry, which goes over,
 FIT_ALWAYS = limits.DECODED_ITEMS // limits.ENTRY_BYTES
 """So many entries fit into a page, whatever they are."""
 
-KEPT_PAGE_BYTES = 1_024
-"""A whole answer in pages of up to so many bytes is kept, for most lists are read again before they change."""
-
-KEPT = "kept"
-KEPT_READ: tuple[str, list[Any], Change | None] = (KEPT, [], None)
-"""What is known of a read whose page was kept: it was looked at when that page was made."""
+LAST_PAGE_BYTES = 1_024
+"""A question and its page are kept where they are no longer, for most lists are read again before they change."""
 
 FLOOR_ABOVE = "a request's floor lies above its own number"
 
@@ -81,10 +86,10 @@ class ListActor(RecordedList):
     Attributes:
         state: LOADING, READY, STOPPING (ends when its writes are committed) or QUARANTINED (``error`` says why).
         queue: what came while the list could not answer, in order; None when empty.
-        kept_page: the last question that one short page answered, and the page; None once the list has changed.
+        last_page: the last question that one short page answered, and the page; None once the list has changed.
     """
 
-    __slots__ = ("activation", "error", "kept_page", "queue", "since_ms", "state", "used_ms")
+    __slots__ = ("activation", "error", "last_page", "queue", "since_ms", "state", "used_ms")
 
     def __init__(self, name: str, partition: Partition, activation: int, now_ms: int) -> None:
         super().__init__(name, partition)
@@ -93,7 +98,7 @@ class ListActor(RecordedList):
         self.since_ms = self.used_ms = now_ms
         self.queue: list[Asked] | None = None
         self.error: TodoMQError | None = None
-        self.kept_page: tuple[bytes, bytes] | None = None
+        self.last_page: tuple[bytes, bytes] | None = None
 
     @property
     def is_at_rest(self) -> bool:
@@ -162,15 +167,12 @@ class ListActor(RecordedList):
         try:
             if request[2] < now_ms:
                 raise DeadlineExceeded("the deadline had passed before the list could take the request")
-            kept = self.kept_page
-            if kept is not None and kept[0] == body:
-                operation, arguments, change = KEPT_READ
-            else:
-                operation, arguments, change = read_operation(body)
-            if change is not None or operation == WITHIN:
-                self._change(asked, operation, arguments, change, now_ms)
+            last = self.last_page
+            question = None if last is not None and last[0] == body else read_operation(body)
+            if question is not None and (question[2] is not None or question[0] == WITHIN):
+                self._change(asked, question, now_ms)
             elif self._is_turn(sender, request, asked, now_ms):
-                self._reply(peer, request[0], messages.OK, self._read(body, operation, arguments))
+                self._reply(peer, request[0], messages.OK, self._read(body, question))
         except TodoMQError as error:
             self.refuse(peer, request[0], error)
         except Crashed:
@@ -179,9 +181,8 @@ class ListActor(RecordedList):
         except Exception as error:
             raise Crashed(asked) from error
 
-    def _change(
-        self, asked: Asked, operation: str, arguments: list[Any], change: Change | None, now_ms: int
-    ) -> None:
+    def _change(self, asked: Asked, question: Question, now_ms: int) -> None:
+        operation, arguments, change = question
         peer, sender, (identifier, _, _, body, number, floor, _) = asked
         if floor > number:
             raise ProtocolError(FLOOR_ABOVE)
@@ -206,7 +207,7 @@ class ListActor(RecordedList):
                 operation, arguments, change = self._within(arguments)
             if operation == "add_entries":
                 self._check_size(arguments, len(body))
-            self.kept_page = None
+            self.last_page = None
             value = pack(change(self.todo, arguments, touched))  # type: ignore[arg-type]
         except (InvalidRequest, EntryNotFound, QuotaExceeded) as error:
             # Refused for good: the number is taken, in memory only, so that what is behind it need not wait.
@@ -273,23 +274,24 @@ class ListActor(RecordedList):
         session.wait(number, now_ms, asked)
         self.partition.waiting[self.name] = self
 
-    def _read(self, body: bytes, operation: str, arguments: list[Any]) -> bytes:
+    def _read(self, body: bytes, question: Question | None) -> bytes:
+        """Return the answer to a read; of the one that the last page answered, the question was not looked at again."""
         assert self.todo is not None
         snapshots = self.partition.snapshots
-        kept = self.kept_page
-        if kept is not None and kept[0] == body:
-            page = kept[1]
-        else:
-            if operation is KEPT:  # no longer: what had waited for the read's floor was served between
-                operation, arguments = messages.read_body(body)
+        last = self.last_page
+        if last is not None and last[0] == body:
+            snapshots.check_room()
+            page = last[1]
+        else:  # with no question: what had waited for the read's floor was served between
+            operation, arguments, _ = question or read_operation(body)
             if operation in READS:
                 return pack(READS[operation](self.todo, arguments))
             if operation not in PAGED:
                 raise InvalidRequest(f"unknown operation {operation[:50]!r}")
             snapshots.check_room()
             page = self._first_or_next(*PAGED[operation], arguments)
-            if len(page) <= KEPT_PAGE_BYTES:
-                self.kept_page = body, page
+            if len(body) + len(page) <= LAST_PAGE_BYTES:
+                self.last_page = body, page
         snapshots.packed(len(page))
         return page
 
@@ -297,9 +299,9 @@ class ListActor(RecordedList):
         self, read: Callable[[TodoList, list[Any]], list[Entry]], count: int, arguments: list[Any]
     ) -> bytes:
         assert self.todo is not None
-        cursor = arguments[count] if len(arguments) == count + 1 else None
+        cursor = arguments.pop() if len(arguments) == count + 1 else None
         if cursor is None:
-            return self._page(read(self.todo, arguments[:count]), 0, None)
+            return self._page(read(self.todo, arguments), 0, None)
         if type(cursor) is not list or [type(part) for part in cursor] != [int, int, int]:
             raise InvalidRequest("a cursor is what the page before answered")
         number, start, epoch = cursor

@@ -23,7 +23,10 @@ Touched = dict[int, Entry | None]
 
 
 def add_entry(todo: TodoList, arguments: list[Any], touched: Touched) -> int:
-    """``["add_entry", title, date, extra, done]``, later ones may be left out; answers the id."""
+    """``["add_entry", title, date, extra, done]``, later ones may be left out; answers the id.
+
+    One that says title and date only, and is right, goes by ``_add_titled``.
+    """
     _check_count(arguments, 1, 4)
     title, date, extra, done = check_new_entry(*arguments)
     entry = todo.add(title, date, extra, done)
@@ -138,11 +141,12 @@ _Title = Annotated[str, Meta(min_length=1, max_length=limits.TITLE_CHARACTERS)]
 _unpack_plain_add = Decoder(tuple[Literal["add_entry"], _Title, str | None]).decode
 
 
-def read_operation(body: bytes) -> tuple[str, list[Any], Change | None]:
-    """Read a request's body: most are adds of a title and a date, and of these the title is looked at on the way.
+Question = tuple[str, list[Any], Change | None]
+"""An operation, its arguments, and what makes the change, None where it is none (or stands in a ``WITHIN``)."""
 
-    Returns:
-        the operation, its arguments, and what makes the change, None where it is none (or stands in a ``WITHIN``).
+
+def read_operation(body: bytes) -> Question:
+    """Read a request's body: most are adds of a title and a date, and of these the title is looked at on the way.
 
     Raises:
         ProtocolError: it can't be read.

@@ -21,8 +21,10 @@ LIST_BYTES = 900
 ENTRY_BYTES = 130
 SESSION_BYTES = 320
 """One client's session, without what it was answered."""
-KEPT_PAGE_BYTES = 120
-"""A question and its page, without their bytes."""
+LAST_PAGE_BYTES = 120
+"""The last question and its page, without their bytes. Those that came since the last round are not counted: they are
+bounded by ``actor.LAST_PAGE_BYTES`` for each list.
+"""
 EXTRA_TIMES = 8
 """An entry's open fields take so many times what they take packed."""
 SAMPLE = 4
@@ -33,7 +35,7 @@ def weight(loaded: ListActor) -> int:
     """Return about how many bytes of memory a loaded list takes."""
     assert loaded.todo is not None
     sessions = sum([SESSION_BYTES + session.answer_bytes for session in loaded.sessions.values()])
-    page = 0 if loaded.kept_page is None else KEPT_PAGE_BYTES + sum(map(len, loaded.kept_page))
+    page = 0 if loaded.last_page is None else LAST_PAGE_BYTES + sum(map(len, loaded.last_page))
     return LIST_BYTES + sessions + page + _entries_weight(loaded.todo)
 
 
