@@ -21,7 +21,7 @@ LIST_BYTES = 900
 ENTRY_BYTES = 130
 SESSION_BYTES = 320
 """One client's session, without what it was answered."""
-LAST_PAGE_BYTES = 120
+PAGE_OVERHEAD_BYTES = 120
 """The last question and its page, without their bytes. Those that came since the last round are not counted: they are
 bounded by ``actor.LAST_PAGE_BYTES`` for each list.
 """
@@ -35,7 +35,7 @@ def weight(loaded: ListActor) -> int:
     """Return about how many bytes of memory a loaded list takes."""
     assert loaded.todo is not None
     sessions = sum([SESSION_BYTES + session.answer_bytes for session in loaded.sessions.values()])
-    page = 0 if loaded.last_page is None else LAST_PAGE_BYTES + sum(map(len, loaded.last_page))
+    page = 0 if loaded.last_page is None else PAGE_OVERHEAD_BYTES + sum(map(len, loaded.last_page))
     return LIST_BYTES + sessions + page + _entries_weight(loaded.todo)
 
 
