@@ -622,6 +622,38 @@ def test_a_daemon_that_is_asked_to_stop_takes_its_name_away_and_leaves_with_0(st
     assert ["cache"] not in stack.names(loop)
 
 
+SLOW_TO_DRAIN = """
+from todomq.runtime.calls import Service
+from todomq.runtime.daemon import main
+
+class SlowToDrain(Service):
+    def __init__(self, daemon):
+        super().__init__()
+        self.loop = daemon.loop
+
+    def drain(self, done):
+        self.loop.after({seconds}, done)
+
+main(["cache"], SlowToDrain)
+"""
+
+
+def test_a_daemon_that_drains_for_longer_than_its_lease_is_not_taken_for_one_that_hangs(
+    stack: Stack, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease_s = 0.3
+    monkeypatch.setenv("TODOMQ_LEASE_MS", str(int(lease_s * 1000)))
+    stack.start("registry")
+    environment = {**os.environ, "TODOMQ_HOME": str(stack.home)}
+    script = SLOW_TO_DRAIN.format(seconds=5 * lease_s)
+    slow = subprocess.Popen([sys.executable, "-c", script], env=environment, stderr=subprocess.PIPE, text=True)
+    stack.processes["cache"] = slow
+    stack.wait_for_names(loop, lambda names: ["cache"] in names)
+    slow.send_signal(signal.SIGTERM)
+    assert slow.wait(BOUND_S) == 0
+    assert ["cache"] not in stack.names(loop)
+
+
 def test_a_daemon_is_back_in_a_registry_that_was_killed(stack: Stack, loop: Loop) -> None:
     stack.start("registry")
     stack.start("cache")

@@ -88,7 +88,7 @@ class Daemon:
         self._doors: list[Door] = []
         self._gatekeeper: Gatekeeper | None = None
         self._registry_version = 0
-        self._stopping = False
+        self._stopping = self._leaving = False
         locks.private_directory(settings.run)
         self._lock = locks.hold(settings.run / f"{socket_name(name)}.lock")
 
@@ -238,7 +238,7 @@ class Daemon:
             pull.restore()
 
     def _renew(self) -> None:
-        if self._registry is None or self._stopping:
+        if self._registry is None or self._leaving:  # who drains for longer than a lease must not seem to hang
             return
         self._registry.call(
             "register_name", self.name, self.reached_at, self._pid(), self.incarnation, self.settings.lease_ms,
@@ -290,6 +290,7 @@ class Daemon:
         service.drain(self._leave)
 
     def _leave(self) -> None:
+        self._leaving = True
         if self._registry is None:
             self.loop.stop()
             return

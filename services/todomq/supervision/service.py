@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -171,7 +172,10 @@ class Listener:
 
     def _give_up(self, reason: str) -> None:
         log("gave_up", why=reason)
-        records.write_failure(self._settings.run, reason)
+        try:
+            records.write_failure(self._settings.run, reason)
+        except OSError as error:  # a full disk, say: the stack is stopped all the same, and the log has the reason
+            log("reason_not_kept", why=error)
         # In the same lane as stopping the group, so after it.
         self._loop.offload(self._manager.shutdown, self._shut_down)
 
@@ -198,7 +202,7 @@ class Listener:
         if self._registry_watch.tick(_now_ms()):
             log("registry_hangs", silent_ms=self._settings.lease_ms)
             self._registry_watch.ended()
-            signal.pidfd_send_signal(self._pidfds["registry"], signal.SIGKILL)
+            _kill(self._pidfds["registry"])
             return
         self._ping_registry()
         for process in list(self._watched):
@@ -223,7 +227,7 @@ class Listener:
         if watch.tick(_now_ms()):
             log("unregistered_process_killed", process=process, pid=pid)
             watch.ended()
-            signal.pidfd_send_signal(self._pidfds[process], signal.SIGKILL)
+            _kill(self._pidfds[process])
 
     def _ping_registry(self) -> None:
         self._registry.call("ping", done=self._registry_answered, timeout_s=PING_S)
@@ -231,6 +235,11 @@ class Listener:
     def _registry_answered(self, answer: Answer) -> None:
         if answer.error is None:
             self._registry_watch.answered(_now_ms())
+
+
+def _kill(pidfd: int) -> None:
+    with suppress(ProcessLookupError):  # it has ended, and its parent knows it: its pidfd tells in this turn or the next
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
 
 def _age_ms(pid: int) -> int:

@@ -1,0 +1,71 @@
+"""The restart-intensity listener where the system refuses it something: it still does what only it can do."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from todomq.runtime.loop import Loop
+from todomq.settings import Settings
+from todomq.supervision import records
+from todomq.supervision.restart_intensity import GiveUp, StopGroup
+from todomq.supervision.service import Listener, _kill
+
+BOUND_S = 10.0
+
+
+class Manager:
+    """In the place of supervisord."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def stop_group(self, group: str) -> None:
+        self.asked.append(f"stop {group}")
+
+    def shutdown(self) -> None:
+        self.asked.append("shutdown")
+
+
+@pytest.fixture
+def listener(tmp_path: Path) -> Iterator[Listener]:
+    (tmp_path / "run").mkdir()
+    listener = Listener(Loop(), Settings(tmp_path, ""), {})
+    listener._manager = Manager()  # type: ignore[assignment]
+    yield listener
+    listener._registry.close()
+
+
+def give_up(listener: Listener) -> list[str]:
+    listener._carry_out([StopGroup("cache"), GiveUp("cache was restarted too often")])
+    asked: list[str] = listener._manager.asked  # type: ignore[attr-defined]
+    latest_s = time.monotonic() + BOUND_S
+    while "shutdown" not in asked and time.monotonic() < latest_s:
+        listener._loop.turn(0.02)
+    return asked
+
+
+def test_law_9_the_stack_is_stopped_also_where_the_reason_cannot_be_kept(listener: Listener) -> None:
+    (listener._settings.run / "failure").mkdir()  # nothing can take its place
+    assert give_up(listener) == ["stop cache", "shutdown"]
+
+
+def test_the_reason_is_kept_where_it_can_be(listener: Listener) -> None:
+    assert give_up(listener) == ["stop cache", "shutdown"]
+    assert records.read_failure(listener._settings.run) == "cache was restarted too often"
+
+
+def test_a_process_that_ended_meanwhile_is_not_ended_again() -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    pidfd = os.pidfd_open(process.pid)
+    try:
+        process.wait(BOUND_S)
+        _kill(pidfd)
+    finally:
+        os.close(pidfd)
