@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import statistics
 import threading
@@ -138,3 +139,23 @@ def test_only_the_shard_of_a_dead_worker_waits(shared_stack: RunningStack, endpo
         finally:
             if shared_stack.pid("database_worker-1") == pid:
                 shared_stack.kill("database_worker-1", signal.SIGCONT)
+
+
+CASTS = 600  # each leaves as a message of its own, and so many do not fit into the pipe to the router
+
+
+def test_what_comes_behind_casts_that_the_router_could_not_take_at_once_leaves_as_soon_as_it_can(
+    shared_stack: RunningStack,
+) -> None:
+    with Client(shared_stack.endpoint, deadline_s=30.0) as todo:
+        cast_at = todo.todo_list("cast while the router is away")
+        assert cast_at.size() == 0
+        router = shared_stack.kill("router", signal.SIGSTOP)
+        try:
+            for number in range(CASTS):
+                cast_at.cast_add_entry(str(number))
+        finally:
+            os.kill(router, signal.SIGCONT)
+        continued_s = time.monotonic()
+        assert cast_at.size() == CASTS  # a client reads its own writes
+        assert time.monotonic() - continued_s < 10.0  # not only at the casts' deadline

@@ -55,6 +55,7 @@ class Line:
         self._poller = zmq.Poller()
         self._was_heard = True
         self._is_disconnected = False
+        self._is_full = False
         self._connect_again_ms = 0
         self._pause_ms = 0
 
@@ -83,7 +84,7 @@ class Line:
         # A connection on which a word was heard is replaced at once when it breaks; one that breaks before, ever later.
         self._pause_ms = 0 if self._was_heard else min(max(2 * self._pause_ms, CONNECT_AGAIN_MS), CONNECT_PAUSE_MOST_MS)
         self._connect_again_ms = now + self._pause_ms
-        self._was_heard = self._is_disconnected = self.has_more = False
+        self._was_heard = self._is_disconnected = self._is_full = self.has_more = False
         try:
             dealer.connect(self._endpoint)
         except zmq.ZMQError as error:
@@ -91,6 +92,8 @@ class Line:
 
     def poll(self, timeout_ms: int) -> None:
         """Sleep until something arrives, ``wake`` is called, or the time is up; with 0 only look at the connection.
+
+        Where the last ``send`` found the pipe full, room in it ends the sleep as well.
 
         Raises:
             Unauthorized: the router does not let the key in.
@@ -102,13 +105,17 @@ class Line:
             return
         if self._is_disconnected:
             timeout_ms = min(timeout_ms, CONNECT_AGAIN_MS)
-        for source, _ in self._poller.poll(timeout_ms):
+        if self._is_full:
+            self._poller.modify(self._dealer, _READABLE | _WRITABLE)
+        for source, events in self._poller.poll(timeout_ms):
             if source is self._dealer:
-                self.has_more = True
+                self.has_more = bool(events & _READABLE)
             elif source is self._monitor:
                 self._take_event()
             else:
                 os.read(self._wake_fd, 4096)
+        if self._is_full:
+            self._poller.modify(self._dealer, _READABLE)
 
     def wake(self) -> None:
         """End the sleep of the thread that polls; from any thread."""
@@ -139,7 +146,11 @@ class Line:
 
     def send(self, session: Session, now: int) -> None:
         """Send the session's messages while there is room in the pipe."""
-        while session.has_message and not self._is_disconnected and self._events() & _WRITABLE:
+        self._is_full = False
+        while session.has_message and not self._is_disconnected:
+            if not self._events() & _WRITABLE:
+                self._is_full = True
+                return
             message = session.take_message(now)
             if message is None:
                 return
