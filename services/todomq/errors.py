@@ -39,12 +39,19 @@ class TodoMQError(Exception):
     def __str__(self) -> str:
         return self.text
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be copied and pickled without what ``retry()`` does: only the client that sent the request can do that."""
+        return _copied, (type(self), self.text, self.retryable, self.outcome)
+
     def can_retry_with(self, resend: Callable[[], Any]) -> None:
         """Attach what ``retry()`` does; the client calls this for errors whose outcome is unknown."""
         self._resend = resend
 
     def retry(self) -> Any:
         """Send the same request again under the same number, so that it takes effect once in all.
+
+        A change to a list can be asked again until the same client sends the next change to that list, which gives it
+        up, and for some minutes; then the error says so.
 
         Returns:
             what the request would have returned.
@@ -55,6 +62,10 @@ class TodoMQError(Exception):
         if self._resend is None:
             raise self
         return self._resend()
+
+
+def _copied(kind: type[TodoMQError], text: str, retryable: bool, outcome: str) -> TodoMQError:
+    return kind(text, retryable=retryable, outcome=outcome)
 
 
 class InvalidRequest(TodoMQError):

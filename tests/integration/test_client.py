@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import copy
 import datetime
 import gc
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -267,6 +269,11 @@ class TestFace:
             lambda c: c.todo_list("l").add_entry("milk", extra={"x": object()}),
             lambda c: c.todo_list("l").add_entries([("milk",), ("bread", None, None, None)]),
             lambda c: c.todo_list("l").add_entries([("milk", None, {"x": "x" * 60_000})] * 20),
+            lambda c: c.todo_list("l").add_entries("milk"),
+            lambda c: c.todo_list("l").add_entries(5),
+            lambda c: c.todo_list("l").add_entries([1, 2]),
+            lambda c: c.todo_list("l").add_entries([{"title": "milk"}]),
+            lambda c: c.todo_list("l").delete_entry(1 << 63),
             lambda c: c.todo_list("l").update_entry("1"),
             lambda c: c.todo_list("l").update_entry(1, done=1),
             lambda c: c.todo_list("l").delete_entry(0),
@@ -276,6 +283,8 @@ class TestFace:
             lambda c: c.todo_list("l").size(deadline_s="1"),
             lambda c: c.database.get("k" * 5_000),
             lambda c: c.database.store("k", object()),
+            lambda c: c.database.store("k", {(1,): 2}),
+            lambda c: c.database.store("k", [1] * 200_000),
             lambda c: c.call(["registry"], "ping"),
             lambda c: c.call(Via(["registry"]), "ping", object()),
         ],
@@ -304,13 +313,13 @@ class TestFace:
         with pytest.raises(errors.InvalidRequest, match="title: a text of valid Unicode"):
             change(client.todo_list("l"))
 
-    @pytest.mark.parametrize("endpoint", ["", "http://x", "ipc://" + "x" * 108, "ipc://", 7])
+    @pytest.mark.parametrize("endpoint", ["", "http://x", "ipc://" + "x" * 108, "ipc://", 7, "tcp://h:port", "tcp://h:99999"])
     def test_an_endpoint_that_is_none_is_refused(self, endpoint: Any) -> None:
         with pytest.raises(errors.InvalidRequest):
             Client(endpoint)
 
     def test_an_endpoint_that_cannot_be_connected_to_is_an_error_of_each_request(self) -> None:
-        with Client("tcp://nowhere:port") as client:
+        with Client("tcp://no such host:1") as client:
             for _ in range(2):
                 with pytest.raises(errors.InvalidRequest, match="endpoint"):
                     client.todo_list("l").size()
@@ -324,6 +333,21 @@ class TestFace:
 
 
 class TestPipeline:
+    def test_one_that_is_used_again_tells_of_the_requests_of_each_time(
+        self, client: Client, router: ScriptedRouter
+    ) -> None:
+        pipeline = client.pipeline()
+        with pipeline:
+            first = pipeline.todo_list("l").add_entry("milk")
+        with pipeline:
+            second = pipeline.todo_list("l").add_entry("bread")
+        assert [first.result(0).id, second.result(0).id] == [1, 2]
+        with pytest.raises(ExceptionGroup, match="1 of 2 requests failed"), pipeline:  # noqa: PT012
+            pipeline.todo_list("l").add_entry("salt")
+            pipeline.call(Via(["nobody"]), "ask")
+        with pipeline:
+            pass
+
     def test_many_requests_are_in_flight_and_in_order(self, client: Client, router: ScriptedRouter) -> None:
         with client.pipeline() as pipeline:
             lists = [pipeline.todo_list(f"list {n}") for n in range(7)]
@@ -498,15 +522,30 @@ class TestTrouble:
         assert caught.value.retry() == Entry(1, "milk")
         assert [request[4] for request in router.requests] == [1, 1]
 
-    def test_a_retry_that_came_too_late_raises_the_error_again(self, client: Client, router: ScriptedRouter) -> None:
+    def test_a_retry_that_comes_too_late_says_why_the_outcome_stays_unknown(
+        self, client: Client, router: ScriptedRouter
+    ) -> None:
         router.script = lambda *_: SILENT
         with pytest.raises(errors.DeadlineExceeded) as caught:
             client.todo_list("l").add_entry("milk", deadline_s=0.1)
         router.script = router.serve
         client.todo_list("l").add_entry("bread")
-        with pytest.raises(errors.DeadlineExceeded) as again:
+        with pytest.raises(errors.DeadlineExceeded, match="a later change to the list was sent") as again:
             caught.value.retry()
-        assert again.value is caught.value
+        assert again.value.outcome == errors.UNKNOWN and not again.value.retryable
+        assert len(router.requests) == 2  # it was not sent
+
+    def test_an_error_is_copied_and_pickled_without_its_way_to_ask_again(
+        self, client: Client, router: ScriptedRouter
+    ) -> None:
+        router.script = lambda *_: SILENT
+        with pytest.raises(errors.DeadlineExceeded) as caught:
+            client.todo_list("l").add_entry("milk", deadline_s=0.1)
+        for copied in (pickle.loads(pickle.dumps(caught.value)), copy.copy(caught.value)):
+            assert type(copied) is errors.DeadlineExceeded
+            assert (copied.text, copied.outcome) == (caught.value.text, errors.UNKNOWN)
+            with pytest.raises(errors.DeadlineExceeded):
+                copied.retry()
 
 
 class TestBounds:

@@ -22,9 +22,10 @@ POOLED = ("list_server", "database_worker")
 
 
 def daemon_name(words: list[str]) -> list[str | int]:
-    """Return the registered name of ``list_server 1``, ``list_server-1`` or ``cache``."""
-    parts = words[0].rpartition("-")[::2] if len(words) == 1 and words[0][-1:].isdigit() else tuple(words)
-    kind, *numbers = parts
+    """Return the registered name of ``list_server 1``, ``list_server-1`` or ``cache``, whether quoted or not."""
+    named = words[0] if len(words) == 1 else ""
+    parts = named.rpartition("-")[::2] if "-" in named and named[-1:].isdigit() else tuple(" ".join(words).split())
+    kind, *numbers = parts or ("",)
     is_pooled = kind in POOLED
     if kind not in SINGLE + POOLED or len(numbers) != is_pooled or not all(number.isdecimal() for number in numbers):
         known = ", ".join([*SINGLE, *(f"{pool} N" for pool in POOLED)])

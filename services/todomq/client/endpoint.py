@@ -48,6 +48,9 @@ def choose_endpoint(endpoint: str | None) -> str:
     chosen = read_settings().endpoint if endpoint is None else endpoint
     if not isinstance(chosen, str) or not chosen.startswith(("ipc://", "tcp://")):
         raise InvalidRequest(f"endpoint: ipc://PATH or tcp://HOST:PORT is needed, not {chosen!r:.60}")
+    port = chosen.rpartition(":")[2]
+    if chosen.startswith("tcp://") and not (port.isdecimal() and 1 <= int(port) <= 65_535):
+        raise InvalidRequest(f"endpoint: tcp://HOST:PORT with a port from 1 to 65535 is needed, not {chosen!r:.160}")
     if chosen.startswith("ipc://") and not 1 <= len(os.fsencode(chosen[6:])) <= SOCKET_PATH_BYTES:
         raise InvalidRequest(f"endpoint: a socket path has 1 to {SOCKET_PATH_BYTES} bytes, not as in {chosen:.160}")
     return chosen

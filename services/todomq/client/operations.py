@@ -106,7 +106,7 @@ def add_entries(
     Returns:
         the entries in the same order, with their ids.
     """
-    new = list(entries)
+    new = _listed(entries)
     columns = _plain_columns(new)
     if columns is None:
         return _add_checked(list_name, [_new_entry(place, entry) for place, entry in enumerate(new)], deadline_s)
@@ -241,7 +241,9 @@ def register_name(
         name: any msgpack value.
         address: where it can be reached.
         pid: the process of this machine whose end ends the registration.
-        lease_ms: without a pid: how long the registration lasts unless it is registered again.
+        lease_ms: how long the registration lasts unless it is registered again (the registry's own lease, 3 s, where
+            that is longer). With a pid as well, a process that has not registered again by then is taken for one that
+            hangs, as the stack's daemons are: it is ended with SIGKILL. 0, for a pid only, is no lease.
 
     Returns:
         True, or False where somebody living has the name.
@@ -481,6 +483,12 @@ def _add_checked(list_name: str, checked: list[_Checked], deadline_s: float | No
     return Request(LIST_CHANGE, list_name, _entries_body([wire for wire, _ in checked]), read, deadline_s)
 
 
+def _listed(entries: Iterable[NewEntry]) -> list[NewEntry]:
+    if isinstance(entries, str | bytes | dict) or not isinstance(entries, Iterable):
+        raise InvalidRequest(f"add_entries: several entries are needed, not {type(entries).__name__}")
+    return list(entries)
+
+
 def _entries_body(wires: list[tuple[Any, ...]]) -> bytes:
     if len(wires) > limits.DECODED_ITEMS:
         raise InvalidRequest(f"add_entries: {len(wires)} entries where at most {limits.DECODED_ITEMS} are allowed")
@@ -488,7 +496,7 @@ def _entries_body(wires: list[tuple[Any, ...]]) -> bytes:
 
 
 def _new_entry(place: int, entry: NewEntry) -> _Checked:
-    given: tuple[Any, ...] = (entry,) if isinstance(entry, str) else tuple(entry)
+    given: tuple[Any, ...] = tuple(entry) if isinstance(entry, tuple | list) else (entry,)
     try:
         if not 1 <= len(given) <= 4:
             raise InvalidRequest("a title, (title, date), (title, date, extra) or (title, date, extra, done) is needed")

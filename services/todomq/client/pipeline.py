@@ -131,6 +131,7 @@ class Pipeline(_Part):
         self._driver = driver
         self._pid = os.getpid()
         self._begun = count()  # counts without a lock, from any thread
+        self._begun_before = 0
         self._ended = 0
         self._failures: list[Exception] = []
         self._counting = threading.Lock()
@@ -178,5 +179,8 @@ class Pipeline(_Part):
         if not self._driver.wait(lambda: self._ended >= begun):
             self.note_settled(begun - self._ended, [interrupted()])
         failures, self._failures = self._failures, []
+        requests = begun - self._begun_before
+        self._begun_before = begun + 1  # to ask the counter has counted: it may be used again
+        self.note_settled(1, [])
         if failures and error is None:
-            raise ExceptionGroup(f"{len(failures)} of {begun} requests failed", failures)
+            raise ExceptionGroup(f"{len(failures)} of {requests} requests failed", failures)

@@ -296,9 +296,14 @@ class Session:
 
     def _stamped(self, request: Request[Any], now_ms: int) -> tuple[Any, ...] | None:
         """Return the request as it stands in a message, or None where it may not be sent again."""
-        if request.error is not None and not self._may_repeat(request):
-            self._finish_unsent(request)
-            return None
+        if request.error is not None:
+            why_not = self._why_not_again(request)
+            if why_not:
+                text = f"whether this change took effect is not known, and can't be asked any more: {why_not}"
+                request.error = type(request.error)(text, retryable=False, outcome=UNKNOWN)
+                self._finish_unsent(request)
+                return None
+            request.error = None
         kind = request.kind
         floor = 0
         if kind is LIST_CHANGE or kind is LIST_READ:
@@ -331,20 +336,20 @@ class Session:
         self._unanswered_bytes += request.size
         return identifier, request.target, deadline_ms, request.body, request.number, floor
 
-    def _may_repeat(self, request: Request[Any]) -> bool:
-        """Decide once whether a request whose outcome is unknown is sent again under its number."""
-        if request.kind is not CALL:
-            counter = request.counter
-            if counter is None or request.deadline_ms > request.first_sent_ms + REPEATABLE_MS:
-                return False
-            if request.kind is KEY_CHANGE and counter is not self._keys:
-                return False
-            if request.kind is LIST_CHANGE and not (
-                self._counters.has(request.target, counter) and counter.take_again(request.number)
-            ):
-                return False
-        request.error = None
-        return True
+    def _why_not_again(self, request: Request[Any]) -> str:
+        """Decide once whether a request whose outcome is unknown is sent again under its number; return why not."""
+        if request.kind is CALL:
+            return ""
+        counter = request.counter
+        if counter is None or request.deadline_ms > request.first_sent_ms + REPEATABLE_MS:
+            return f"it was sent over {REPEATABLE_MS // 60_000} minutes ago"
+        if request.kind is KEY_CHANGE and counter is not self._keys:
+            return "the client has begun anew since"
+        if request.kind is LIST_CHANGE and not self._counters.has(request.target, counter):
+            return "the client has begun anew since, or has sent to very many lists"
+        if request.kind is LIST_CHANGE and not counter.take_again(request.number):
+            return "it was asked again already, or a later change to the list was sent, which gave it up"
+        return ""
 
     # Answers.
 

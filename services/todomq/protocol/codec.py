@@ -125,7 +125,7 @@ def check_plain(value: Any, nesting: int = limits.EXTRA_NESTING, what: str = "va
     """Check that a free-form value is made of msgpack's plain types and nested at most ``nesting`` deep.
 
     Raises:
-        InvalidRequest: an extension type, an integer over 64 bits, or too deep.
+        InvalidRequest: an extension type, an integer over 64 bits, too deep, too many items, an array for a key.
     """
     kind = type(value)
     if kind is int:
@@ -134,8 +134,12 @@ def check_plain(value: Any, nesting: int = limits.EXTRA_NESTING, what: str = "va
     elif kind is list or kind is tuple or kind is dict:
         if nesting == 0:
             raise InvalidRequest(f"{what}: nested deeper than {limits.EXTRA_NESTING}")
+        if len(value) > limits.DECODED_ITEMS:
+            raise InvalidRequest(f"{what}: {len(value)} items where at most {limits.DECODED_ITEMS} are allowed")
         if kind is dict:
             for key, inner in value.items():
+                if type(key) is tuple:
+                    raise InvalidRequest(f"{what}: a map's key is an array, which no reader could take for a key")
                 check_plain(key, nesting - 1, what)
                 check_plain(inner, nesting - 1, what)
         else:

@@ -20,9 +20,9 @@ CHANGEABLE = ("title", "date", "done", "extra")
 
 
 def check_id(identifier: Any) -> int:
-    """Check an entry's id: an integer from 1."""
-    if type(identifier) is not int or identifier < 1:
-        raise InvalidRequest(f"id: an integer from 1 is needed, not {_shown(identifier)}")
+    """Check an entry's id: an integer from 1, below 2**63."""
+    if type(identifier) is not int or not 1 <= identifier < 1 << 63:
+        raise InvalidRequest(f"id: an integer from 1 to 2**63 - 1 is needed, not {_shown(identifier)}")
     return identifier
 
 

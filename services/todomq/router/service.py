@@ -215,7 +215,7 @@ class RouterService(Service):
             raise ProtocolError("a target is nil, a list's name, a database key or [a daemon's name]")
         present = name in self._daemon.registrations
         if not present and self._daemon.settled and name not in self._own_daemons:
-            raise NameNotFound("nobody is registered under this name")
+            raise NameNotFound(f"nobody is registered under the name {target[0]!r:.200}")
         self.named.forward(self.in_flight.admit(peer, sender, request, name), name, present)
 
     def refuse(self, peer: bytes, identifier: int | None, error: TodoMQError) -> None:
