@@ -82,13 +82,19 @@ class Settings:
         (``list_server-1.commits``, ``database_worker-1.writes``).
 
         Raises:
-            SettingsError: as ``address``.
+            SettingsError: as ``address``; or there is no such daemon in a stack of this size.
         """
         if not self.stack_tcp:
             return self.address(name)
         host, _, first = self.stack_tcp.rpartition(":")
         daemon, _, pipe = name.partition(".")
-        place = [socket_name(each) for each in self.daemon_names()].index(daemon)
+        names = [socket_name(each) for each in self.daemon_names()]
+        if daemon not in names:
+            raise SettingsError(
+                f"no {daemon} where TODOMQ_LIST_SERVERS={self.list_servers} and "
+                f"TODOMQ_DATABASE_WORKERS={self.database_workers}: TODOMQ_STACK_TCP has no port for it"
+            )
+        place = names.index(daemon)
         return f"{host}:{int(first) + 2 * place + bool(pipe)}"
 
     def address(self, name: str) -> str:

@@ -31,6 +31,7 @@ from todomq.runtime.loop import Loop
 from todomq.runtime.peers import Answer, Peer
 from todomq.runtime.pipes import Pull, Push
 from todomq.runtime.start_time import age_ms
+from todomq.settings import Settings, SettingsError
 
 BOUND_S = 15.0
 
@@ -508,6 +509,50 @@ def test_a_push_to_nobody_sends_nothing_and_tells_so(loop: Loop, home: Path) -> 
     turn_until(loop, lambda: bool(taken))
     assert taken[0] == b"here"
     push.close()
+
+
+def test_where_a_port_is_taken_the_error_names_it_and_no_socket_stays_open() -> None:
+    first = sockets.pull("tcp://127.0.0.1:*")
+    taken = first.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
+    try:
+        with pytest.raises(Unavailable, match=taken):
+            sockets.pull(taken)
+        with pytest.raises(Unavailable, match=taken):
+            sockets.router(taken)
+    finally:
+        first.close(0)
+
+
+def test_a_daemon_whose_directory_of_sockets_is_gone_goes_on_and_is_found_again_once_it_is_back(
+    pair: Pair, home: Path
+) -> None:
+    moved = home.with_name(home.name + "moved")
+    shutil.move(home, moved)
+    try:
+        pair.server.restore()
+        pair.call("echo", 1)  # over no connection yet: the socket's file is not there
+        pair.loop.turn(0.05)
+        assert not pair.answers
+    finally:
+        shutil.move(moved, home)
+    Path(pair.address.removeprefix("ipc://")).unlink()
+    pair.server.restore()
+    assert pair.wait()[0].value == [1]
+
+
+def test_a_list_server_without_a_number_says_how_to_start_it() -> None:
+    for arguments in ([], ["x"], ["0"], ["1", "2"]):
+        command = [sys.executable, "-m", "todomq.list_server", *arguments]
+        told = subprocess.run(command, capture_output=True, text=True, timeout=BOUND_S, check=False)
+        assert told.returncode == 1
+        assert told.stderr == "usage: python -m todomq.list_server NUMBER, from 1\n"
+
+
+def test_a_daemon_for_which_the_stack_has_no_port_is_refused_with_the_settings_at_fault(home: Path) -> None:
+    settings = Settings(home, "", stack_tcp="tcp://127.0.0.1:20000", list_servers=2)
+    assert settings.reached_at("list_server-2").startswith("tcp://127.0.0.1:")
+    with pytest.raises(SettingsError, match="no list_server-5 where TODOMQ_LIST_SERVERS=2"):
+        settings.reached_at("list_server-5")
 
 
 def test_a_name_is_held_by_one_process_and_the_error_names_it(home: Path) -> None:

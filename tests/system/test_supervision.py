@@ -304,6 +304,7 @@ def test_two_stacks_run_side_by_side(stack: RunningStack, make_stack: MakeStack)
         ("TODOMQ_MAX_RESTARTS_DATABASE", "many", "group database"),
         ("TODOMQ_LIST_SERVERS", "0", "TODOMQ_LIST_SERVERS"),
         ("TODOMQ_HOME", "/tmp/" + 100 * "x", "TODOMQ_HOME"),
+        ("TODOMQ_REGISTRY", "tcp://127.0.0.1:20000", "by hand"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_one_clear_line(
@@ -311,7 +312,8 @@ def test_a_setting_that_cannot_be_used_is_one_clear_line(
 ) -> None:
     stack = make_stack()
 
-    result = stack.run(STACK, "up", settings={variable: value})
+    more = {"TODOMQ_STACK_TCP": "tcp://127.0.0.1:20100"} if variable == "TODOMQ_REGISTRY" else {}
+    result = stack.run(STACK, "up", settings={variable: value, **more})
 
     assert result.returncode == 2
     assert complaint in result.stderr

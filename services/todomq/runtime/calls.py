@@ -131,7 +131,6 @@ class CallServer:
         """Bind again where the socket's file was removed."""
         if sockets.restore(self._socket, self.address):
             self._loop.look_again(self._socket)
-            log_counted("socket_restored", at=self.address.rsplit("/", 1)[-1])
 
     def reply(self, peer: bytes, identifier: int | None, status: int, value: bytes) -> None:
         """Queue one reply for the end of the turn; a cast (``identifier`` None) gets none."""

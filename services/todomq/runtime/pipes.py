@@ -47,7 +47,6 @@ class Pull:
         """Bind again where the socket's file was removed."""
         if sockets.restore(self._socket, self._address):
             self._loop.look_again(self._socket)
-            log_counted("socket_restored", at=self._address.rsplit("/", 1)[-1])
 
     def stop(self) -> None:
         """Hand over nothing more."""

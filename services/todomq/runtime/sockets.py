@@ -15,6 +15,7 @@ from todomq.errors import Unavailable
 from todomq.protocol import limits
 from todomq.runtime import curve
 from todomq.runtime.curve import Curve
+from todomq.runtime.log import log_counted
 
 PIPE_MESSAGES = 64
 # Plain numbers: arithmetic with members of an Enum costs more than asking or sending does.
@@ -184,7 +185,11 @@ def _connect(socket: zmq.Socket[bytes], address: str) -> None:
 def _bind(socket: zmq.Socket[bytes], address: str) -> None:
     if address.startswith("ipc://") and os.path.lexists(address[6:]):
         os.unlink(address[6:])  # a dead process's: the caller holds the lock on the name
-    socket.bind(address)
+    try:
+        socket.bind(address)
+    except zmq.ZMQError as error:
+        socket.close(0)
+        raise Unavailable(f"cannot listen at {address}: {error.strerror}") from None
 
 
 def restore(socket: zmq.Socket[bytes], address: str) -> bool:
@@ -193,11 +198,17 @@ def restore(socket: zmq.Socket[bytes], address: str) -> bool:
     The old binding stays as well: ending it would end the connections made through it.
 
     Returns:
-        whether that was needed.
+        whether that was needed and could be done; where its directory is gone as well, the connections still go on.
     """
     if not address.startswith("ipc://") or os.path.lexists(address[6:]):
         return False
-    socket.bind(address)
+    name = address.rsplit("/", 1)[-1]
+    try:
+        socket.bind(address)
+    except zmq.ZMQError as error:
+        log_counted("socket_not_restored", at=name, why=error.strerror)
+        return False
+    log_counted("socket_restored", at=name)
     return True
 
 

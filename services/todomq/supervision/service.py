@@ -238,7 +238,7 @@ class Listener:
 
 
 def _kill(pidfd: int) -> None:
-    with suppress(ProcessLookupError):  # it has ended, and its parent knows it: its pidfd tells in this turn or the next
+    with suppress(ProcessLookupError):  # it has ended and its parent knows it: its pidfd tells, this turn or the next
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
 

@@ -116,9 +116,13 @@ class Stack:
         """Make the directories and forget why an earlier life ended.
 
         Raises:
-            SettingsError: only the client is installed, a socket's path would be too long, an address that others can
-                reach has no keys, or the data can't be written.
+            SettingsError: only the client is installed, the settings name another machine's registry, a socket's path
+                would be too long, an address that others can reach has no keys, or the data can't be written.
         """
+        if self.settings.registry:
+            raise SettingsError(
+                "TODOMQ_REGISTRY is for daemons started by hand that join another machine's stack: unset it for a stack"
+            )
         missing = [package for package in SERVER_PACKAGES if find_spec(package) is None]
         if missing:
             raise SettingsError(f"a stack needs {' and '.join(missing)}; install with: pip install 'todomq[server]'")
