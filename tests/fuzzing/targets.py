@@ -89,7 +89,7 @@ def client(data: bytes) -> None:
     asked += [operations.list_names(), operations.server_process("list", str), operations.clear("list")]
     for request in asked:
         request.deadline_ms = 1_000
-    session.submit(asked, 0)
+    session.submit(asked)
     session.take_message(0)
     session.receive(shapes.answer(data, [request.id for request in asked]), 1)
     session.tick(2_000)

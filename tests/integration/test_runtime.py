@@ -494,6 +494,7 @@ def test_the_replies_that_wait_for_a_peer_that_reads_nothing_are_bounded(
                 sent += 1
             pair.loop.turn(0.001)
         assert all(sum(map(len, waiting)) <= 3 * limits.MIB for waiting in pair.server._backlog.values())
+        assert len(pair.loop._timers) == 1, "one try is planned, however many turns there were"
 
 
 # -- pipes, locks ------------------------------------------------------------------------------------------------------

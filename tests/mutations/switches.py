@@ -251,7 +251,7 @@ def sends_casts_twice() -> Replaced:
     """A client sends a cast twice."""
     submit = ClientSession.submit
 
-    def submitted(self: ClientSession, requests: Sequence[Request[Any]], now_ms: int) -> None:
+    def submitted(self: ClientSession, requests: Sequence[Request[Any]]) -> None:
         twice: list[Request[Any]] = []
         for request in requests:
             twice.append(request)
@@ -260,7 +260,7 @@ def sends_casts_twice() -> Replaced:
                 again.deadline_ms = request.deadline_ms
                 again.refusal = _UNTOLD
                 twice.append(again)
-        submit(self, twice, now_ms)
+        submit(self, twice)
 
     take = ClientSession.take_finished
 

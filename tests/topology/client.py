@@ -76,7 +76,7 @@ class Client:
         self._receive(now)
         if self._arrived:
             arrived, self._arrived = self._arrived, []
-            session.submit(arrived, now)
+            session.submit(arrived)
         session.tick(now)
         is_broken = self._is_disconnected and (self._was_heard or now >= self._connect_again_ms)
         if is_broken or session.must_reconnect(now):

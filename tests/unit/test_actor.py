@@ -56,6 +56,24 @@ def test_a_read_behind_an_uncommitted_write_waits_for_its_commit() -> None:
     assert bench.answer(read) == 1
 
 
+def test_law_6_a_list_remembers_so_many_clients_and_refuses_others_until_it_forgets_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(actor_module, "SESSIONS", 3)
+    bench = loaded()
+    for number in range(3):
+        assert bench.ask("a", "add_entry", "milk", client=b"%d" % number) == number + 1
+    for _ in range(2):
+        with pytest.raises(Overloaded, match="3 clients"):
+            bench.ask("a", "add_entry", "bread", client=b"another")
+    assert bench.ask("a", "add_entry", "bread", client=b"0", number=2) == 4
+    assert bench.ask("a", "size", client=b"another") == 4  # a read needs to be remembered by nobody
+    bench.tick(limits.REMEMBERED_MS - 100)
+    bench.ask("a", "size")  # so that the list stays in memory
+    bench.settle_with_ticks(lambda: not bench.actor("a").sessions, 500)
+    assert bench.ask("a", "add_entry", "salt", client=b"another") == 5
+
+
 def test_a_read_of_another_list_does_not_wait() -> None:
     bench = loaded("a")
     bench.ask("b", "size")

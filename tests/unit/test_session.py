@@ -69,7 +69,7 @@ class Driver:
         self.reply((0, messages.OK, pack(greeting if window is None else [*greeting, window])))
 
     def submit(self, *requests: Request[Any]) -> None:
-        self.session.submit(requests, self.now)
+        self.session.submit(requests)
 
     def messages(self) -> list[list[Any]]:
         """Return the requests of each message that the session sends now."""

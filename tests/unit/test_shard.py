@@ -19,6 +19,7 @@ from todomq.errors import NOT_APPLIED, UNKNOWN, CorruptRecord, TodoMQError
 from todomq.protocol.messages import WANTED, Committed, Writes
 
 ME, SENDER = b"worker", b"sender"
+NOW_MS = 1_000
 FULL = StorageFailed("the disk is full", outcome=NOT_APPLIED)
 
 
@@ -30,7 +31,7 @@ class Loop:
         self.timers: list[Callable[[], None]] = []
 
     def now_ms(self) -> int:
-        return 1_000
+        return NOW_MS
 
     def every(self, seconds: float, action: Callable[[], None]) -> None:
         self.sweep = action
@@ -218,3 +219,20 @@ def test_law_8_a_damaged_shard_tells_everybody_what_is_damaged_and_lives_on(wher
     bench.shard.close(lambda: closed.append(True))
     bench.run()
     assert closed == [True]
+
+
+def test_law_6_once_records_whose_time_is_over_go_page_after_page_and_living_ones_stay() -> None:
+    bench = Bench()
+    ours = [records.once_key(b"client", number) for number in range(20_000)]  # some three pages
+    bench.disk |= dict.fromkeys(ours[:-5], records.packed_number(NOW_MS - 1))
+    bench.disk |= dict.fromkeys(ours[-5:], records.packed_number(NOW_MS + 1))
+    bench.start()
+    bench.loop.sweep()
+    bench.loop.sweep()  # as when a look takes longer than the pause between two
+    bench.run()
+    for _ in range(10):
+        if bench.loop.timers:
+            assert len(bench.loop.timers) == 1
+            bench.ring()
+    assert sorted(key for key in bench.disk if key in set(ours)) == sorted(ours[-5:])
+    assert not bench.loop.timers  # until the next second

@@ -1,8 +1,9 @@
 """Restore a backup: a whole stack into an empty home, or one shard in the place of a damaged one.
 
 Owns: the order of the steps; that nothing runs meanwhile. Every file is checked against the catalogue while it is
-copied, and what was copied takes its place by one rename at the end, so a restore is whole or did not happen.
-Nothing that is there is removed: a shard that is replaced is kept under another name.
+copied, and what was copied takes its place at the end: a whole stack by one rename, so that it is restored whole or
+not at all; one shard by two, and where it ends between them no shard is there, no daemon takes that for an empty one,
+and the same command puts it right. Nothing that is there is removed: a shard that is replaced is kept, renamed.
 """
 
 from __future__ import annotations

@@ -24,9 +24,8 @@ from todomq.database_worker.storage import Storage
 from todomq.database_worker.storage.manifest import MANIFEST, check_identity, read_manifest
 from todomq.database_worker.storage.rocksdb import RocksDBStorage
 from todomq.errors import CorruptRecord
+from todomq.protocol import limits
 from todomq.protocol.partitions import PARTITIONS
-
-PAGE_BYTES = 256 << 10
 
 _BEHIND = b"\xff" * 300
 _AREAS = sorted(
@@ -144,7 +143,7 @@ def verify_shard(
 
 def _read_all(storage: Storage, contents: ShardContents, advance: Advance) -> None:
     after: bytes | None = None
-    limit_bytes = PAGE_BYTES
+    limit_bytes = limits.PAGE_BYTES
     is_all_read = True
     while True:
         try:
@@ -159,7 +158,7 @@ def _read_all(storage: Storage, contents: ShardContents, advance: Advance) -> No
                 contents.report("", error.text)
                 break
             contents.report(_AREAS[place][1], f"{error.text}; the rest of these was not read")
-            after, limit_bytes = _AREA_ENDS[place], PAGE_BYTES
+            after, limit_bytes = _AREA_ENDS[place], limits.PAGE_BYTES
             continue
         for key, value in zip(items[::2], items[1::2], strict=True):
             contents.take(key, value)

@@ -62,10 +62,7 @@ class CacheService(Service):
         name = _list_name(call)
         owner, peer = self._owner(name)
         if owner is None or peer is None:
-            if len(self._waiting) < WAITING_CALLS:
-                self._waiting.append(call)
-            else:
-                call.refuse(Overloaded("too many requests wait for a list server"))
+            self._let_wait(call)
             return LATER
 
         def activated(answer: Answer) -> None:
@@ -112,7 +109,13 @@ class CacheService(Service):
         if error.code not in ("unavailable", "name_not_found", "deadline_exceeded"):
             call.refuse(error)
         else:
-            self._loop.after(ASK_AGAIN_S, lambda: self._waiting.append(call))
+            self._loop.after(ASK_AGAIN_S, lambda: self._let_wait(call))
+
+    def _let_wait(self, call: Call) -> None:
+        if len(self._waiting) < WAITING_CALLS:
+            self._waiting.append(call)
+        else:
+            call.refuse(Overloaded("too many requests wait for a list server"))
 
     def _serve_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -171,7 +174,6 @@ class CacheService(Service):
                 self.directory.reported(server, [(partition, epoch) for partition, epoch in answer.value])
 
         peer.call("owned", server.incarnation, done=answered, timeout_s=1.0)
-        peer.flush()
 
     def _carry_out(self, effect: Own | Release) -> None:
         peer = self._daemon.peer(["list_server", effect.server.number])

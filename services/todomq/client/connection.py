@@ -321,7 +321,7 @@ class Connection:
                 is_closed = self._is_closed
             line.receive(session, now)
             if arrived:
-                session.submit(arrived, now)
+                session.submit(arrived)
             session.tick(now)
             if line.is_broken(now) or session.must_reconnect(now):
                 line.connect(now)
@@ -395,7 +395,7 @@ class Connection:
             arrived, self._arrived = self._arrived, []
             self._is_asleep = False
         if session is not None:
-            session.submit(arrived, 0)
+            session.submit(arrived)
             session.fail_all(lambda outcome: type(failure)(failure.text, retryable=failure.retryable, outcome=outcome))
             self._finish(session.take_finished())
         self._session = self._line = None

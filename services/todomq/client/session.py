@@ -175,7 +175,7 @@ class Session:
         for request, error in sorted(refused, key=lambda item: item[0].id):
             self._refused(request, error, now_ms)
 
-    def submit(self, requests: Sequence[Request[Any]], now_ms: int) -> None:
+    def submit(self, requests: Sequence[Request[Any]]) -> None:
         """Take in requests, which take effect in this order."""
         self._outbox.extend(requests)
         for request in requests:

@@ -34,6 +34,8 @@ CHECKPOINTS = "checkpoints"
 WAITING_READS = 4_096
 REOPEN_S = 0.5
 SWEEP_S = 1.0
+SWEEP_ON_S = 0.02
+"""When the next page is looked through where the last one had expired records: more may come than one page a second."""
 
 
 class _Opened(NamedTuple):
@@ -62,6 +64,7 @@ class Shard:
         self._is_closing = False
         self._reads_waiting = 0
         self._swept_to: bytes | None = None
+        self._is_sweeping = self._sweeps_on = False
         self._storage_stats: dict[str, int] = {"records": 0}
         self.commits = Commits(incarnation, partitions, {})
         loop.every(SWEEP_S, self._sweep)
@@ -269,8 +272,9 @@ class Shard:
 
     def _sweep(self) -> None:
         """Let storage do what may wait; look through one page of once-records for those whose time is over."""
-        if self._storage is None:
+        if self._storage is None or self._is_sweeping:
             return
+        self._is_sweeping = True
         now_ms, after = self._loop.now_ms(), self._swept_to
 
         def sweep(storage: Storage) -> tuple[Any, dict[str, int], str]:
@@ -280,15 +284,26 @@ class Shard:
         self.read(sweep, self._swept)
 
     def _swept(self, outcome: Any) -> None:
+        self._is_sweeping = False
         if isinstance(outcome, TodoMQError):
             log_counted("sweep_failed", why=outcome)
             return
         (deletes, self._swept_to), self._storage_stats, self._lack_of_room = outcome
         if deletes and self._storage is not None:
+            self._sweep_on()
             try:
                 self.commits.take_change(deletes, None, None, None)
             except Overloaded:
                 self._swept_to = None  # their turn comes again, when there is room
+
+    def _sweep_on(self) -> None:
+        if not self._sweeps_on:
+            self._sweeps_on = True
+            self._loop.after(SWEEP_ON_S, self._swept_on)
+
+    def _swept_on(self) -> None:
+        self._sweeps_on = False
+        self._sweep()
 
 
 def _ignore(result: Any, error: BaseException | None) -> None:

@@ -34,7 +34,7 @@ from todomq.list_server.operations import (
     read_within,
 )
 from todomq.list_server.recording import RecordedList
-from todomq.list_server.sessions import NOWHERE, Session
+from todomq.list_server.sessions import NOWHERE, SESSIONS, Session
 from todomq.list_server.todo_list import Entry, TodoList
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack
@@ -188,7 +188,7 @@ class ListActor(RecordedList):
             raise ProtocolError(FLOOR_ABOVE)
         session = self.sessions.get(sender)
         if session is None:
-            session = self.sessions[sender] = Session(max(floor, 1), now_ms)
+            session = self._new_session(sender, floor, now_ms)
         elif session.waiting is None:
             session.declare(floor)
         else:
@@ -263,12 +263,18 @@ class ListActor(RecordedList):
         if session is None:
             if number <= max(floor, 1):
                 return True
-            session = self.sessions[sender] = Session(max(floor, 1), now_ms)
+            session = self._new_session(sender, floor, now_ms)
         self._declare(session, floor, number - 1, now_ms)
         if number <= session.next:
             return True
         self._wait(session, number, asked, now_ms)
         return False
+
+    def _new_session(self, sender: bytes, floor: int, now_ms: int) -> Session:
+        if len(self.sessions) >= SESSIONS:
+            raise Overloaded(f"{SESSIONS} clients have changed this list lately, and all are remembered")
+        session = self.sessions[sender] = Session(max(floor, 1), now_ms)
+        return session
 
     def _wait(self, session: Session, number: int, asked: Asked, now_ms: int) -> None:
         session.wait(number, now_ms, asked)

@@ -172,7 +172,7 @@ class Hosting:
         coming = iter(requests)
         for request in coming:
             name = request[1]
-            number = crc32(name.encode()) % PARTITIONS
+            number = crc32(name.encode()) % PARTITIONS  # ``partition_of``, without a call for each request
             partition = partitions[number]
             if partition is None or partition.epoch != request[6] or partition.releasing:
                 self._moved(peer, request[0], number)

@@ -17,6 +17,7 @@ from todomq.errors import (
     DeadlineExceeded,
     InvalidRequest,
     NameNotFound,
+    Overloaded,
     ProtocolError,
     TodoMQError,
     Unavailable,
@@ -44,6 +45,7 @@ TICK_S = 0.05
 SAMPLE_ENTRIES = 200
 CLAIM_S = 30.0
 """How long a claim is tried. The cache waits less long, and asks again: what takes a slow worker longer counts then."""
+WAITING_ACTIVATIONS = 4_096
 CHECK_MS = 1_000
 """How often the workers are asked whether the owned partitions are still this server's."""
 
@@ -229,6 +231,8 @@ class ListServerService(Service):
         partition = self._partition(name)
         actor = self.hosting.activate(partition, name, self._loop.now_ms())
         if actor.state == LOADING or actor.state == STOPPING:
+            if len(self._activations) >= WAITING_ACTIVATIONS:
+                raise Overloaded("too many callers wait for lists to be loaded")
             self._activations.append((actor, call))
             return LATER
         return self._activation(actor)
@@ -288,7 +292,7 @@ class ListServerService(Service):
             "state_since_ms": now_ms - actor.since_ms,
             "activation": actor.activation,
             "entries": None if actor.todo is None else len(actor.todo),
-            "bytes": None if actor.todo is None else _stored_bytes(actor.todo),
+            "bytes": None if actor.todo is None else _about_stored_bytes(actor.todo),
             "clients": len(actor.sessions),
             "queued": len(actor.queue or ()),
             "out_of_turn": sum(len(session.waiting or ()) for session in actor.sessions.values()),
@@ -419,7 +423,7 @@ class ListServerService(Service):
             reading.begin()
 
 
-def _stored_bytes(todo: TodoList) -> int:
+def _about_stored_bytes(todo: TodoList) -> int:
     """Return about how many bytes a list's entries take in storage: the mean of the first ones for all."""
     sample = list(islice(todo.entries.values(), SAMPLE_ENTRIES))
     return len(todo) * sum(map(stored_bytes, sample)) // max(1, len(sample))

@@ -27,6 +27,9 @@ ANSWERS_BYTES = 256 * 1024
 They are one stored record, and a record over the limits of the codec could never be read again.
 """
 
+SESSIONS = 32_768
+"""Clients that one list remembers; past it, changes of others are refused until those before are forgotten (law 6)."""
+
 WAITING_REQUESTS = 4_096
 WAITING_MS = 250
 """How long a request waits for the one before it, until its client is asked to send both again."""

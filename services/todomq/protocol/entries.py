@@ -21,8 +21,10 @@ CHANGEABLE = ("title", "date", "done", "extra")
 
 def check_id(identifier: Any) -> int:
     """Check an entry's id: an integer from 1, below 2**63."""
-    if type(identifier) is not int or not 1 <= identifier < 1 << 63:
-        raise InvalidRequest(f"id: an integer from 1 to 2**63 - 1 is needed, not {_shown(identifier)}")
+    if type(identifier) is not int or identifier < 1:
+        raise InvalidRequest(f"id: an integer from 1 is needed, not {_shown(identifier)}")
+    if identifier >= 1 << 63:
+        raise InvalidRequest("id: an integer below 2**63 is needed")
     return identifier
 
 

@@ -47,7 +47,7 @@ class Rate:
 
 
 class StoredLists:
-    """The names of the stored lists that count for one key."""
+    """The names of the stored lists that count for one key; its times are of a clock that nobody sets."""
 
     def __init__(self) -> None:
         self.is_counted = False
@@ -58,37 +58,37 @@ class StoredLists:
     def __len__(self) -> int:
         return len(self._touched_ms)
 
-    def may_add_to(self, name: str, most: int, now_ms: int) -> bool:
+    def may_add_to(self, name: str, most: int, steady_ms: int) -> bool:
         """Tell whether a list of this name may come to be; if so it counts from now on."""
         if name not in self._touched_ms and len(self._touched_ms) >= most:
             return False
-        self._touched_ms[name] = now_ms
+        self._touched_ms[name] = steady_ms
         return True
 
-    def begins_count(self, now_ms: int) -> bool:
+    def begins_count(self, steady_ms: int) -> bool:
         """Tell whether the stored lists are to be counted now; if so a count has begun."""
-        if self._counting_since_ms is not None and now_ms - self._counting_since_ms < UNCERTAIN_MS:
+        if self._counting_since_ms is not None and steady_ms - self._counting_since_ms < UNCERTAIN_MS:
             return False
-        if self.is_counted and now_ms - self._counted_ms < COUNT_AGAIN_MS:
+        if self.is_counted and steady_ms - self._counted_ms < COUNT_AGAIN_MS:
             return False
-        self._counting_since_ms = now_ms
+        self._counting_since_ms = steady_ms
         return True
 
-    def counted(self, names: Iterable[str], now_ms: int) -> None:
+    def counted(self, names: Iterable[str], steady_ms: int) -> None:
         """Take what the count found; what was touched lately stays, for it may have come to be behind the count."""
-        since_ms = now_ms if self._counting_since_ms is None else self._counting_since_ms
+        since_ms = steady_ms if self._counting_since_ms is None else self._counting_since_ms
         found = dict.fromkeys(names, 0)
         for name, touched_ms in self._touched_ms.items():
             if touched_ms >= since_ms - UNCERTAIN_MS:
                 found[name] = touched_ms
         self._touched_ms = found
         self.is_counted = True
-        self.count_ended(now_ms)
+        self.count_ended(steady_ms)
 
-    def count_ended(self, now_ms: int) -> None:
+    def count_ended(self, steady_ms: int) -> None:
         """The count is over, whether it found anything or not."""
         self._counting_since_ms = None
-        self._counted_ms = now_ms
+        self._counted_ms = steady_ms
 
 
 class KeyUse:

@@ -137,7 +137,7 @@ class Remote(Service):
             if not client.rights.is_admin:
                 request[3] = pack(["list_names_within", client.rights.patterns, body])
         elif (client.quota.lists or client.quota.entries_per_list) and operation_of(body) in ADDING:
-            may_create = not client.quota.lists or self._may_create(use, target, now_ms)
+            may_create = not client.quota.lists or self._may_create(use, target)
             request[3] = pack(["within", may_create, client.quota.entries_per_list, body])
 
     def _check_wrappable(self, use: KeyUse, request: list[Any]) -> None:
@@ -145,10 +145,10 @@ class Remote(Service):
         if type(request[1]) is str and (quota.lists or quota.entries_per_list or not request[1]):
             raise InvalidRequest(f"a request of over {limits.REQUEST_BYTES - WRAPPING_BYTES} bytes, for this key")
 
-    def _may_create(self, use: KeyUse, name: str, now_ms: int) -> bool:
-        lists, most = use.lists, use.client.quota.lists
-        may = lists.is_counted and lists.may_add_to(name, most, now_ms)
-        if not may and lists.begins_count(now_ms):
+    def _may_create(self, use: KeyUse, name: str) -> bool:
+        lists, most, steady_ms = use.lists, use.client.quota.lists, self._loop.steady_ms()
+        may = lists.is_counted and lists.may_add_to(name, most, steady_ms)
+        if not may and lists.begins_count(steady_ms):
             Count(self, use, most).ask(None)
         if not lists.is_counted:
             raise Overloaded("the lists of this key are being counted")
@@ -159,8 +159,12 @@ class Remote(Service):
         self._router.refuse(peer, messages.request_id(request), error)
 
     def ask(self, count: Count, request: list[Any]) -> None:
-        """Ask the directory of lists in the router's own name."""
-        self._router.on_call(self._daemon.server, count, b"count", [request])
+        """Ask the directory of lists in the router's own name, in a turn of its own: this one may have been flushed."""
+        self._loop.post(lambda: self._router.on_call(self._daemon.server, count, b"count", [request]))
+
+    def steady_ms(self) -> int:
+        """Return the time by which lists are counted, of the clock that nobody sets."""
+        return self._loop.steady_ms()
 
     # -- keys ----------------------------------------------------------------------------------------------------------
 
@@ -228,19 +232,19 @@ class Count(bytes):
 
     def take_replies(self, items: list[tuple[int | None, int, bytes]]) -> None:
         """Take a page. As many names as the key may have are enough: then it may have no other."""
-        now_ms = self._remote._loop.now_ms()
+        steady_ms = self._remote.steady_ms()
         for _, status, value in items:
             if status != messages.OK:
-                self._use.lists.count_ended(now_ms)
+                self._use.lists.count_ended(steady_ms)
                 continue
             try:
                 names, after = unpack(value)
             except (ProtocolError, ValueError, TypeError):
-                self._use.lists.count_ended(now_ms)
+                self._use.lists.count_ended(steady_ms)
                 continue
             self._names += names
             if after is None or len(self._names) >= self._most:
-                self._use.lists.counted(self._names, now_ms)
+                self._use.lists.counted(self._names, steady_ms)
             else:
                 self.ask(after)
 

@@ -107,7 +107,7 @@ class RouterService(Service):
                     name = target.encode()
                     if len(name) > limits.LIST_NAME_BYTES or len(request) != 6 or not sender:
                         raise _invalid_list_request(name, sender)
-                    partition = crc32(name) % PARTITIONS
+                    partition = partition_of(name)
                     identifier = admit(peer, sender, request, partition)
                     if is_held:
                         self.pacing.hold(peer, identifier)
@@ -137,7 +137,7 @@ class RouterService(Service):
         sizes = [len(body) for body in bodies]
         if max(map(len, names)) > limits.LIST_NAME_BYTES or max(sizes) > limits.REQUEST_BYTES:
             return False
-        partitions = [crc32(name) % PARTITIONS for name in names]
+        partitions = [crc32(name) % PARTITIONS for name in names]  # ``partition_of``, without a call for each
         first = self.in_flight.admit_all(peer, sender, requests, partitions, sizes)
         if first is None:
             return False

@@ -27,6 +27,7 @@ DRAIN_BYTES = 32 * 1024
 """What a turn takes in, and the message that reaches it: one peer's full batches must not make it long for others.
 A service that only queues what it is given may take more (``Service.drain_bytes``)."""
 BACKLOG_BYTES = 8 * limits.MIB
+TRY_AGAIN_S = 0.005
 DEFAULT_DEADLINE_MS = 5_000
 
 LATER = object()
@@ -117,6 +118,7 @@ class CallServer:
             sockets.listen_also(self._socket, service.also_at)
         self._replies: dict[bytes, list[tuple[int | None, int, bytes]]] = {}
         self._backlog: dict[bytes, list[bytes]] = {}
+        self._tries_again = False
         loop.watch(self._socket, self._drain)
 
     def listen_in_stack(self, address: str, curve: Curve) -> None:
@@ -148,7 +150,7 @@ class CallServer:
             return
         call = Call(self, peer, sender, messages.Request(*request), [])
         try:
-            operation, call.arguments = messages.read_body(call_body(request))
+            operation, call.arguments = messages.read_body(request[3])
             now_ms = self._loop.now_ms()
             if not call.deadline_ms:
                 call.deadline_ms = now_ms + DEFAULT_DEADLINE_MS
@@ -242,7 +244,7 @@ class CallServer:
                 self.counts["messages_sent"] += 1
             else:
                 self._backlog[peer] = [message]
-                self._loop.after(0.005, self._loop.wake)
+                self._try_again_soon()
         except ConnectionError:
             self.counts["peers_gone"] += 1
 
@@ -255,15 +257,17 @@ class CallServer:
         except ConnectionError:
             waiting.clear()
         if waiting:
-            self._loop.after(0.005, self._loop.wake)
+            self._try_again_soon()
         else:
             del self._backlog[peer]
 
+    def _try_again_soon(self) -> None:
+        if not self._tries_again:
+            self._tries_again = True
+            self._loop.after(TRY_AGAIN_S, self._try_again)
 
-def call_body(request: list[Any]) -> bytes:
-    """Return the body of a request that ``is_request`` has accepted."""
-    packed: bytes = request[3]
-    return packed
+    def _try_again(self) -> None:
+        self._tries_again = False  # the end of this turn flushes
 
 
 def batches_of(items: list[tuple[int | None, int, bytes]]) -> list[list[tuple[int | None, int, bytes]]]:
