@@ -28,6 +28,7 @@ from todomq.keys.credentials import Credentials, read_credentials
 from todomq.keys.store import KeyStore
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack
+from todomq.runtime.curve import HANDSHAKE_MS
 
 HALF_OPEN = 2_000
 
@@ -669,11 +670,16 @@ def _median_s(action: Any, times: int = 100) -> float:
 
 def test_half_open_connections_end_by_themselves(stack: KeyedStack) -> None:
     host, port = stack.tcp.removeprefix("tcp://").split(":")
+    router = stack.pid("router")
     with socket.create_connection((host, int(port))) as silent:
         silent.settimeout(15)
         silent.sendall(b"\xff")
+        assert _receive(silent)  # the router's own greeting: it was let in
+        since_s = time.monotonic()
         while _receive(silent):
             continue
+        assert time.monotonic() - since_s > HANDSHAKE_MS / 2_000
+    assert stack.pid("router") == router and stack.ask("router", "ping") == "pong"
 
 
 def test_a_path_as_a_name_is_a_name(stack: KeyedStack) -> None:
