@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from todomq.database_worker.storage.manifest import shard_name
 from todomq.database_worker.storage.small_files import read_file, sync_directory, write_file
 from todomq.errors import CorruptRecord
 
@@ -41,7 +42,7 @@ class Catalogue(NamedTuple):
 
     def of_worker(self, worker: int) -> dict[str, tuple[int, str]]:
         """Return the files of one worker's shard."""
-        return {name: held for name, held in self.files.items() if name.startswith(f"worker-{worker}/")}
+        return {name: held for name, held in self.files.items() if name.startswith(f"{shard_name(worker)}/")}
 
 
 def write_catalogue(backup: Path, catalogue: Catalogue) -> None:

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from todomq.client import Client, Via
-from todomq.database_worker.storage.manifest import read_manifest
+from todomq.database_worker.checkpoints import CHECKPOINTS
+from todomq.database_worker.storage.manifest import read_manifest, shard_name
 from todomq.errors import TodoMQError, Unavailable
 
 CHECKPOINT_S = 60.0
@@ -42,7 +43,7 @@ def checkpoints(todo: Client, data: Path) -> Iterator[Checkpoints]:
         yield made
     finally:
         for worker in made:
-            shutil.rmtree(data / f"worker-{worker}" / "checkpoints" / name, ignore_errors=True)
+            shutil.rmtree(data / shard_name(worker) / CHECKPOINTS / name, ignore_errors=True)
 
 
 def _checkpoint(todo: Client, data: Path, worker: int, name: str) -> Path | TodoMQError:

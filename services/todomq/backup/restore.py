@@ -16,14 +16,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from todomq.backup.catalogue import DATA, Advance, Catalogue, copy_file, read_catalogue, sync_tree
-from todomq.database_worker.storage.manifest import read_manifest
+from todomq.database_worker.storage.manifest import LOCK, read_manifest, shard_name
 from todomq.database_worker.storage.small_files import sync_directory
 from todomq.errors import CorruptRecord, InvalidRequest, Unavailable
 from todomq.runtime import locks
 from todomq.settings import Settings
 from todomq.supervision.manager import Manager
-
-LOCK_FILE = "manifest.lock"
 
 
 def restore_all(backup: Path, settings: Settings, begin: Callable[[str, int], Advance]) -> Catalogue:
@@ -44,12 +42,12 @@ def restore_all(backup: Path, settings: Settings, begin: Callable[[str, int], Ad
     catalogue = read_catalogue(backup)
     with _stopped(settings, catalogue.pool_size):
         data = settings.data
-        if data.exists() and any(path.name != LOCK_FILE for path in data.iterdir()):
+        if data.exists() and any(path.name != LOCK for path in data.iterdir()):
             raise InvalidRequest(f"{data} is not empty, and restoring never replaces data; move it away first")
         unfinished = data.with_name("data.restoring")
         _copy(backup, catalogue.files, unfinished, "", begin)
         if data.exists():
-            (data / LOCK_FILE).unlink(missing_ok=True)
+            (data / LOCK).unlink(missing_ok=True)
         unfinished.rename(data)
         sync_directory(data.parent)
     return catalogue
@@ -75,9 +73,9 @@ def restore_worker(backup: Path, settings: Settings, worker: int, begin: Callabl
         manifest = read_manifest(settings.data)
         if (manifest["stack"], manifest["pool_size"]) != (catalogue.stack, catalogue.pool_size):
             raise InvalidRequest(f"the backup is of another stack than {settings.data}; restore it into an empty home")
-        shard = settings.data / f"worker-{worker}"
+        shard = settings.data / shard_name(worker)
         unfinished = shard.with_name(shard.name + ".restoring")
-        _copy(backup, files, unfinished, f"worker-{worker}/", begin)
+        _copy(backup, files, unfinished, f"{shard.name}/", begin)
         kept = shard.with_name(f"{shard.name}.replaced-{int(time.time())}")
         if shard.exists():
             shard.rename(kept)

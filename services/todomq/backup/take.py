@@ -14,7 +14,7 @@ from pathlib import Path
 from todomq.backup.catalogue import DATA, Advance, Catalogue, copy_file, sync_tree, write_catalogue
 from todomq.backup.checkpoints import checkpoints
 from todomq.client import Client
-from todomq.database_worker.storage.manifest import MANIFEST, read_manifest
+from todomq.database_worker.storage.manifest import MANIFEST, read_manifest, shard_name
 from todomq.database_worker.storage.small_files import write_file
 from todomq.errors import InvalidRequest, TodoMQError
 
@@ -47,7 +47,7 @@ def take_backup(todo: Client, data: Path, backup: Path, begin: Callable[[str, in
             for worker, directory in made.items():
                 if isinstance(directory, TodoMQError):
                     raise type(directory)(f"database_worker {worker}: {directory.text}", retryable=directory.retryable)
-                files |= _copy(directory, backup / DATA, f"worker-{worker}", begin)
+                files |= _copy(directory, backup / DATA, shard_name(worker), begin)
         manifest["made"] = list(range(1, manifest["pool_size"] + 1))
         write_file(backup / "manifest.new", manifest)
         files[MANIFEST] = copy_file(backup / "manifest.new", backup / DATA / MANIFEST, lambda size: None)

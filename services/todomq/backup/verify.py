@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from todomq.backup.catalogue import DATA, Advance, read_catalogue, what_is_wrong
 from todomq.backup.contents import KINDS, Problem, ShardContents
 from todomq.database_worker.storage import Storage
-from todomq.database_worker.storage.manifest import MANIFEST, check_identity, read_manifest
+from todomq.database_worker.storage.manifest import MANIFEST, check_identity, read_manifest, shard_name, shards_in
 from todomq.database_worker.storage.rocksdb import RocksDBStorage
 from todomq.errors import CorruptRecord
 from todomq.protocol import limits
@@ -92,8 +92,8 @@ def verify_data(data: Path, begin: Callable[[str, int], Advance]) -> Report:
         stack, pool_size, workers = manifest["stack"], manifest["pool_size"], manifest["made"]
     except CorruptRecord as error:
         problems.append(Problem(str(data / MANIFEST), "", error.text))
-        workers = sorted(int(path.name[7:]) for path in data.glob("worker-*") if path.name[7:].isdecimal())
-    shards = [verify_shard(data / f"worker-{worker}", worker, stack, pool_size, begin) for worker in workers]
+        workers = list(shards_in(data))
+    shards = [verify_shard(data / shard_name(worker), worker, stack, pool_size, begin) for worker in workers]
     return Report(str(data), problems, shards)
 
 

@@ -133,9 +133,10 @@ def _verify_stack(settings: Settings, begin: Begin) -> Report:
 
 def _problem(settings: Settings, worker: int, error: TodoMQError) -> Problem:
     from todomq.backup.contents import Problem
+    from todomq.database_worker.storage.manifest import shard_name
 
     kind = "" if isinstance(error, CorruptRecord) else UNANSWERED
-    return Problem(str(settings.data / f"worker-{worker}"), kind, error.text)
+    return Problem(str(settings.data / shard_name(worker)), kind, error.text)
 
 
 def _is_running(settings: Settings) -> bool:

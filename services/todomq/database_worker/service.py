@@ -18,6 +18,7 @@ from todomq.database_worker.checkpoints import check_name, make_checkpoint
 from todomq.database_worker.group import Ask
 from todomq.database_worker.shard import Shard
 from todomq.database_worker.storage import OpenStorage, Storage, Write
+from todomq.database_worker.storage.manifest import shard_name
 from todomq.database_worker.words import Words
 from todomq.errors import CorruptRecord, InvalidRequest, ProtocolError, TodoMQError, Unavailable
 from todomq.protocol import limits, messages
@@ -44,7 +45,7 @@ class DatabaseWorker(Service):
         self._loop = daemon.loop
         self._incarnation = daemon.incarnation
         self._number = number
-        self._directory = daemon.settings.data / f"worker-{number}"
+        self._directory = daemon.settings.data / shard_name(number)
         self._pool_size = daemon.settings.database_workers
         self._stopped: Callable[[], None] | None = None
         self._malformed = 0

@@ -30,7 +30,7 @@ from todomq.settings import SettingsError
 
 COMMITS = "commits"  # the lanes, a thread each
 READS = "reads"
-CHECKPOINTS = "checkpoints"
+COPIES = "checkpoints"
 WAITING_READS = 4_096
 REOPEN_S = 0.5
 SWEEP_S = 1.0
@@ -122,7 +122,7 @@ class Shard:
 
     def checkpoint(self, copy: Callable[[Storage], Any], ask: Ask) -> None:
         """Run ``copy`` off the loop, beside commits and reads; ``ask`` gets what it returns, or the error."""
-        self._ask_storage(copy, ask, CHECKPOINTS)
+        self._ask_storage(copy, ask, COPIES)
 
     @property
     def is_quiet(self) -> bool:

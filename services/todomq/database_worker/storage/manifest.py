@@ -22,7 +22,21 @@ from todomq.errors import CorruptRecord
 from todomq.settings import SettingsError
 
 MANIFEST = "manifest"
+LOCK = "manifest.lock"
 IDENTITY = "identity"
+
+_SHARD = re.compile(r"worker-([0-9]+)")
+
+
+def shard_name(worker: int) -> str:
+    """Return the name that the shard of this worker has in the data directory."""
+    return f"worker-{worker}"
+
+
+def shards_in(data: Path) -> dict[int, Path]:
+    """Return the shards that lie in a data directory, by worker, whether the manifest knows of them or not."""
+    found = {child: _SHARD.fullmatch(child.name) for child in data.glob("worker-*")}
+    return dict(sorted((int(match[1]), child) for child, match in found.items() if match))
 
 
 def shard_directory(data: Path, worker: int, pool_size: int, fill: Callable[[Path], None]) -> Path:
@@ -40,7 +54,7 @@ def shard_directory(data: Path, worker: int, pool_size: int, fill: Callable[[Pat
         OSError: the directory cannot be read or written.
     """
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    lock = os.open(data / "manifest.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = os.open(data / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the workers of a new stack all start at once
         manifest = _read_or_make_manifest(data, pool_size)
@@ -49,7 +63,7 @@ def shard_directory(data: Path, worker: int, pool_size: int, fill: Callable[[Pat
                 f"{data} holds the data of {manifest['pool_size']} database workers, not {pool_size}: "
                 f"set TODOMQ_DATABASE_WORKERS={manifest['pool_size']}, or export, start on empty data and import"
             )
-        directory = data / f"worker-{worker}"
+        directory = data / shard_name(worker)
         if worker not in manifest["made"]:
             if not directory.exists():
                 _make(directory, {"stack": manifest["stack"], "worker": worker}, fill)
@@ -76,7 +90,7 @@ def _read_or_make_manifest(data: Path, pool_size: int) -> dict[str, Any]:
     path = data / MANIFEST
     if path.exists():
         return read_manifest(data)
-    found = sorted(child.name for child in data.iterdir() if re.fullmatch(r"worker-\d+", child.name))
+    found = [child.name for child in shards_in(data).values()]
     if found:
         raise CorruptRecord(f"{path} is missing though {', '.join(found)} exist; {ADVICE}")
     manifest: dict[str, Any] = {"stack": os.urandom(16).hex(), "pool_size": pool_size, "made": []}
