@@ -15,7 +15,7 @@ from todomq.client.session import Session as ClientSession
 from todomq.database_worker.commit import Commits
 from todomq.database_worker.group import Batch as TakenBatch
 from todomq.database_worker.group import Get, commit_group
-from todomq.database_worker.service import DatabaseWorker
+from todomq.database_worker.service import DatabaseWorkerService
 from todomq.database_worker.shard import COMMITS, Shard
 from todomq.list_server import hosting, operations, partition
 from todomq.list_server.actor import LOADING, ListActor
@@ -276,13 +276,13 @@ _UNTOLD = errors.Unavailable("the second of a cast that was sent twice")
 @breaks(3)
 def stores_twice() -> Replaced:
     """A store that comes again takes effect again."""
-    store = DatabaseWorker._store
+    store = DatabaseWorkerService._store
 
-    def stored(self: DatabaseWorker, call: Call) -> None:
+    def stored(self: DatabaseWorkerService, call: Call) -> None:
         call.number = 0
         store(self, call)
 
-    return [(DatabaseWorker, "_store", stored)]
+    return [(DatabaseWorkerService, "_store", stored)]
 
 
 # Law 4: in order.

@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 
 from todomq.cache.service import CacheService
-from todomq.database_worker.service import DatabaseWorker
+from todomq.database_worker.service import DatabaseWorkerService
 from todomq.errors import TodoMQError, Unavailable
 from todomq.list_server.service import ListServerService
 from todomq.registry.registrations import Process as Life
@@ -198,5 +198,5 @@ class World:
             case ["list_server", _]:
                 return ListServerService(daemon)
             case ["database_worker", number]:
-                return DatabaseWorker(daemon, number, self.disks[number].open)
+                return DatabaseWorkerService(daemon, number, self.disks[number].open)
         raise ValueError(f"no daemon {daemon.name}")

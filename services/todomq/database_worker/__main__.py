@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from todomq.database_worker.service import DatabaseWorker
+from todomq.database_worker.service import DatabaseWorkerService
 from todomq.database_worker.storage.manifest import shard_directory
 from todomq.database_worker.storage.rocksdb import RocksDBStorage
 from todomq.runtime.daemon import Daemon, main
@@ -13,7 +13,7 @@ from todomq.settings import SettingsError
 SWITCH_S = 0.0005  # a commit that comes back from its fsync waits no longer than this for the interpreter
 
 
-def make_worker(daemon: Daemon) -> DatabaseWorker:
+def make_worker(daemon: Daemon) -> DatabaseWorkerService:
     """Return the service with its shard open, or with the reason why it can't be opened.
 
     Raises:
@@ -27,7 +27,7 @@ def make_worker(daemon: Daemon) -> DatabaseWorker:
         directory = shard_directory(settings.data, number, settings.database_workers, RocksDBStorage.create)
         return RocksDBStorage(directory, settings.reserve_bytes, read_only=read_only)
 
-    return DatabaseWorker(daemon, number, open_storage)
+    return DatabaseWorkerService(daemon, number, open_storage)
 
 
 if __name__ == "__main__":

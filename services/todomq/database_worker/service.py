@@ -32,7 +32,7 @@ from todomq.runtime.log import log_counted
 PAGE_OVERHEAD_BYTES = 16
 
 
-class DatabaseWorker(Service):
+class DatabaseWorkerService(Service):
     """One worker: the ``number``-th of the pool, with the shard that ``open_storage`` opens."""
 
     def __init__(self, daemon: Daemon, number: int, open_storage: OpenStorage) -> None:
