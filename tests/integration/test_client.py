@@ -535,6 +535,53 @@ class TestTrouble:
         assert again.value.outcome == errors.UNKNOWN and not again.value.retryable
         assert len(router.requests) == 2  # it was not sent
 
+    def test_what_a_client_refuses_to_ask_again_by_itself_stays_unknown_and_can_be_asked_once_more(
+        self, address: str, router: ScriptedRouter, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with Client(address) as client:
+            router.script = lambda *_: SILENT
+            with pytest.raises(errors.DeadlineExceeded) as caught:
+                client.todo_list("l").add_entry("milk", deadline_s=0.1)
+            router.script = router.serve
+            refused: list[errors.TodoMQError] = []
+
+            def in_a_callback(future: concurrent.futures.Future[Any]) -> None:
+                try:
+                    caught.value.retry()
+                except errors.TodoMQError as error:
+                    refused.append(error)
+
+            with client.pipeline() as pipeline:
+                pipeline.todo_list("other").size().add_done_callback(in_a_callback)
+            with monkeypatch.context() as patch:
+                patch.setattr(connection, "WAIT_REQUESTS", 0)
+                with pytest.raises(errors.Overloaded) as full:
+                    caught.value.retry()  # waits for room for as long as the first request was to take
+            refused.append(full.value)
+            assert [type(error) for error in refused] == [errors.InvalidRequest, errors.Overloaded]
+            assert {error.outcome for error in refused} == {errors.UNKNOWN}
+            assert [request[4] for request in router.requests if request[1] == "l"] == [1]  # nothing was sent again
+            assert refused[1].retry() == Entry(1, "milk")
+        with pytest.raises(errors.Unavailable) as closed:
+            caught.value.retry()
+        assert closed.value.outcome == errors.UNKNOWN
+
+    def test_a_request_that_is_waited_for_in_a_callback_is_refused_before_it_is_sent(
+        self, client: Client, router: ScriptedRouter
+    ) -> None:
+        refused: list[errors.TodoMQError] = []
+
+        def in_a_callback(future: concurrent.futures.Future[Any]) -> None:
+            try:
+                client.todo_list("l").add_entry("milk")
+            except errors.TodoMQError as error:
+                refused.append(error)
+
+        with client.pipeline() as pipeline:
+            pipeline.todo_list("other").size().add_done_callback(in_a_callback)
+        assert [(type(error), error.outcome) for error in refused] == [(errors.InvalidRequest, errors.NOT_APPLIED)]
+        assert client.todo_list("l").size() == 0
+
     def test_an_error_is_copied_and_pickled_without_its_way_to_ask_again(
         self, client: Client, router: ScriptedRouter
     ) -> None:
@@ -546,6 +593,35 @@ class TestTrouble:
             assert (copied.text, copied.outcome) == (caught.value.text, errors.UNKNOWN)
             with pytest.raises(errors.DeadlineExceeded):
                 copied.retry()
+
+
+class TestInterrupts:
+    @pytest.mark.parametrize(
+        ("where", "name"),
+        [
+            (Session, "__init__"), (Line, "__init__"), (Line, "_close_sockets"), (Line, "connect"),
+            (Session, "connected"),
+        ],
+    )  # fmt: skip
+    @pytest.mark.parametrize("is_done_first", [False, True], ids=["before", "after"])
+    def test_an_interrupt_while_the_connection_is_made_ends_that_request_only(
+        self, address: str, router: ScriptedRouter, monkeypatch: pytest.MonkeyPatch,
+        where: type, name: str, is_done_first: bool,
+    ) -> None:  # fmt: skip
+        undisturbed = getattr(where, name)
+
+        def interrupted(*args: Any, **named: Any) -> Any:
+            monkeypatch.setattr(where, name, undisturbed)
+            if is_done_first:
+                undisturbed(*args, **named)
+            raise KeyboardInterrupt
+
+        with Client(address) as client:
+            monkeypatch.setattr(where, name, interrupted)
+            with pytest.raises((KeyboardInterrupt, errors.Unavailable)):
+                client.todo_list("l").add_entry("milk")
+            for place in range(3):
+                assert client.todo_list("other").add_entry("bread").id == place + 1
 
 
 class TestBounds:

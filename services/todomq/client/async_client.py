@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from todomq.client import operations
 from todomq.client.connection import Connection
 from todomq.client.endpoint import choose
-from todomq.client.outcomes import FAILURES_MOST, check_deadline, outcome, set_deadline
+from todomq.client.outcomes import FAILURES_MOST, check_deadline, outcome, refused, set_deadline
 from todomq.client.request import Request
 from todomq.client.values import ServerRef
 from todomq.errors import InvalidRequest, TodoMQError
@@ -204,7 +204,7 @@ class AsyncClient(_Face):
                 request.waiter = future
             self._connection.submit(request, may_wait=False)
         except TodoMQError as error:
-            future.set_exception(error)
+            future.set_exception(refused(request, error, self.ask))
         else:
             if request.is_cast:
                 future.set_result(None)

@@ -17,11 +17,11 @@ from todomq.client import operations
 from todomq.client.connection import Connection
 from todomq.client.endpoint import choose
 from todomq.client.futures import settle
-from todomq.client.outcomes import check_deadline, outcome, set_deadline
+from todomq.client.outcomes import check_deadline, outcome, refused, set_deadline
 from todomq.client.pipeline import Pipeline
 from todomq.client.request import Request
 from todomq.client.values import ServerRef
-from todomq.errors import InvalidRequest
+from todomq.errors import InvalidRequest, TodoMQError
 
 if TYPE_CHECKING:
     from todomq.keys.credentials import Credentials
@@ -201,14 +201,18 @@ class Client(_Part):
 
         Raises:
             Overloaded: too many are waiting or in flight, and none of them finished before the deadline.
+            InvalidRequest: it would be waited for in a future's callback.
         """
         set_deadline(request, self._deadline_ms)
         if request.is_cast:
             self._connection.submit(request, may_wait=False)
             settle([request])
-        else:
-            request.driver = self._connection
+            return
+        request.driver = self._connection
+        try:
             self._connection.submit(request, may_wait=True, is_waited_for=is_waited_for)
+        except TodoMQError as error:
+            raise refused(request, error, self.ask) from None
 
 
 def _completion(client_ref: weakref.ref[Client]) -> Callable[[list[Request[Any]]], list[Callable[[], None]]]:

@@ -124,8 +124,11 @@ class Connection:
             is_waited_for: the caller calls ``wait`` next, so nobody else need see to it.
 
         Raises:
-            Overloaded: no room. Unavailable: the client is closed. Nothing was sent then.
+            Overloaded: no room. Unavailable: the client is closed. InvalidRequest: it would be waited for on the thread
+                that is to bring the answer. Nothing was sent then.
         """
+        if is_waited_for and threading.current_thread() is self._keeper:
+            raise _waits_in_a_callback()
         most = WAIT_REQUESTS if may_wait else OUTBOX_REQUESTS
         drives = False
         with self._lock:
@@ -166,7 +169,7 @@ class Connection:
                 self._pass_on()
                 return False
             if threading.current_thread() is self._keeper:
-                raise InvalidRequest("a callback of a future must not wait for another request")
+                raise _waits_in_a_callback()
             with self._lock:
                 if is_done():
                     return True
@@ -308,12 +311,16 @@ class Connection:
 
     def _turn(self, most_ms: int) -> None:
         """Take in, receive, send, finish; sleep before that, for ``most_ms`` milliseconds at most."""
+        session, line = self._session, self._line
+        if session is not None and line is not None:
+            try:
+                line.poll(min(most_ms, self._nap_ms(session)) if most_ms else 0)
+            except TodoMQError as error:
+                self._end(error)
+                return  # interrupted in its sleep nothing is lost: somebody else goes on
         try:
-            session, line = self._wake_up(most_ms)  # interrupted here nothing is lost: somebody else goes on
-        except TodoMQError as error:
-            self._end(error)
-            return
-        try:
+            if session is None or line is None:
+                session, line = self._open()
             now = now_ms()
             with self._lock:
                 self._is_asleep = False
@@ -337,13 +344,6 @@ class Connection:
         except BaseException as error:  # an interrupt among others: nobody knows how far this turn had come
             self._end(Unavailable(f"the client's connection failed: {error!r}"))
             raise
-
-    def _wake_up(self, most_ms: int) -> tuple[Session, Line]:
-        session, line = self._session, self._line
-        if session is None or line is None:
-            return self._open()
-        line.poll(min(most_ms, self._nap_ms(session)) if most_ms else 0)
-        return session, line
 
     def _open(self) -> tuple[Session, Line]:
         session = self._session = Session(os.urandom(16), random.random, silence=silence_at(self._endpoint))
@@ -460,6 +460,10 @@ class Connection:
             self._keeper_wakes.wait()
             self._is_keeper_idle = False
         return False
+
+
+def _waits_in_a_callback() -> InvalidRequest:
+    return InvalidRequest("a callback of a future must not wait for another request")
 
 
 _connections: weakref.WeakSet[Connection] = weakref.WeakSet()

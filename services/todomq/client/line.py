@@ -45,6 +45,8 @@ class Line:
         has_more: whether more may have arrived than was received.
     """
 
+    _is_closed = True
+
     def __init__(self, endpoint: str, credentials: Credentials | None = None) -> None:
         self.has_more = False
         self._endpoint = endpoint
@@ -58,6 +60,12 @@ class Line:
         self._is_full = False
         self._connect_again_ms = 0
         self._pause_ms = 0
+        self._is_closed = False
+
+    def __del__(self) -> None:
+        """Close what an interrupt has lost before whoever was to close it knew of it."""
+        if not self._is_closed:
+            self.close()
 
     def connect(self, now: int) -> None:
         """Replace the socket by a new one, which has a new identity: late answers to the old one go nowhere.
@@ -162,12 +170,14 @@ class Line:
 
     def close(self) -> None:
         """Close the sockets; what the last messages carry gets a moment to leave."""
+        self._is_closed = True
         self._close_sockets(linger_ms=CLOSE_LINGER_MS if self._was_heard else 0)
         self._context.term()
         self._close_pipe()
 
     def forget_parent(self) -> None:
         """Leave the sockets to the parent, in a forked child."""
+        self._is_closed = True
         self._close_pipe()
 
     def _close_pipe(self) -> None:
@@ -178,7 +188,8 @@ class Line:
         return int(self._dealer.getsockopt(zmq.EVENTS))
 
     def _close_sockets(self, linger_ms: int) -> None:
-        if self._monitor is not self._dealer:
+        # Some of them may be closed: an interrupt ends a connection wherever it was.
+        if not self._dealer.closed and self._monitor is not self._dealer:
             self._dealer.disable_monitor()
-            self._monitor.close(0)
+        self._monitor.close(0)
         self._dealer.close(linger_ms)

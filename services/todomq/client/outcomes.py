@@ -41,6 +41,17 @@ def outcome(request: Request[Any], resend: Resend) -> tuple[Any, TodoMQError | N
     return None, error
 
 
+def refused(request: Request[Any], error: TodoMQError, resend: Resend) -> TodoMQError:
+    """Return the error of a request that this client refused by itself, as it is true of it.
+
+    One that was sent before, under the same number, may have taken effect then.
+    """
+    if request.is_exposed:
+        error.outcome = UNKNOWN
+        error.can_retry_with(lambda: resend(request.repeated()))
+    return error
+
+
 def check_deadline(deadline_s: float) -> float:
     """Check how long a request may take: more than 0, at most 60 seconds.
 
