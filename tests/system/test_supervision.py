@@ -19,6 +19,7 @@ from todomq.errors import Unavailable
 from todomq.runtime.start_time import age_ms
 from todomq.settings import socket_name
 from todomq.supervision import records
+from todomq.supervision.manager import Process
 from todomq.supervision.service import REGISTERED_MS
 
 MakeStack = Callable[..., RunningStack]
@@ -107,6 +108,39 @@ def test_starting_again_what_runs_is_harmless(shared_stack: RunningStack) -> Non
     assert already == f"TodoMQ was up already; its home is {shared_stack.home}"
     assert "here TODOMQ_IDLE_S would differ" in not_taken
     assert shared_stack.pids() == before
+
+
+def test_starting_again_starts_what_was_stopped_of_what_runs(shared_stack: RunningStack) -> None:
+    shared_stack.wait_healthy()
+    stopped = ["list_server-1", "supervision"]
+    for name in stopped:
+        shared_stack.control.manager.stop(shared_stack.processes()[name], 20.0)
+    assert {shared_stack.processes()[name].state for name in stopped} == {"STOPPED"}
+    result = shared_stack.run(STACK, "up")
+    assert result.returncode == 0, result.stderr
+    assert {process.state for process in shared_stack.processes().values()} == {"RUNNING"}
+
+
+@pytest.mark.parametrize("moment", ["stop", "start"])
+def test_a_restart_that_is_interrupted_leaves_nothing_stopped(
+    shared_stack: RunningStack, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    shared_stack.wait_healthy()
+    control = shared_stack.control
+    manager = control.manager
+    undisturbed = getattr(manager, moment)
+
+    def interrupted(process: Process, timeout_s: float) -> None:
+        monkeypatch.setattr(manager, moment, undisturbed)
+        if moment == "stop":  # supervisord goes on with what it was asked
+            undisturbed(process, timeout_s)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(manager, moment, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        control.restart(lambda line: None)
+    assert {process.state for process in manager.processes()} == {"RUNNING"}
+    shared_stack.wait_healthy()
 
 
 def test_running_again_what_runs_is_refused_with_its_home(shared_stack: RunningStack) -> None:

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -138,13 +138,14 @@ class Stack:
         return [sys.executable, "-P", "-m", "supervisor.supervisord", "-c", str(CONFIGURATION), *more]
 
     def start(self) -> None:
-        """Start supervisord in the background, unless it runs.
+        """Start supervisord in the background, unless it runs; then start whatever of the stack is stopped.
 
         Raises:
             SettingsError: as ``prepare``.
             Unavailable: supervisord refused to start; the text says why.
         """
         if self.is_running():
+            self._start_what_stopped()
             return
         self._end_silent_manager()
         self.prepare()
@@ -214,10 +215,31 @@ class Stack:
         """
         self.manager.pid()
         for process in self.manager.processes():
-            self.manager.stop(process, STOP_S)
-            self.manager.start(process, STOP_S)
+            try:
+                self.manager.stop(process, STOP_S)
+                self.manager.start(process, STOP_S)
+            except BaseException:  # an interrupt among others: what was stopped must not stay so
+                with suppress(Unavailable):
+                    self._start_what_stopped()
+                raise
             self.wait_healthy()
             say(f"{process.name} restarted")
+
+    def _start_what_stopped(self) -> None:
+        """Start the processes that somebody has stopped, those that are still stopping as well.
+
+        Raises:
+            Unavailable: supervisord refuses, or does not answer.
+        """
+        give_up = time.monotonic() + STOP_S
+        while True:
+            processes = self.manager.processes()
+            for process in processes:
+                if process.state in ("STOPPED", "EXITED"):
+                    self.manager.start(process, STOP_S)
+            if all(process.state != "STOPPING" for process in processes) or time.monotonic() > give_up:
+                return
+            time.sleep(SPAWN_POLL_S)
 
     def _wait_for_processes(self) -> None:
         """Ask until every process was started: each question turns supervisord's loop, which else waits a second."""
