@@ -1,6 +1,7 @@
 """Where a stack lives and how it is tuned: read from the environment once, at start.
 
-Owns: every ``TODOMQ_*`` variable, its default and its check; the addresses of the daemons; the directories.
+Owns: every ``TODOMQ_*`` variable, its default and its check, but for ``TODOMQ_MAX_RESTARTS_...`` of single groups
+(``supervision/limits.py``) and ``TODOMQ_PYTHON`` (``supervision/stack.py``); the addresses of daemons; the directories.
 Used by every daemon, the client (for the default endpoint) and the command line.
 """
 

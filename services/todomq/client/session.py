@@ -4,11 +4,11 @@ Owns: request ids, numbers (``numbers.py``), deadlines, retries, what goes into 
 as lost. Must not know: sockets, threads, the clock (time is an argument: milliseconds of one clock that never goes
 back), what a request's body means. The connection drives it; it is the only one that does.
 
-It keeps the client's side of
-law 3 (once): a change keeps its number however often it is sent, and tells the floor below which all is settled;
-law 4 (in order): numbers are taken in the order in which requests are handed to the socket, and what is sent again is
+It keeps the client's side of three laws.
+Law 3 (once): a change keeps its number however often it is sent, and tells the floor below which all is settled;
+Law 4 (in order): numbers are taken in the order in which requests are handed to the socket, and what is sent again is
 sent in the order of the numbers;
-law 6: the service's window bounds what is in flight; how much may wait is bounded by the connection.
+Law 6: the service's window bounds what is in flight; how much may wait is bounded by the connection.
 
 A request goes ``outbox -> unanswered -> finished``; refused retryably it goes ``unanswered -> delayed -> again ->
 unanswered``, and when the connection is lost ``unanswered -> again``. Nothing but ``hello`` is sent on a connection

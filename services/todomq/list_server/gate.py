@@ -85,7 +85,7 @@ class Gate:
         return batch.bytes + batch.expected_bytes >= limits.BATCH_BYTES
 
     def expect(self, size: int) -> None:
-        """Reckon with ``size`` bytes that are to be written before the open batch is closed."""
+        """Reserve ``size`` bytes of the open batch for what is to be written before it is closed."""
         self.open.expected_bytes += size
 
     def write(self, partition: int, epoch: int, key: bytes, value: bytes | None) -> int:

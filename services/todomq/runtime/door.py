@@ -9,8 +9,8 @@ descriptor still is this connection is seen by the address at its other end. Fro
 served or answered.
 
 Law 6: libzmq counts whole messages, so a message of endless frames would fill the memory of this process: a
-connection that has sent more than ``UNREAD_BYTES`` since it last completed a message is cut, and so is one that says
-nothing for ``SILENT_S``.
+connection that has sent more than ``UNREAD_BYTES`` since it last completed a message is cut, and so is one that has not
+completed its first message ``SILENT_S`` after it was made.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ class Loop:
             self._used.discard(source)
 
     def look_again(self, socket: zmq.Socket[bytes]) -> None:
-        """Look before the next wait whether a watched socket has something to read: it was sent on, or not read out."""
+        """Ask a watched socket itself before the next wait: it was sent on, or not read to the end."""
         self._used.add(socket)
 
     def after(self, seconds: float, action: Action) -> Timer:
