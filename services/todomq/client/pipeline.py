@@ -122,7 +122,10 @@ class Pipeline(_Part):
 
     Each call returns a ``concurrent.futures.Future`` at once, or after a wait for room; arguments that are wrong raise
     at once. Leaving the block waits for every answer and raises an ``ExceptionGroup`` of the requests that failed (the
-    first 10,000 of them), if any did.
+    first 10,000 of them), if any did. It may be used again.
+
+    Changes take effect in the order of the calls, and a read shows those before it. A read whose answer is lost with
+    the connection is asked again, and may then show changes of this pipeline that were called after it.
     """
 
     def __init__(self, submit: Submit, driver: Driver) -> None:
