@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -533,6 +534,78 @@ def test_a_key_cannot_come_to_have_more_lists_or_entries_than_its_quota(stack: K
         assert first.add_entry("there is room again").id == 4
     with Client(stack.endpoint) as local:  # the quota is the key's, not the lists'
         local.todo_list("q/new").add_entry("x")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pack(["within", True, 0, pack(["add_entry", "x"])]),
+        pack(["within", True, 0, pack(["add_entries", [["x"], ["y"]]])]),
+        b"\x92\xd9\x09add_entry\xa1x",
+        b"\xdc\x00\x02\xa9add_entry\xa1x",
+        b"\x94\xd9\x06within\xc3\x00" + pack(pack(["add_entry", "x"])),
+    ],
+)
+def test_no_form_of_a_request_gets_around_a_quota(stack: KeyedStack, around: Path, body: bytes) -> None:
+    with raw(stack.tcp, around) as inside:
+        wait_until(
+            lambda: inside.ask("around/a", "add_entry", "x", number=1, sender=b"first") == 1, 5, "the lists are counted"
+        )
+        for name in ("around/a", "around/b"):
+            inside.send([1, name, 0, body, 1, 1], sender=os.urandom(8))
+            assert isinstance(inside.receive()[1], errors.InvalidRequest)
+    with Client(stack.endpoint) as local:
+        assert local.list_names("around/") == ["around/a"] and local.todo_list("around/a").size() == 1
+
+
+@pytest.fixture(scope="module")
+def around(stack: KeyedStack) -> Path:
+    return stack.new_key("around", "--lists", "around/*", "--most-lists", "1", "--most-entries", "1")
+
+
+def test_a_key_cannot_have_a_process_of_this_machine_watched_and_ended(stack: KeyedStack) -> None:
+    bystander = subprocess.Popen(["sleep", "60"])
+    try:
+        with raw(stack.tcp, stack.new_key("chief", "--rights", "admin")) as inside:
+            victim = ["victim", "tcp://127.0.0.1:7", bystander.pid, b"i", 500]
+            assert isinstance(inside.ask([["registry"]], "register_name", *victim), errors.Unauthorized)
+            mine = ["mine", "tcp://127.0.0.1:7", None, b"i", 3000]
+            assert inside.ask([["registry"]], "register_name", *mine) is True
+            names = [registration[0] for registration in inside.ask([["registry"]], "names")]
+            assert "mine" in names and "victim" not in names
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+@pytest.fixture
+def narrow() -> Iterator[KeyedStack]:
+    """A stack of its own, for what is taken from it."""
+    yield from kept_running(KeyedStack())
+
+
+def test_strangers_leave_descriptors_for_this_machine(narrow: KeyedStack) -> None:
+    """Where none is left for ipc, libzmq ends the process."""
+    stack = narrow
+    few = 2_000
+    resource.prlimit(stack.manager_pid(), resource.RLIMIT_NOFILE, (few, few))
+    before = stack.kill("router")
+    router = stack.wait_restarted("router", before)
+    host, port = stack.tcp.removeprefix("tcp://").split(":")
+    opened: list[socket.socket] = []
+    clients: list[Client] = []
+    try:
+        opened += [socket.create_connection((host, int(port))) for _ in range(few + few // 4)]
+        wait_until(lambda: stack.door_stats().get("too_many", 0) > 0, 10, "some are turned away")
+        for number in range(20):
+            clients.append(Client(stack.endpoint, deadline_s=20))
+            assert clients[-1].todo_list("local").add_entry("x").id == number + 1
+        assert stack.pid("router") == router
+    finally:
+        for client in clients:
+            client.close()
+        for each in opened:
+            each.close()
 
 
 def test_an_add_sent_again_within_a_quota_gets_its_first_answer(stack: KeyedStack) -> None:

@@ -478,15 +478,44 @@ def test_calls_beyond_the_room_for_them_are_refused_at_once(bench: Bench) -> Non
     bench.commits.take_change([(b"kx", b"x" * piece)], None, None, None)
 
 
-def test_senders_are_bounded_and_forgotten_ones_make_room(bench: Bench) -> None:
-    for number in range(commit.SENDERS - 2):
-        bench.commits.hello(b"%d" % number, 1)
+def test_senders_are_bounded_and_the_one_longest_unheard_makes_room(bench: Bench) -> None:
+    strangers = [b"%d" % number for number in range(commit.SENDERS - 2)]
+    for stranger in strangers:
+        assert bench.commits.hello(stranger, 1) is None
+    bench.send(A, 1)
+    bench.send(B, 1)
+    bench.step()
+    assert [bench.commits.hello(b"more %d" % number, 1) for number in range(3)] == strangers[:3]
+    bench.send(A, 2)
+    bench.step()
+    assert bench.wrote(A, 2), "who sends is not forgotten for strangers"
+
+
+def test_where_something_of_every_sender_waits_another_one_is_refused(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commit, "SENDERS", 2)
+    bench.send(A, 1)
+    bench.send(B, 1)
     with pytest.raises(Overloaded):
         bench.commits.hello(b"one more", 1)
+    bench.step()
+    assert bench.commits.hello(b"one more", 1) == A
+
+
+def test_no_claim_puts_an_epoch_out_of_everybodys_reach(bench: Bench) -> None:
+    with pytest.raises(InvalidRequest, match="above the stored one"):
+        bench.claim(2, (1 << 63) - 1)
+    bench.claim(2, commit.EPOCH_STEP)
+    bench.claim(2, commit.EPOCH_STEP + 1)
+    bench.step()
+    assert [outcome for _, outcome in bench.answers][-1] == [True, commit.EPOCH_STEP + 1]
+
+
+def test_what_a_sender_sent_before_it_went_is_committed(bench: Bench) -> None:
     bench.send(A, 1)
     bench.commits.forget(A)
-    bench.commits.hello(b"one more", 1)
-    assert bench.step() == [] and bench.wrote(A, 1), "what a sender sent before it went is committed all the same"
+    assert bench.step() == [] and bench.wrote(A, 1)
 
 
 # Any interleaving

@@ -34,6 +34,8 @@ SENDER_BYTES = 16 * limits.BATCH_BYTES
 CALL_BYTES = 16 * limits.MIB
 CALL_ITEMS = 16_384
 SENDERS = 1_024
+EPOCH_STEP = 1 << 32
+"""How far one claim may raise an epoch: after the highest there is nobody could own the partition any more."""
 
 
 class Commits:
@@ -70,22 +72,31 @@ class Commits:
         """Whether nothing waits and nothing is in flight."""
         return not self._queue and not self._in_flight
 
-    def hello(self, incarnation: bytes, next_number: int) -> None:
+    def hello(self, incarnation: bytes, next_number: int) -> bytes | None:
         """Take a sender's batches from ``next_number`` on, the lowest that it keeps or else its next.
 
         Of a sender known already nothing that was taken is lost. After a failure this is how it says that it has given
         up all it kept; until then its batches fail (see ``senders.py``).
 
+        Returns:
+            the sender that had to be forgotten for this one: the one not heard for the longest time, of which nothing
+            waits; None where there was room. A list server that is forgotten says hello again.
+
         Raises:
-            Overloaded: too many senders.
+            Overloaded: too many senders, and something of each waits.
         """
         sender = self._senders.get(incarnation)
         if sender is not None:
             sender.greet(next_number)
-        elif len(self._senders) >= SENDERS:
-            raise Overloaded(f"this worker takes batches from at most {SENDERS} senders")
-        else:
-            self._senders[incarnation] = Sender(next_number, next_number - 1)
+            return None
+        forgotten = None
+        if len(self._senders) >= SENDERS:
+            forgotten = next((name for name, known in self._senders.items() if not known.waiting_bytes), None)
+            if forgotten is None:
+                raise Overloaded(f"this worker takes batches from at most {SENDERS} senders")
+            self.forget(forgotten)
+        self._senders[incarnation] = Sender(next_number, next_number - 1)
+        return forgotten
 
     def forget(self, incarnation: bytes) -> None:
         """Drop a sender that is gone; what it sent before is committed all the same."""
@@ -96,7 +107,9 @@ class Commits:
         sender = self._senders.get(batch.sender)
         if sender is None or batch.receiver != self.incarnation:
             self.counts["dropped"] += 1  # of another life; hello sorts it out
-        elif batch.number < sender.next:
+            return
+        self._senders[batch.sender] = self._senders.pop(batch.sender)  # the last that was heard
+        if batch.number < sender.next:
             self._repeat(sender, batch)
         elif sender.broken:
             self._say(batch.sender, batch.number, FAILED, [], "an earlier batch failed; hello is needed to go on")
@@ -130,11 +143,14 @@ class Commits:
         crash could undo.
 
         Raises:
-            InvalidRequest: the partition is not of this shard. Overloaded: too much waits.
+            InvalidRequest: the partition is not of this shard, or the epoch is too far above the stored one.
+            Overloaded: too much waits.
         """
         if partition not in self._partitions:
             raise InvalidRequest(f"partition {partition} is not of this shard")
         stored = self._epochs.get(partition, 0)
+        if epoch > stored + EPOCH_STEP:
+            raise InvalidRequest(f"epoch {epoch} is over {EPOCH_STEP} above the stored one, {stored}")
         granted = epoch > stored
         writes: list[Write] = [(epoch_key(partition), packed_number(epoch))] if granted else []
         self._take(Change(_size(writes), writes, None, ask, [granted, max(epoch, stored)], is_claim=True))

@@ -30,6 +30,7 @@ from todomq.runtime.daemon import Daemon
 from todomq.runtime.log import log_counted
 
 PAGE_OVERHEAD_BYTES = 16
+LOOK_S = 1.0
 
 
 class DatabaseWorkerService(Service):
@@ -55,6 +56,7 @@ class DatabaseWorkerService(Service):
         self._address = daemon.settings.reached_at(f"database_worker-{number}.writes")
         self._writes = daemon.pull(self._address, self._take_writes)
         daemon.loop.at_turn_end(self._end_turn)
+        daemon.loop.every(LOOK_S, self._words.look)
         self.operations["hello"] = self._hello
         for name, operation in {
             "claim": self._claim, "read": self._read, "read_many": self._read_many,
@@ -108,7 +110,9 @@ class DatabaseWorkerService(Service):
         incarnation, address, next_number = _arguments(call, bytes, str, int)
         if not 1 <= len(incarnation) <= 64 or not is_address(address) or not 0 <= next_number < 1 << 63:
             raise InvalidRequest("hello has an incarnation (1-64 bytes), an ipc or tcp address and a number")
-        self._shard.commits.hello(incarnation, next_number)
+        forgotten = self._shard.commits.hello(incarnation, next_number)
+        if forgotten is not None:
+            self._words.disconnect(forgotten)
         replaced = self._words.connect(incarnation, address)
         if replaced is not None:
             self._shard.commits.forget(replaced)

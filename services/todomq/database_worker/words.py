@@ -90,6 +90,15 @@ class Words:
             self._close(incarnation)
         return gone
 
+    def look(self) -> None:
+        """Let each connection take in what happened to it, which libzmq keeps until somebody looks."""
+        for push in self._pushes.values():
+            push.look()
+
+    def disconnect(self, incarnation: bytes) -> None:
+        """Say nothing to this incarnation any more."""
+        self._close(incarnation)
+
     def _retry(self) -> None:
         self._retries = False  # the end of this turn flushes
 

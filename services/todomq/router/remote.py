@@ -39,6 +39,7 @@ WRAPPING_BYTES = 64
 
 FOR_EVERYBODY = frozenset((b"hello", b"ping"))
 ADDING = frozenset((b"add_entry", b"add_entries"))
+UNSEEN = frozenset((b"", b"within"))
 NOT_ALLOWED = "this key does not allow that"
 
 
@@ -118,6 +119,8 @@ class Remote(Service):
         """
         target, body, rights = request[1], request[3], use.client.rights
         if rights.is_admin:
+            if type(target) is list:
+                _check_registration(body)
             return
         if target is None:
             allowed = operation_of(body) in FOR_EVERYBODY
@@ -136,9 +139,13 @@ class Remote(Service):
         if target == "":
             if not client.rights.is_admin:
                 request[3] = pack(["list_names_within", client.rights.patterns, body])
-        elif (client.quota.lists or client.quota.entries_per_list) and operation_of(body) in ADDING:
-            may_create = not client.quota.lists or self._may_create(use, target)
-            request[3] = pack(["within", may_create, client.quota.entries_per_list, body])
+        elif client.quota.lists or client.quota.entries_per_list:
+            operation = operation_of(body)
+            if operation in ADDING:
+                may_create = not client.quota.lists or self._may_create(use, target)
+                request[3] = pack(["within", may_create, client.quota.entries_per_list, body])
+            elif operation in UNSEEN:  # it may add, and how much it may would not be looked at
+                raise InvalidRequest("a key with a quota names the operation in msgpack's shortest form")
 
     def _check_wrappable(self, use: KeyUse, request: list[Any]) -> None:
         quota = use.client.quota
@@ -247,6 +254,13 @@ class Count(bytes):
                 self._use.lists.counted(self._names, steady_ms)
             else:
                 self.ask(after)
+
+
+def _check_registration(body: bytes) -> None:
+    """Refuse a pid from another machine: a process of this one would be watched, and ended when its lease is over."""
+    operation, arguments = messages.read_body(body)
+    if operation == "register_name" and len(arguments) > 2 and arguments[2] is not None:
+        raise Unauthorized("a process is registered from its own machine only: leave out the pid, and give a lease")
 
 
 def sender_of(public_key: str, sender: bytes) -> bytes:

@@ -10,12 +10,13 @@ served or answered.
 
 Law 6: libzmq counts whole messages, so a message of endless frames would fill the memory of this process: a
 connection that has sent more than ``UNREAD_BYTES`` since it last completed a message is cut, and so is one that has not
-completed its first message ``SILENT_S`` after it was made.
+completed its first message ``SILENT_S`` after it was made. Connections take up to half of the process's descriptors.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import struct
 import sys
@@ -101,6 +102,8 @@ class Door(CallServer):
         self._who = who
         self._guests: dict[bytes, Guest] = {}
         self._lines: dict[int, Line] = {}
+        # The other half of the descriptors is for this machine: libzmq ends a process that has none left for ipc.
+        self._most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
         loop.watch(self._monitor, self._on_monitor)
         loop.every(WATCH_S, self._watch_lines)
 
@@ -211,7 +214,11 @@ class Door(CallServer):
             if number == zmq.EVENT_ACCEPTED:
                 far_end = _ask_kernel(descriptor, _far_end)
                 if far_end is not None:
-                    self._lines[descriptor] = Line(far_end, time.monotonic())
+                    line = self._lines[descriptor] = Line(far_end, time.monotonic())
+                    if len(self._lines) > self._most:
+                        self.counts["too_many"] += 1
+                        line.is_ended = True
+                        _hang_up(descriptor, line)
 
     def _watch_lines(self) -> None:
         now_s = time.monotonic()

@@ -63,6 +63,10 @@ class Push:
         """Send one message; False where nobody is connected or the pipe is full."""
         return sockets.send(self._socket, (message,))
 
+    def look(self) -> None:
+        """Take in what happened to the connection: of one that breaks again and again libzmq keeps each time."""
+        sockets.has_more(self._socket)
+
     def close(self) -> None:
         """Close the connection; what it had not delivered is dropped."""
         self._socket.close(0)

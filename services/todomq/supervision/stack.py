@@ -353,7 +353,9 @@ class _Processes:
 
 
 def _has_ended(pidfd: int, timeout_s: float) -> bool:
-    return bool(select.select([pidfd], [], [], timeout_s)[0])
+    poller = select.poll()  # select(2) takes no descriptor from 1,024 on
+    poller.register(pidfd, select.POLLIN)
+    return bool(poller.poll(timeout_s * 1000))
 
 
 def _children(pid: int) -> list[int]:
