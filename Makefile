@@ -8,7 +8,7 @@
 #   make simulate  run the whole topology in one process, SEEDS=1000 times, each with other faults
 #   make torture   a stack of its own under faults of every kind, MINUTES=5 SEED=any; what clients were told is checked
 #                  (at last some things are provoked, then bytes of the shards are flipped, FLIPS=3; TABLE=file: the figures
-#                  as docs/reliability.md has them)
+#                  as tables in Markdown)
 #   make mutants   break each law on purpose and see that the simulation finds it (SEEDS=100; STACK=1: on a real stack)
 #   make fuzz      random and mutated input to every decoder, handler and socket, MINUTES=5 in all
 #   make dist      the source distribution and the wheel, into dist/

@@ -1,6 +1,6 @@
 """``make fuzz MINUTES=60 [ONLY=codec,router] [KEEP=1]``: each target for its share of the time, one after the other.
 
-Prints a table of inputs by target, ready for docs/reliability.md; leaves with 1 where something broke, and says with
+Prints a table of inputs by target, in Markdown; leaves with 1 where something broke, and says with
 which input. ``--keep`` adds what went further than the corpus to it.
 """
 

@@ -1,6 +1,6 @@
 """Count in how many seeds each switch is found: ``python -m mutations [--only NAME] [--seeds N] [--stack | --known]``.
 
-Prints a table, ready for docs/reliability.md; leaves with 1 where a switch was found in no seed at all.
+Prints a table in Markdown; leaves with 1 where a switch was found in no seed at all.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="decides what is asked and done (default: any)")
     parser.add_argument("--flips", type=int, default=3, help="bytes to flip at the end, each in another shard")
     parser.add_argument("--provoke", default=",".join(PROVOCATIONS), help="what to try at the end, comma-separated")
-    parser.add_argument("--table", type=Path, help="write the figures here as docs/reliability.md has them")
+    parser.add_argument("--table", type=Path, help="write the figures here as tables in Markdown")
     options = parser.parse_args()
     seed = randrange(1 << 31) if options.seed is None else options.seed
     directory = Path(tempfile.mkdtemp(prefix="tq-torture-"))

@@ -79,7 +79,7 @@ class Report:
 
 
 def as_markdown(report: Report, command: str) -> str:
-    """Return the report as docs/reliability.md has it."""
+    """Return the report as tables in Markdown."""
     count, found = report.outcomes, report.found
     left = sum("left behind" in trouble for trouble in report.troubles)
     cells = (
