@@ -183,7 +183,7 @@ class Pipeline(_Part):
             self.note_settled(begun - self._ended, [interrupted()])
         failures, self._failures = self._failures, []
         requests = begun - self._begun_before
-        self._begun_before = begun + 1  # to ask the counter has counted: it may be used again
+        self._begun_before = begun + 1  # asking the counter has raised it, as a request does
         self.note_settled(1, [])
         if failures and error is None:
             raise ExceptionGroup(f"{len(failures)} of {requests} requests failed", failures)

@@ -52,8 +52,8 @@ class Words:
             return None
         push = self._connect(address)
         if before is not None:
-            self._close(before)
-        self._close(incarnation)
+            self.disconnect(before)
+        self.disconnect(incarnation)
         self._listening[address] = incarnation
         self._pushes[incarnation] = push
         self._waiting[incarnation] = deque()
@@ -87,7 +87,7 @@ class Words:
         now_ms = self._loop.now_ms()
         gone = [sender for sender, since_ms in self._blocked_since_ms.items() if now_ms - since_ms > GONE_MS]
         for incarnation in gone:
-            self._close(incarnation)
+            self.disconnect(incarnation)
         return gone
 
     def look(self) -> None:
@@ -96,13 +96,7 @@ class Words:
             push.look()
 
     def disconnect(self, incarnation: bytes) -> None:
-        """Say nothing to this incarnation any more."""
-        self._close(incarnation)
-
-    def _retry(self) -> None:
-        self._retries = False  # the end of this turn flushes
-
-    def _close(self, incarnation: bytes) -> None:
+        """Say nothing to this incarnation any more; what waits for it is dropped and counted."""
         for address in [a for a, listener in self._listening.items() if listener == incarnation]:
             del self._listening[address]
         push = self._pushes.pop(incarnation, None)
@@ -110,3 +104,6 @@ class Words:
             self.dropped += len(self._waiting.pop(incarnation))
             self._blocked_since_ms.pop(incarnation, None)
             push.close()
+
+    def _retry(self) -> None:
+        self._retries = False  # the end of this turn flushes
