@@ -27,6 +27,7 @@ import zmq
 import todomq
 from todomq import AsyncClient, Client, Entry, Registration, ServerRef, Via, errors
 from todomq.client import connection, futures
+from todomq.client.connection import Connection
 from todomq.client.line import Line
 from todomq.client.session import Session
 from todomq.protocol import messages
@@ -622,6 +623,29 @@ class TestInterrupts:
                 client.todo_list("l").add_entry("milk")
             for place in range(3):
                 assert client.todo_list("other").add_entry("bread").id == place + 1
+
+
+    @pytest.mark.parametrize("name", ["_take_turn", "_drive", "_leave"])
+    def test_an_interrupt_just_before_the_thread_drives_or_leaves_leaves_others_to_drive(
+        self, address: str, router: ScriptedRouter, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        undisturbed = getattr(Connection, name)
+
+        def interrupted(*args: Any) -> Any:
+            monkeypatch.setattr(Connection, name, undisturbed)
+            raise KeyboardInterrupt
+
+        with Client(address, deadline_s=5) as client:
+            client.todo_list("l").size()
+            monkeypatch.setattr(Connection, name, interrupted)
+            with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+                if name == "_take_turn":
+                    client.todo_list("l").cast_add_entry("milk")
+                else:
+                    client.todo_list("l").add_entry("milk")
+            with client.pipeline() as pipeline:
+                futures = [pipeline.todo_list("other").add_entry("bread") for _ in range(3)]
+            assert [future.result(0).id for future in futures] == [1, 2, 3]
 
 
 class TestBounds:

@@ -99,6 +99,7 @@ class Connection:
         self._requests = 0
         self._bytes = 0
         self._is_driven = False
+        self._driver = 0
         self._is_asleep = False
         self._is_keeper_asked_to_leave = False
         self._followers: list[_Follower] = []
@@ -131,23 +132,30 @@ class Connection:
             raise _waits_in_a_callback()
         most = WAIT_REQUESTS if may_wait else OUTBOX_REQUESTS
         drives = False
-        with self._lock:
-            if self._requests >= most or self._bytes >= OUTBOX_BYTES:
-                self._wait_for_room(request.deadline_ms, may_wait, most)
-            if self._is_closed:
-                raise Unavailable("this client is closed", retryable=False)
-            self._requests += 1
-            self._bytes += request.size
-            self._arrived.append(request)
-            if self._is_driven:
-                if self._is_asleep:
-                    self._wake()
-            elif not is_waited_for and (
-                len(self._arrived) >= TURN_REQUESTS or request.is_cast or self._is_keeper_idle or self._keeper is None
-            ):
-                drives = self._see_to_it(request.is_cast)
-        if drives:
-            self._take_turn()
+        try:
+            with self._lock:
+                if self._requests >= most or self._bytes >= OUTBOX_BYTES:
+                    self._wait_for_room(request.deadline_ms, may_wait, most)
+                if self._is_closed:
+                    raise Unavailable("this client is closed", retryable=False)
+                self._requests += 1
+                self._bytes += request.size
+                self._arrived.append(request)
+                if self._is_driven:
+                    if self._is_asleep:
+                        self._wake()
+                elif not is_waited_for and (
+                    len(self._arrived) >= TURN_REQUESTS
+                    or request.is_cast
+                    or self._is_keeper_idle
+                    or self._keeper is None
+                ):
+                    drives = self._see_to_it(request.is_cast)
+            if drives:
+                self._take_turn()
+        except BaseException:
+            self._leave_if_interrupted()
+            raise
 
     def wait(self, is_done: Callable[[], bool], timeout_s: float | None = None) -> bool:
         """Wait until something is done by what drives this connection, driving it where nobody else does.
@@ -170,16 +178,20 @@ class Connection:
                 return False
             if threading.current_thread() is self._keeper:
                 raise _waits_in_a_callback()
-            with self._lock:
-                if is_done():
-                    return True
-                if not self._requests and not self._calling:
-                    return False
-                follower = self._follow_or_drive(is_done)
-            if follower is None:
-                self._drive(is_done, end_s)
-            else:
-                self._follow(follower, left_s)
+            try:
+                with self._lock:
+                    if is_done():
+                        return True
+                    if not self._requests and not self._calling:
+                        return False
+                    follower = self._follow_or_drive(is_done)
+                if follower is None:
+                    self._drive(is_done, end_s)
+                else:
+                    self._follow(follower, left_s)
+            except BaseException:
+                self._leave_if_interrupted()
+                raise
         return True
 
     def close(self) -> None:
@@ -189,7 +201,7 @@ class Connection:
             keeper = self._keeper
             drives = keeper is None and not self._is_driven and self._session is not None
             if drives:
-                self._is_driven = True
+                self._begin_to_drive()
             elif self._is_asleep:
                 self._wake()
             self._keeper_wakes.notify()
@@ -226,14 +238,14 @@ class Connection:
         """See that what was submitted is sent, though nobody drives; return whether the caller is to take a turn."""
         is_enough = is_cast or len(self._arrived) >= TURN_REQUESTS
         if is_enough and not self._is_kept and threading.current_thread() is not self._keeper:
-            self._is_driven = True
+            self._begin_to_drive()
             return True
         self._call_keeper()
         return False
 
     def _follow_or_drive(self, is_done: Callable[[], bool]) -> _Follower | None:
         if not self._is_driven and self._requests:
-            self._is_driven = True
+            self._begin_to_drive()
             return None
         follower = _Follower(is_done)  # of the driver, or of the keeper that calls back
         self._followers.append(follower)
@@ -241,6 +253,10 @@ class Connection:
         if self._is_asleep:
             self._wake()
         return follower
+
+    def _begin_to_drive(self) -> None:
+        self._driver = threading.get_ident()
+        self._is_driven = True
 
     def _call_keeper(self) -> None:
         if self._keeper is None:
@@ -302,6 +318,11 @@ class Connection:
             self._is_driven = False
             self._turns += 1
             self._hand_over()
+
+    def _leave_if_interrupted(self) -> None:
+        """Drive no longer, where an interrupt came between the word that this thread drives and what undoes it."""
+        if self._is_driven and self._driver == threading.get_ident():
+            self._leave()
 
     def _hand_over(self) -> None:
         if self._followers:
@@ -427,7 +448,7 @@ class Connection:
                     if not self._must_keeper_drive(seen_turns):
                         seen_turns = self._turns
                         continue
-                    self._is_driven = True
+                    self._begin_to_drive()
                     self._is_keeper_asked_to_leave = False
             if callbacks:
                 self._call_back(callbacks)

@@ -113,8 +113,7 @@ class Line:
             return
         if self._is_disconnected:
             timeout_ms = min(timeout_ms, CONNECT_AGAIN_MS)
-        if self._is_full:
-            self._poller.modify(self._dealer, _READABLE | _WRITABLE)
+        self._poller.modify(self._dealer, _READABLE | _WRITABLE if self._is_full else _READABLE)
         for source, events in self._poller.poll(timeout_ms):
             if source is self._dealer:
                 self.has_more = bool(events & _READABLE)
@@ -122,8 +121,6 @@ class Line:
                 self._take_event()
             else:
                 os.read(self._wake_fd, 4096)
-        if self._is_full:
-            self._poller.modify(self._dealer, _READABLE)
 
     def wake(self) -> None:
         """End the sleep of the thread that polls; from any thread."""
