@@ -104,7 +104,7 @@ class Connection:
         self._is_keeper_asked_to_leave = False
         self._followers: list[_Follower] = []
         self._callbacks: list[Action] = []
-        self._calling = 0
+        self._is_calling = False
         self._turns = 0
         self._keeper: threading.Thread | None = None
         self._keeper_wakes = threading.Condition(self._lock)
@@ -182,7 +182,7 @@ class Connection:
                 with self._lock:
                     if is_done():
                         return True
-                    if not self._requests and not self._calling:
+                    if not self._requests and not self._is_calling and not self._callbacks:
                         return False
                     follower = self._follow_or_drive(is_done)
                 if follower is None:
@@ -325,6 +325,8 @@ class Connection:
             self._leave()
 
     def _hand_over(self) -> None:
+        if self._callbacks:  # an interrupt may have come before the keeper was called
+            self._call_keeper()
         if self._followers:
             self._followers.pop(0).turnstile.release()
         elif self._requests or self._is_closed:
@@ -396,7 +398,6 @@ class Connection:
                 self._release([follower for follower in self._followers if follower.is_done()])
             if callbacks:
                 self._callbacks += callbacks
-                self._calling += len(callbacks)
                 self._call_keeper()
 
     def _release(self, followers: list[_Follower]) -> None:
@@ -442,6 +443,7 @@ class Connection:
         while True:
             with self._lock:
                 callbacks, self._callbacks = self._callbacks, []
+                self._is_calling = bool(callbacks)
                 if not callbacks:
                     if self._is_closed and not self._is_driven and not self._is_under_way():
                         return
@@ -462,12 +464,12 @@ class Connection:
             for callback in callbacks:
                 callback()
         finally:
-            self._called(len(callbacks))
+            self._called()
 
-    def _called(self, callbacks: int) -> None:
+    def _called(self) -> None:
         with self._lock:
-            self._calling -= callbacks
-            is_over = not self._requests and not self._calling
+            self._is_calling = False
+            is_over = not self._requests and not self._callbacks
             self._release([follower for follower in self._followers if is_over or follower.is_done()])
 
     def _must_keeper_drive(self, seen_turns: int) -> bool:
