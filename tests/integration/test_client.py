@@ -333,6 +333,30 @@ class TestFace:
             assert client.todo_list("l").size() == 0
 
 
+def lost_add(client: Client, router: ScriptedRouter) -> errors.DeadlineExceeded:
+    """Add to the list ``l`` while the router is silent; return the error, with the router answering again."""
+    router.script = lambda *_: SILENT
+    with pytest.raises(errors.DeadlineExceeded) as caught:
+        client.todo_list("l").add_entry("milk", deadline_s=0.1)
+    router.script = router.serve
+    return caught.value
+
+
+def refused_in_a_callback(client: Client, ask: Callable[[], Any]) -> list[errors.TodoMQError]:
+    """Ask from the callback of a future; return the errors that this raised there."""
+    refused: list[errors.TodoMQError] = []
+
+    def callback(future: concurrent.futures.Future[Any]) -> None:
+        try:
+            ask()
+        except errors.TodoMQError as error:
+            refused.append(error)
+
+    with client.pipeline() as pipeline:
+        pipeline.todo_list("other").size().add_done_callback(callback)
+    return refused
+
+
 class TestPipeline:
     def test_one_that_is_used_again_tells_of_the_requests_of_each_time(
         self, client: Client, router: ScriptedRouter
@@ -515,24 +539,18 @@ class TestTrouble:
     def test_an_unknown_outcome_can_be_retried_under_the_same_number(
         self, client: Client, router: ScriptedRouter
     ) -> None:
-        router.script = lambda *_: SILENT
-        with pytest.raises(errors.DeadlineExceeded) as caught:
-            client.todo_list("l").add_entry("milk", deadline_s=0.1)
-        assert caught.value.outcome == errors.UNKNOWN
-        router.script = router.serve
-        assert caught.value.retry() == Entry(1, "milk")
+        unknown = lost_add(client, router)
+        assert unknown.outcome == errors.UNKNOWN
+        assert unknown.retry() == Entry(1, "milk")
         assert [request[4] for request in router.requests] == [1, 1]
 
     def test_a_retry_that_comes_too_late_says_why_the_outcome_stays_unknown(
         self, client: Client, router: ScriptedRouter
     ) -> None:
-        router.script = lambda *_: SILENT
-        with pytest.raises(errors.DeadlineExceeded) as caught:
-            client.todo_list("l").add_entry("milk", deadline_s=0.1)
-        router.script = router.serve
+        unknown = lost_add(client, router)
         client.todo_list("l").add_entry("bread")
         with pytest.raises(errors.DeadlineExceeded, match="a later change to the list was sent") as again:
-            caught.value.retry()
+            unknown.retry()
         assert again.value.outcome == errors.UNKNOWN and not again.value.retryable
         assert len(router.requests) == 2  # it was not sent
 
@@ -540,58 +558,35 @@ class TestTrouble:
         self, address: str, router: ScriptedRouter, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with Client(address) as client:
-            router.script = lambda *_: SILENT
-            with pytest.raises(errors.DeadlineExceeded) as caught:
-                client.todo_list("l").add_entry("milk", deadline_s=0.1)
-            router.script = router.serve
-            refused: list[errors.TodoMQError] = []
-
-            def in_a_callback(future: concurrent.futures.Future[Any]) -> None:
-                try:
-                    caught.value.retry()
-                except errors.TodoMQError as error:
-                    refused.append(error)
-
-            with client.pipeline() as pipeline:
-                pipeline.todo_list("other").size().add_done_callback(in_a_callback)
+            unknown = lost_add(client, router)
+            refused = refused_in_a_callback(client, unknown.retry)
             with monkeypatch.context() as patch:
                 patch.setattr(connection, "WAIT_REQUESTS", 0)
                 with pytest.raises(errors.Overloaded) as full:
-                    caught.value.retry()  # waits for room for as long as the first request was to take
+                    unknown.retry()  # waits for room for as long as the first request was to take
             refused.append(full.value)
             assert [type(error) for error in refused] == [errors.InvalidRequest, errors.Overloaded]
             assert {error.outcome for error in refused} == {errors.UNKNOWN}
             assert [request[4] for request in router.requests if request[1] == "l"] == [1]  # nothing was sent again
             assert refused[1].retry() == Entry(1, "milk")
         with pytest.raises(errors.Unavailable) as closed:
-            caught.value.retry()
+            unknown.retry()
         assert closed.value.outcome == errors.UNKNOWN
 
     def test_a_request_that_is_waited_for_in_a_callback_is_refused_before_it_is_sent(
         self, client: Client, router: ScriptedRouter
     ) -> None:
-        refused: list[errors.TodoMQError] = []
-
-        def in_a_callback(future: concurrent.futures.Future[Any]) -> None:
-            try:
-                client.todo_list("l").add_entry("milk")
-            except errors.TodoMQError as error:
-                refused.append(error)
-
-        with client.pipeline() as pipeline:
-            pipeline.todo_list("other").size().add_done_callback(in_a_callback)
+        refused = refused_in_a_callback(client, lambda: client.todo_list("l").add_entry("milk"))
         assert [(type(error), error.outcome) for error in refused] == [(errors.InvalidRequest, errors.NOT_APPLIED)]
         assert client.todo_list("l").size() == 0
 
     def test_an_error_is_copied_and_pickled_without_its_way_to_ask_again(
         self, client: Client, router: ScriptedRouter
     ) -> None:
-        router.script = lambda *_: SILENT
-        with pytest.raises(errors.DeadlineExceeded) as caught:
-            client.todo_list("l").add_entry("milk", deadline_s=0.1)
-        for copied in (pickle.loads(pickle.dumps(caught.value)), copy.copy(caught.value)):
+        unknown = lost_add(client, router)
+        for copied in (pickle.loads(pickle.dumps(unknown)), copy.copy(unknown)):
             assert type(copied) is errors.DeadlineExceeded
-            assert (copied.text, copied.outcome) == (caught.value.text, errors.UNKNOWN)
+            assert (copied.text, copied.outcome) == (unknown.text, errors.UNKNOWN)
             with pytest.raises(errors.DeadlineExceeded):
                 copied.retry()
 
