@@ -250,7 +250,7 @@ class ListActor(RecordedList):
     def _check_size(self, arguments: list[Any], body_bytes: int) -> None:
         if not arguments or type(arguments[0]) is not list:
             return
-        each = len(records.prefix(self.name)) + KEY_TAIL_BYTES + RECORD_OVERHEAD_BYTES
+        each = len(self.prefix) + KEY_TAIL_BYTES + RECORD_OVERHEAD_BYTES
         if body_bytes + each * len(arguments[0]) > limits.CHANGE_BYTES:
             count = len(arguments[0])
             raise InvalidRequest(f"add_entries: {count} entries take over {limits.CHANGE_BYTES} bytes of records")

@@ -31,6 +31,7 @@ class Loading:
 
     def __init__(self, name: str, now_ms: int) -> None:
         self.name = name
+        self.prefix = records.prefix(name)
         self.record: ListRecord | None = None
         self.entries: list[Entry] = []
         self.sessions: dict[bytes, Session] = {}
@@ -39,12 +40,11 @@ class Loading:
         self._floors: dict[bytes, int] = {}  # of the last add of each client that an entry tells of
         self._last_id = 0
         self._now_ms = now_ms
-        self._prefix = records.prefix(name)
         self._first = True
 
     def first_page(self) -> Page:
         """Return what to read first: the list's record and the beginning of what is under its prefix."""
-        return Page(records.list_key(self.name), self._prefix, None)
+        return Page(records.list_key(self.name), self.prefix, None)
 
     def take(self, value: bytes | None, pairs: list[bytes], last: bytes | None) -> Page | None:
         """Take a page as it was read.
@@ -65,12 +65,12 @@ class Loading:
             self.record = None if value is None else records.read_list(self.name, value)
         for place in range(0, len(pairs), 2):
             key = pairs[place]
-            if key[len(self._prefix) : len(self._prefix) + 1] == b"s":
+            if key[len(self.prefix) : len(self.prefix) + 1] == b"s":
                 self._take_session(key, pairs[place + 1])
             elif not self._take_entry(key, pairs[place + 1]):
                 # Older generations wait to be swept; what is wanted goes on behind them.
-                return Page(None, self._prefix, self._prefix + b"e" + b"\xff" * 12)
-        return None if last is None else Page(None, self._prefix, last)
+                return Page(None, self.prefix, self.prefix + b"e" + b"\xff" * 12)
+        return None if last is None else Page(None, self.prefix, last)
 
     def todo_list(self) -> TodoList:
         """Return the to-do list as it was stored."""

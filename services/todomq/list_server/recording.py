@@ -38,6 +38,7 @@ class RecordedList:
     """One list and what is stored of it.
 
     Attributes:
+        prefix: what the keys of its records begin with, once it is loaded.
         record: the list's record as it is stored or about to be; None where the list is not stored.
         last_batch: the number of the last batch that carries a write of this list.
         changed: clients whose session's record is to be written in this turn, with its key; None when none is.
@@ -45,10 +46,11 @@ class RecordedList:
         runs: which entries lie in one record; None where each has its own.
     """
 
-    __slots__ = ("changed", "in_entries", "last_batch", "name", "partition", "record", "runs", "sessions", "todo")
+    __slots__ = ("changed", "in_entries", "last_batch", "name", "partition", "prefix", "record", "runs", "sessions", "todo")
 
     def __init__(self, name: str, partition: Partition) -> None:
         self.name = name
+        self.prefix = b""
         self.partition = partition
         self.todo: TodoList | None = None
         self.record: ListRecord | None = None
@@ -65,6 +67,7 @@ class RecordedList:
 
     def take_stored(self, loading: Loading) -> None:
         """Begin with what a load has read."""
+        self.prefix = loading.prefix
         self.todo = loading.todo_list()
         self.record = NEW_LIST if loading.record == NEW_LIST else loading.record
         self.sessions = loading.sessions
@@ -87,7 +90,7 @@ class RecordedList:
         gate = self.partition.gate
         size = gate.open.bytes
         try:
-            prefix = records.prefix(self.name)
+            prefix = self.prefix
             added: AddedBy | None = None
             if operation in ADDS and touched:
                 if self._can_tell_beside_entries(sender, session, len(value)):
@@ -132,7 +135,7 @@ class RecordedList:
         del self.sessions[sender]
         if sender in self.in_entries:
             self.in_entries = tuple([each for each in self.in_entries if each != sender])
-        key = records.session_key(records.prefix(self.name), sender)
+        key = records.session_key(self.prefix, sender)
         self.last_batch = self.partition.gate.write(self.partition.number, self.partition.epoch, key, None)
 
     def _can_tell_beside_entries(self, sender: bytes, session: Session, answer_bytes: int) -> bool:

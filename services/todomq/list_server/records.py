@@ -24,7 +24,6 @@ the record, not its contents. Sizes are not checked again: what an older limit l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from struct import Struct
 from typing import Any, NamedTuple
 
@@ -101,7 +100,6 @@ def name_of(key: bytes) -> str:
     return name
 
 
-@lru_cache(maxsize=8192)
 def prefix(name: str) -> bytes:
     """Return what the keys of a list's entries and sessions begin with.
 

@@ -18,7 +18,7 @@ class Sweeping:
     def __init__(self, actor: ListActor) -> None:
         assert actor.todo is not None
         self._generation = actor.todo.generation
-        self._prefix = records.prefix(actor.name)
+        self._prefix = actor.prefix
         actor.partition.to_sweep.pop(actor.name)
 
     def first_page(self) -> Page:
