@@ -98,8 +98,7 @@ class Connection:
         self._arrived: list[Request[Any]] = []
         self._requests = 0
         self._bytes = 0
-        self._is_driven = False
-        self._driver = 0
+        self._driver: int | None = None
         self._is_asleep = False
         self._is_keeper_asked_to_leave = False
         self._followers: list[_Follower] = []
@@ -141,7 +140,7 @@ class Connection:
                 self._requests += 1
                 self._bytes += request.size
                 self._arrived.append(request)
-                if self._is_driven:
+                if self._driver is not None:
                     if self._is_asleep:
                         self._wake()
                 elif not is_waited_for and (
@@ -199,9 +198,9 @@ class Connection:
         with self._lock:
             self._is_closed = True
             keeper = self._keeper
-            drives = keeper is None and not self._is_driven and self._session is not None
+            drives = keeper is None and self._driver is None and self._session is not None
             if drives:
-                self._begin_to_drive()
+                self._driver = threading.get_ident()
             elif self._is_asleep:
                 self._wake()
             self._keeper_wakes.notify()
@@ -238,14 +237,14 @@ class Connection:
         """See that what was submitted is sent, though nobody drives; return whether the caller is to take a turn."""
         is_enough = is_cast or len(self._arrived) >= TURN_REQUESTS
         if is_enough and not self._is_kept and threading.current_thread() is not self._keeper:
-            self._begin_to_drive()
+            self._driver = threading.get_ident()
             return True
         self._call_keeper()
         return False
 
     def _follow_or_drive(self, is_done: Callable[[], bool]) -> _Follower | None:
-        if not self._is_driven and self._requests:
-            self._begin_to_drive()
+        if self._driver is None and self._requests:
+            self._driver = threading.get_ident()
             return None
         follower = _Follower(is_done)  # of the driver, or of the keeper that calls back
         self._followers.append(follower)
@@ -253,10 +252,6 @@ class Connection:
         if self._is_asleep:
             self._wake()
         return follower
-
-    def _begin_to_drive(self) -> None:
-        self._driver = threading.get_ident()
-        self._is_driven = True
 
     def _call_keeper(self) -> None:
         if self._keeper is None:
@@ -288,7 +283,7 @@ class Connection:
     def _pass_on(self) -> None:
         """See that somebody drives, though this caller, who may have been told to, does not."""
         with self._lock:
-            if not self._is_driven:
+            if self._driver is None:
                 self._hand_over()
 
     # On the driver's thread.
@@ -315,13 +310,13 @@ class Connection:
     def _leave(self) -> None:
         """Drive no longer: one of those who wait follows, or the keeper sees to what is out."""
         with self._lock:
-            self._is_driven = False
+            self._driver = None
             self._turns += 1
             self._hand_over()
 
     def _leave_if_interrupted(self) -> None:
         """Drive no longer, where an interrupt came between the word that this thread drives and what undoes it."""
-        if self._is_driven and self._driver == threading.get_ident():
+        if self._driver == threading.get_ident():
             self._leave()
 
     def _hand_over(self) -> None:
@@ -445,12 +440,12 @@ class Connection:
                 callbacks, self._callbacks = self._callbacks, []
                 self._is_calling = bool(callbacks)
                 if not callbacks:
-                    if self._is_closed and not self._is_driven and not self._is_under_way():
+                    if self._is_closed and self._driver is None and not self._is_under_way():
                         return
                     if not self._must_keeper_drive(seen_turns):
                         seen_turns = self._turns
                         continue
-                    self._begin_to_drive()
+                    self._driver = threading.get_ident()
                     self._is_keeper_asked_to_leave = False
             if callbacks:
                 self._call_back(callbacks)
@@ -474,7 +469,7 @@ class Connection:
 
     def _must_keeper_drive(self, seen_turns: int) -> bool:
         """Tell whether it is for the keeper to drive: at once, or when nobody has taken a turn meanwhile."""
-        if not self._is_driven and self._is_under_way():
+        if self._driver is None and self._is_under_way():
             if self._is_kept or self._is_closed or self._turns == seen_turns:
                 return True
             self._keeper_wakes.wait(NAP_S)
