@@ -27,10 +27,10 @@ from todomq.protocol.codec import pack
 from todomq.runtime import calls, locks, peers, sockets
 from todomq.runtime.calls import LATER, Call, CallServer, Service, batches_of
 from todomq.runtime.daemon import FAILED, REFUSED_TO_START
+from todomq.runtime.local_process import age_ms, has_ended, kill
 from todomq.runtime.loop import Loop
 from todomq.runtime.peers import Answer, Peer
 from todomq.runtime.pipes import Pull, Push
-from todomq.runtime.start_time import age_ms
 from todomq.settings import Settings, SettingsError
 
 BOUND_S = 15.0
@@ -603,6 +603,20 @@ def test_the_age_of_a_process_is_what_has_passed_since_it_began() -> None:
         assert age_ms(os.getpid()) > age_ms(child.pid)
     with pytest.raises(ProcessLookupError):
         age_ms(child.pid)
+
+
+def test_a_process_is_ended_by_its_pidfd_and_one_that_has_ended_is_left_alone() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    pidfd = os.pidfd_open(child.pid)
+    try:
+        assert not has_ended(pidfd)
+        kill(pidfd)
+        assert has_ended(pidfd, BOUND_S)
+        child.wait(BOUND_S)
+        kill(pidfd)
+    finally:
+        os.close(pidfd)
+        child.kill()
 
 
 class Stack:

@@ -16,7 +16,7 @@ import pytest
 from conftest import RunningStack, is_gone, wait_until
 
 from todomq.errors import Unavailable
-from todomq.runtime.start_time import age_ms
+from todomq.runtime.local_process import age_ms
 from todomq.settings import socket_name
 from todomq.supervision import records
 from todomq.supervision.manager import Process

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +12,7 @@ from todomq.runtime.loop import Loop
 from todomq.settings import Settings
 from todomq.supervision import records
 from todomq.supervision.restart_intensity import GiveUp, StopGroup
-from todomq.supervision.service import Listener, _kill
+from todomq.supervision.service import Listener
 
 BOUND_S = 10.0
 
@@ -59,13 +56,3 @@ def test_law_9_the_stack_is_stopped_also_where_the_reason_cannot_be_kept(listene
 def test_the_reason_is_kept_where_it_can_be(listener: Listener) -> None:
     assert give_up(listener) == ["stop cache", "shutdown"]
     assert records.read_failure(listener._settings.run) == "cache was restarted too often"
-
-
-def test_a_process_that_ended_meanwhile_is_not_ended_again() -> None:
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    pidfd = os.pidfd_open(process.pid)
-    try:
-        process.wait(BOUND_S)
-        _kill(pidfd)
-    finally:
-        os.close(pidfd)

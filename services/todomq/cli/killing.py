@@ -43,14 +43,18 @@ def kill_daemon(todo: Client, name: list[str | int]) -> int:
     if entry is None or entry.pid is None:
         raise NameNotFound(f"{name_of(name)} is not running: nobody is registered under this name")
     try:
-        pidfd = os.pidfd_open(entry.pid)
-    except ProcessLookupError:
+        _kill(entry.pid, name)
+    except (ProcessLookupError, FileNotFoundError):
         raise NameNotFound(f"{name_of(name)} is not running any more on this machine") from None
+    return entry.pid
+
+
+def _kill(pid: int, name: list[str | int]) -> None:
+    pidfd = os.pidfd_open(pid)
     try:
-        with open(f"/proc/{entry.pid}/cmdline", "rb") as file:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
             if f"todomq.{name[0]}".encode() not in file.read():
-                raise InvalidRequest(f"pid {entry.pid} of this machine is not {name_of(name)}; it runs on another one")
+                raise InvalidRequest(f"pid {pid} of this machine is not {name_of(name)}; it runs on another one")
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     finally:
         os.close(pidfd)
-    return entry.pid

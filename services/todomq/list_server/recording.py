@@ -46,7 +46,9 @@ class RecordedList:
         runs: which entries lie in one record; None where each has its own.
     """
 
-    __slots__ = ("changed", "in_entries", "last_batch", "name", "partition", "prefix", "record", "runs", "sessions", "todo")
+    __slots__ = (
+        "changed", "in_entries", "last_batch", "name", "partition", "prefix", "record", "runs", "sessions", "todo",
+    )  # fmt: skip
 
     def __init__(self, name: str, partition: Partition) -> None:
         self.name = name

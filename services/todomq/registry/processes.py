@@ -10,13 +10,11 @@ from __future__ import annotations
 import os
 import resource
 import select
-import signal
-from contextlib import suppress
 from pathlib import Path
 
 from todomq.errors import InvalidRequest, Overloaded
 from todomq.registry.registrations import Process
-from todomq.runtime.start_time import start_time
+from todomq.runtime.local_process import has_ended, kill, start_time
 
 
 class LocalProcesses:
@@ -46,7 +44,7 @@ class LocalProcesses:
         descriptor = _open(pid)
         try:
             process = Process(pid, _start_time(pid))
-            if _has_ended(descriptor):  # asked after its start time was read: the pid was its own until then
+            if has_ended(descriptor):  # asked after its start time was read: the pid was its own until then
                 raise InvalidRequest(f"there is no process {pid}")
             if process not in self._descriptors:
                 self._keep(process, descriptor)
@@ -68,8 +66,7 @@ class LocalProcesses:
         """
         descriptor = self._descriptors.get(process)
         if descriptor is not None:
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            kill(descriptor)
 
     def release(self, process: Process) -> None:
         """Watch the process no longer; one that is not watched is ignored."""
@@ -125,8 +122,3 @@ def _start_time(pid: int) -> int:
     except ProcessLookupError as error:
         raise InvalidRequest(str(error)) from None
 
-
-def _has_ended(descriptor: int) -> bool:
-    poller = select.poll()
-    poller.register(descriptor, select.POLLIN)
-    return bool(poller.poll(0))

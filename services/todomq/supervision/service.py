@@ -16,14 +16,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from todomq.runtime.local_process import age_ms, kill
 from todomq.runtime.log import log
 from todomq.runtime.loop import Loop, Timer
 from todomq.runtime.peers import Answer, Peer
-from todomq.runtime.start_time import age_ms
 from todomq.settings import Settings, socket_name
 from todomq.supervision import evidence, records
 from todomq.supervision.answer_watch import AnswerWatch
@@ -202,7 +201,7 @@ class Listener:
         if self._registry_watch.tick(_now_ms()):
             log("registry_hangs", silent_ms=self._settings.lease_ms)
             self._registry_watch.ended()
-            _kill(self._pidfds["registry"])
+            kill(self._pidfds["registry"])
             return
         self._ping_registry()
         for process in list(self._watched):
@@ -227,7 +226,7 @@ class Listener:
         if watch.tick(_now_ms()):
             log("unregistered_process_killed", process=process, pid=pid)
             watch.ended()
-            _kill(self._pidfds[process])
+            kill(self._pidfds[process])
 
     def _ping_registry(self) -> None:
         self._registry.call("ping", done=self._registry_answered, timeout_s=PING_S)
@@ -235,11 +234,6 @@ class Listener:
     def _registry_answered(self, answer: Answer) -> None:
         if answer.error is None:
             self._registry_watch.answered(_now_ms())
-
-
-def _kill(pidfd: int) -> None:
-    with suppress(ProcessLookupError):  # it has ended and its parent knows it: its pidfd tells, this turn or the next
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
 
 def _age_ms(pid: int) -> int:

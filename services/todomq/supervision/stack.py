@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
-import signal
 import stat
 import subprocess
 import sys
@@ -23,6 +21,7 @@ from pathlib import Path
 
 from todomq.errors import Unavailable
 from todomq.keys.doors import check_keys
+from todomq.runtime.local_process import has_ended, kill
 from todomq.runtime.locks import hold, private_directory
 from todomq.settings import SettingsError, read_settings
 from todomq.supervision import records
@@ -338,24 +337,18 @@ class _Processes:
             os.close(pidfd)
 
     def alive(self) -> list[int]:
-        return [pid for pid, pidfd in self._held.items() if not _has_ended(pidfd, 0)]
+        return [pid for pid, pidfd in self._held.items() if not has_ended(pidfd)]
 
     def kill_first(self) -> None:
-        if self._first is not None and not _has_ended(self._first, 0):
-            signal.pidfd_send_signal(self._first, signal.SIGKILL)
+        if self._first is not None:
+            kill(self._first)
 
     def wait_for_first(self, timeout_s: float) -> bool:
-        return self._first is None or _has_ended(self._first, timeout_s)
+        return self._first is None or has_ended(self._first, timeout_s)
 
     def wait_for_all(self, timeout_s: float) -> bool:
         give_up = time.monotonic() + timeout_s
-        return all(_has_ended(pidfd, max(0.0, give_up - time.monotonic())) for pidfd in self._held.values())
-
-
-def _has_ended(pidfd: int, timeout_s: float) -> bool:
-    poller = select.poll()  # select(2) takes no descriptor from 1,024 on
-    poller.register(pidfd, select.POLLIN)
-    return bool(poller.poll(timeout_s * 1000))
+        return all(has_ended(pidfd, max(0.0, give_up - time.monotonic())) for pidfd in self._held.values())
 
 
 def _children(pid: int) -> list[int]:
