@@ -28,7 +28,7 @@ from todomq.runtime import calls, locks, peers, sockets
 from todomq.runtime.calls import LATER, Call, CallServer, Service, batches_of
 from todomq.runtime.daemon import FAILED, REFUSED_TO_START
 from todomq.runtime.local_process import age_ms, has_ended, kill
-from todomq.runtime.loop import Loop
+from todomq.runtime.loop import Loop, Once
 from todomq.runtime.peers import Answer, Peer
 from todomq.runtime.pipes import Pull, Push
 from todomq.settings import Settings, SettingsError
@@ -92,6 +92,23 @@ def test_a_repeated_action_runs_until_it_is_cancelled_also_by_itself(loop: Loop)
     turn_until(loop, lambda: len(ran) == 3)
     loop.turn(0.02)
     assert len(ran) == 3
+
+
+def test_what_is_asked_for_again_and_again_is_planned_once_until_it_has_run(loop: Loop) -> None:
+    ran: list[int] = []
+
+    def run() -> None:
+        ran.append(len(ran))
+        if len(ran) == 1:
+            again.plan()  # by itself
+
+    again = Once(loop, 0.001, run)
+    for _ in range(3):
+        again.plan()
+    turn_until(loop, lambda: len(ran) == 2)
+    loop.after(0.02, lambda: ran.append(-1))
+    turn_until(loop, lambda: ran[-1] == -1)
+    assert ran == [0, 1, -1]
 
 
 def test_the_end_of_every_turn_comes_after_what_the_turn_brought(loop: Loop) -> None:

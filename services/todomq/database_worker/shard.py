@@ -25,7 +25,7 @@ from todomq.database_worker.storage import OpenStorage, Storage, StorageFailed
 from todomq.errors import NOT_APPLIED, CorruptRecord, Overloaded, TodoMQError
 from todomq.protocol.messages import Committed, Writes
 from todomq.runtime.log import log, log_counted
-from todomq.runtime.loop import Loop
+from todomq.runtime.loop import Loop, Once
 from todomq.settings import SettingsError
 
 COMMITS = "commits"  # the lanes, a thread each
@@ -64,7 +64,8 @@ class Shard:
         self._is_closing = False
         self._reads_waiting = 0
         self._swept_to: bytes | None = None
-        self._is_sweeping = self._sweeps_on = False
+        self._is_sweeping = False
+        self._sweep_on = Once(loop, SWEEP_ON_S, self._sweep)
         self._storage_stats: dict[str, int] = {"records": 0}
         self.commits = Commits(incarnation, partitions, {})
         loop.every(SWEEP_S, self._sweep)
@@ -290,20 +291,11 @@ class Shard:
             return
         (deletes, self._swept_to), self._storage_stats, self._lack_of_room = outcome
         if deletes and self._storage is not None:
-            self._sweep_on()
+            self._sweep_on.plan()
             try:
                 self.commits.take_change(deletes, None, None, None)
             except Overloaded:
                 self._swept_to = None  # their turn comes again, when there is room
-
-    def _sweep_on(self) -> None:
-        if not self._sweeps_on:
-            self._sweeps_on = True
-            self._loop.after(SWEEP_ON_S, self._swept_on)
-
-    def _swept_on(self) -> None:
-        self._sweeps_on = False
-        self._sweep()
 
 
 def _ignore(result: Any, error: BaseException | None) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from todomq.protocol import messages
 from todomq.protocol.messages import Committed
-from todomq.runtime.loop import Loop
+from todomq.runtime.loop import Loop, Once
 from todomq.runtime.pipes import Push
 
 WAITING_WORDS = 4_096
@@ -35,7 +35,7 @@ class Words:
         self._pushes: dict[bytes, Push] = {}
         self._waiting: dict[bytes, deque[bytes]] = {}
         self._blocked_since_ms: dict[bytes, int] = {}
-        self._retries = False
+        self._flush_again = Once(loop, RETRY_S)
         self.dropped = 0
 
     def connect(self, incarnation: bytes, address: str) -> bytes | None:
@@ -81,9 +81,7 @@ class Words:
                 self._blocked_since_ms.setdefault(incarnation, self._loop.now_ms())
         if not self._blocked_since_ms:
             return []
-        if not self._retries:
-            self._retries = True
-            self._loop.after(RETRY_S, self._retry)
+        self._flush_again.plan()
         now_ms = self._loop.now_ms()
         gone = [sender for sender, since_ms in self._blocked_since_ms.items() if now_ms - since_ms > GONE_MS]
         for incarnation in gone:
@@ -104,6 +102,3 @@ class Words:
             self.dropped += len(self._waiting.pop(incarnation))
             self._blocked_since_ms.pop(incarnation, None)
             push.close()
-
-    def _retry(self) -> None:
-        self._retries = False  # the end of this turn flushes

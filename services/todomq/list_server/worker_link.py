@@ -17,7 +17,7 @@ from todomq.protocol import messages
 from todomq.protocol.addresses import is_address
 from todomq.runtime.daemon import Daemon
 from todomq.runtime.log import log, log_counted
-from todomq.runtime.loop import Timer
+from todomq.runtime.loop import Once
 from todomq.runtime.peers import Answer, Peer
 from todomq.runtime.pipes import Push
 
@@ -69,7 +69,7 @@ class WorkerLink:
         self._greeting = False
         self._oldest = 0
         self._silent_since_ms = 0
-        self._again: Timer | None = None
+        self._send_again = Once(daemon.loop, SEND_AGAIN_S, self._send_if_greeted)
 
     def registry_changed(self) -> None:
         """Connect to where the worker is registered now."""
@@ -190,14 +190,12 @@ class WorkerLink:
                 messages.Writes(self._daemon.incarnation, self.incarnation, batch.number, partitions)
             )
             if self._push is None or not self._push.send(message):
-                if self._again is None:  # one attempt at a time, however much is added meanwhile
-                    self._again = self._loop.after(SEND_AGAIN_S, self._send_again)
+                self._send_again.plan()
                 break
             sent += 1
         del self._unsent[:sent]
 
-    def _send_again(self) -> None:
-        self._again = None
+    def _send_if_greeted(self) -> None:
         if self.greeted:
             self._send_unsent()
 

@@ -17,7 +17,7 @@ from todomq.protocol.codec import pack
 from todomq.runtime import sockets
 from todomq.runtime.curve import Curve
 from todomq.runtime.log import log, log_counted
-from todomq.runtime.loop import Loop
+from todomq.runtime.loop import Loop, Once
 
 if TYPE_CHECKING:
     import zmq
@@ -118,7 +118,7 @@ class CallServer:
             sockets.listen_also(self._socket, service.also_at)
         self._replies: dict[bytes, list[tuple[int | None, int, bytes]]] = {}
         self._backlog: dict[bytes, list[bytes]] = {}
-        self._tries_again = False
+        self._flush_again = Once(loop, TRY_AGAIN_S)
         loop.watch(self._socket, self._drain)
 
     def listen_in_stack(self, address: str, curve: Curve) -> None:
@@ -244,7 +244,7 @@ class CallServer:
                 self.counts["messages_sent"] += 1
             else:
                 self._backlog[peer] = [message]
-                self._try_again_soon()
+                self._flush_again.plan()
         except ConnectionError:
             self.counts["peers_gone"] += 1
 
@@ -257,17 +257,9 @@ class CallServer:
         except ConnectionError:
             waiting.clear()
         if waiting:
-            self._try_again_soon()
+            self._flush_again.plan()
         else:
             del self._backlog[peer]
-
-    def _try_again_soon(self) -> None:
-        if not self._tries_again:
-            self._tries_again = True
-            self._loop.after(TRY_AGAIN_S, self._try_again)
-
-    def _try_again(self) -> None:
-        self._tries_again = False  # the end of this turn flushes
 
 
 def batches_of(items: list[tuple[int | None, int, bytes]]) -> list[list[tuple[int | None, int, bytes]]]:

@@ -47,6 +47,33 @@ class Timer:
         self.action = None
 
 
+class Once:
+    """An action that is planned once at a time, however often it is asked for meanwhile.
+
+    Args:
+        loop: where it runs.
+        seconds: how long after it was asked for.
+        action: None for the turn alone, at whose end something is tried again.
+    """
+
+    def __init__(self, loop: Loop, seconds: float, action: Action | None = None) -> None:
+        self._loop = loop
+        self._seconds = seconds
+        self._action = action
+        self._is_planned = False
+
+    def plan(self) -> None:
+        """Have it run, unless it is planned already."""
+        if not self._is_planned:
+            self._is_planned = True
+            self._loop.after(self._seconds, self._run)
+
+    def _run(self) -> None:
+        self._is_planned = False
+        if self._action is not None:
+            self._action()
+
+
 class Loop:
     """A single-threaded poll loop."""
 
