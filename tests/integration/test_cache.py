@@ -17,8 +17,9 @@ from todomq.cache.service import ASK_AGAIN_S, CacheService
 from todomq.errors import Unauthorized
 from todomq.protocol.codec import canonical
 from todomq.protocol.partitions import PARTITIONS
+from todomq.protocol.registration import Registration
 from todomq.runtime.calls import Call, CallServer, Service
-from todomq.runtime.daemon import Daemon, Registration
+from todomq.runtime.daemon import Daemon
 from todomq.settings import Settings
 
 BOUND_S = 15.0

@@ -23,9 +23,10 @@ import todomq
 from todomq.errors import CorruptRecord, InvalidRequest, Overloaded, ProtocolError, TodoMQError, Unavailable
 from todomq.protocol import messages
 from todomq.protocol.codec import canonical, unpack
+from todomq.protocol.registration import Registration
 from todomq.registry.journal import Journal
 from todomq.registry.processes import LocalProcesses, boot
-from todomq.registry.registrations import Process, Registration
+from todomq.registry.registrations import Process
 
 LEASE_MS = 600
 BOUND_S = 15.0

@@ -17,10 +17,11 @@ from todomq import errors
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import canonical
 from todomq.protocol.partitions import PARTITIONS
+from todomq.protocol.registration import Registration
 from todomq.router.service import RouterService
 from todomq.runtime import peers, sockets
 from todomq.runtime.calls import Call, CallServer, Service
-from todomq.runtime.daemon import Daemon, Registration
+from todomq.runtime.daemon import Daemon
 from todomq.runtime.loop import Loop
 from todomq.runtime.peers import Answer, Peer
 from todomq.settings import Settings

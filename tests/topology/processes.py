@@ -12,9 +12,9 @@ import traceback
 from random import Random
 
 from todomq.errors import InvalidRequest
+from todomq.protocol.registration import Registration
 from todomq.registry.journal import Journal
 from todomq.registry.registrations import Process as Life
-from todomq.registry.registrations import Registration
 from todomq.runtime.parent import PR_SET_PDEATHSIG
 from topology.clock import Action, Clock, Event
 

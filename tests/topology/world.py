@@ -15,8 +15,8 @@ from todomq.cache.service import CacheService
 from todomq.database_worker.service import DatabaseWorkerService
 from todomq.errors import TodoMQError, Unavailable
 from todomq.list_server.service import ListServerService
+from todomq.protocol.registration import Registration
 from todomq.registry.registrations import Process as Life
-from todomq.registry.registrations import Registration
 from todomq.registry.service import RegistryService
 from todomq.router.service import RouterService
 from todomq.runtime.calls import Service

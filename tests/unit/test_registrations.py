@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from todomq.errors import CorruptRecord, InvalidRequest, Overloaded, Unavailable
+from todomq.protocol.registration import Registration
 from todomq.registry.registrations import (
     Effect,
     Forget,
     Kill,
     Process,
-    Registration,
     Registrations,
     Release,
     Remember,

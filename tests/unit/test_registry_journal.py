@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from todomq.protocol.registration import Registration
 from todomq.registry import journal as journal_module
 from todomq.registry.journal import SLACK_BYTES, Journal
-from todomq.registry.registrations import Process, Registration
+from todomq.registry.registrations import Process
 
 PROCESS = Process(100, 5_000)
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 from todomq.cache.directory import Directory, Own, Owner, Release, Server
-from todomq.errors import DeadlineExceeded, InvalidRequest, Overloaded, TodoMQError, Unavailable
-from todomq.protocol import limits
+from todomq.errors import DeadlineExceeded, Overloaded, TodoMQError, Unavailable
 from todomq.protocol.addresses import is_address
+from todomq.protocol.entries import check_list_name
 from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
+from todomq.protocol.registration import Registration
 from todomq.runtime.calls import LATER, Call, Service
-from todomq.runtime.daemon import Daemon, Registration
+from todomq.runtime.daemon import Daemon
 from todomq.runtime.log import log
 from todomq.runtime.peers import Answer, Peer
 
@@ -59,7 +60,7 @@ class CacheService(Service):
 
     def _server_process(self, call: Call) -> object:
         """Get or create: answer where the list's actor lives; it is loaded first if it must be."""
-        name = _list_name(call)
+        name = check_list_name(call.only_argument())
         owner, peer = self._owner(name)
         if owner is None or peer is None:
             self._let_wait(call)
@@ -79,7 +80,7 @@ class CacheService(Service):
         return LATER
 
     def _whereis_list(self, call: Call) -> list[Any]:
-        name = _list_name(call)
+        name = check_list_name(call.only_argument())
         partition = partition_of(name.encode())
         owner = self.directory.owners[partition]
         worker = worker_of(partition, self._daemon.settings.database_workers)
@@ -88,7 +89,7 @@ class CacheService(Service):
 
     def _of_list(self, call: Call, operation: str) -> object:
         """Ask the list's server in the caller's place."""
-        name = _list_name(call)
+        name = check_list_name(call.only_argument())
         owner, peer = self._owner(name)
         if owner is None or peer is None:
             raise Unavailable("the list's partition has no list server at the moment")
@@ -235,10 +236,3 @@ def _is_owned(value: Any) -> bool:
     return type(value) is list and all(
         _is_pair(item) and type(item[0]) is int and 0 <= item[0] < PARTITIONS for item in value
     )
-
-
-def _list_name(call: Call) -> str:
-    name = call.arguments[0] if len(call.arguments) == 1 else None
-    if type(name) is not str or not 1 <= len(name.encode()) <= limits.LIST_NAME_BYTES:
-        raise InvalidRequest(f"a list name of 1 to {limits.LIST_NAME_BYTES} bytes of UTF-8 is needed")
-    return name

@@ -23,6 +23,7 @@ from todomq.client.outcomes import FAILURES_MOST, check_deadline, outcome, refus
 from todomq.client.request import Request
 from todomq.client.values import ServerRef
 from todomq.errors import InvalidRequest, TodoMQError
+from todomq.protocol.entries import check_list_name
 
 if TYPE_CHECKING:
     from todomq.keys.credentials import Credentials
@@ -71,7 +72,7 @@ class AsyncTodoList(_Part):
 
     def __init__(self, face: _Face, name: str) -> None:
         super().__init__(face)
-        self.name = operations.check_list_name(name)
+        self.name = check_list_name(name)
 
     def __repr__(self) -> str:
         return f"AsyncTodoList({self.name!r})"

@@ -22,6 +22,7 @@ from todomq.client.pipeline import Pipeline
 from todomq.client.request import Request
 from todomq.client.values import ServerRef
 from todomq.errors import InvalidRequest, TodoMQError
+from todomq.protocol.entries import check_list_name
 
 if TYPE_CHECKING:
     from todomq.keys.credentials import Credentials
@@ -66,7 +67,7 @@ class TodoList(_Part):
 
     def __init__(self, client: Client, name: str) -> None:
         super().__init__(client)
-        self.name = operations.check_list_name(name)
+        self.name = check_list_name(name)
 
     def __repr__(self) -> str:
         return f"TodoList({self.name!r})"

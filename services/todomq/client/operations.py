@@ -385,17 +385,6 @@ def _asking(*question: Any) -> tuple[tuple[Any, ...], bytes]:
     return question, _body(*question, None)
 
 
-def check_list_name(name: str) -> str:
-    """Check a list's name: 1 to 255 bytes of UTF-8, any characters."""
-    try:
-        length = len(name.encode())
-    except (AttributeError, UnicodeEncodeError):
-        raise InvalidRequest("list name: a text of valid Unicode is needed") from None
-    if not 1 <= length <= limits.LIST_NAME_BYTES:
-        raise InvalidRequest(f"list name: {length} bytes of UTF-8 where 1 to {limits.LIST_NAME_BYTES} are allowed")
-    return name
-
-
 def _body(*parts: Any) -> bytes:
     try:
         body = pack(parts)

@@ -21,6 +21,7 @@ from todomq.client.futures import Driver, interrupted
 from todomq.client.outcomes import FAILURES_MOST
 from todomq.client.request import Request
 from todomq.client.values import ServerRef
+from todomq.protocol.entries import check_list_name
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -70,7 +71,7 @@ class PipelinedTodoList(_Part):
 
     def __init__(self, pipeline: Pipeline, name: str) -> None:
         self._pipeline = pipeline
-        self.name = operations.check_list_name(name)
+        self.name = check_list_name(name)
 
     def __repr__(self) -> str:
         return f"PipelinedTodoList({self.name!r})"

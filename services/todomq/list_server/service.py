@@ -32,6 +32,7 @@ from todomq.list_server.todo_list import TodoList
 from todomq.list_server.turns import Turns
 from todomq.list_server.worker_link import WorkerLink
 from todomq.protocol import limits, messages
+from todomq.protocol.entries import check_list_name
 from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
 from todomq.runtime.calls import LATER, Call, CallServer, Service
 from todomq.runtime.daemon import Daemon
@@ -227,7 +228,7 @@ class ListServerService(Service):
     # -- lists ---------------------------------------------------------------------------------------------------------
 
     def _activate(self, call: Call) -> object:
-        name = _list_name(call)
+        name = check_list_name(call.only_argument())
         partition = self._partition(name)
         actor = self.hosting.activate(partition, name, self._loop.now_ms())
         if actor.state == LOADING or actor.state == STOPPING:
@@ -263,7 +264,7 @@ class ListServerService(Service):
                     call.refuse(error)
 
     def _kill_list(self, call: Call) -> bool:
-        name = _list_name(call)
+        name = check_list_name(call.only_argument())
         actor = self._partition(name).actors.get(name)
         if actor is None:
             return False
@@ -271,7 +272,7 @@ class ListServerService(Service):
         return True
 
     def _describe_list(self, call: Call) -> dict[str, Any]:
-        name = _list_name(call)
+        name = check_list_name(call.only_argument())
         partition = self._partition(name)
         now_ms = self._loop.now_ms()
         gate = partition.gate
@@ -449,10 +450,3 @@ def _are_list_names(names: list[Any]) -> bool:
 
 def _is_grant(value: Any) -> bool:
     return type(value) is list and [type(item) for item in value] == [bool, int]
-
-
-def _list_name(call: Call) -> str:
-    name = call.arguments[0] if len(call.arguments) == 1 else None
-    if type(name) is not str or not 1 <= len(name.encode()) <= limits.LIST_NAME_BYTES:
-        raise InvalidRequest(f"a list name of 1 to {limits.LIST_NAME_BYTES} bytes of UTF-8 is needed")
-    return name

@@ -1,6 +1,6 @@
-"""What an entry may be: every check of what a caller says about entries, before anything changes (law 7).
+"""What an entry and a list's name may be: every check of what a caller says of them, before anything changes (law 7).
 
-Owns: the rules for titles, dates, ``extra`` and sizes; the numbers stand in ``protocol/limits.py``.
+Owns: the rules for names of lists, titles, dates, ``extra`` and sizes; the numbers stand in ``protocol/limits.py``.
 Must not know: lists, storage, sockets. The list actor asks it about requests, the client and the command line before.
 Each check raises ``InvalidRequest`` with a text that says what was wrong and the limit, and returns the value typed.
 """
@@ -10,13 +10,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 from todomq.errors import InvalidRequest
 from todomq.protocol import limits
 from todomq.protocol.codec import check_plain, pack
 
 CHANGEABLE = ("title", "date", "done", "extra")
+
+
+def check_list_name(name: Any) -> str:
+    """Check a list's name: 1 to 255 bytes of UTF-8, any characters."""
+    try:
+        length = len(name.encode())
+    except (AttributeError, UnicodeEncodeError):
+        raise InvalidRequest("list name: a text of valid Unicode is needed") from None
+    if not 1 <= length <= limits.LIST_NAME_BYTES:
+        raise InvalidRequest(f"list name: {length} bytes of UTF-8 where 1 to {limits.LIST_NAME_BYTES} are allowed")
+    return cast(str, name)
 
 
 def check_id(identifier: Any) -> int:

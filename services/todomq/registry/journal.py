@@ -26,7 +26,8 @@ from zlib import crc32
 
 from todomq.errors import CorruptRecord, TodoMQError
 from todomq.protocol.codec import pack, unpack
-from todomq.registry.registrations import Process, Registration
+from todomq.protocol.registration import Registration
+from todomq.registry.registrations import Process
 
 SLACK_BYTES = 64 * 1024
 """How much more than twice its living records the file may hold before it is rewritten."""

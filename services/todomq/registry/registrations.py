@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 from todomq.errors import CorruptRecord, InvalidRequest, Overloaded, Unavailable
 from todomq.protocol import limits
 from todomq.protocol.codec import canonical
+from todomq.protocol.registration import Registration
 
 REGISTERED_BYTES = limits.REQUEST_BYTES - 64 * limits.KIB
 """All registrations together, so that one reply carries them."""
@@ -37,15 +38,6 @@ class Process(NamedTuple):
 
     pid: int
     start_time: int
-
-
-class Registration(NamedTuple):
-    """Who has a name, as it travels; ``incarnation`` is empty for what has none."""
-
-    name: Any
-    address: str
-    pid: int | None
-    incarnation: bytes
 
 
 class Kill(NamedTuple):

@@ -50,6 +50,16 @@ class Call:
         self.floor = request.floor
         self.arguments = arguments
 
+    def only_argument(self) -> Any:
+        """Return the one argument that the operation takes.
+
+        Raises:
+            InvalidRequest: there are none, or several.
+        """
+        if len(self.arguments) != 1:
+            raise InvalidRequest(f"{len(self.arguments)} arguments where 1 is needed")
+        return self.arguments[0]
+
     def answer(self, value: Any) -> None:
         """Reply with the value; for a cast, nothing is sent."""
         self._server.reply(self.peer, self.id, messages.OK, pack(value))

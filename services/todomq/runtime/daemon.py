@@ -14,10 +14,11 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from todomq.errors import InvalidRequest, TodoMQError, Unavailable
 from todomq.protocol.codec import canonical
+from todomq.protocol.registration import Registration
 from todomq.runtime import locks
 from todomq.runtime.calls import CallServer, Service
 from todomq.runtime.curve import DOOR, STACK, Curve
@@ -48,15 +49,6 @@ would stop it for 0.2 s at a time, and find nothing.
 """
 REFUSED_TO_START = 78  # EX_CONFIG of sysexits.h
 FAILED = 1
-
-
-class Registration(NamedTuple):
-    """One name in the registry. ``incarnation`` is empty for what has none."""
-
-    name: Any
-    address: str
-    pid: int | None
-    incarnation: bytes
 
 
 class Daemon:

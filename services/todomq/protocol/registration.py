@@ -1,0 +1,24 @@
+"""Who is registered under a name, as the registry tells it.
+
+Owns: the shape. Must not know: leases, how a registration comes and goes. The client makes its public value of it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class Registration(NamedTuple):
+    """``[name, address, pid, incarnation]``.
+
+    Attributes:
+        name: any msgpack value.
+        address: where whoever has the name listens.
+        pid: the process of this machine whose end ends the registration, or None.
+        incarnation: this life of a daemon; empty for what has none.
+    """
+
+    name: Any
+    address: str
+    pid: int | None
+    incarnation: bytes
