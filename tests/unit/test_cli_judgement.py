@@ -8,7 +8,7 @@ import pytest
 import typer
 
 from todomq.cli.asking import Answer
-from todomq.cli.connection import unreachable
+from todomq.cli.connection import named_by, unreachable
 from todomq.cli.formats import EntryFields
 from todomq.cli.health import judge
 from todomq.cli.killing import daemon_name
@@ -176,7 +176,7 @@ def test_who_is_not_answered_hears_what_set_the_address_and_no_advice_on_another
         monkeypatch.delenv(variable, raising=False)
     for variable, value in variables.items():
         monkeypatch.setenv(variable, value)
-    said = unreachable(endpoint)
+    said = unreachable(endpoint, named_by())
     assert endpoint in said and wanted in said and unwanted not in said
 
 

@@ -42,8 +42,9 @@ def backup(directory: BackupDirectory) -> Result:
     from todomq.backup.take import take_backup
     from todomq.cli.progress import bars
 
-    with bars(transient=True) as begin, connect() as todo:
-        taken = take_backup(todo, read_settings().data, directory.absolute(), begin)
+    settings = read_settings()
+    with bars(transient=True) as begin, connect(endpoint=settings.address("router")) as todo:
+        taken = take_backup(todo, settings.data, directory.absolute(), begin)
     held = f"{counted(taken.pool_size, 'shard')}, {counted(len(taken.files), 'file')}, {size(taken.bytes)}"
     value = {"directory": str(directory.absolute()), "shards": taken.pool_size, "files": len(taken.files),
              "bytes": taken.bytes, "made_at": taken.made_at}  # fmt: skip
@@ -122,7 +123,7 @@ def _verify_stack(settings: Settings, begin: Begin) -> Report:
         return verify_data(settings.data, begin)
     manifest = read_manifest(settings.data)
     shards = []
-    with connect() as todo, checkpoints(todo, settings.data) as made:
+    with connect(endpoint=settings.address("router")) as todo, checkpoints(todo, settings.data) as made:
         for worker, checkpoint in made.items():
             if isinstance(checkpoint, TodoMQError):
                 shards.append(ShardReport(worker, {}, [_problem(settings, worker, checkpoint)]))

@@ -24,11 +24,12 @@ NOBODY_THERE_S = 0.5
 
 
 @contextmanager
-def connect(deadline_s: float = DEADLINE_S) -> Iterator[Client]:
+def connect(deadline_s: float = DEADLINE_S, endpoint: str | None = None) -> Iterator[Client]:
     """Give a client of the stack that the environment names.
 
     Args:
         deadline_s: how long one request may take.
+        endpoint: the router of the home that a command works on, whatever else the environment names.
 
     Raises:
         SettingsError: the environment names no usable endpoint.
@@ -38,19 +39,20 @@ def connect(deadline_s: float = DEADLINE_S) -> Iterator[Client]:
     from todomq.client.session import RouterSilent
 
     try:
-        client = Client(deadline_s=deadline_s)
+        client = Client(endpoint, deadline_s)
     except SettingsError:
         raise
     except InvalidRequest as error:
         raise SettingsError(error.text) from None
     is_there = _is_there(client.endpoint)
     if not is_there:
-        client = Client(deadline_s=min(deadline_s, NOBODY_THERE_S))
+        client = Client(endpoint, min(deadline_s, NOBODY_THERE_S))
     with client:
         try:
             yield client
         except RouterSilent as error:
-            raise Unavailable(unreachable(client.endpoint), outcome=error.outcome) from None
+            variable = named_by() if endpoint is None else ""
+            raise Unavailable(unreachable(client.endpoint, variable), outcome=error.outcome) from None
 
 
 @contextmanager
@@ -70,11 +72,15 @@ def connect_to_look_in(deadline_s: float = DEADLINE_S) -> Iterator[Client]:
             raise Unauthorized(f"{error.text}; to look into a stack takes a key with the right admin") from None
 
 
-def unreachable(endpoint: str) -> str:
-    """Return what to tell a person where the router does not answer: with what set the address, if anything did."""
+def unreachable(endpoint: str, variable: str) -> str:
+    """Return what to tell a person where the router does not answer.
+
+    Args:
+        endpoint: its address.
+        variable: what of the environment names that; empty for the stack of the home.
+    """
     is_there = _is_there(endpoint)
     said = f"the router does not answer at {endpoint}" if is_there else f"no stack runs at {endpoint}"
-    variable = named_by()
     if not variable:
         return f"{said}; what runs, says: todomq status" if is_there else f"{said}; start one with: todomq up"
     if endpoint.startswith("tcp://") and variable != CREDENTIALS:

@@ -176,8 +176,9 @@ def _age_s(list_name: str) -> float:
 
 
 def _unreachable_router(todo: Client, processes: list[Process] | None) -> Part:
-    if named_by():
-        return Part(("router",), FAILED, unreachable(todo.endpoint))  # the stack of this machine has no say in it
+    variable = named_by()
+    if variable:  # the stack of this machine has no say in it
+        return Part(("router",), FAILED, unreachable(todo.endpoint, variable))
     where = f"does not answer at {todo.endpoint}"
     if processes is None:
         return Part(("router",), FAILED, f"{where}, and no supervisord runs the stack; start it with: todomq up")
