@@ -18,7 +18,9 @@ from todomq.protocol.addresses import SOCKET_PATH_BYTES, is_address
 
 LOOPBACK = re.compile(r"127(?:\.\d{1,3}){3}|\[::1\]")
 
-STACK_PORTS = 2 * (64 + 64 + 3)
+POOL_MOST = 64
+"""List servers, and database workers, of a stack at most."""
+STACK_PORTS = 2 * (2 * POOL_MOST + 3)
 """Ports that a stack of the largest size takes from ``TODOMQ_STACK_TCP`` on."""
 
 
@@ -153,8 +155,8 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         tcp=_tcp(environment, "TODOMQ_TCP"),
         stack_tcp=_tcp(environment, "TODOMQ_STACK_TCP", ports=STACK_PORTS),
         registry=_tcp(environment, "TODOMQ_REGISTRY"),
-        list_servers=_whole(environment, "TODOMQ_LIST_SERVERS", defaults.list_servers, 1, 64),
-        database_workers=_whole(environment, "TODOMQ_DATABASE_WORKERS", defaults.database_workers, 1, 64),
+        list_servers=_whole(environment, "TODOMQ_LIST_SERVERS", defaults.list_servers, 1, POOL_MOST),
+        database_workers=_whole(environment, "TODOMQ_DATABASE_WORKERS", defaults.database_workers, 1, POOL_MOST),
         idle_s=_number(environment, "TODOMQ_IDLE_S", defaults.idle_s, 0.01, 1e9),
         list_memory_bytes=_whole(environment, "TODOMQ_LIST_MEMORY_BYTES", defaults.list_memory_bytes, 1 << 20, 1 << 50),
         reserve_bytes=_whole(environment, "TODOMQ_RESERVE_BYTES", defaults.reserve_bytes, 0, 1 << 50),
@@ -197,5 +199,5 @@ def _number(
         value = least - 1
     if not least <= value <= most:
         what = "a whole number" if kind is int else "a number"
-        raise SettingsError(f"{name} is {text!r} where {what} from {least:g} to {most:g} is needed")
+        raise SettingsError(f"{name} is {text!r} where {what} from {least:.16g} to {most:.16g} is needed")
     return value

@@ -194,7 +194,7 @@ def clear(list_name: ListName, yes: Yes = False) -> Result:
     Example: todomq clear "Bob's list" --yes
     """
     if not _is_wanted(f"Delete all entries of {safe(list_name)}?", yes):
-        return _not_done(list_name)
+        return _not_done(list_name, "cleared")
     with connect() as todo:
         todo.todo_list(list_name).clear()
     return Result({"list": list_name, "cleared": True}, f"{safe(list_name)} is empty.")
@@ -206,7 +206,7 @@ def drop(list_name: ListName, yes: Yes = False) -> Result:
     Example: todomq drop "Bob's list" --yes
     """
     if not _is_wanted(f"Delete the list {safe(list_name)} with all that is in it?", yes):
-        return _not_done(list_name)
+        return _not_done(list_name, "deleted")
     with connect() as todo:
         no_list = is_absent(todo, list_name)
         todo.todo_list(list_name).delete()  # all the same: somebody may be just creating it
@@ -240,8 +240,8 @@ def _is_wanted(question: str, yes: bool) -> bool:
     return typer.confirm(question)
 
 
-def _not_done(list_name: str) -> Result:
-    return Result({"list": list_name, "cleared": False}, "Nothing was changed.", REFUSED)
+def _not_done(list_name: str, what: str) -> Result:
+    return Result({"list": list_name, what: False}, "Nothing was changed.", REFUSED)
 
 
 def _extra_text(extra: dict[str, Any]) -> str:

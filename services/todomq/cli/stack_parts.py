@@ -7,11 +7,11 @@ Where supervisord does not answer (a stack started by hand, or on another machin
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from todomq.errors import Unavailable
+from todomq.runtime.local_process import age_ms
 from todomq.settings import Settings
 
 if TYPE_CHECKING:
@@ -61,10 +61,9 @@ def resident_bytes(pid: int) -> tuple[int, int] | None:
 def uptime_s(pid: int) -> int | None:
     """Return how many seconds ago a process of this machine began, or None where that can't be seen."""
     try:
-        began_ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    except OSError:
+        return age_ms(pid) // 1000
+    except ProcessLookupError:
         return None
-    return int(time.clock_gettime(time.CLOCK_BOOTTIME) - began_ticks / os.sysconf("SC_CLK_TCK"))
 
 
 def processor_seconds(pid: int) -> float | None:
