@@ -63,7 +63,7 @@ class Bench:
     def take(self) -> list[Committed]:
         words, answers = self.commits.drain()
         for answered in answers:
-            answered.ask(answered.outcome)
+            answered.done(answered.outcome)
         self.words += words
         return words
 
@@ -457,7 +457,7 @@ def test_a_group_is_bounded_in_bytes_and_holds_at_least_one_item(bench: Bench) -
 
 
 def test_a_sender_beyond_its_room_is_asked_again_when_there_is_some_and_loses_nothing(bench: Bench) -> None:
-    big = commit.SENDER_BYTES // 2
+    big = commit.SENDER_WAITING_BYTES // 2
     for number in (1, 2, 3, 4):
         bench.commits.take_batch(Writes(A, ME, number, [(0, 1, [b"n%d" % number, b"x"])]), big)
     bench.send(B, 1)

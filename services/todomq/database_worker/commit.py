@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 
-from todomq.database_worker.group import Answered, Ask, Batch, Change, Get, Item
+from todomq.database_worker.group import Answered, Batch, Change, Done, Get, Item
 from todomq.database_worker.records import RESERVED, epoch_key, packed_number
 from todomq.database_worker.senders import Sender
 from todomq.database_worker.storage import Write
@@ -30,7 +30,7 @@ from todomq.protocol.messages import COMMITTED, FAILED, WANTED, Committed, Write
 
 GROUP_BYTES = 2 * limits.BATCH_BYTES
 GROUP_ITEMS = 4_096
-SENDER_BYTES = 16 * limits.BATCH_BYTES
+SENDER_WAITING_BYTES = 16 * limits.BATCH_BYTES
 CALL_BYTES = 16 * limits.MIB
 CALL_ITEMS = 16_384
 SENDERS = 1_024
@@ -116,7 +116,7 @@ class Commits:
         elif batch.number > sender.next:
             self.counts["dropped"] += 1
             sender.wants = not sender.starved
-        elif sender.waiting_bytes + size > SENDER_BYTES and sender.waiting_bytes:
+        elif sender.waiting_bytes + size > SENDER_WAITING_BYTES and sender.waiting_bytes:
             self.counts["dropped"] += 1
             sender.starved = True
         else:
@@ -136,7 +136,7 @@ class Commits:
             sender.give_up(batch.number)
             self._say(batch.sender, batch.number, NOT_APPLIED, [], text)
 
-    def take_claim(self, partition: int, epoch: int, ask: Ask) -> None:
+    def take_claim(self, partition: int, epoch: int, done: Done) -> None:
         """Queue a claim: granted iff its epoch is above the partition's; later batches are measured by it at once.
 
         The answer, [granted, stored epoch], leaves when all that came before is on disk, so it shows nothing that a
@@ -153,25 +153,25 @@ class Commits:
             raise InvalidRequest(f"epoch {epoch} is over {EPOCH_STEP} above the stored one, {stored}")
         granted = epoch > stored
         writes: list[Write] = [(epoch_key(partition), packed_number(epoch))] if granted else []
-        self._take(Change(_size(writes), writes, None, ask, [granted, max(epoch, stored)], is_claim=True))
+        self._take(Change(_size(writes), writes, None, done, [granted, max(epoch, stored)], is_claim=True))
         if granted:
             self._epochs[partition] = epoch
 
-    def take_change(self, writes: list[Write], once: bytes | None, ask: Ask | None, value: Any) -> None:
+    def take_change(self, writes: list[Write], once: bytes | None, done: Done | None, value: Any) -> None:
         """Queue writes that are committed together, or not at all where ``once`` is stored already.
 
         Raises:
             Overloaded: too much waits.
         """
-        self._take(Change(_size(writes), writes, once, ask, value))
+        self._take(Change(_size(writes), writes, once, done, value))
 
-    def take_get(self, key: bytes, ask: Ask) -> None:
+    def take_get(self, key: bytes, done: Done) -> None:
         """Queue a read of a key that changes write; it sees those before it and none behind it.
 
         Raises:
             Overloaded: too much waits.
         """
-        self._take(Get(len(key), key, ask))
+        self._take(Get(len(key), key, done))
 
     def next_group(self) -> list[Item]:
         """Return what to commit now, bounded in bytes and number; empty where nothing waits or a group is in flight."""
@@ -199,8 +199,8 @@ class Commits:
                 else:
                     refusals[item.sender] = outcome
                     self._settle(item, outcome, NOT_APPLIED)
-            elif item.ask is not None:
-                self._answers.append(Answered(item.ask, outcome))
+            elif item.done is not None:
+                self._answers.append(Answered(item.done, outcome))
         self._release(self._in_flight)
         self._in_flight = []
         if refusals:
@@ -220,8 +220,8 @@ class Commits:
                 self._settle(item, item.fault or error.text)
                 if item.sender in self._senders:
                     self._senders[item.sender].broken = True
-            elif item.ask is not None:
-                self._answers.append(Answered(item.ask, error))
+            elif item.done is not None:
+                self._answers.append(Answered(item.done, error))
         self._release(given_up)
 
     def reopened(self, epochs: dict[int, int]) -> None:

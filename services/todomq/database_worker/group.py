@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from todomq.database_worker.storage import Storage, StorageFailed, Write
 from todomq.errors import NOT_APPLIED, TodoMQError
 
-Ask = Callable[[Any], None]
+Done = Callable[[Any], None]
 """Whoever waits for a change; called with the value, or with the ``TodoMQError`` that it failed with."""
 
 
@@ -36,7 +36,7 @@ class Change(NamedTuple):
     size: int
     writes: list[Write]
     once: bytes | None  # the key among the writes that says it has taken effect already
-    ask: Ask | None
+    done: Done | None
     value: Any
     is_claim: bool = False
 
@@ -46,16 +46,16 @@ class Get(NamedTuple):
 
     size: int
     key: bytes
-    ask: Ask  # called with the value, None where there is none
+    done: Done  # called with the value, None where there is none
 
 
 Item = Batch | Change | Get
 
 
 class Answered(NamedTuple):
-    """The end of a change: ``ask`` is to be called with ``outcome``."""
+    """The end of a change: ``done`` is to be called with ``outcome``."""
 
-    ask: Ask
+    done: Done
     outcome: Any
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from todomq.database_worker import records
 from todomq.database_worker.checkpoints import check_name, make_checkpoint
-from todomq.database_worker.group import Ask
+from todomq.database_worker.group import Done
 from todomq.database_worker.shard import Shard
 from todomq.database_worker.storage import OpenStorage, Storage, Write
 from todomq.database_worker.storage.manifest import shard_name
@@ -225,7 +225,7 @@ def _is_page(page: Any) -> bool:
     return all(part is None or type(part) is bytes for part in (page[0], page[2]))
 
 
-def _answering(call: Call) -> Ask:
+def _answering(call: Call) -> Done:
     def answer(outcome: Any) -> None:
         if isinstance(outcome, TodoMQError):
             call.refuse(outcome)

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from todomq.database_worker import records
 from todomq.database_worker.commit import Commits
-from todomq.database_worker.group import Ask, commit_group
+from todomq.database_worker.group import Done, commit_group
 from todomq.database_worker.storage import OpenStorage, Storage, StorageFailed
 from todomq.errors import NOT_APPLIED, CorruptRecord, Overloaded, TodoMQError
 from todomq.protocol.messages import Committed, Writes
@@ -113,17 +113,17 @@ class Shard:
                 refusal = "" if self._trouble is None else self._trouble.text
                 self._loop.offload(lambda: commit_group(group, storage, refusal), self._committed, COMMITS)
         words, answers = self.commits.drain()
-        for ask, outcome in answers:
-            ask(outcome)
+        for done, outcome in answers:
+            done(outcome)
         return words
 
-    def read(self, read: Callable[[Storage], Any], ask: Ask) -> None:
-        """Run ``read`` off the loop; ``ask`` gets what it returns, or the error."""
-        self._ask_storage(read, ask, READS)
+    def read(self, read: Callable[[Storage], Any], done: Done) -> None:
+        """Run ``read`` off the loop; ``done`` gets what it returns, or the error."""
+        self._ask_storage(read, done, READS)
 
-    def checkpoint(self, copy: Callable[[Storage], Any], ask: Ask) -> None:
-        """Run ``copy`` off the loop, beside commits and reads; ``ask`` gets what it returns, or the error."""
-        self._ask_storage(copy, ask, COPIES)
+    def checkpoint(self, copy: Callable[[Storage], Any], done: Done) -> None:
+        """Run ``copy`` off the loop, beside commits and reads; ``done`` gets what it returns, or the error."""
+        self._ask_storage(copy, done, COPIES)
 
     @property
     def is_quiet(self) -> bool:
@@ -158,24 +158,24 @@ class Shard:
         text = "storage is being opened" if self._trouble is None else self._trouble.text
         return StorageFailed(text, outcome=NOT_APPLIED)
 
-    def _ask_storage(self, work: Callable[[Storage], Any], ask: Ask, lane: str) -> None:
+    def _ask_storage(self, work: Callable[[Storage], Any], done: Done, lane: str) -> None:
         storage = self._storage
         if storage is None:
-            ask(self._refusal())
+            done(self._refusal())
             return
         if self._reads_waiting >= WAITING_READS:
-            ask(Overloaded("too many reads wait for this database worker"))
+            done(Overloaded("too many reads wait for this database worker"))
             return
         self._reads_waiting += 1
 
-        def done(value: Any, error: BaseException | None) -> None:
+        def answered(value: Any, error: BaseException | None) -> None:
             self._reads_waiting -= 1
             if error is not None and not isinstance(error, TodoMQError):
                 log("read_failed", why=repr(error))
                 error = TodoMQError(f"internal error: {type(error).__name__}")
-            ask(value if error is None else error)
+            done(value if error is None else error)
 
-        self._loop.offload(lambda: work(storage), done, lane)
+        self._loop.offload(lambda: work(storage), answered, lane)
 
     # -- opening -------------------------------------------------------------------------------------------------------
 

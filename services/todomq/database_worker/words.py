@@ -1,5 +1,6 @@
 """The way back to the senders of batches: one PUSH connection to each, and the words that wait for it.
 
+A word is a ``committed`` message: what a worker says of a sender's batches, whatever became of them.
 Owns: which incarnation listens at which address. Must not know: what a word says.
 A new incarnation at an address replaces the one before, so the connections are as many as the addresses.
 """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-ADDRESS_BYTES = 256
+CONNECTABLE_BYTES = 256
 _IPC = re.compile(r"ipc:///[^\0]+")
 SOCKET_PATH_BYTES = 107  # sun_path of Linux, less its closing zero byte
 _TCP = re.compile(r"tcp://(?:[0-9A-Za-z](?:[0-9A-Za-z.-]*[0-9A-Za-z])?|\[[0-9A-Fa-f:.]{2,45}\]):([0-9]{1,5})")
@@ -16,7 +16,7 @@ _TCP = re.compile(r"tcp://(?:[0-9A-Za-z](?:[0-9A-Za-z.-]*[0-9A-Za-z])?|\[[0-9A-F
 
 def is_address(text: str) -> bool:
     """Tell whether a text is ``ipc:///absolute/path`` (of 107 bytes at most) or ``tcp://host:port``."""
-    if len(text) > ADDRESS_BYTES:
+    if len(text) > CONNECTABLE_BYTES:
         return False
     tcp = _TCP.fullmatch(text)
     if tcp is not None:

@@ -1,4 +1,4 @@
-"""Every limit of the service in one place. ``docs/protocol.md`` prints this table; a test compares the two."""
+"""Every limit of what may be said, in one place. ``docs/protocol.md`` prints this table; a test compares the two."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ CHANGE_BYTES = 2560 * KIB
 EXTRA_NESTING = 16
 REQUEST_BYTES = MIB
 NAME_BYTES = KIB
+ADDRESS_BYTES = KIB
+LEASE_MOST_MS = 600_000
 KEY_BYTES = 4 * KIB
 DEADLINE_AHEAD_MS = 60_000
 
 # What a connection meets: past these it is refused as ``ProtocolError`` or cut off.
 TRANSPORT_BYTES = 4 * MIB
 DOOR_BYTES = 2 * MIB
+SENDER_BYTES = 64
 MESSAGE_FRAMES = 3
 MESSAGE_REQUESTS = 16_384
 DECODED_ITEMS = 131_072

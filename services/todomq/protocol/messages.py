@@ -32,7 +32,6 @@ from todomq.protocol.codec import pack, unpack, unpack_value
 from todomq.protocol.partitions import PARTITIONS
 
 VERSION = 1
-SENDER_BYTES = 64
 LIMIT = 1 << 63
 """Ids, numbers, epochs and times are from 0 to below this."""
 
@@ -146,7 +145,7 @@ def not_this_time(value: bytes) -> bytes:
 
 
 _Counter = Annotated[int, Meta(ge=0, le=LIMIT - 1)]
-_Sender = Annotated[bytes, Meta(max_length=SENDER_BYTES)]
+_Sender = Annotated[bytes, Meta(max_length=limits.SENDER_BYTES)]
 _Packed = Annotated[bytes, Meta(max_length=limits.REQUEST_BYTES)]
 _Text = Annotated[str, Meta(max_length=limits.REQUEST_BYTES // 4)]
 _ToList = tuple[_Counter | None, _Text, _Counter, _Packed, _Counter, _Counter]
@@ -202,7 +201,7 @@ def read(data: bytes) -> tuple[str, Fields]:
     """Unpack a message.
 
     Returns:
-        its kind, and for ``read_...`` what follows the kind; or the whole, of a type that says that it is right.
+        its kind, and for ``read_...`` what follows it, or the whole as a type that says that it is right.
 
     Raises:
         ProtocolError: not a message of this protocol, or of another version.
@@ -237,7 +236,7 @@ def read_call(fields: Fields) -> tuple[bytes, list[Any]]:
     if type(fields) is _Call:
         return fields.sender, fields.requests
     if len(fields) != 2 or not _is_sender(fields[0]) or type(fields[1]) is not list:
-        raise ProtocolError(f'a call is [version, "call", sender (up to {SENDER_BYTES} bytes), [request, ...]]')
+        raise ProtocolError(f'a call is [version, "call", sender (up to {limits.SENDER_BYTES} bytes), [request, ...]]')
     if not 1 <= len(fields[1]) <= limits.MESSAGE_REQUESTS:
         raise ProtocolError(f"a call carries 1 to {limits.MESSAGE_REQUESTS} requests, not {len(fields[1])}")
     return fields[0], fields[1]
@@ -283,7 +282,7 @@ def _is_counter(value: Any) -> bool:
 
 
 def _is_sender(value: Any) -> bool:
-    return type(value) is bytes and len(value) <= SENDER_BYTES
+    return type(value) is bytes and len(value) <= limits.SENDER_BYTES
 
 
 def request_id(request: Any) -> int | None:

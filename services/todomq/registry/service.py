@@ -23,9 +23,6 @@ from todomq.runtime.calls import LATER, Call, Service
 from todomq.runtime.daemon import Daemon
 from todomq.runtime.log import log
 
-ADDRESS_BYTES = 1024
-INCARNATION_BYTES = 64
-LEASE_MS = 600_000
 WATCHERS = 1024
 ANSWER_EARLY_MS = 150
 """How long before its deadline a watch is answered although nothing has changed."""
@@ -227,14 +224,14 @@ class RegistryService(Service):
 
 def _read_registration(arguments: list[Any]) -> tuple[Any, str, int | None, bytes, int]:
     name, address, pid, incarnation, lease_ms = _padded(arguments, least=2, most=5)
-    if type(address) is not str or not 1 <= len(address.encode()) <= ADDRESS_BYTES:
-        raise InvalidRequest(f"address: a text of 1 to {ADDRESS_BYTES} bytes")
+    if type(address) is not str or not 1 <= len(address.encode()) <= limits.ADDRESS_BYTES:
+        raise InvalidRequest(f"address: a text of 1 to {limits.ADDRESS_BYTES} bytes")
     if pid is not None and (type(pid) is not int or not 1 <= pid < 1 << 31):
         raise InvalidRequest("pid: an integer from 1 on, or nil for a process of another machine")
-    if incarnation is not None and (type(incarnation) is not bytes or len(incarnation) > INCARNATION_BYTES):
-        raise InvalidRequest(f"incarnation: up to {INCARNATION_BYTES} bytes, or nil")
-    if lease_ms is not None and (type(lease_ms) is not int or not 0 <= lease_ms <= LEASE_MS):
-        raise InvalidRequest(f"lease_ms: 0 to {LEASE_MS}, or nil; 0 and nil are no lease")
+    if incarnation is not None and (type(incarnation) is not bytes or len(incarnation) > limits.SENDER_BYTES):
+        raise InvalidRequest(f"incarnation: up to {limits.SENDER_BYTES} bytes, or nil")
+    if lease_ms is not None and (type(lease_ms) is not int or not 0 <= lease_ms <= limits.LEASE_MOST_MS):
+        raise InvalidRequest(f"lease_ms: 0 to {limits.LEASE_MOST_MS}, or nil; 0 and nil are no lease")
     return name, address, pid, incarnation or b"", lease_ms or 0
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from todomq.errors import InvalidRequest
+from todomq.protocol import limits
 from todomq.protocol.addresses import is_address
-from todomq.protocol.messages import SENDER_BYTES
 from todomq.protocol.partitions import PARTITIONS
 from todomq.router.routing import Row
 
@@ -37,7 +37,7 @@ def _is_server(server: Any) -> bool:
     if type(server) is not list or [type(field) for field in server] != [int, bytes, str]:
         return False
     number, incarnation, address = server
-    return bool(number >= 1 and len(incarnation) <= SENDER_BYTES and is_address(address))
+    return bool(number >= 1 and len(incarnation) <= limits.SENDER_BYTES and is_address(address))
 
 
 def _is_row(row: Any) -> bool:
