@@ -186,7 +186,7 @@ class Trials:
         self._run(5 * SECOND_US)  # it is loaded: what follows waits for the disk alone
         limit = GATE_BYTES if self.random.random() < 0.5 else gate.UNCOMMITTED_BYTES
         stranger = self._stranger(DEALER, "router")
-        few = patch.object(in_flight, "REQUESTS_PER_CLIENT", FLOOD_LIMIT)
+        few = patch.object(in_flight, "REQUESTS_PER_CONNECTION", FLOOD_LIMIT)
         with few, patch.object(gate, "UNCOMMITTED_BYTES", limit):
             body = messages.body("add_entry", TITLE)
             for start in range(1, FLOOD, 300):

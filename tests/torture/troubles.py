@@ -19,7 +19,7 @@ from todomq.list_server import records
 from todomq.list_server.gate import UNCOMMITTED_BYTES
 from todomq.list_server.records import ListRecord
 from todomq.protocol import messages
-from todomq.router.in_flight import REQUESTS_PER_CLIENT
+from todomq.router.in_flight import REQUESTS_PER_CONNECTION
 from torture.orphans import kill_manager
 from torture.raw import Raw
 from torture.stage import Stage
@@ -27,7 +27,7 @@ from torture.stage import Stage
 OTHERS_S = 2.0
 """How long others may take while one is in trouble; what stands still for that goes on before its lease is over."""
 OTHERS = 6
-FLOOD = REQUESTS_PER_CLIENT + 1_500
+FLOOD = REQUESTS_PER_CONNECTION + 1_500
 SWAMPING = 3
 SWAMP_BYTES = 13 << 20
 """Less than the router takes of one client; together more than a list server keeps for one worker."""
@@ -108,9 +108,9 @@ def flooded(stage: Stage) -> Iterator[str]:
         raw.insist(name, "size")
         with stage.paused(*servers):
             flood = raw.send(name, "size", times=FLOOD)
-            raw.wait(flood[REQUESTS_PER_CLIENT:], OTHERS_S)
+            raw.wait(flood[REQUESTS_PER_CONNECTION:], OTHERS_S)
             refused = sum(type(answer.error) is Overloaded for answer in raw.answers.values())
-            if refused < FLOOD - REQUESTS_PER_CLIENT:
+            if refused < FLOOD - REQUESTS_PER_CONNECTION:
                 yield f"{refused} of a flood of {FLOOD} requests are told Overloaded at once"
         if not all(raw.wait(flood)):
             yield "not every request of a flood is answered"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hosting_bench import Bench, Client, Disk
+from workbench import Bench, Client, Disk
 
 from todomq.client.values import read_entries_page
 from todomq.errors import (

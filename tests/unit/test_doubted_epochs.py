@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hosting_bench import Bench, Disk
+from workbench import Bench, Disk
 
 from todomq.protocol.partitions import partition_of
 

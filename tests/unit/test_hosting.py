@@ -10,16 +10,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hosting_bench import START_MS, Bench, Client
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from workbench import START_MS, Bench, Client
 
 from todomq.errors import UNKNOWN, CorruptRecord, EntryNotFound, OutOfOrder, ProtocolError, Unavailable
 from todomq.list_server import gate, operations, records
 from todomq.list_server.actor import ListActor
 from todomq.list_server.todo_list import TodoList
-from todomq.list_server.weight import ENTRY_BYTES, LIST_BYTES, SESSION_BYTES
+from todomq.list_server.weight import ENTRY_IN_MEMORY_BYTES, LIST_BYTES, SESSION_BYTES
 from todomq.protocol import limits, messages
 from todomq.protocol.partitions import PARTITIONS, partition_of
 
@@ -206,7 +206,7 @@ def over_budget(bench: Bench, names: list[str]) -> None:
 
 def test_lists_over_the_memory_budget_are_dropped_long_before_they_are_idle_for_long() -> None:
     names = [str(number) for number in range(40)]
-    bench = Bench(memory_bytes=len(names) * (LIST_BYTES + ENTRY_BYTES + SESSION_BYTES) // 4)
+    bench = Bench(memory_bytes=len(names) * (LIST_BYTES + ENTRY_IN_MEMORY_BYTES + SESSION_BYTES) // 4)
     for name in names:
         bench.ask(name, "add_entry", "milk")
     over_budget(bench, names)
@@ -250,7 +250,7 @@ def test_law_6_what_was_loaded_since_a_round_of_housekeeping_counts_before_the_n
 
 def test_many_changes_of_one_entry_drop_no_idle_list() -> None:
     names = [str(number) for number in range(20)]
-    bench = Bench(memory_bytes=2 * len(names) * (LIST_BYTES + ENTRY_BYTES + SESSION_BYTES))
+    bench = Bench(memory_bytes=2 * len(names) * (LIST_BYTES + ENTRY_IN_MEMORY_BYTES + SESSION_BYTES))
     for name in names:
         bench.ask(name, "add_entry", "milk")
     for number in range(1_000):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from todomq.errors import Overloaded
 from todomq.protocol import limits
 from todomq.router import in_flight
-from todomq.router.in_flight import BYTES_PER_CLIENT, InFlight
+from todomq.router.in_flight import BYTES_PER_CONNECTION, InFlight
 
 
 def request(deadline_ms: int = 1_000, size: int = 0, identifier: int | None = 1) -> list[Any]:
@@ -64,10 +64,10 @@ def test_it_is_known_which_requests_somebody_got_before() -> None:
 def test_one_client_may_have_so_many_requests_and_others_have_room_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(in_flight, "REQUESTS_PER_CLIENT", 3)
+    monkeypatch.setattr(in_flight, "REQUESTS_PER_CONNECTION", 3)
     flights = InFlight()
     held = [admit(flights) for _ in range(3)]
-    with pytest.raises(Overloaded, match="this client"):
+    with pytest.raises(Overloaded, match="this connection"):
         admit(flights)
     admit(flights, peer=b"other")
     flights.end(held[0])
@@ -76,9 +76,9 @@ def test_one_client_may_have_so_many_requests_and_others_have_room_all_the_same(
 
 def test_one_client_may_have_so_many_bytes() -> None:
     flights = InFlight()
-    for _ in range(BYTES_PER_CLIENT // limits.MIB - 1):
+    for _ in range(BYTES_PER_CONNECTION // limits.MIB - 1):
         admit(flights, size=limits.MIB)
-    with pytest.raises(Overloaded, match="this client"):
+    with pytest.raises(Overloaded, match="this connection"):
         admit(flights, size=limits.MIB)
     admit(flights, size=limits.KIB)
 
@@ -97,7 +97,7 @@ def test_all_clients_together_may_have_so_many_requests_and_bytes(monkeypatch: p
 
 
 def test_a_refused_request_counts_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(in_flight, "REQUESTS_PER_CLIENT", 1)
+    monkeypatch.setattr(in_flight, "REQUESTS_PER_CONNECTION", 1)
     flights = InFlight()
     identifier = admit(flights)
     with pytest.raises(Overloaded):

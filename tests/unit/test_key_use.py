@@ -66,30 +66,30 @@ def test_a_connection_that_ended_makes_room_once_nothing_of_it_is_in_flight() ->
 
 def test_a_quota_that_changed_holds_from_then_on() -> None:
     use = use_of()
-    use.check_rate(0)
+    use.take_request(0)
     use.learn(ClientKey("alice", "A" * 40, Rights(["read"], ["a*"]), Quota(requests_per_s=1)), 0)
-    use.check_rate(0)
+    use.take_request(0)
     with pytest.raises(Overloaded):
-        use.check_rate(0)
+        use.take_request(0)
 
 
 def test_handshakes_are_bounded_in_time() -> None:
     use = use_of()
-    assert 100 < sum(use.may_connect(0) for _ in range(1_000)) < 200
-    assert sum(use.may_connect(1_000) for _ in range(1_000)) < 64
+    assert 100 < sum(use.take_handshake(0) for _ in range(1_000)) < 200
+    assert sum(use.take_handshake(1_000) for _ in range(1_000)) < 64
 
 
 def test_a_name_counts_from_its_first_add_until_a_count_well_after_it_does_not_find_it() -> None:
     lists = StoredLists()
-    assert lists.begins_count(0) and not lists.begins_count(1)
+    assert lists.begin_count_if_due(0) and not lists.begin_count_if_due(1)
     lists.counted(["a"], 10)
-    assert lists.may_add_to("a", 2, 20) and lists.may_add_to("b", 2, 20) and not lists.may_add_to("c", 2, 20)
-    assert not lists.begins_count(10 + COUNT_AGAIN_MS - 1) and lists.begins_count(10 + COUNT_AGAIN_MS)
+    assert lists.count_if_room("a", 2, 20) and lists.count_if_room("b", 2, 20) and not lists.count_if_room("c", 2, 20)
+    assert not lists.begin_count_if_due(10 + COUNT_AGAIN_MS - 1) and lists.begin_count_if_due(10 + COUNT_AGAIN_MS)
     lists.counted([], 2_000)  # both are gone, or are about to come to be
-    assert not lists.may_add_to("c", 2, 2_000)
-    assert lists.begins_count(20 + UNCERTAIN_MS + 1)
+    assert not lists.count_if_room("c", 2, 2_000)
+    assert lists.begin_count_if_due(20 + UNCERTAIN_MS + 1)
     lists.counted([], 20 + UNCERTAIN_MS + 2)
-    assert lists.may_add_to("c", 2, 20 + UNCERTAIN_MS + 3)
+    assert lists.count_if_room("c", 2, 20 + UNCERTAIN_MS + 3)
 
 
 @given(
@@ -101,14 +101,14 @@ def test_by_no_timing_are_there_more_lists_than_the_quota(
 ) -> None:
     """An add that was let through takes effect within its 60 s, whenever that is; a count sees what is there then."""
     lists, stored, under_way, now_ms = StoredLists(), set[str](), list[tuple[int, str]](), 0
-    lists.begins_count(0)
+    lists.begin_count_if_due(0)
     lists.counted([], 0)
     for name, step_ms, counts, delay_ms in steps:
         now_ms += step_ms
         stored |= {each for due_ms, each in under_way if due_ms <= now_ms}
         under_way = [item for item in under_way if item[0] > now_ms]
-        if counts and lists.begins_count(now_ms):
+        if counts and lists.begin_count_if_due(now_ms):
             lists.counted(list(stored), now_ms)
-        if name in stored or lists.may_add_to(name, most, now_ms):
+        if name in stored or lists.count_if_room(name, most, now_ms):
             under_way.append((now_ms + delay_ms, name))
         assert len(stored | {each for _, each in under_way}) <= most

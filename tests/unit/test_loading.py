@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from hosting_bench import Bench, Client, Disk
 from hypothesis import given
 from hypothesis import strategies as st
+from workbench import Bench, Client, Disk
 
 from todomq.errors import CorruptRecord
 from todomq.list_server import records

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hosting_bench import Bench
+from workbench import Bench
 
 
 def waiting_read(bench: Bench) -> int:

@@ -6,11 +6,18 @@ import gc
 from collections.abc import Iterator
 
 import pytest
-from hosting_bench import Bench, Client
+from workbench import Bench, Client
 
 from todomq.errors import Overloaded, Unavailable
 from todomq.list_server.actor import ListActor
-from todomq.list_server.snapshots import KEPT_MS, LOOKED_AT_BYTES, REFUSED_BYTES, SNAPSHOTS, TURN_BYTES, Snapshots
+from todomq.list_server.snapshots import (
+    KEPT_MS,
+    LOOKED_AT_BYTES,
+    REFUSED_BYTES,
+    SNAPSHOTS,
+    TURN_ANSWER_BYTES,
+    Snapshots,
+)
 
 NOW_MS = 1_000_000
 ACTIVATION = 7
@@ -18,7 +25,7 @@ ACTIVATION = 7
 
 def test_a_turn_that_has_packed_a_page_serves_no_more() -> None:
     snapshots = Snapshots()
-    snapshots.packed(TURN_BYTES - 1)
+    snapshots.packed(TURN_ANSWER_BYTES - 1)
     assert not snapshots.is_turn_full()
     snapshots.packed(1)
     assert snapshots.is_turn_full()
@@ -52,7 +59,7 @@ def test_refused_reads_fill_a_turn_too_for_each_has_been_looked_at() -> None:
     snapshots = Snapshots()
     for _ in range(SNAPSHOTS):
         snapshots.keep([], ACTIVATION)
-    for _ in range(TURN_BYTES // LOOKED_AT_BYTES):
+    for _ in range(TURN_ANSWER_BYTES // LOOKED_AT_BYTES):
         assert not snapshots.is_turn_full()
         with pytest.raises(Overloaded):
             snapshots.keep([], ACTIVATION)

@@ -297,7 +297,7 @@ class Session:
     def _stamped(self, request: Request[Any], now_ms: int) -> tuple[Any, ...] | None:
         """Return the request as it stands in a message, or None where it may not be sent again."""
         if request.error is not None:
-            why_not = self._why_not_again(request)
+            why_not = self._reopen_or_why_not(request)
             if why_not:
                 text = f"whether this change took effect is not known, and can't be asked any more: {why_not}"
                 request.error = type(request.error)(text, retryable=False, outcome=UNKNOWN)
@@ -336,8 +336,8 @@ class Session:
         self._unanswered_bytes += request.size
         return identifier, request.target, deadline_ms, request.body, request.number, floor
 
-    def _why_not_again(self, request: Request[Any]) -> str:
-        """Decide once whether a request whose outcome is unknown is sent again under its number; return why not."""
+    def _reopen_or_why_not(self, request: Request[Any]) -> str:
+        """Open the number of a change whose outcome is unknown, to send it again; return why not, or an empty text."""
         if request.kind is CALL:
             return ""
         counter = request.counter

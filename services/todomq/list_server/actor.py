@@ -34,7 +34,7 @@ from todomq.list_server.operations import (
     read_within,
 )
 from todomq.list_server.recording import RecordedList
-from todomq.list_server.sessions import NOWHERE, SESSIONS, Session
+from todomq.list_server.sessions import IN_MEMORY, SESSIONS, Session
 from todomq.list_server.todo_list import Entry, TodoList
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack
@@ -49,24 +49,24 @@ STOPPING = "stopping"
 QUARANTINED = "quarantined"
 
 KEY_TAIL_BYTES = 13
-ENTRY_BYTES = 24
-"""What an entry has besides its title and extra in a page, about."""
+"""What the key of an entry has behind the list's prefix: a letter, the generation (4), the id (8)."""
+
+FIT_ALWAYS = limits.DECODED_ITEMS // limits.ENTRY_BYTES
+"""So many entries fit into a page, whatever they are."""
+ENTRY_OVERHEAD_BYTES = 24
+"""What an entry has in a page besides its title and its open fields, about."""
+FIT_NEVER = limits.PAGE_BYTES // ENTRY_OVERHEAD_BYTES
+"""More entries than this do not fit into one."""
 
 EXTRA_IN_PAGE_TIMES = 4
 """Open fields count so many times towards a page: they may be all arrays and maps, each of a byte, and of these whoever
 reads a page takes ``DECODED_ITEMS`` only. With the last entry, which goes over, a page has no more bytes of them.
 """
 
-FIT_ALWAYS = limits.DECODED_ITEMS // limits.ENTRY_BYTES
-"""So many entries fit into a page, whatever they are."""
-
 LAST_PAGE_BYTES = 1_024
 """A question and its page are kept where they are no longer, for most lists are read again before they change."""
 
 FLOOR_ABOVE = "a request's floor lies above its own number"
-
-FIT_NEVER = limits.PAGE_BYTES // ENTRY_BYTES
-"""More than so many do not."""
 
 Asked = tuple[bytes, bytes, Any]
 """One request: the router's connection, the client, the forwarded request."""
@@ -200,7 +200,7 @@ class ListActor(RecordedList):
             raise Overloaded("too many changes wait for the database worker")
         session.check_room()
         if self.partition.gate.refusal:
-            self.partition.gate.check_writable()
+            self.partition.gate.take_try()
         touched: Touched = {}
         try:
             if change is None:
@@ -213,7 +213,7 @@ class ListActor(RecordedList):
             # Refused for good: the number is taken, in memory only, so that what is behind it need not wait.
             value = messages.error_value(error)
             session.took(number, messages.ERROR, value, now_ms)
-            session.kept = NOWHERE
+            session.kept = IN_MEMORY
             self._reply(peer, identifier, messages.ERROR, value)
             return
         self.record_change(operation, touched, sender, session, number, value, now_ms)
@@ -327,7 +327,7 @@ class ListActor(RecordedList):
         end, size = start, 0
         while end < len(entries) and size < limits.PAGE_BYTES:
             entry = entries[end]
-            size += ENTRY_BYTES + len(entry.title) * (1 if entry.title.isascii() else 4)
+            size += ENTRY_OVERHEAD_BYTES + len(entry.title) * (1 if entry.title.isascii() else 4)
             if entry.extra is not None:
                 size += EXTRA_IN_PAGE_TIMES * records.stored_bytes(entry)
             end += 1

@@ -62,8 +62,8 @@ class Gate:
         self._may_try = False
         self._tries_at_ms = steady_ms + TRY_AGAIN_MS
 
-    def check_writable(self) -> None:
-        """Raise Unavailable while the worker refuses to write, but for one change after each pause."""
+    def take_try(self) -> None:
+        """Let one change through after each pause while the worker refuses to write; raise Unavailable for others."""
         if self.refusal:
             if not self._may_try:
                 raise Unavailable(self.refusal)

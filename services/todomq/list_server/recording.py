@@ -16,7 +16,7 @@ from todomq.list_server.gate import RECORD_OVERHEAD_BYTES
 from todomq.list_server.operations import ADDS, EMPTYING, Touched
 from todomq.list_server.records import AddedBy, ListRecord
 from todomq.list_server.runs import Runs
-from todomq.list_server.sessions import IN_ENTRIES, NOWHERE, RECORDED, Session
+from todomq.list_server.sessions import IN_ENTRIES, IN_MEMORY, RECORDED, Session
 from todomq.list_server.todo_list import TodoList
 from todomq.protocol import messages
 
@@ -145,7 +145,7 @@ class RecordedList:
         if session.kept is RECORDED:
             if len(self.in_entries) >= SESSIONS_IN_ENTRIES:
                 return False
-        elif session.kept is NOWHERE:
+        elif session.kept is IN_MEMORY:
             return False
         if self.changed is not None and sender in self.changed:
             return False

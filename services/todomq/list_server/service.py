@@ -101,7 +101,7 @@ class ListServerService(Service):
         self._check_epochs()
         now_ms = self._loop.now_ms()
         for sender, requests in groups:
-            if self._turns.may_serve(peer, sender, requests):
+            if self._turns.serve_or_queue(peer, sender, requests):
                 self._serve(peer, sender, requests, now_ms)
 
     def drain_bytes(self) -> int:

@@ -15,10 +15,10 @@ from msgspec import Struct
 
 from todomq.errors import UNKNOWN, Overloaded, ProtocolError
 
-# Where it is stored what a session knows, besides what its record said last.
-RECORDED = "recorded"  # nowhere else: nothing has come to it
-IN_ENTRIES = "in entries"  # beside the entries that were added since
-NOWHERE = "nowhere"  # not all of it, so that the next change takes its record along
+# Where the newest part of a session is stored.
+RECORDED = "recorded"  # all of it in its own record
+IN_ENTRIES = "in entries"  # its last adds in the records of their entries only
+IN_MEMORY = "in memory"  # its last answer nowhere: the next change writes its record
 
 ANSWERS = 4_096
 ANSWERS_BYTES = 256 * 1024
@@ -47,7 +47,7 @@ class Session(Struct, gc=False):
         used_ms: when the client last sent a change, by the wall clock.
         answers: ``(number, status, value)`` of changes from the floor on, ascending.
         answer_bytes: how long their values are in all.
-        kept: RECORDED, IN_ENTRIES or NOWHERE.
+        kept: RECORDED, IN_ENTRIES or IN_MEMORY.
         waiting: what came before its turn: ``(number, since_ms, request)`` in the order of its turn; None when empty.
     """
 

@@ -2,8 +2,8 @@
 
 Owns: a bounded number of them; how much of a turn long answers may take (laws 5 and 6: past it what follows waits for
 another turn, or is refused, so that no number of reads makes the others wait). Must not know: pages, sockets.
-Past the bound a new one is refused: those under way come to an end only if none is given up for another. One that has
-ended is, for it is kept for a reader only whose last page was lost; and one that nobody asks for in ``KEPT_MS`` is.
+Past the bound a new read is refused, so that those under way can finish. A finished one, kept in case its last page
+was lost, makes room for a new one; so does any that nobody asks for within ``KEPT_MS``.
 Entries are never changed in place, so a snapshot costs a reference for each entry and no copy. It holds no actor: a
 list that is dropped meanwhile is free but for these entries.
 """
@@ -22,7 +22,7 @@ KEPT_MS = 5_000
 """How long a reader may take to ask for its next page: as long as a request that names no deadline."""
 LOOKED_AT_BYTES = limits.PAGE_BYTES // 4
 """What a refused read counts in its turn: that it would be long is found by a look at a page of entries."""
-TURN_BYTES = limits.PAGE_BYTES
+TURN_ANSWER_BYTES = limits.PAGE_BYTES
 """Bytes of pages after which a turn serves no more: a few milliseconds' work."""
 REFUSED_BYTES = 8 * limits.MIB
 """Bytes of pages after which a turn refuses reads that had waited for their list: they are served all at once."""
@@ -51,7 +51,7 @@ class Snapshots:
 
     def is_turn_full(self) -> bool:
         """Whether this turn is to serve no more requests."""
-        return self._turn_bytes >= TURN_BYTES
+        return self._turn_bytes >= TURN_ANSWER_BYTES
 
     def check_room(self) -> None:
         """Check that this turn may answer another read.

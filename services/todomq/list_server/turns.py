@@ -17,7 +17,7 @@ from typing import Any
 
 from todomq.protocol import limits
 
-TURN_BYTES = 64 * limits.KIB
+TURN_REQUEST_BYTES = 64 * limits.KIB
 """What a turn serves, and the request that reaches it: some hundred plain changes, a few milliseconds."""
 ALLOWANCE_BYTES = 4 * limits.KIB
 """What one client has served before the next one's turn comes."""
@@ -37,14 +37,14 @@ class Turns:
         self._waiting: OrderedDict[bytes, deque[tuple[bytes, Any]]] = OrderedDict()
         """By client, in the order of their turns."""
         self._debts: dict[bytes, int] = {}
-        self._left_bytes = TURN_BYTES
+        self._left_bytes = TURN_REQUEST_BYTES
 
     def room_bytes(self) -> int:
         """Return how many more bytes may wait; 0 or less for none."""
         return WAITING_BYTES - self.bytes
 
-    def may_serve(self, peer: bytes, sender: bytes, requests: list[Any]) -> bool:
-        """Tell whether one client's requests may be served at once; else they wait, behind those of it that do.
+    def serve_or_queue(self, peer: bytes, sender: bytes, requests: list[Any]) -> bool:
+        """Return True where one client's requests are to be served at once; else they wait, behind those of it that do.
 
         To serve while more arrives makes one batch of it all, as long as a turn has room.
         """
@@ -75,7 +75,7 @@ class Turns:
             group = self._take_of_next()
             if group[2]:
                 yield group
-        self._left_bytes = TURN_BYTES
+        self._left_bytes = TURN_REQUEST_BYTES
 
     def _take_of_next(self) -> Group:
         """Take what the next client is allowed of what came by one connection, and put it behind the others."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 LIST_BYTES = 900
 """A list that is empty, and known to nobody."""
-ENTRY_BYTES = 130
+ENTRY_IN_MEMORY_BYTES = 130
 SESSION_BYTES = 320
 """One client's session, without what it was answered."""
 PAGE_OVERHEAD_BYTES = 120
@@ -49,4 +49,4 @@ def _entries_weight(todo: TodoList) -> int:
 
 def _entry_weight(entry: Entry) -> int:
     extra = 0 if entry.extra is None else EXTRA_TIMES * stored_bytes(entry)
-    return ENTRY_BYTES + getsizeof(entry.title) + extra
+    return ENTRY_IN_MEMORY_BYTES + getsizeof(entry.title) + extra

@@ -19,8 +19,8 @@ from todomq.protocol import limits
 
 REQUESTS = 65_536
 BYTES = 96 * limits.MIB
-REQUESTS_PER_CLIENT = 4_096
-BYTES_PER_CLIENT = 16 * limits.MIB
+REQUESTS_PER_CONNECTION = 4_096
+BYTES_PER_CONNECTION = 16 * limits.MIB
 OVERHEAD_BYTES = 64
 
 
@@ -53,7 +53,7 @@ class InFlight:
     def __init__(self) -> None:
         self.flights: dict[int, Flight] = {}
         self.sent_before: set[int] = set()
-        """Ids of requests that somebody got before whose answer never comes: what is said of them now may not hold."""
+        """Ids of requests that were sent before, to somebody whose answer is lost: that one may have applied them."""
         self.unsent: set[int] = set()
         """Ids of requests that wait here: nobody has got them under this id."""
         self.bytes = 0
@@ -106,9 +106,9 @@ class InFlight:
         """Return which limit so many requests more would go over, or nothing."""
         if len(self.flights) + requests > REQUESTS or self.bytes + size > BYTES:
             return "the router has too much in flight"
-        share = self._shares.get(peer)
-        if share is not None and (share[0] + requests > REQUESTS_PER_CLIENT or share[1] + size > BYTES_PER_CLIENT):
-            return "this client has too much in flight"
+        its_requests, its_size = self.share(peer)
+        if its_requests + requests > REQUESTS_PER_CONNECTION or its_size + size > BYTES_PER_CONNECTION:
+            return "this connection has too much in flight"
         return ""
 
     def _count(self, peer: bytes, requests: int, size: int, to_lists: int, earliest_ms: int) -> None:

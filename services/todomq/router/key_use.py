@@ -58,15 +58,15 @@ class StoredLists:
     def __len__(self) -> int:
         return len(self._touched_ms)
 
-    def may_add_to(self, name: str, most: int, steady_ms: int) -> bool:
-        """Tell whether a list of this name may come to be; if so it counts from now on."""
+    def count_if_room(self, name: str, most: int, steady_ms: int) -> bool:
+        """Count a list of this name from now on; return False where there is no room for it."""
         if name not in self._touched_ms and len(self._touched_ms) >= most:
             return False
         self._touched_ms[name] = steady_ms
         return True
 
-    def begins_count(self, steady_ms: int) -> bool:
-        """Tell whether the stored lists are to be counted now; if so a count has begun."""
+    def begin_count_if_due(self, steady_ms: int) -> bool:
+        """Begin to count the stored lists where it is time; return whether it was."""
         if self._counting_since_ms is not None and steady_ms - self._counting_since_ms < UNCERTAIN_MS:
             return False
         if self.is_counted and steady_ms - self._counted_ms < COUNT_AGAIN_MS:
@@ -117,7 +117,7 @@ class KeyUse:
             self._requests = Rate(per_s, per_s, now_ms)
         self.client = client
 
-    def may_connect(self, now_ms: int) -> bool:
+    def take_handshake(self, now_ms: int) -> bool:
         """Take one handshake; False where there were too many lately."""
         return self._handshakes.take(now_ms)
 
@@ -144,7 +144,7 @@ class KeyUse:
             size += its_size
         return Room(self.client.quota.requests_in_flight, requests, self.client.quota.bytes_in_flight, size)
 
-    def check_rate(self, now_ms: int) -> None:
+    def take_request(self, now_ms: int) -> None:
         """Take one of the requests of this second.
 
         Raises:

@@ -1,10 +1,11 @@
 """How much of one client's work the list servers have at a time while others ask as well; the rest waits in the router.
 
 Owns: which clients have asked lately, what is held back, in order. Must not know: the table, what a request means.
+A client is one connection here.
 
-Laws 5 and 6: what one client has sent stands before what others ask, from here to the disk. So whoever asks much is
-given a part of ``IN_LIST_SERVERS`` as large as anyone's, and only ``LEAST`` who keeps to no window and was refused for
-that; whoever is alone, or asks little, meets nothing of this.
+Laws 5 and 6: what one client has sent stands before what others ask, from here to the disk. So clients that asked
+lately share ``IN_LIST_SERVERS`` equally, and one that was refused for more than its window gets ``LEAST`` only. Who is
+alone, or below its share, is never held back.
 Law 4: once something of a client is held back, so is all that it sends after that.
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
-from todomq.router.in_flight import REQUESTS_PER_CLIENT, Flight, InFlight
+from todomq.router.in_flight import REQUESTS_PER_CONNECTION, Flight, InFlight
 
 IN_LIST_SERVERS = 4_096
 """Requests of all clients together, about: some tens of milliseconds of work. With fewer, batches would be small."""
@@ -32,8 +33,8 @@ class Pacing:
         self._over_before: set[bytes] = set()
         self._held: dict[bytes, deque[int]] = {}
 
-    def holds(self, peer: bytes, requests: int) -> bool:
-        """Note that a client asks; tell whether so many requests of it are to be held back before they go on."""
+    def note(self, peer: bytes, requests: int) -> bool:
+        """Note that a client asks; return whether so many requests of it are to be held back before they go on."""
         self._asked.add(peer)
         if peer in self._held:
             return True
@@ -80,7 +81,7 @@ class Pacing:
     def _allowance(self, peer: bytes) -> int:
         clients = max(len(self._asked), len(self._asked_before))
         if clients <= 1:
-            return REQUESTS_PER_CLIENT
+            return REQUESTS_PER_CONNECTION
         if peer in self._over or peer in self._over_before:
             return LEAST
         return max(LEAST, IN_LIST_SERVERS // clients)

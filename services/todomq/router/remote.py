@@ -1,7 +1,8 @@
 """Clients that come with a key: what is let through to the router, as what, and what is refused.
 
 Owns: the keys that are let in, as the files of keys say; the check of each request before the router sees it. Must
-not know: where requests go, what a list holds. It looks at the name of an operation and never at its arguments.
+not know: where requests go, what a list holds. Of a body it reads the name of the operation,
+and of ``register_name`` the pid.
 
 Keeps law 3 over keys: the sender under which a list keeps a client's session is made of the key and of what the
 client calls itself, so no key can read another's answers or use up its numbers. And law 6 for each key, with
@@ -85,7 +86,7 @@ class Remote(Service):
                 if messages.is_request(request):
                     request = list(request)  # what whoever carries it out must know stands in it afterwards
                     self._check(use, request)
-                    use.check_rate(now_ms)
+                    use.take_request(now_ms)
                     room.take(len(request[3]) + OVERHEAD_BYTES)
                     self._narrow(use, request, now_ms)
                 allowed.append(request)
@@ -154,8 +155,8 @@ class Remote(Service):
 
     def _may_create(self, use: KeyUse, name: str) -> bool:
         lists, most, steady_ms = use.lists, use.client.quota.lists, self._loop.steady_ms()
-        may = lists.is_counted and lists.may_add_to(name, most, steady_ms)
-        if not may and lists.begins_count(steady_ms):
+        may = lists.is_counted and lists.count_if_room(name, most, steady_ms)
+        if not may and lists.begin_count_if_due(steady_ms):
             Count(self, use, most).ask(None)
         if not lists.is_counted:
             raise Overloaded("the lists of this key are being counted")
@@ -181,7 +182,7 @@ class Remote(Service):
         use = self._uses.get(public)
         if use is None:
             return NO
-        return YES if use.may_connect(self._loop.now_ms()) else LATER
+        return YES if use.take_handshake(self._loop.now_ms()) else LATER
 
     def _look(self) -> None:
         stamp = self._store.stamp()

@@ -27,7 +27,7 @@ from todomq.protocol import limits, messages
 from todomq.protocol.addresses import is_address
 from todomq.protocol.codec import canonical
 from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
-from todomq.router.in_flight import REQUESTS_PER_CLIENT, InFlight
+from todomq.router.in_flight import REQUESTS_PER_CONNECTION, InFlight
 from todomq.router.named import Batch as NamedBatch
 from todomq.router.named import NamedRouting
 from todomq.router.pacing import Pacing
@@ -41,7 +41,7 @@ from todomq.settings import is_daemon_name
 if TYPE_CHECKING:
     from todomq.router.remote import Remote
 
-WINDOW = REQUESTS_PER_CLIENT // 2
+WINDOW = REQUESTS_PER_CONNECTION // 2
 """How many requests a client is asked to have in flight at most; ``hello`` tells it."""
 
 EXPIRE_S = 0.1
@@ -85,7 +85,7 @@ class RouterService(Service):
         self.counts["requests"] += len(requests)
         columns = messages.numbered_columns(requests)
         are_numbered = columns is not None
-        is_held = self.pacing.holds(peer, len(requests))
+        is_held = self.pacing.note(peer, len(requests))
         if columns is not None and not is_held and self._forward_all(peer, sender, requests, columns, now_ms):
             return
         refusal = b""

@@ -33,8 +33,8 @@ from todomq.supervision.restart_intensity import Effect, GiveUp, Limit, RestartI
 PING_S = 0.5
 REGISTERED_MS = 30_000
 """Within which a daemon is to be registered after its process began: a worker opens its shard first. A listener that
-takes over from one that was killed gives nobody this time again, only what whoever does not hang needs to register
-with a registry that was killed as well."""
+takes over from one that was killed does not begin this time anew: it allows what a healthy daemon needs to register
+with a registry that was started again."""
 
 RECONCILE_AGAIN_S = 0.5
 EVENTS_BYTES = 65_536

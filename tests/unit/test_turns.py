@@ -1,18 +1,14 @@
-"""Who asks much leaves room for who asks little, in router and list servers (laws 5 and 6), in order (law 4)."""
+"""Who asks much leaves room for who asks little, in list servers (laws 5 and 6), in order (law 4)."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from todomq.list_server import turns
-from todomq.list_server.turns import TURN_BYTES, WAITING_BYTES, Turns
-from todomq.router import pacing
-from todomq.router.in_flight import InFlight
-from todomq.router.pacing import Pacing
+from todomq.list_server.turns import TURN_REQUEST_BYTES, WAITING_BYTES, Turns
 
 
 def request(identifier: int, size: int = 10) -> list[Any]:
@@ -31,7 +27,7 @@ class Server:
         self.served: list[turns.Group] = []
 
     def take(self, sender: bytes, requests: list[Any]) -> None:
-        if self.turns.may_serve(b"router", sender, requests):
+        if self.turns.serve_or_queue(b"router", sender, requests):
             self.served.append((b"router", sender, requests))
 
     def turn(self) -> list[turns.Group]:
@@ -55,12 +51,12 @@ def test_who_asks_little_is_served_in_the_next_turn_whatever_waits_of_others() -
     turn = server.turn()
     assert served(turn, b"little") == [1]
     assert served(turn, b"flood")  # and the flood goes on as well
-    assert sum(len(each[3]) for _, _, requests in turn for each in requests) <= TURN_BYTES
+    assert sum(len(each[3]) for _, _, requests in turn for each in requests) <= TURN_REQUEST_BYTES
 
 
 def test_what_was_served_at_once_counts_for_the_turn() -> None:
     server = Server()
-    server.take(b"first", [request(1, TURN_BYTES - 1_000)])
+    server.take(b"first", [request(1, TURN_REQUEST_BYTES - 1_000)])
     server.take(b"second", [request(n, 1_000) for n in range(100)])
     assert len(served(server.turn(), b"second")) < 10
     assert len(served(server.turn(), b"second")) > 50
@@ -68,7 +64,7 @@ def test_what_was_served_at_once_counts_for_the_turn() -> None:
 
 def test_a_large_request_is_paid_for_in_the_turns_after_it() -> None:
     server = Server()
-    server.take(b"large", [request(1, TURN_BYTES), request(2, TURN_BYTES)])
+    server.take(b"large", [request(1, TURN_REQUEST_BYTES), request(2, TURN_REQUEST_BYTES)])
     server.take(b"small", [request(n, 1_000) for n in range(100)])
     assert served(server.turn(), b"large") == [1]
     turn = server.turn()
@@ -100,7 +96,7 @@ def test_what_came_by_two_connections_of_a_client_stays_in_order() -> None:
     turns = Turns()
     turns.stop(b"router", b"client", [])
     for peer, identifier in ((b"old", 1), (b"old", 2), (b"new", 3)):
-        turns.may_serve(peer, b"client", [request(identifier)])
+        turns.serve_or_queue(peer, b"client", [request(identifier)])
     assert list(turns.end()) == []
     assert [(peer, [each[0] for each in requests]) for peer, _, requests in turns.end()] == [
         (b"old", [1, 2]),
@@ -137,99 +133,3 @@ def test_each_clients_requests_come_out_once_in_order_and_nothing_is_left(
         for sender in got:
             got[sender] += served(turn, sender)
     assert got == sent
-
-
-class Router:
-    """The part of a router that decides when an admitted request goes to a list server."""
-
-    def __init__(self) -> None:
-        self.in_flight = InFlight()
-        self.pacing = Pacing(self.in_flight)
-        self.sent: list[int] = []
-
-    def ask(self, peer: bytes, count: int = 1) -> list[int]:
-        is_held = self.pacing.holds(peer, count)
-        identifiers = [self.in_flight.admit(peer, peer, request(0), 7) for _ in range(count)]
-        for identifier in identifiers:
-            if is_held:
-                self.pacing.hold(peer, identifier)
-            else:
-                self.sent.append(identifier)
-        self.turn_ends()
-        return identifiers
-
-    def turn_ends(self) -> None:
-        self.sent += [identifier for identifier, _ in self.pacing.released()]
-
-
-@pytest.fixture
-def router(monkeypatch: pytest.MonkeyPatch) -> Router:
-    monkeypatch.setattr(pacing, "IN_LIST_SERVERS", 20)
-    monkeypatch.setattr(pacing, "LEAST", 4)
-    return Router()
-
-
-def test_who_is_alone_is_not_held_back(router: Router) -> None:
-    assert router.ask(b"alone", 1_000) == router.sent
-
-
-def test_who_asks_much_while_others_ask_has_only_its_part_under_way_and_the_rest_in_order(router: Router) -> None:
-    router.ask(b"little")
-    much = router.ask(b"much", 100)
-    assert router.sent[1:] == much[:10]
-    little = router.ask(b"little")
-    assert router.sent[-1:] == little
-    for at in range(100):
-        router.in_flight.end(much[at])
-        router.turn_ends()
-    assert [each for each in router.sent if each in much] == much
-    assert not router.pacing.held
-
-
-def test_who_keeps_to_no_window_has_the_least_until_it_was_not_refused_for_two_ticks(router: Router) -> None:
-    router.ask(b"little")
-    router.pacing.overstepped(b"flood")
-    flood = router.ask(b"flood", 100)
-    assert router.sent[1:] == flood[:4]
-    for _ in range(2):
-        router.ask(b"little")
-        router.ask(b"another")
-        router.pacing.tick()
-    assert [each for each in router.sent if each in flood] == flood[:4]
-    router.ask(b"little")
-    assert [each for each in router.sent if each in flood] == flood[:10]
-
-
-def test_what_comes_behind_what_is_held_back_stays_behind_it(router: Router) -> None:
-    router.ask(b"little")
-    first = router.ask(b"much", 11)
-    second = router.ask(b"much")
-    for identifier in first:
-        router.in_flight.end(identifier)
-        router.turn_ends()
-    assert router.sent[1:] == [*first, *second]
-
-
-def test_what_ends_while_it_is_held_back_never_goes_out_and_holds_up_nothing(router: Router) -> None:
-    router.ask(b"little")
-    much = router.ask(b"much", 15)
-    for identifier in (*much[:10], *much[10:14]):
-        router.in_flight.end(identifier)
-    router.turn_ends()
-    assert router.sent[1:] == [*much[:10], much[14]]
-
-
-def test_calls_to_named_daemons_take_nothing_of_a_clients_part(router: Router) -> None:
-    router.ask(b"little")
-    for _ in range(50):
-        router.in_flight.admit(b"much", b"much", request(0), b"a daemon")
-    assert router.ask(b"much", 10)[-1] in router.sent
-
-
-def test_the_others_count_no_more_once_they_have_not_asked_for_two_ticks(router: Router) -> None:
-    router.ask(b"little")
-    much = router.ask(b"much", 100)
-    for _ in range(2):
-        router.pacing.tick()
-    router.turn_ends()
-    assert router.sent[1:] == much
