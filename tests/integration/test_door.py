@@ -16,7 +16,7 @@ from todomq.runtime import curve, sockets
 from todomq.runtime.calls import Service
 from todomq.runtime.door import Door
 from todomq.runtime.loop import Loop
-from todomq.runtime.zap import LATER, NO, YES, Gatekeeper
+from todomq.runtime.zap import LATER, NO, YES, ZapHandler
 
 BOUND_S = 10.0
 SILENCE_S = 0.3
@@ -31,7 +31,7 @@ class Stand:
         self.server, self.secret = curve.new_pair()
         self.public, self.own_secret = curve.new_pair()
         self.known: dict[str, Any] = {self.public: "alice"}
-        self.gatekeeper: Gatekeeper | None = None
+        self.zap_handler: ZapHandler | None = None
         self.doors: list[Door] = []
         self.clients: list[zmq.Socket[bytes]] = []
         self.context = zmq.Context()
@@ -40,8 +40,8 @@ class Stand:
             self.address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
 
     def keep_the_gate(self, judge: Callable[[str], bytes] | None = None) -> None:
-        self.gatekeeper = Gatekeeper(self.loop)
-        self.gatekeeper.judge(curve.DOOR, judge or (lambda public: YES if public in self.known else NO))
+        self.zap_handler = ZapHandler(self.loop)
+        self.zap_handler.judge(curve.DOOR, judge or (lambda public: YES if public in self.known else NO))
 
     def open(self) -> Door:
         self.doors.append(Door(self.loop, self.address, Service(), self.secret, self.known.get))
@@ -101,8 +101,8 @@ class Stand:
             door._socket.disable_monitor()
             door._monitor.close(0)
             door._socket.close(0)
-        if self.gatekeeper is not None:
-            self.gatekeeper.close()
+        if self.zap_handler is not None:
+            self.zap_handler.close()
 
 
 @pytest.fixture
@@ -136,9 +136,9 @@ def test_after_the_handler_is_gone_nobody_new_is_let_in(stand: Stand) -> None:
     stand.open()
     before = stand.client()
     assert stand.is_answered(before)
-    assert stand.gatekeeper is not None
-    stand.gatekeeper.close()
-    stand.gatekeeper = None
+    assert stand.zap_handler is not None
+    stand.zap_handler.close()
+    stand.zap_handler = None
     assert not stand.is_let_in(by_key=False) and not stand.is_let_in()
     assert stand.is_answered(before)  # who was let in by the handler stays in
 
@@ -164,8 +164,8 @@ def test_every_verdict_but_yes_keeps_out(stand: Stand, verdict: bytes) -> None:
 
 
 def test_a_handler_that_knows_another_domain_only_lets_nobody_in(stand: Stand) -> None:
-    stand.gatekeeper = Gatekeeper(stand.loop)
-    stand.gatekeeper.judge(curve.STACK, lambda public: YES)
+    stand.zap_handler = ZapHandler(stand.loop)
+    stand.zap_handler.judge(curve.STACK, lambda public: YES)
     stand.open()
     assert not stand.is_answered(stand.client(), SILENCE_S)
 
@@ -235,9 +235,9 @@ def test_a_door_that_libzmq_leaves_open_still_serves_nobody(
 
 
 def test_a_pull_with_the_stacks_key_takes_from_the_stack_only(stand: Stand) -> None:
-    stand.gatekeeper = Gatekeeper(stand.loop)
+    stand.zap_handler = ZapHandler(stand.loop)
     own = curve.Curve(stand.server, stand.secret)
-    stand.gatekeeper.judge(curve.STACK, lambda public: YES if public == own.public else NO)
+    stand.zap_handler.judge(curve.STACK, lambda public: YES if public == own.public else NO)
     pull = sockets.pull(stand.address, own)
     other = curve.Curve(*curve.new_pair())
     outsider = sockets._open(zmq.PUSH)

@@ -168,7 +168,7 @@ class Bench:
         """Answer the pages that were asked for."""
         while self.reads:
             asked = self.reads.popleft()
-            key, prefix, after = asked.page
+            key, prefix, after = asked.wanted
             value = None if key is None else self.disk.records.get(key)
             pairs, last = self.disk.page(prefix, after, self.page)
             self.hosting.read(asked, value, pairs, last, self.now_ms)

@@ -21,7 +21,7 @@ from todomq.errors import NOT_APPLIED, UNKNOWN, CorruptRecord, OutOfOrder, TodoM
 from todomq.list_server.actor import LOADING, QUARANTINED, READY, STOPPING, Asked, Crashed, ListActor
 from todomq.list_server.gate import Batch, Gate, Reply
 from todomq.list_server.housekeeping import Housekeeping
-from todomq.list_server.loading import Loading, Page
+from todomq.list_server.loading import Loading, Wanted
 from todomq.list_server.partition import Partition
 from todomq.list_server.recording import RecordedList, write_sessions
 from todomq.list_server.snapshots import Snapshots
@@ -40,7 +40,7 @@ class Read(NamedTuple):
     worker: int
     actor: ListActor
     job: Loading | Sweeping
-    page: Page
+    wanted: Wanted
 
 
 class Hosting:
@@ -236,7 +236,7 @@ class Hosting:
                 actor.quarantine(error)
                 return
         if following is not None:
-            self.reads.append(read._replace(page=following))
+            self.reads.append(read._replace(wanted=following))
         elif isinstance(job, Loading):
             self._loaded(actor, job, now_ms)
 
@@ -290,7 +290,7 @@ class Hosting:
             worker: whose.
             text: why.
             outcome: UNKNOWN, or NOT_APPLIED where it is known that none of them is on disk, nor will be.
-            steady_ms: the time, by the clock that nobody sets.
+            steady_ms: the time of the monotonic clock.
         """
         gate = self.gates[worker]
         if outcome == NOT_APPLIED:
@@ -316,7 +316,7 @@ class Hosting:
 
         Args:
             now_ms: the time that requests and records go by.
-            steady_ms: the time, by the clock that nobody sets.
+            steady_ms: the time of the monotonic clock.
         """
         self.snapshots.tick(steady_ms)
         for gate in self.gates.values():

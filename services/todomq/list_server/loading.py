@@ -18,7 +18,7 @@ from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack
 
 
-class Page(NamedTuple):
+class Wanted(NamedTuple):
     """What to read: the value of a key if there is one, and the records of a prefix after a key (None: all)."""
 
     key: bytes | None
@@ -42,11 +42,11 @@ class Loading:
         self._now_ms = now_ms
         self._first = True
 
-    def first_page(self) -> Page:
+    def first_page(self) -> Wanted:
         """Return what to read first: the list's record and the beginning of what is under its prefix."""
-        return Page(records.list_key(self.name), self.prefix, None)
+        return Wanted(records.list_key(self.name), self.prefix, None)
 
-    def take(self, value: bytes | None, pairs: list[bytes], last: bytes | None) -> Page | None:
+    def take(self, value: bytes | None, pairs: list[bytes], last: bytes | None) -> Wanted | None:
         """Take a page as it was read.
 
         Args:
@@ -69,8 +69,8 @@ class Loading:
                 self._take_session(key, pairs[place + 1])
             elif not self._take_entry(key, pairs[place + 1]):
                 # Older generations wait to be swept; what is wanted goes on behind them.
-                return Page(None, self.prefix, self.prefix + b"e" + b"\xff" * 12)
-        return None if last is None else Page(None, self.prefix, last)
+                return Wanted(None, self.prefix, self.prefix + b"e" + b"\xff" * 12)
+        return None if last is None else Wanted(None, self.prefix, last)
 
     def todo_list(self) -> TodoList:
         """Return the to-do list as it was stored."""

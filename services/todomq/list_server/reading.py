@@ -62,7 +62,7 @@ class Reading:
 
     def _ask(self, reads: list[Read]) -> None:
         self._under_way += 1
-        pages = [read.page for read in reads]
+        pages = [read.wanted for read in reads]
 
         def done(answer: Answer) -> None:
             self._answered(reads, answer)

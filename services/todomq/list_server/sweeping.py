@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from todomq.list_server import records
 from todomq.list_server.actor import ListActor
-from todomq.list_server.loading import Page
+from todomq.list_server.loading import Wanted
 from todomq.list_server.recording import NEW_LIST
 
 
@@ -21,12 +21,12 @@ class Sweeping:
         self._prefix = actor.prefix
         actor.partition.to_sweep.pop(actor.name)
 
-    def first_page(self) -> Page:
+    def first_page(self) -> Wanted:
         """Return what to read first: what stands behind the present generation's entries."""
         newest = records.entries_prefix(self._prefix, self._generation)
-        return Page(None, self._prefix + b"e", newest + b"\xff" * 9)
+        return Wanted(None, self._prefix + b"e", newest + b"\xff" * 9)
 
-    def take(self, actor: ListActor, pairs: list[bytes], last: bytes | None) -> Page | None:
+    def take(self, actor: ListActor, pairs: list[bytes], last: bytes | None) -> Wanted | None:
         """Delete what a page brought.
 
         Args:
@@ -41,7 +41,7 @@ class Sweeping:
         for key in pairs[::2]:
             actor.last_batch = partition.gate.write(partition.number, partition.epoch, key, None)
         if last is not None:
-            return Page(None, self._prefix + b"e", last)
+            return Wanted(None, self._prefix + b"e", last)
         self._finish(actor)
         return None
 

@@ -23,7 +23,7 @@ from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack, unpack
 from todomq.router.in_flight import OVERHEAD_BYTES
 from todomq.router.key_use import KeyUse
-from todomq.runtime.calls import CallServer, Service
+from todomq.runtime.calls import CallServer, OwnPeer, Replies, Service
 from todomq.runtime.daemon import Daemon
 from todomq.runtime.door import Guest
 from todomq.runtime.log import log
@@ -106,7 +106,7 @@ class Remote(Service):
         return {
             **self._door.counts,
             "connections": self._door.connections,
-            "handshakes": dict(self._daemon.gatekeeper.counts),
+            "handshakes": dict(self._daemon.zap_handler.counts),
             "keys": {use.client.name: dict(use.counts) for use in self._uses.values()},
         }
 
@@ -157,7 +157,7 @@ class Remote(Service):
         lists, most, steady_ms = use.lists, use.client.quota.lists, self._loop.steady_ms()
         may = lists.is_counted and lists.count_if_room(name, most, steady_ms)
         if not may and lists.begin_count_if_due(steady_ms):
-            Count(self, use, most).ask(None)
+            ListCount(self, use, most).ask(None)
         if not lists.is_counted:
             raise Overloaded("the lists of this key are being counted")
         return may
@@ -166,12 +166,12 @@ class Remote(Service):
         use.counts[error.code] += 1
         self._router.refuse(peer, messages.request_id(request), error)
 
-    def ask(self, count: Count, request: list[Any]) -> None:
+    def ask(self, count: ListCount, request: list[Any]) -> None:
         """Ask the directory of lists in the router's own name, in a turn of its own: this one may have been flushed."""
         self._loop.post(lambda: self._router.on_call(self._daemon.server, count, b"count", [request]))
 
     def steady_ms(self) -> int:
-        """Return the time by which lists are counted, of the clock that nobody sets."""
+        """Return the time by which lists are counted, of the monotonic clock."""
         return self._loop.steady_ms()
 
     # -- keys ----------------------------------------------------------------------------------------------------------
@@ -214,13 +214,10 @@ class Remote(Service):
         log("keys", let_in=len(self._uses))
 
 
-class Count(bytes):
+class ListCount(OwnPeer):
     """A count of the stored lists of one key: asks for their names, page by page, in the place of a client."""
 
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
-
-    def __new__(cls, remote: Remote, use: KeyUse, most: int) -> Count:
+    def __new__(cls, remote: Remote, use: KeyUse, most: int) -> ListCount:
         """Begin with nothing asked."""
         made = super().__new__(cls, b"")
         made._remote, made._use, made._most = remote, use, most
@@ -238,7 +235,7 @@ class Count(bytes):
         body = pack(["list_names_within", patterns, pack(["list_names", "", after])])
         self._remote.ask(self, [1, "", 0, body, 0, 0])
 
-    def take_replies(self, items: list[tuple[int | None, int, bytes]]) -> None:
+    def take_replies(self, items: Replies) -> None:
         """Take a page. As many names as the key may have are enough: then it may have no other."""
         steady_ms = self._remote.steady_ms()
         for _, status, value in items:

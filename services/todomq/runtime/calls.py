@@ -72,6 +72,22 @@ class Call:
 
 
 Operation = Callable[[Call], Any]
+Replies = list[tuple[int | None, int, bytes]]
+"""Replies to one peer, ``(id, status, packed value)``."""
+
+
+class OwnPeer(bytes):
+    """Who asks a service without this server's socket, and takes the replies itself. Equal to itself only.
+
+    It is ``bytes`` as all peers are, which are routing ids where they come by the socket.
+    """
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def take_replies(self, items: Replies) -> None:
+        """Take a turn's replies."""
+        raise NotImplementedError
 
 
 class Service:
@@ -126,7 +142,7 @@ class CallServer:
         self._socket = sockets.router(address) if opened is None else opened
         if service.also_at:
             sockets.listen_also(self._socket, service.also_at)
-        self._replies: dict[bytes, list[tuple[int | None, int, bytes]]] = {}
+        self._replies: dict[bytes, Replies] = {}
         self._backlog: dict[bytes, list[bytes]] = {}
         self._flush_again = Once(loop, TRY_AGAIN_S)
         loop.watch(self._socket, self._drain)
@@ -149,7 +165,7 @@ class CallServer:
         if identifier is not None:
             self.replies_to(peer).append((identifier, status, value))
 
-    def replies_to(self, peer: bytes) -> list[tuple[int | None, int, bytes]]:
+    def replies_to(self, peer: bytes) -> Replies:
         """Return the replies ``(id, status, value)`` to a peer that leave at the end of the turn, to be added to."""
         return self._replies.setdefault(peer, [])
 
@@ -229,12 +245,12 @@ class CallServer:
             return
         replies, self._replies = self._replies, {}
         for peer, items in replies.items():
-            if type(peer) is bytes:
-                self.send_replies(peer, items)
+            if isinstance(peer, OwnPeer):
+                peer.take_replies(items)
             else:
-                peer.take_replies(items)  # type: ignore[attr-defined]
+                self.send_replies(peer, items)
 
-    def send_replies(self, peer: bytes, items: list[tuple[int | None, int, bytes]]) -> None:
+    def send_replies(self, peer: bytes, items: Replies) -> None:
         """Send replies to one peer, or let them wait for it."""
         self._loop.look_again(self._socket)
         for batch in batches_of(items):
@@ -272,12 +288,12 @@ class CallServer:
             del self._backlog[peer]
 
 
-def batches_of(items: list[tuple[int | None, int, bytes]]) -> list[list[tuple[int | None, int, bytes]]]:
+def batches_of(items: Replies) -> list[Replies]:
     """Split replies so that none but a single large one makes a message over ``BATCH_BYTES``."""
     total = sum(len(item[2]) for item in items) + 16 * len(items)
     if total <= limits.BATCH_BYTES:
         return [items]
-    batches: list[list[tuple[int | None, int, bytes]]] = [[]]
+    batches: list[Replies] = [[]]
     size = 0
     for item in items:
         size += len(item[2]) + 16

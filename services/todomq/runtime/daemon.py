@@ -31,7 +31,7 @@ from todomq.settings import Settings, SettingsError, read_settings, socket_name
 
 if TYPE_CHECKING:
     from todomq.runtime.door import Door
-    from todomq.runtime.zap import Gatekeeper, Judge
+    from todomq.runtime.zap import Judge, ZapHandler
 
 Name = list[Any]
 
@@ -78,7 +78,7 @@ class Daemon:
         self._outgoing: list[Peer] = []
         self._pulls: list[Pull] = []
         self._doors: list[Door] = []
-        self._gatekeeper: Gatekeeper | None = None
+        self._zap_handler: ZapHandler | None = None
         self._registry_version = 0
         self._stopping = self._leaving = False
         locks.private_directory(settings.run)
@@ -148,31 +148,31 @@ class Daemon:
     def open_door(
         self, address: str, service: Service, secret: str, who: Callable[[str], Any], judge: Judge
     ) -> Door:
-        """Listen at a TCP address for clients that come with a key; ``Door`` and ``Gatekeeper`` say how.
+        """Listen at a TCP address for clients that come with a key; ``Door`` and ``ZapHandler`` say how.
 
         Raises:
             Unavailable: it cannot be bound.
         """
         from todomq.runtime.door import Door  # not loaded where there is no door: a daemon restarts quickly
 
-        self.gatekeeper.judge(DOOR, judge)
+        self.zap_handler.judge(DOOR, judge)
         door = Door(self.loop, address, service, secret, who)
         self._doors.append(door)
         return door
 
     @property
-    def gatekeeper(self) -> Gatekeeper:
+    def zap_handler(self) -> ZapHandler:
         """The process's one ZAP handler, made before anything that it guards."""
-        if self._gatekeeper is None:
-            from todomq.runtime.zap import Gatekeeper
+        if self._zap_handler is None:
+            from todomq.runtime.zap import ZapHandler
 
-            self._gatekeeper = Gatekeeper(self.loop)
-        return self._gatekeeper
+            self._zap_handler = ZapHandler(self.loop)
+        return self._zap_handler
 
     def _let_the_stack_in(self, curve: Curve) -> None:
         from todomq.runtime.zap import NO, YES
 
-        self.gatekeeper.judge(STACK, lambda public: YES if public == curve.public else NO)
+        self.zap_handler.judge(STACK, lambda public: YES if public == curve.public else NO)
 
     def _curve_for(self, address: str, is_daemon: bool) -> Curve | None:
         return self.curve if is_daemon and address.startswith("tcp://") else None

@@ -28,7 +28,7 @@ import zmq
 
 from todomq.protocol import limits
 from todomq.runtime import sockets
-from todomq.runtime.calls import DRAIN_BYTES, DRAIN_MESSAGES, CallServer, Service
+from todomq.runtime.calls import DRAIN_BYTES, DRAIN_MESSAGES, CallServer, OwnPeer, Replies, Service
 from todomq.runtime.log import log_counted
 from todomq.runtime.loop import Loop
 
@@ -45,8 +45,8 @@ _RECEIVED_OFFSET = 128
 """Where ``struct tcp_info`` has tcpi_bytes_received (linux/tcp.h)."""
 
 
-class Guest(bytes):
-    """One connection through the door: its routing id, and what is known of it. Equal to itself only.
+class Guest(OwnPeer):
+    """One connection through the door: its routing id, and what is known of it.
 
     Attributes:
         user: its public key, Z85.
@@ -59,10 +59,7 @@ class Guest(bytes):
     is_cut: bool
     door: Door
 
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
-
-    def take_replies(self, items: list[tuple[int | None, int, bytes]]) -> None:
+    def take_replies(self, items: Replies) -> None:
         """Send a turn's replies through the door."""
         self.door.deliver(self, items)
 
@@ -129,7 +126,7 @@ class Door(CallServer):
             if line.guest is guest:
                 _hang_up(descriptor, line)
 
-    def deliver(self, guest: Guest, items: list[tuple[int | None, int, bytes]]) -> None:
+    def deliver(self, guest: Guest, items: Replies) -> None:
         """Send a turn's replies to one connection, unless it is cut."""
         if guest.is_cut:
             self.counts["replies_dropped"] += len(items)

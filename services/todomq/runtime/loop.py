@@ -100,7 +100,7 @@ class Loop:
 
     @staticmethod
     def steady_ms() -> int:
-        """Return milliseconds of a clock that nobody sets, for intervals; it goes on while the machine sleeps."""
+        """Return milliseconds of a monotonic clock, for intervals; it goes on while the machine sleeps."""
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
 
     def watch(self, source: Source, on_readable: Action) -> None:

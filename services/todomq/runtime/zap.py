@@ -38,7 +38,7 @@ def _is_own_ipc(address: bytes) -> bool:
     return peer is not None and int(peer.group(1)) == os.getuid()
 
 
-class Gatekeeper:
+class ZapHandler:
     """The ZAP handler. Make it before the first socket with CURVE is bound."""
 
     def __init__(self, loop: Loop) -> None:
