@@ -15,7 +15,7 @@ import zmq
 
 from todomq import errors
 from todomq.protocol import limits, messages
-from todomq.protocol.codec import canonical
+from todomq.protocol.codec import canonical, pack
 from todomq.protocol.partitions import PARTITIONS
 from todomq.protocol.registration import Registration
 from todomq.router.service import RouterService
@@ -52,6 +52,20 @@ class Silent(Service):
 
     def on_message(self, server: CallServer, peer: bytes, kind: str, fields: messages.Fields) -> None:
         self.forwarded += 1
+
+
+class Liar(Service):
+    """A job that answers, beside what it was asked, what others were."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations["lie"] = self._lie
+
+    def _lie(self, call: Call) -> str:
+        assert call.id is not None
+        call._server.reply(call.peer, call.id - 1, messages.OK, pack("a lie"))
+        call._server.reply(call.peer, call.id - 1, messages.MOVED, b"")
+        return "the truth"
 
 
 class Stand:
@@ -238,3 +252,17 @@ def test_law_3_what_another_list_server_got_before_may_have_taken_effect_though_
     after = stand.ask("some list", "size")
     stand.turn_until(lambda: len(stand.replies) == 2)
     assert stand.refusals() == {before: ("overloaded", errors.UNKNOWN), after: OVERLOADED}
+
+
+def test_a_job_answers_only_what_it_was_asked_itself(stand: Stand) -> None:
+    lists = Silent()
+    stand.learn_table(stand.start("lists", lists))
+    stand.register(JOB, stand.start("job", Liar()))
+    asked = stand.ask("some list", "size")
+    stand.turn_until(lambda: lists.forwarded)
+    job = stand.ask([JOB], "lie")
+    stand.turn_until(lambda: stand.replies)
+    assert stand.replies == [[job, messages.OK, pack("the truth")]]
+    assert stand.router.counts["replies_without_taker"] == 2
+    assert not stand.router.routing.moving and len(stand.router.in_flight.flights) == 1
+    assert asked == job - 1

@@ -6,7 +6,7 @@ from itertools import chain
 
 import pytest
 
-from todomq.errors import UNKNOWN
+from todomq.errors import NOT_APPLIED, UNKNOWN
 from todomq.protocol import limits, messages
 from todomq.router import named
 from todomq.router.in_flight import InFlight
@@ -91,7 +91,7 @@ def test_when_a_daemon_dies_requests_for_keys_wait_for_the_next_one_under_new_id
     bench = Bench()
     sent = [bench.ask(WORKER, key=True) for _ in range(3)]
     bench.ready()
-    assert bench.named.lost(WORKER) == []
+    assert bench.named.lost(WORKER, comes_back=True) == []
     assert all(bench.in_flight.end(identifier) is None for identifier in sent), "an old answer finds no taker"
     bench.named.found(WORKER)
     again = bench.ready()[WORKER]
@@ -102,24 +102,39 @@ def test_when_a_daemon_dies_requests_by_name_fail_with_an_unknown_outcome() -> N
     bench = Bench()
     identifier = bench.ask(JOB, key=False)
     bench.ready()
-    ((failed, error),) = bench.named.lost(JOB)
+    ((failed, error),) = bench.named.lost(JOB, comes_back=False)
     assert failed == identifier
     assert error.outcome == UNKNOWN
     assert error.code == "unavailable"
+
+
+def test_requests_by_name_that_nobody_got_wait_for_a_daemon_that_comes_back_and_else_are_not_applied() -> None:
+    bench = Bench()
+    sent = bench.ask(WORKER, key=False)
+    bench.ready()
+    waiting = [bench.ask(WORKER, key=False, present=False), bench.ask(WORKER, key=False)]
+    assert [identifier for identifier, _ in bench.named.lost(WORKER, comes_back=True)] == [sent]
+    bench.in_flight.end(sent)
+    bench.named.found(WORKER)
+    assert [bench.in_flight.flights[identifier].order for identifier in bench.ready()[WORKER]] == waiting
+
+    unasked = bench.ask(JOB, key=False, present=False)
+    ((failed, error),) = bench.named.lost(JOB, comes_back=False)
+    assert (failed, error.outcome, error.retryable) == (unasked, NOT_APPLIED, True)
 
 
 def test_a_death_touches_no_request_for_another_daemon() -> None:
     bench = Bench()
     other = bench.ask(b"worker 2", key=True)
     bench.ask(WORKER, key=True)
-    bench.named.lost(WORKER)
+    bench.named.lost(WORKER, comes_back=True)
     assert bench.ready() == {b"worker 2": [other]}
 
 
 def test_what_was_to_go_out_in_the_turn_of_the_death_goes_out_once() -> None:
     bench = Bench()
     bench.ask(WORKER, key=True)
-    bench.named.lost(WORKER)
+    bench.named.lost(WORKER, comes_back=True)
     bench.named.found(WORKER)
     assert len(bench.ready()[WORKER]) == 1
 
@@ -128,9 +143,9 @@ def test_two_deaths_in_a_row_lose_nothing() -> None:
     bench = Bench()
     order = [bench.ask(WORKER, key=True), bench.ask(WORKER, key=True)]
     bench.ready()
-    bench.named.lost(WORKER)
+    bench.named.lost(WORKER, comes_back=True)
     order.append(bench.ask(WORKER, key=True, present=False))
-    bench.named.lost(WORKER)
+    bench.named.lost(WORKER, comes_back=True)
     bench.named.found(WORKER)
     assert [bench.in_flight.flights[identifier].order for identifier in bench.ready()[WORKER]] == order
 

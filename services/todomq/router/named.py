@@ -4,7 +4,7 @@ They wait here, in flight until their deadline, while nobody has the name or nob
 
 Owns: nothing but this bookkeeping. Must not know: lists, what a request means, sockets.
 A request for a database key is safe to send again (its number is kept beside the value), so it outlives its worker; a
-request for a daemon by name is not, so it fails with ``Unavailable`` whose outcome is unknown.
+request for a daemon by name is not: once it was sent it fails with ``Unavailable`` whose outcome is unknown.
 """
 
 from __future__ import annotations
@@ -44,18 +44,23 @@ class NamedRouting:
             self._in_flight.unsent.difference_update(waiting)
             self._outgoing[name] = waiting + self._outgoing.get(name, [])
 
-    def lost(self, name: bytes) -> list[tuple[int, Unavailable]]:
-        """The daemon died: requests for keys wait for the next one; the others are returned with their error."""
+    def lost(self, name: bytes, comes_back: bool) -> list[tuple[int, Unavailable]]:
+        """The daemon died: requests for keys wait for the next one; the others are returned with their error.
+
+        Where another is to come for certain, so do those that were never sent to this one.
+        """
+        unsent = self._in_flight.unsent.union(self._outgoing.pop(name, ()))
         waiting: list[int] = []
         failed: list[tuple[int, Unavailable]] = []
         for identifier, flight in sorted(self._in_flight.flights.items(), key=lambda item: item[1].order):
             if flight.place != name:
                 continue
-            if type(flight.request[1]) is bytes:
+            if type(flight.request[1]) is bytes or (comes_back and identifier in unsent):
                 waiting.append(identifier)
+            elif identifier in unsent:
+                failed.append((identifier, Unavailable("the daemon was gone before it was asked")))
             else:
                 failed.append((identifier, Unavailable("the daemon died before it answered", outcome=UNKNOWN)))
-        self._outgoing.pop(name, None)
         self._waiting.pop(name, None)
         if waiting:
             self._waiting[name] = [self._in_flight.renew(identifier) for identifier in waiting]

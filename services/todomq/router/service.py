@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -255,6 +256,17 @@ class RouterService(Service):
                 answered, queue = flight.peer, self._daemon.server.replies_to(flight.peer)
             queue.append((asked, status, value))
 
+    def _answered_by(self, name: bytes, replies: list[Any]) -> None:
+        """Take what a daemon by name, which may be anybody, answers to what it was asked itself, and nothing else."""
+        flights = self.in_flight.flights
+        own = [
+            reply
+            for reply in replies
+            if reply[1] != messages.MOVED and (flight := flights.get(reply[0])) is not None and flight.place == name
+        ]
+        self.counts["replies_without_taker"] += len(replies) - len(own)
+        self._answered(own)
+
     def _expire(self) -> None:
         for identifier in self.in_flight.expire(self._loop.now_ms()):
             self._end(identifier, DeadlineExceeded("no answer before the deadline", outcome=UNKNOWN))
@@ -277,7 +289,7 @@ class RouterService(Service):
                 self.named.found(name)
 
     def _lost(self, name: bytes) -> None:
-        for identifier, error in self.named.lost(name):
+        for identifier, error in self.named.lost(name, comes_back=name in self._own_daemons):
             self._end(identifier, error)
         if name in self._daemon.registrations:
             self.named.found(name)
@@ -295,7 +307,7 @@ class RouterService(Service):
             self._close_idle_peer()
         peer = self._daemon.connect(
             registration.address,
-            on_replies=self._answered,
+            on_replies=partial(self._answered_by, name),
             on_break=lambda: self._lost(name),
             on_connect=lambda: self.named.found(name),
             is_daemon=is_daemon_name(registration.name),
