@@ -223,7 +223,7 @@ def accepts_past_deadline() -> Replaced:
         late[2] = max(late[2], now_ms)
         serve(self, (peer, sender, late), now_ms)
 
-    return [(ListActor, "_serve", served)]
+    return [(ListActor, "_serve", served), (ListActor, "refuse_overdue", lambda self, now_ms: None)]
 
 
 @breaks(3)

@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from workbench import START_MS, Bench, Client
 
-from todomq.errors import UNKNOWN, CorruptRecord, EntryNotFound, OutOfOrder, ProtocolError, Unavailable
+from todomq.errors import (
+    UNKNOWN,
+    CorruptRecord,
+    DeadlineExceeded,
+    EntryNotFound,
+    OutOfOrder,
+    Overloaded,
+    ProtocolError,
+    Unavailable,
+)
 from todomq.list_server import gate, operations, records
 from todomq.list_server.actor import ListActor
 from todomq.list_server.todo_list import TodoList
@@ -156,12 +165,47 @@ def test_of_a_change_whose_answer_was_given_up_it_is_not_said_that_it_did_not_ha
     assert bench.error(again).outcome == UNKNOWN
 
 
-def test_killing_a_list_that_loads_lets_it_load() -> None:
+def test_a_list_that_is_killed_while_it_loads_begins_anew_under_another_activation_with_what_waited() -> None:
     bench = Bench()
     asked = bench.send("a", "size")
+    bench.turn()
+    before = bench.actor("a").activation
     bench.hosting.kill(bench.actor("a"))
-    bench.settle()
+    bench.hosting.kill(bench.actor("a"))
+    assert bench.actor("a").activation != before
+    bench.settle()  # what was read for the first one is not taken for the last one
     assert bench.answer(asked) == 0
+
+
+def test_law_6_what_waits_for_a_list_that_loads_goes_when_its_deadline_has_passed() -> None:
+    bench = Bench()
+    late = bench.send("a", "add_entry", "late", number=1, deadline_ms=bench.now_ms + 100)
+    in_time = bench.send("a", "size", client=b"another", number=1)
+    bench.tick(200)
+    assert isinstance(bench.error(late), DeadlineExceeded)
+    assert [asked[2][0] for asked in bench.actor("a").queue or ()] == [in_time]
+    bench.hosting.kill(bench.actor("a"))  # as well in the next activation
+    bench.tick(10_000)
+    assert isinstance(bench.error(in_time), DeadlineExceeded) and bench.actor("a").queue is None
+    assert not bench.partition("a").waiting
+
+
+def test_law_6_answers_that_wait_for_a_batch_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, client = Bench(), Client()
+    client.change(bench, "a", "add_entry", "x" * 1_000)
+    monkeypatch.setattr(gate, "HELD_BYTES", 3_000)
+    change = bench.send("a", "add_entry", "milk", number=2, floor=2)
+    asked = [bench.send("a", "entries", client=bytes([reader]), number=1) for reader in range(1, 5)]
+    bench.turn()
+    refused = [each for each in asked if each in bench.replies]
+    assert refused == asked[2:] and isinstance(bench.error(refused[0]), Overloaded)
+    another = bench.send("a", "add_entry", "bread", number=3, floor=2)
+    bench.settle()
+    assert (bench.answer(change), bench.answer(another)) == (2, 3)
+    assert all(bench.answer(each) for each in asked[:2])
+    again = bench.send("a", "entries", client=b"again", number=1)
+    bench.settle()
+    assert len(bench.answer(again)[0]) == 3
 
 
 def test_an_idle_list_is_dropped_and_loaded_again_unnoticed() -> None:

@@ -66,6 +66,7 @@ reads a page takes ``DECODED_ITEMS`` only. With the last entry, which goes over,
 LAST_PAGE_BYTES = 1_024
 """A question and its page are kept where they are no longer, for most lists are read again before they change."""
 
+LATE = "the deadline had passed before the list could take the request"
 FLOOR_ABOVE = "a request's floor lies above its own number"
 
 Asked = tuple[bytes, bytes, Any]
@@ -148,11 +149,22 @@ class ListActor(RecordedList):
         value = messages.error_value(error)
         self.partition.replies.append(Reply(peer, identifier, messages.ERROR, value, self.partition.number))
 
+    def refuse_overdue(self, now_ms: int) -> None:
+        """Refuse what is queued and whose deadline has passed: nobody waits for it, and the queue is not to grow."""
+        queue, self.queue = self.queue or [], []
+        for asked in queue:
+            if asked[2][2] < now_ms:
+                self.refuse(asked[0], asked[2][0], DeadlineExceeded(LATE))
+            else:
+                self.queue.append(asked)
+        self.queue = self.queue or None
+
     def _take_later(self, asked: Asked) -> None:
         if self.state is QUARANTINED and self.error is not None:
             self.refuse(asked[0], asked[2][0], self.error)
         elif self.queue is None:
             self.queue = [asked]
+            self.partition.waiting[self.name] = self
         else:
             self.queue.append(asked)
 
@@ -166,13 +178,13 @@ class ListActor(RecordedList):
         body = request[3]
         try:
             if request[2] < now_ms:
-                raise DeadlineExceeded("the deadline had passed before the list could take the request")
+                raise DeadlineExceeded(LATE)
             last = self.last_page
             question = None if last is not None and last[0] == body else read_operation(body)
             if question is not None and (question[2] is not None or question[0] == WITHIN):
                 self._change(asked, question, now_ms)
             elif self._is_turn(sender, request, asked, now_ms):
-                self._reply(peer, request[0], messages.OK, self._read(body, question))
+                self._answer(peer, request[0], self._read(body, question))
         except TodoMQError as error:
             self.refuse(peer, request[0], error)
         except Crashed:
@@ -339,7 +351,17 @@ class ListActor(RecordedList):
             snapshot = snapshots.keep(entries, self.activation)
         return pack((entries[start:end], (snapshot, end, self.partition.epoch)))
 
+    def _answer(self, peer: bytes, identifier: int, value: bytes) -> None:
+        """Answer a read."""
+        partition = self.partition
+        reply = Reply(peer, identifier, messages.OK, value, partition.number)
+        if self.last_batch > partition.gate.committed:
+            partition.gate.hold_answer(self.last_batch, reply)
+        else:
+            partition.replies.append(reply)
+
     def _reply(self, peer: bytes, identifier: int, status: int, value: bytes) -> None:
+        """Say what became of a change."""
         partition = self.partition
         reply = Reply(peer, identifier, status, value, partition.number)
         if self.last_batch > partition.gate.committed:

@@ -11,13 +11,16 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from todomq.errors import Unavailable
+from todomq.errors import Overloaded, Unavailable
 from todomq.protocol import limits
 
 TRY_AGAIN_MS = 250
 """How long after a refusal, or the last try, the next change is let through to the worker."""
 UNCOMMITTED_BYTES = 32 * limits.MIB
 RECORD_OVERHEAD_BYTES = 32
+HELD_BYTES = 32 * limits.MIB
+"""Answers to reads that wait for batches at most."""
+REPLY_OVERHEAD_BYTES = 160
 
 
 class Reply(Struct, frozen=True, gc=False):
@@ -33,7 +36,7 @@ class Reply(Struct, frozen=True, gc=False):
 class Batch:
     """Writes of one turn by partition, ``{partition: [epoch, [key, value, ...]]}``, and the replies behind them."""
 
-    __slots__ = ("bytes", "closed_ms", "expected_bytes", "number", "partitions", "replies")
+    __slots__ = ("bytes", "closed_ms", "expected_bytes", "held_bytes", "number", "partitions", "replies")
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -41,6 +44,7 @@ class Batch:
         self.replies: list[Reply] = []
         self.bytes = 0
         self.expected_bytes = 0
+        self.held_bytes = 0
         self.closed_ms = 0
 
 
@@ -52,6 +56,7 @@ class Gate:
         self.open = Batch(1)
         self.batches: dict[int, Batch] = {}
         self.bytes = 0
+        self.held_bytes = 0
         self.refusal = ""  # why the worker last refused to write; empty once it has written again
         self._may_try = True
         self._tries_at_ms = 0
@@ -126,6 +131,19 @@ class Gate:
             batch = self.batches[number]
         batch.replies.append(reply)
 
+    def hold_answer(self, number: int, reply: Reply) -> None:
+        """Hold the answer to a read, of which there may be any number, while changes are bounded by what they write.
+
+        Raises:
+            Overloaded: too much is held already.
+        """
+        size = len(reply.value) + REPLY_OVERHEAD_BYTES
+        if self.held_bytes + size > HELD_BYTES:
+            raise Overloaded("too many answers wait for the database worker")
+        self.hold(number, reply)
+        self.held_bytes += size
+        (self.open if number == self.open.number else self.batches[number]).held_bytes += size
+
     def close(self, now_ms: int) -> Batch | None:
         """Close the open batch and return it to be sent; None where nothing was written."""
         batch = self.open
@@ -147,6 +165,7 @@ class Gate:
         for number in [number for number in self.batches if number <= last]:
             batch = self.batches.pop(number)
             self.bytes -= batch.bytes
+            self.held_bytes -= batch.held_bytes
             if self.refusal and batch.bytes:
                 self.refusal = ""
             if lost:
@@ -160,7 +179,7 @@ class Gate:
         """Give up every batch, the open one too: none is known to be on disk. Return the replies they held."""
         held = [reply for batch in (*self.batches.values(), self.open) for reply in batch.replies]
         self.batches.clear()
-        self.bytes = 0
+        self.bytes = self.held_bytes = 0
         self.committed = self.open.number
         self.open = Batch(self.open.number + 1)
         return held

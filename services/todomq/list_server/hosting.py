@@ -203,8 +203,11 @@ class Hosting:
         return actor
 
     def kill(self, actor: ListActor) -> None:
-        """End one activation as soon as its writes are on disk; the next request finds the list under another."""
-        if actor.state is not LOADING:
+        """End one activation as soon as its writes are on disk; the next request finds the list under another.
+
+        One that loads begins anew under another at once, with what waits for it.
+        """
+        if actor.state is not STOPPING:
             self._stop(actor)
 
     # -- loading -------------------------------------------------------------------------------------------------------
@@ -323,7 +326,7 @@ class Hosting:
             gate.tick(steady_ms)
         for partition in self.partitions:
             if partition is not None and partition.waiting:
-                self._tell_out_of_order(partition, now_ms)
+                self._refuse_what_waited_too_long(partition, now_ms)
         self.housekeeping.tick(now_ms, steady_ms)
         self._begin_sweeps()
         self._free_some()
@@ -424,12 +427,15 @@ class Hosting:
         if waiting:
             heir = self.activate(partition, actor.name, actor.used_ms)
             heir.queue = waiting
+            partition.waiting[heir.name] = heir
 
-    def _tell_out_of_order(self, partition: Partition, now_ms: int) -> None:
+    def _refuse_what_waited_too_long(self, partition: Partition, now_ms: int) -> None:
         for name, actor in list(partition.waiting.items()):
+            if actor.queue is not None:
+                actor.refuse_overdue(now_ms)
             for session in actor.sessions.values():
                 for peer, _, request in session.waited_too_long(now_ms):
                     error = OutOfOrder("an earlier change of this client to this list is missing")
                     actor.refuse(peer, request[0], error)
-            if all(session.waiting is None for session in actor.sessions.values()):
+            if actor.queue is None and all(session.waiting is None for session in actor.sessions.values()):
                 del partition.waiting[name]
