@@ -136,6 +136,20 @@ def test_the_command_that_a_backup_prints_can_be_typed_as_it_is(stack: RunningSt
     todomq(stack, *shlex.split(typed))
 
 
+def test_a_directory_of_data_that_is_a_link_to_another_disk_is_restored_into_and_emptied(
+    stack: RunningStack, make_stack: Make, backup: Path, tmp_path: Path
+) -> None:
+    todomq(stack, "backup", str(backup))
+    other, disk = make_stack(), tmp_path / "disk"
+    disk.mkdir()
+    (other.home / "data").symlink_to(disk)
+    todomq(other, "restore", str(backup))
+    todomq(other, "verify")
+    assert (disk / "manifest").exists() and not list(tmp_path.glob("*.restoring"))
+    todomq(other, "down", "--remove-data", "--yes")
+    assert (other.home / "data").is_symlink() and not list(disk.iterdir())
+
+
 def test_one_damaged_shard_is_restored_and_the_lists_of_the_others_stay_as_they_are(
     stack: RunningStack, backup: Path
 ) -> None:

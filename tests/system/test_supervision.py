@@ -121,6 +121,15 @@ def test_starting_again_starts_what_was_stopped_of_what_runs(shared_stack: Runni
     assert {process.state for process in shared_stack.processes().values()} == {"RUNNING"}
 
 
+def test_a_restart_starts_what_was_stopped_before_it(shared_stack: RunningStack) -> None:
+    shared_stack.wait_healthy()
+    shared_stack.control.manager.stop(shared_stack.processes()["database_worker-1"], 20.0)
+    said: list[str] = []
+    shared_stack.control.restart(said.append)
+    assert len(said) == len(shared_stack.processes())
+    assert {process.state for process in shared_stack.processes().values()} == {"RUNNING"}
+
+
 @pytest.mark.parametrize("moment", ["stop", "start"])
 def test_a_restart_that_is_interrupted_leaves_nothing_stopped(
     shared_stack: RunningStack, monkeypatch: pytest.MonkeyPatch, moment: str
@@ -316,7 +325,10 @@ def test_down_leaves_no_process_and_no_socket_and_keeps_the_data(stack: RunningS
 
 
 def test_down_ends_a_supervisord_that_hangs(stack: RunningStack) -> None:
-    os.kill(stack.manager_pid(), signal.SIGSTOP)
+    pid = stack.manager_pid()
+    os.kill(pid, signal.SIGSTOP)
+    status = stack.run(STACK, "status")
+    assert status.returncode == 3 and f"its supervisord (pid {pid}) does not answer" in status.stdout + status.stderr
     assert stack.run(STACK, "down").returncode == 0
     assert stack.living() == {}
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,7 @@ from todomq.cli.__main__ import make_app
 from todomq.errors import InvalidRequest
 from todomq.keys.credentials import Credentials, read_credentials, write_credentials
 from todomq.keys.doors import check_keys, door_pair, stack_pair
+from todomq.keys.files import read_private, write_private
 from todomq.keys.rights import Rights
 from todomq.keys.store import ClientKey, KeyPair, KeyStore, Quota
 from todomq.settings import SettingsError, read_settings
@@ -202,3 +205,22 @@ def test_the_command_that_a_list_of_no_keys_names_makes_one(tmp_path: Path, monk
     command = said.partition("todomq ")[2].replace("NAME", "alice").replace("HOST:PORT", "todo.example:7447")
     made = todomq.invoke(make_app(), shlex.split(command))
     assert made.exit_code == 0, made.output
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_file_that_cannot_be_written_whole_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replace: bool
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(InvalidRequest, match="can't be written: No space left"):
+            write_private(tmp_path / "key", "todomq test", 1, {}, replace=replace)
+    assert list(tmp_path.iterdir()) == []
+    write_private(tmp_path / "key", "todomq test", 1, {"a": 1}, replace=False)
+    with pytest.raises(InvalidRequest, match="key is there already"):
+        write_private(tmp_path / "key", "todomq test", 1, {"a": 2}, replace=False)
+    assert read_private(tmp_path / "key", "todomq test", 1)["a"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["key"]

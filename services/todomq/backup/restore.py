@@ -41,14 +41,18 @@ def restore_all(backup: Path, settings: Settings, begin: Callable[[str, int], Ad
     """
     catalogue = read_catalogue(backup)
     with _stopped(settings, catalogue.pool_size):
-        data = settings.data
+        data = settings.data.resolve()  # it may be a link to another disk
         if data.exists() and any(path.name != LOCK for path in data.iterdir()):
             raise InvalidRequest(f"{data} is not empty, and restoring never replaces data; move it away first")
         unfinished = data.with_name("data.restoring")
         _copy(backup, catalogue.files, unfinished, "", begin)
-        if data.exists():
-            (data / LOCK).unlink(missing_ok=True)
-        unfinished.rename(data)
+        try:
+            if data.exists():
+                (data / LOCK).unlink(missing_ok=True)
+            unfinished.rename(data)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
         sync_directory(data.parent)
     return catalogue
 

@@ -78,7 +78,7 @@ def down(
     with _alone(stack):
         ran = stack.stop()
         if remove_data and stack.settings.data.exists():
-            shutil.rmtree(stack.settings.data)
+            _remove_data(stack.settings.data)
     value = {"running": False, "ran": ran, "removed": remove_data}
     if remove_data:
         return Result(value, f"TodoMQ is down; {data} and every list in it are removed.")
@@ -172,7 +172,19 @@ def _stack() -> Stack:
 
 
 def _nothing_runs(stack: Stack) -> str:
+    silent = stack.silent_manager()
+    if silent is not None:
+        again = f"{_this_command()} up ends it and starts the stack again"
+        return f"the stack in {stack.settings.home} runs, but its supervisord (pid {silent}) does not answer; {again}"
     return f"TodoMQ is not running in {stack.settings.home}; start it with: {_this_command()} up"
+
+
+def _remove_data(data: Path) -> None:
+    """Remove every stored list; where the directory is a link, to another disk say, the link stays."""
+    directory = data.resolve()
+    shutil.rmtree(directory)
+    if data.is_symlink():
+        directory.mkdir(mode=0o700)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +58,9 @@ def write_private(path: Path, kind: str, version: int, fields: dict[str, Any], *
         InvalidRequest: it is there and may not be replaced, or can't be written.
     """
     text = json.dumps({"format": kind, "version": version, **fields}, indent=2) + "\n"
-    fresh = path.with_name(f".{path.name}.{os.getpid()}") if replace else path
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        if replace:
-            fresh.unlink(missing_ok=True)  # of a process that died while it wrote
+        fresh.unlink(missing_ok=True)  # of a process that died while it wrote
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "w") as file:
             os.fchmod(descriptor, 0o600)
@@ -69,12 +69,17 @@ def write_private(path: Path, kind: str, version: int, fields: dict[str, Any], *
             os.fsync(descriptor)
         if replace:
             os.replace(fresh, path)
+        else:
+            os.link(fresh, path)
         directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(directory)
         finally:
             os.close(directory)
     except FileExistsError:
-        raise InvalidRequest(f"{fresh} is there already; nothing was written") from None
+        raise InvalidRequest(f"{path} is there already; nothing was written") from None
     except OSError as error:
         raise InvalidRequest(f"{path} can't be written: {error.strerror}") from None
+    finally:
+        with suppress(OSError):
+            fresh.unlink()

@@ -190,6 +190,7 @@ class Stack:
         Raises:
             Unavailable: something still runs.
         """
+        alive: list[int] = []
         try:
             pids = [self.manager.pid(), *(process.pid for process in self.manager.processes() if process.pid)]
             with _Processes(pids) as processes:
@@ -197,12 +198,14 @@ class Stack:
                 if not processes.wait_for_first(STOP_S):
                     processes.kill_first()
                 if not processes.wait_for_all(STOP_S):
-                    raise Unavailable(f"still running: {processes.alive()}")
+                    alive = processes.alive()
             ran = True
         except Unavailable:
             if self.is_running():
                 raise
             ran = self._end_silent_manager()
+        if alive:
+            raise Unavailable(f"still running, though told to end: pid {', '.join(map(str, alive))}")
         self._remove_sockets()
         return ran
 
@@ -212,7 +215,7 @@ class Stack:
         Raises:
             Unavailable: the stack does not run, or was not healthy after one of them.
         """
-        self.manager.pid()
+        self._start_what_stopped()  # else the stack would not be healthy after the first of the others
         for process in self.manager.processes():
             try:
                 self.manager.stop(process, STOP_S)
@@ -254,7 +257,7 @@ class Stack:
 
     def _end_silent_manager(self) -> bool:
         """End a supervisord of this stack that lives and does not answer; its daemons end with it."""
-        pid = self._silent_manager()
+        pid = self.silent_manager()
         if pid is None:
             return False
         children = _children(pid)
@@ -263,7 +266,8 @@ class Stack:
             processes.wait_for_all(STOP_S)
         return True
 
-    def _silent_manager(self) -> int | None:
+    def silent_manager(self) -> int | None:
+        """Return the pid of a supervisord of this stack that lives, though it does not answer; None where none does."""
         try:
             pid = int((self.settings.run / "supervisord.pid").read_text())
             ours = b"supervisord" in Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -277,7 +281,7 @@ class Stack:
         try:
             return [self.manager.pid()]
         except Unavailable:
-            silent = self._silent_manager()
+            silent = self.silent_manager()
             return [] if silent is None else [silent]
 
     def _wait_for_failure(self, manager: _Processes) -> str | None:
