@@ -51,6 +51,18 @@ def test_every_partition_finds_an_owner_and_the_load_is_about_even() -> None:
     assert set(shares.values()) == {85, 86}
 
 
+def test_what_the_router_knows_under_a_higher_epoch_is_claimed_above_that() -> None:
+    directory = placed(ONE, TWO)
+    partition, owner = directory.changes()[0]
+    directory.outdated(partition, owner.epoch - 1)  # of before
+    assert directory.owners[partition] == owner
+    directory.outdated(partition, owner.epoch + 5)
+    directory.reported(owner.server, [(each, known.epoch) for each, known in directory.all_rows()] + [(partition, 1)])
+    assert directory.owners[partition] is None
+    carry_out(directory)
+    assert directory.changes() == [(partition, Owner(owner.server, owner.epoch + 6))]
+
+
 @pytest.mark.parametrize("list_servers", [1, 2, 3, 4, 64])
 @pytest.mark.parametrize("workers", [1, 2, 3, 5])
 def test_a_list_server_has_no_more_workers_to_write_to_than_it_must(list_servers: int, workers: int) -> None:

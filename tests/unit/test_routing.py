@@ -94,11 +94,13 @@ def test_requests_of_other_partitions_are_not_sent_again() -> None:
     assert bench.in_flight.end(stays) is not None
 
 
-def test_a_row_that_is_not_newer_is_ignored() -> None:
+def test_a_row_that_is_not_newer_is_ignored_and_whoever_told_it_hears_so() -> None:
     bench = Bench((0, SECOND))
     asked = bench.ask(0)
     bench.out()
-    bench.routing.learn([(0, FIRST), (0, SECOND), (0, Row(3, b"three", 6))])
+    third = Row(3, b"three", SECOND.epoch)
+    assert bench.routing.learn([(0, SECOND)]) == []
+    assert bench.routing.learn([(0, FIRST), (0, third)]) == [(0, SECOND.epoch)] * 2
     assert bench.routing.table[0] == SECOND
     assert bench.out() == {}
     assert bench.in_flight.end(asked) is not None

@@ -142,6 +142,17 @@ class Directory:
         if self._pending.get(effect.partition) == effect:
             del self._pending[effect.partition]
 
+    def outdated(self, partition: int, epoch: int) -> None:
+        """Take the router's word that it knows a partition under this epoch: the next owner claims a higher one.
+
+        Storage knows the highest, but where a shard can't be read nobody asks it, and a cache that was started again
+        begins below what the router was told before.
+        """
+        self._epochs[partition] = max(self._epochs[partition], epoch)
+        owner = self.owners[partition]
+        if owner is not None and owner.epoch <= epoch:
+            self.owners[partition] = None
+
     def changes(self) -> list[tuple[int, Owner]]:
         """Return and forget the partitions whose owner changed, for the router."""
         changed, self._changed = self._changed, set()

@@ -213,6 +213,9 @@ class CacheService(Service):
     def _router_told(self, answer: Answer) -> None:
         if answer.error is not None:
             self._loop.after(ASK_AGAIN_S, self._tell_all_again)
+        elif _is_owned(answer.value):
+            for partition, epoch in answer.value:
+                self.directory.outdated(partition, epoch)
 
     def _tell_all_again(self) -> None:
         self._router_incarnation = b""  # at the end of this turn, whichever router it is by then
@@ -232,7 +235,7 @@ def _is_pair(value: Any) -> bool:
 
 
 def _is_owned(value: Any) -> bool:
-    """Tell whether a list server answered ``[[partition, epoch], ...]``."""
+    """Tell whether an answer is ``[[partition, epoch], ...]``."""
     return type(value) is list and all(
         _is_pair(item) and type(item[0]) is int and 0 <= item[0] < PARTITIONS for item in value
     )

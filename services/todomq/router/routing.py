@@ -95,15 +95,23 @@ class Routing:
         if flight is not None and isinstance(flight.place, int):
             self.moving.add(flight.place)
 
-    def learn(self, rows: Iterable[tuple[int, Row]]) -> None:
-        """Take newer rows of the table; whatever is in flight to an older owner goes to the new one, in order."""
+    def learn(self, rows: Iterable[tuple[int, Row]]) -> list[tuple[int, int]]:
+        """Take newer rows of the table; whatever is in flight to an older owner goes to the new one, in order.
+
+        Returns:
+            ``(partition, epoch)`` of what is known under this epoch otherwise, and so was not taken.
+        """
         changed = set()
+        refused = []
         for partition, row in rows:
             known = self.table[partition]
             if known is None or row.epoch > known.epoch:
                 self.table[partition] = row
                 changed.add(partition)
+            elif row != known:
+                refused.append((partition, known.epoch))
         self._send_again(changed)
+        return refused
 
     def server_lost(self, server: int) -> None:
         """The connection to a list server broke: what is in flight to it waits for the table or for its return."""

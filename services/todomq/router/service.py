@@ -172,15 +172,14 @@ class RouterService(Service):
         window = WINDOW if self.remote is None else self.remote.window_of(call.peer, WINDOW)
         return [messages.VERSION, self._loop.now_ms(), self._daemon.incarnation, window]
 
-    def _table(self, call: Call) -> bool:
+    def _table(self, call: Call) -> bool | list[tuple[int, int]]:
         servers, rows = read_table(call.arguments)
         cache = self._daemon.registrations.get(self._cache)
         if cache is None or call.sender != cache.incarnation:
             raise Unauthorized("the router takes its table from the cache only")
         for number, (incarnation, address) in servers.items():
             self._connect(number, incarnation, address)
-        self.routing.learn(rows)
-        return True
+        return self.routing.learn(rows) or True
 
     def _connect(self, number: int, incarnation: bytes, address: str) -> None:
         known = self._servers.get(number)
