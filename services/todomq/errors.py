@@ -51,7 +51,8 @@ class TodoMQError(Exception):
         """Send the same request again under the same number, so that it takes effect once in all.
 
         A change to a list can be asked again until the same client sends the next change to that list, which gives it
-        up, and for some minutes; then the error says so.
+        up, and for some minutes; then the error says so. A call by name has no number: it is sent once more, and may
+        take effect once more.
 
         Returns:
             what the request would have returned.

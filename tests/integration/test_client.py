@@ -10,6 +10,7 @@ import gc
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -357,6 +358,34 @@ def refused_in_a_callback(client: Client, ask: Callable[[], Any]) -> list[errors
     return refused
 
 
+class TestOddArguments:
+    def test_a_list_is_named_by_a_text_of_any_subclass_and_by_nothing_that_merely_encodes(self, client: Client) -> None:
+        class Name(str):
+            __slots__ = ()
+
+            def __str__(self) -> str:
+                return "another"
+
+        class Encodes:
+            def encode(self) -> bytes:
+                return b"name"
+
+        assert client.todo_list(Name("l")).add_entry("milk").id == 1
+        assert type(client.todo_list(Name("l")).name) is str
+        assert [entry.title for entry in client.todo_list("l").entries()] == ["milk"]
+        with pytest.raises(errors.InvalidRequest, match="list name"):
+            client.todo_list(Encodes())  # type: ignore[arg-type]
+
+    def test_what_cannot_be_shown_or_looked_up_is_refused_all_the_same(self, client: Client) -> None:
+        with pytest.raises(errors.InvalidRequest, match="very many digits"):
+            client.todo_list("l").size(deadline_s=10**5000)
+        with pytest.raises(errors.InvalidRequest, match="operation"):
+            client.call(Via(["cache"]), ["ping"])  # type: ignore[arg-type]
+        for endpoint in ("ipc:///tmp/\ud800", "ipc:///tmp/\udcff"):
+            with pytest.raises(errors.InvalidRequest, match="valid Unicode"):
+                Client(endpoint)
+
+
 class TestPipeline:
     def test_one_that_is_used_again_tells_of_the_requests_of_each_time(
         self, client: Client, router: ScriptedRouter
@@ -590,6 +619,16 @@ class TestTrouble:
             with pytest.raises(errors.DeadlineExceeded):
                 copied.retry()
 
+    def test_whether_a_name_was_registered_is_not_known_where_the_answer_was_lost(
+        self, client: Client, router: ScriptedRouter
+    ) -> None:
+        router.script = lambda *_: SILENT
+        with pytest.raises(errors.DeadlineExceeded) as caught:
+            client.registry.register_name(["my", "job"], "tcp://127.0.0.1:5000", deadline_s=0.2)
+        assert caught.value.outcome == errors.UNKNOWN
+        router.script = router.serve
+        assert caught.value.retry() is True
+
 
 class TestInterrupts:
     @pytest.mark.parametrize(
@@ -641,6 +680,153 @@ class TestInterrupts:
             with client.pipeline() as pipeline:
                 futures = [pipeline.todo_list("other").add_entry("bread") for _ in range(3)]
             assert [future.result(0).id for future in futures] == [1, 2, 3]
+
+    def test_a_signal_handler_that_would_wait_for_its_own_thread_is_refused_and_the_client_goes_on(
+        self, address: str, router: ScriptedRouter
+    ) -> None:
+        said: list[Any] = []
+        todo = Client(address)
+
+        def handle(*_: object) -> None:
+            try:
+                said.append(todo.todo_list("handled").add_entry("milk", deadline_s=1))
+            except errors.InvalidRequest as error:
+                said.append(error.text)
+
+        before = signal.signal(signal.SIGALRM, handle)
+        router.script = lambda *asked: SILENT if asked[1][0] == "size" else router.serve(*asked)
+        try:
+            with todo:
+                todo.todo_list("l").add_entry("bread")
+                signal.setitimer(signal.ITIMER_REAL, 0.05)
+                with pytest.raises(errors.DeadlineExceeded):  # the signal comes while this thread waits
+                    todo.todo_list("l").size(deadline_s=0.3)
+                assert len(said) == 1 and "signal handler" in said[0]
+                assert todo.todo_list("l").add_entry("butter").id == 2
+        finally:
+            signal.signal(signal.SIGALRM, before)
+
+    def test_closing_in_a_signal_handler_does_not_wait_for_its_own_thread(
+        self, address: str, router: ScriptedRouter
+    ) -> None:
+        router.script = lambda *_: SILENT
+        took_s: list[float] = []
+        client = Client(address)
+
+        def handle(*_: object) -> None:
+            began_s = time.monotonic()
+            client.close()
+            took_s.append(time.monotonic() - began_s)
+
+        before = signal.signal(signal.SIGALRM, handle)
+        try:
+            future = client.pipeline().todo_list("l").add_entry("bread")  # from now on there is a keeper
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            with pytest.raises(errors.Unavailable):
+                client.todo_list("l").size()
+            assert took_s and took_s[0] < connection.CLOSE_WAIT_S / 2
+            assert isinstance(future.exception(1), errors.Unavailable)
+        finally:
+            signal.signal(signal.SIGALRM, before)
+            client.close()
+
+    def test_what_is_interrupted_as_it_is_taken_in_is_counted_once(
+        self, address: str, router: ScriptedRouter, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        undisturbed = Connection._take_turn
+
+        def interrupted(self: Connection) -> None:
+            monkeypatch.setattr(Connection, "_take_turn", undisturbed)
+            undisturbed(self)
+            raise KeyboardInterrupt
+
+        with Client(address) as client:
+            client.todo_list("l").size()
+            pipeline = client.pipeline()
+            monkeypatch.setattr(Connection, "_take_turn", interrupted)
+            with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+                for _ in range(2 * connection.TURN_REQUESTS):
+                    pipeline.todo_list("l").add_entry("milk")
+            with pipeline:
+                last = pipeline.todo_list("slow").add_entry("last")
+            assert last.done()
+
+    def test_a_pipeline_whose_end_was_interrupted_reports_no_failure_that_was_none(
+        self, address: str, router: ScriptedRouter, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        undisturbed = Connection.wait
+
+        def interrupted(self: Connection, *args: Any) -> bool:
+            monkeypatch.setattr(Connection, "wait", undisturbed)
+            raise KeyboardInterrupt
+
+        with Client(address) as client:
+            pipeline = client.pipeline()
+            monkeypatch.setattr(Connection, "wait", interrupted)
+            with pytest.raises(KeyboardInterrupt), pipeline:
+                pipeline.todo_list("l").add_entry("milk")
+            with pipeline:
+                assert pipeline.todo_list("l").add_entry("bread").result().id == 2
+
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+    def test_a_callback_that_ends_its_thread_takes_no_other_callback_along(
+        self, address: str, router: ScriptedRouter
+    ) -> None:
+        def ends(future: Any) -> None:
+            raise SystemExit
+
+        called: list[int] = []
+        with Client(address) as client, client.pipeline() as pipeline:
+            futures = [pipeline.todo_list("l").add_entry("milk") for _ in range(20)]
+            futures[0].add_done_callback(ends)
+            for place, future in enumerate(futures[1:]):
+                future.add_done_callback(lambda _, place=place: called.append(place))  # type: ignore[misc]
+        wait_until(lambda: sorted(called) == list(range(19)))
+
+    @pytest.mark.parametrize("face", ["blocking", "async"])
+    def test_where_no_thread_can_be_started_that_request_is_refused_and_the_client_goes_on(
+        self, address: str, router: ScriptedRouter, monkeypatch: pytest.MonkeyPatch, face: str
+    ) -> None:
+        undisturbed = threading.Thread.start
+
+        def refused(thread: threading.Thread) -> None:
+            monkeypatch.setattr(threading.Thread, "start", undisturbed)
+            raise RuntimeError("can't start new thread")
+
+        async def ask() -> None:
+            async with AsyncClient(address) as client:
+                monkeypatch.setattr(threading.Thread, "start", refused)
+                with pytest.raises(errors.Unavailable, match="no thread"):
+                    await client.todo_list("l").add_entry("milk")
+                assert (await client.todo_list("l").add_entry("bread")).id == 1
+
+        if face == "async":
+            asyncio.run(ask())
+            return
+        with Client(address) as client:
+            pipeline = client.pipeline()
+            monkeypatch.setattr(threading.Thread, "start", refused)
+            with pytest.raises(errors.Unavailable, match="no thread") as caught:
+                pipeline.todo_list("l").add_entry("milk")
+            assert caught.value.outcome == errors.NOT_APPLIED
+            future = pipeline.todo_list("l").add_entry("bread")
+            assert concurrent.futures.wait([future], 5).done and future.result().id == 1
+
+    def test_where_no_descriptor_is_left_that_is_one_of_our_errors(
+        self, address: str, router: ScriptedRouter, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        undisturbed = Line.connect
+
+        def full(line: Line, now: int) -> None:
+            monkeypatch.setattr(Line, "connect", undisturbed)
+            raise OSError(24, "Too many open files")
+
+        with Client(address) as client:
+            monkeypatch.setattr(Line, "connect", full)
+            with pytest.raises(errors.Unavailable, match="Too many open files") as caught:
+                client.todo_list("l").add_entry("milk")
+            assert caught.value.outcome == errors.NOT_APPLIED
+            assert client.todo_list("l").add_entry("bread").id == 1
 
 
 class TestBounds:
@@ -981,6 +1167,24 @@ class TestEnds:
         assert len(router.senders) == 6
         assert len(router.lists["l"]) == 7
 
+    def test_a_pipeline_of_the_parent_waits_in_a_child_for_what_the_child_asked(self, router: ScriptedRouter) -> None:
+        script = """
+            import os, sys
+            from todomq import Client
+            client = Client(sys.argv[1])
+            pipeline = client.pipeline()
+            pipeline.todo_list("l").add_entry("parent's")
+            with pipeline:
+                pid = os.fork()
+                if pid == 0:
+                    with pipeline:
+                        future = pipeline.todo_list("l").add_entry("child's")
+                    os._exit(0 if future.done() else 1)
+            print(os.waitpid(pid, 0)[1])
+        """
+        assert run(script, router.address) == "0\n"
+        assert len(router.lists["l"]) == 2
+
     def test_many_threads_share_a_client(self, client: Client, router: ScriptedRouter) -> None:
         def work(n: int) -> list[int]:
             return [client.todo_list(f"list {n % 3}").add_entry(f"{n}").id for _ in range(50)]
@@ -992,6 +1196,16 @@ class TestEnds:
 
 
 class TestAsync:
+    def test_a_client_that_nobody_knows_any_more_lives_until_its_requests_are_answered(
+        self, router: ScriptedRouter
+    ) -> None:
+        async def main() -> Entry:
+            future = AsyncClient(router.address).todo_list("l").add_entry("milk")
+            gc.collect()
+            return await future
+
+        assert asyncio.run(main()).id == 1
+
     def test_the_same_names_with_await(self, router: ScriptedRouter) -> None:
         async def main() -> None:
             async with AsyncClient(router.address) as client:

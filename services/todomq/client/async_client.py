@@ -202,7 +202,7 @@ class AsyncClient(_Face):
         set_deadline(request, self._deadline_ms)
         try:
             if not request.is_cast:
-                request.waiter = future
+                request.waiter = future, self  # who must not be closed, though nobody else knows it any more
             self._connection.submit(request, may_wait=False)
         except TodoMQError as error:
             future.set_exception(refused(request, error, self.ask))
@@ -240,6 +240,7 @@ class AsyncPipeline(_Face):
             self._failures.append(error)
 
     async def __aenter__(self) -> AsyncPipeline:
+        self._begun = len(self._waited_for)
         return self
 
     async def __aexit__(
@@ -261,7 +262,8 @@ def _completion(client_ref: weakref.ref[AsyncClient]) -> Callable[[list[Request[
         by_loop: defaultdict[asyncio.AbstractEventLoop, list[_Outcome]] = defaultdict(list)
         for request in finished:
             if request.waiter is not None:
-                by_loop[request.waiter.get_loop()].append((request.waiter, *outcome(request, resend)))
+                future, _ = request.waiter
+                by_loop[future.get_loop()].append((future, *outcome(request, resend)))
         for loop, outcomes in by_loop.items():
             try:
                 loop.call_soon_threadsafe(_settle, outcomes)

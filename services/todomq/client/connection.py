@@ -127,29 +127,31 @@ class Connection:
             Overloaded: no room. Unavailable: the client is closed. InvalidRequest: it would be waited for on the thread
                 that is to bring the answer. Nothing was sent then.
         """
-        if is_waited_for and threading.current_thread() is self._keeper:
-            raise _waits_in_a_callback()
+        if is_waited_for:
+            self._check_may_wait()
         most = WAIT_REQUESTS if may_wait else OUTBOX_REQUESTS
         drives = False
         try:
-            with self._lock:
-                if self._requests >= most or self._bytes >= OUTBOX_BYTES:
-                    self._wait_for_room(request.deadline_ms, may_wait, most)
-                if self._is_closed:
-                    raise Unavailable("this client is closed", retryable=False)
-                self._requests += 1
-                self._bytes += request.size
-                self._arrived.append(request)
-                if self._driver is not None:
-                    if self._is_asleep:
-                        self._wake()
-                elif not is_waited_for and (
-                    len(self._arrived) >= TURN_REQUESTS
-                    or request.is_cast
-                    or self._is_keeper_idle
-                    or self._keeper is None
-                ):
-                    drives = self._see_to_it(request.is_cast)
+            while True:
+                with self._lock:
+                    if self._is_closed:
+                        raise Unavailable("this client is closed", retryable=False)
+                    if self._requests < most and self._bytes < OUTBOX_BYTES:
+                        self._requests += 1
+                        self._bytes += request.size
+                        self._arrived.append(request)
+                        if self._driver is not None:
+                            if self._is_asleep:
+                                self._wake()
+                        elif not is_waited_for and (
+                            len(self._arrived) >= TURN_REQUESTS
+                            or request.is_cast
+                            or self._is_keeper_idle
+                            or self._keeper is None
+                        ):
+                            drives = self._see_to_it(request.is_cast)
+                        break
+                self._wait_for_room(request.deadline_ms, may_wait, most)
             if drives:
                 self._take_turn()
         except BaseException:
@@ -175,8 +177,7 @@ class Connection:
             if left_s is not None and left_s <= 0:
                 self._pass_on()
                 return False
-            if threading.current_thread() is self._keeper:
-                raise _waits_in_a_callback()
+            self._check_may_wait()
             try:
                 with self._lock:
                     if is_done():
@@ -206,7 +207,7 @@ class Connection:
             self._keeper_wakes.notify()
         if drives:
             self._drive(lambda: self._session is None, None)
-        elif keeper is not None and keeper is not threading.current_thread():
+        elif keeper not in (None, threading.current_thread()) and self._driver != threading.get_ident():
             keeper.join(CLOSE_WAIT_S)
 
     def forget_parent(self) -> None:
@@ -216,22 +217,23 @@ class Connection:
         if line is not None:
             line.forget_parent()
 
-    # On a caller's thread, under the lock.
+    # On a caller's thread.
+
+    def _check_may_wait(self) -> None:
+        """Refuse to wait on the thread that is to bring the answer."""
+        if threading.current_thread() is self._keeper:
+            raise InvalidRequest("a callback of a future must not wait for another request")
+        if self._driver == threading.get_ident():
+            raise InvalidRequest("a signal handler must not wait for a request while its thread takes in answers")
 
     def _wait_for_room(self, deadline_ms: int, may_wait: bool, most: int) -> None:
-        def has_room() -> bool:
-            return self._requests < most and self._bytes < OUTBOX_BYTES
-
+        left_s = (deadline_ms - now_ms()) / 1000
         may_wait = may_wait and threading.current_thread() is not self._keeper
-        while not has_room() and not self._is_closed:
-            left_s = (deadline_ms - now_ms()) / 1000
-            if not may_wait or left_s <= 0:
-                raise Overloaded(f"{self._requests} requests of this client are waiting or in flight")
-            self._lock.release()
-            try:
-                self.wait(has_room, left_s)
-            finally:
-                self._lock.acquire()
+        if not may_wait or left_s <= 0 or self._driver == threading.get_ident():
+            raise Overloaded(f"{self._requests} requests of this client are waiting or in flight")
+        self.wait(lambda: self._is_closed or (self._requests < most and self._bytes < OUTBOX_BYTES), left_s)
+
+    # On a caller's thread, under the lock.
 
     def _see_to_it(self, is_cast: bool) -> bool:
         """See that what was submitted is sent, though nobody drives; return whether the caller is to take a turn."""
@@ -239,7 +241,11 @@ class Connection:
         if is_enough and not self._is_kept and threading.current_thread() is not self._keeper:
             self._driver = threading.get_ident()
             return True
-        self._call_keeper()
+        if not self._call_keeper():
+            request = self._arrived.pop()
+            self._requests -= 1
+            self._bytes -= request.size
+            raise Unavailable("no thread can be started to take in the answer")
         return False
 
     def _follow_or_drive(self, is_done: Callable[[], bool]) -> _Follower | None:
@@ -253,13 +259,19 @@ class Connection:
             self._wake()
         return follower
 
-    def _call_keeper(self) -> None:
+    def _call_keeper(self) -> bool:
+        """Have the keeper look; return False where there is none and its thread cannot be started."""
         if self._keeper is None:
-            self._keeper = threading.Thread(target=self._keep, name="todomq-client", daemon=True)
-            self._keeper.start()
+            keeper = threading.Thread(target=self._keep, name="todomq-client", daemon=True)
+            try:
+                keeper.start()
+            except RuntimeError:  # the system gives no more threads
+                return False
+            self._keeper = keeper
         elif self._is_keeper_idle:
             self._is_keeper_idle = False
             self._keeper_wakes.notify()
+        return True
 
     def _wake(self) -> None:
         self._is_asleep = False
@@ -333,8 +345,8 @@ class Connection:
         if session is not None and line is not None:
             try:
                 line.poll(min(most_ms, self._nap_ms(session)) if most_ms else 0)
-            except TodoMQError as error:
-                self._end(error)
+            except Exception as error:
+                self._end(_failure(error))
                 return  # interrupted in its sleep nothing is lost: somebody else goes on
         try:
             if session is None or line is None:
@@ -357,10 +369,10 @@ class Connection:
                 self._finish(finished)
             if is_closed:
                 self._end_if_sent(session, now)
-        except TodoMQError as error:
-            self._end(error)
-        except BaseException as error:  # an interrupt among others: nobody knows how far this turn had come
-            self._end(Unavailable(f"the client's connection failed: {error!r}"))
+        except Exception as error:
+            self._end(_failure(error))
+        except BaseException as error:  # an interrupt: nobody knows how far this turn had come
+            self._end(_failure(error))
             raise
 
     def _open(self) -> tuple[Session, Line]:
@@ -432,6 +444,8 @@ class Connection:
             with self._lock:
                 if self._keeper is threading.current_thread():
                     self._keeper = None
+                    if self._callbacks or self._is_under_way():
+                        self._call_keeper()
 
     def _keep_driving(self) -> None:
         seen_turns = -1
@@ -455,14 +469,18 @@ class Connection:
 
     def _call_back(self, callbacks: list[Action]) -> None:
         """Run callbacks: not while driving, for one may wait for somebody who waits to be served."""
+        called = 0
         try:
             for callback in callbacks:
+                called += 1
                 callback()
         finally:
-            self._called()
+            self._called(callbacks[called:])
 
-    def _called(self) -> None:
+    def _called(self, left: list[Action]) -> None:
+        """Go on; ``left`` are those behind a callback that ended this thread."""
         with self._lock:
+            self._callbacks[:0] = left
             self._is_calling = False
             is_over = not self._requests and not self._callbacks
             self._release([follower for follower in self._followers if is_over or follower.is_done()])
@@ -480,8 +498,9 @@ class Connection:
         return False
 
 
-def _waits_in_a_callback() -> InvalidRequest:
-    return InvalidRequest("a callback of a future must not wait for another request")
+def _failure(error: BaseException) -> TodoMQError:
+    """Return what ended a connection as one of our errors: no descriptor is left, say."""
+    return error if isinstance(error, TodoMQError) else Unavailable(f"the client's connection failed: {error!r}")
 
 
 _connections: weakref.WeakSet[Connection] = weakref.WeakSet()

@@ -48,6 +48,8 @@ def choose_endpoint(endpoint: str | None) -> str:
     chosen = read_settings().endpoint if endpoint is None else endpoint
     if not isinstance(chosen, str) or not chosen.startswith(("ipc://", "tcp://")):
         raise InvalidRequest(f"endpoint: ipc://PATH or tcp://HOST:PORT is needed, not {chosen!r:.60}")
+    if any("\ud800" <= character <= "\udfff" for character in chosen):  # as in a path whose bytes are not UTF-8
+        raise InvalidRequest(f"endpoint: a text of valid Unicode is needed, not {chosen!a:.160}")
     port = chosen.rpartition(":")[2]
     if chosen.startswith("tcp://") and not (port.isdecimal() and 1 <= int(port) <= 65_535):
         raise InvalidRequest(f"endpoint: tcp://HOST:PORT with a port from 1 to 65535 is needed, not {chosen!r:.160}")

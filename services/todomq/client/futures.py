@@ -146,11 +146,13 @@ class Answer(Future[T]):
             return
         if timeout is not None and time.monotonic() - began_s >= timeout:
             raise TimeoutError
+        callbacks: list[Callable[[], None]] = []
         with _losing:  # two may wait for one answer
             if self._state != _FINISHED:
                 self.set_outcome(None, interrupted())
-                for callback in settle([self]):
-                    callback()
+                callbacks = settle([self])
+        for callback in callbacks:
+            callback()
 
     def _invoke_callbacks(self) -> None:
         """Do nothing: ``settle`` returns what is to be called, for it runs on a thread that others wait for."""
@@ -192,8 +194,10 @@ def settle(answers: Sequence[Answer[Any]]) -> list[Callable[[], None]]:
 
 
 def _call_back(answer: Answer[Any]) -> None:
-    answer.run_callbacks()
-    _tell_groups([answer])
+    try:
+        answer.run_callbacks()
+    finally:
+        _tell_groups([answer])
 
 
 def _tell_groups(answers: Sequence[Answer[Any]]) -> None:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from msgspec import Struct
 
-from todomq.client.request import CALL, KEY_CHANGE, LIST_CHANGE, LIST_READ, SAFE, Request
+from todomq.client.request import CALL, KEY_CHANGE, LIST_CHANGE, LIST_READ, REPEATABLE, SAFE, Request
 from todomq.client.values import (
     Entry,
     Registration,
@@ -250,7 +250,7 @@ def register_name(
     """
     canonical(name)
     body = _body("register_name", name, _text("address", address), pid, None, lease_ms)
-    return Request(SAFE, _by_name(_REGISTRY), body, _boolean, deadline_s)
+    return Request(REPEATABLE, _by_name(_REGISTRY), body, _boolean, deadline_s)
 
 
 def unregister_name(name: Any, *, deadline_s: float | None = None) -> Request[bool]:
@@ -290,8 +290,8 @@ def call(via: Via, operation: str, *arguments: Any, deadline_s: float | None = N
     Raises:
         NameNotFound: nobody is registered under the name.
     """
-    kind = SAFE if operation in _HARMLESS else CALL
     body = _call_body(operation, arguments)
+    kind = SAFE if operation in _HARMLESS else CALL
     return Request(kind, _by_name(via), body, _anything, deadline_s)
 
 

@@ -59,8 +59,13 @@ def check_deadline(deadline_s: float) -> float:
         InvalidRequest: it is not that.
     """
     if not isinstance(deadline_s, int | float) or not 0 < deadline_s <= DEADLINE_MOST_S:
-        raise InvalidRequest(f"deadline_s: more than 0 and at most {DEADLINE_MOST_S:g} seconds, not {deadline_s!r:.40}")
+        given = "an integer of very many digits" if _is_huge(deadline_s) else f"{deadline_s!r:.40}"
+        raise InvalidRequest(f"deadline_s: more than 0 and at most {DEADLINE_MOST_S:g} seconds, not {given}")
     return deadline_s
+
+
+def _is_huge(number: object) -> bool:
+    return isinstance(number, int) and number.bit_length() > 64
 
 
 def set_deadline(request: Request[Any], default_ms: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import wraps
@@ -21,6 +22,7 @@ from todomq.client.futures import Driver, interrupted
 from todomq.client.outcomes import FAILURES_MOST
 from todomq.client.request import Request
 from todomq.client.values import ServerRef
+from todomq.errors import TodoMQError
 from todomq.protocol.entries import check_list_name
 
 P = ParamSpec("P")
@@ -133,15 +135,18 @@ class Pipeline(_Part):
         super().__init__(self)
         self._submit = submit
         self._driver = driver
-        self._pid = os.getpid()
+        self._count_anew()
+        _pipelines.add(self)
+        self.cache = PipelinedCache(self)
+        self.registry = PipelinedRegistry(self)
+        self.database = PipelinedDatabase(self)
+
+    def _count_anew(self) -> None:
         self._begun = count()  # counts without a lock, from any thread
         self._begun_before = 0
         self._ended = 0
         self._failures: list[Exception] = []
         self._counting = threading.Lock()
-        self.cache = PipelinedCache(self)
-        self.registry = PipelinedRegistry(self)
-        self.database = PipelinedDatabase(self)
 
     list_names = _begin(operations.list_names)
     call = _begin(operations.call)
@@ -160,7 +165,7 @@ class Pipeline(_Part):
         next(self._begun)
         try:
             self._submit(request)
-        except BaseException:
+        except TodoMQError:  # refused; what is interrupted may have been taken in
             self.note_settled(1, [])
             raise
         return request
@@ -177,14 +182,24 @@ class Pipeline(_Part):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._pid != os.getpid():
-            return  # a forked child: the answers come to the parent
         begun = next(self._begun)
-        if not self._driver.wait(lambda: self._ended >= begun):
-            self.note_settled(begun - self._ended, [interrupted()])
+        self.note_settled(1, [])  # asking the counter has raised it, as a request does
+        if not self._driver.wait(lambda: self._ended > begun):
+            self.note_settled(begun + 1 - self._ended, [interrupted()])
         failures, self._failures = self._failures, []
         requests = begun - self._begun_before
-        self._begun_before = begun + 1  # asking the counter has raised it, as a request does
-        self.note_settled(1, [])
+        self._begun_before = begun + 1
         if failures and error is None:
             raise ExceptionGroup(f"{len(failures)} of {requests} requests failed", failures)
+
+
+_pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()
+
+
+def _count_anew_in_child() -> None:
+    """Forget in a forked child what the parent asked: the answers come there."""
+    for pipeline in list(_pipelines):
+        pipeline._count_anew()
+
+
+os.register_at_fork(after_in_child=_count_anew_in_child)

@@ -22,7 +22,9 @@ class Kind(Enum):
     """What a request may do, and so how it is numbered and whether it may be sent twice."""
 
     SAFE = "safe"
-    """Without a number; sent again as often as need be: reads, and what does no more when done twice."""
+    """Without a number; sent again as often as need be: reads."""
+    REPEATABLE = "repeatable"
+    """The same, but it changes something, and does no more when done twice."""
     LIST_READ = "list read"
     """Names the number of the next change, so that it sees the changes sent before it."""
     LIST_CHANGE = "list change"
@@ -35,6 +37,7 @@ class Kind(Enum):
 
 # Looked up for every request: a plain name costs less than a member of an Enum.
 SAFE = Kind.SAFE
+REPEATABLE = Kind.REPEATABLE
 LIST_READ = Kind.LIST_READ
 LIST_CHANGE = Kind.LIST_CHANGE
 KEY_CHANGE = Kind.KEY_CHANGE

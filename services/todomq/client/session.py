@@ -28,7 +28,7 @@ from operator import attrgetter
 from typing import Any
 
 from todomq.client.numbers import Counter, Counters
-from todomq.client.request import CALL, KEY_CHANGE, LIST_CHANGE, LIST_READ, Pages, Request
+from todomq.client.request import CALL, KEY_CHANGE, LIST_CHANGE, LIST_READ, REPEATABLE, Pages, Request
 from todomq.errors import (
     NOT_APPLIED,
     UNKNOWN,
@@ -66,7 +66,7 @@ _NOTHING = messages.body("delete_entry", 1 << 62)
 _NIL = b"\xc0"
 _NEVER_MS = 1 << 62
 _by_id = attrgetter("id")
-_CHANGING = frozenset((LIST_CHANGE, KEY_CHANGE, CALL))
+_CHANGING = frozenset((LIST_CHANGE, KEY_CHANGE, REPEATABLE, CALL))
 
 
 class RouterSilent(Unavailable):
@@ -338,7 +338,7 @@ class Session:
 
     def _reopen_or_why_not(self, request: Request[Any]) -> str:
         """Open the number of a change whose outcome is unknown, to send it again; return why not, or an empty text."""
-        if request.kind is CALL:
+        if request.kind is CALL or request.kind is REPEATABLE:
             return ""
         counter = request.counter
         if counter is None or request.deadline_ms > request.first_sent_ms + REPEATABLE_MS:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 from todomq.errors import InvalidRequest
 from todomq.protocol import limits
@@ -22,12 +22,12 @@ CHANGEABLE = ("title", "date", "done", "extra")
 def check_list_name(name: Any) -> str:
     """Check a list's name: 1 to 255 bytes of UTF-8, any characters."""
     try:
-        length = len(name.encode())
-    except (AttributeError, UnicodeEncodeError):
+        length = len(str.encode(name))
+    except (TypeError, UnicodeEncodeError):
         raise InvalidRequest("list name: a text of valid Unicode is needed") from None
     if not 1 <= length <= limits.LIST_NAME_BYTES:
         raise InvalidRequest(f"list name: {length} bytes of UTF-8 where 1 to {limits.LIST_NAME_BYTES} are allowed")
-    return cast(str, name)
+    return str.__str__(name)  # of a subclass, which could not be packed, the text itself
 
 
 def check_id(identifier: Any) -> int:
