@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from subprocess import DEVNULL, PIPE
 
 import pytest
@@ -209,6 +210,30 @@ def test_law_9_a_daemon_that_hangs_is_replaced_soon_though_neither_registry_nor_
     stack.wait_restarted("database_worker-2", hung, timeout_s=12)
     assert hung == victim and is_gone(hung)
     stack.wait_healthy()
+
+
+def test_law_9_a_listener_that_stood_still_counts_deaths_when_they_were(make_stack: MakeStack) -> None:
+    stack = make_stack(TODOMQ_MAX_RESTARTS_CACHE="2", TODOMQ_MAX_RESTARTS_S_CACHE="2")
+    stack.start()
+    counted = records.read_restarts(stack.home / "run").get("cache", 0)
+    listener = stack.pid("supervision")
+    os.kill(listener, signal.SIGSTOP)
+    try:
+        for _ in range(4):
+            again_s = time.monotonic() + 1.1
+            stack.wait_restarted("cache", stack.kill("cache"))
+            wait_until(partial(_is_past, again_s), 5, "no more than two fall within two seconds")
+    finally:
+        os.kill(listener, signal.SIGCONT)
+    wait_until(
+        lambda: records.read_restarts(stack.home / "run").get("cache") == counted + 4, 10, "all restarts are counted"
+    )
+    assert stack.control.failure() is None
+    stack.wait_healthy()
+
+
+def _is_past(end_s: float) -> bool:
+    return time.monotonic() > end_s
 
 
 def test_too_many_restarts_stop_the_stack_with_a_reason(make_stack: MakeStack) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -278,6 +279,28 @@ def test_the_logs_say_how_a_process_ended(tmp_path: Path) -> None:
     assert evidence.how_it_ended(tmp_path, "cache2") == "exit status 3; its last line: TypeError: why=no"
     assert evidence.how_it_ended(tmp_path, "cache") == "refuses to start: no why=x"
     assert evidence.how_it_ended(tmp_path, "router") == "it ended"
+
+
+def test_when_a_life_of_a_process_ended_is_read_from_the_log(tmp_path: Path) -> None:
+    (tmp_path / "supervisord.log").write_text(
+        "2026-11-28 10:00:00,000 INFO spawned: 'cache' with pid 7\n"
+        "2026-11-28 10:00:01,000 WARN exited: cache2 (terminated by SIGKILL; not expected)\n"
+        "2026-11-28 10:00:02,500 WARN exited: cache (terminated by SIGKILL; not expected)\n"
+        "2026-11-28 10:00:03,000 INFO spawned: 'cache' with pid 8\n"
+        "damaged 28 10:00:04,000 WARN exited: cache (terminated by SIGKILL; not expected)\n"
+    )
+    now = datetime(2026, 11, 28, 10, 0, 10)
+    ago_ms = [evidence.ended_ms_ago(tmp_path, "cache", pid, now) for pid in (7, 8, 9, None)]
+    assert ago_ms == [7_500, 0, 0, 0]
+    assert evidence.ended_ms_ago(tmp_path, "cache", 7, now - timedelta(days=1)) == 0, "the clock was set back"
+
+
+def test_deaths_that_are_heard_of_late_count_when_they_were() -> None:
+    intensity = RestartIntensity({"cache": Limit(2, 1_000)})
+    for ago_ms in (6_000, 4_000, 2_000, 100):
+        assert intensity.exited("cache", "cache", "killed", 10_000, ago_ms) == [Wake("cache")]
+    assert intensity.exited("cache", "cache", "killed", 10_000, 50) == [Wake("cache")]
+    assert len(intensity.exited("cache", "cache", "killed", 10_000)) == 2, "three within a second are too many"
 
 
 def test_records_are_read_back_and_belong_to_one_supervisord(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Owns: reading the ends of log files. Must not know: what follows from it.
 from __future__ import annotations
 
 import os
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from todomq.supervision.restart_intensity import REFUSES
@@ -34,6 +35,28 @@ def how_it_ended(log: Path, process: str) -> str:
     if refused and how == "exit status 78":
         return REFUSES + why.partition("why=")[2]
     return f"{how}; its last line: {words[-1].strip()}"
+
+
+def ended_ms_ago(log: Path, process: str, pid: int | None, now: datetime) -> int:
+    """Return how many milliseconds ago this life of the process ended, by supervisord's log; 0 where that says nothing.
+
+    Args:
+        log: the stack's log directory.
+        process: its name.
+        pid: of that life.
+        now: the time of this machine, as supervisord writes it.
+    """
+    spawned, exited = f"spawned: '{process}' with pid {pid}", f"exited: {process} ("
+    has_begun = False
+    for line in _tail(log / "supervisord.log"):
+        if line.endswith(spawned):
+            has_begun = True
+        elif has_begun and exited in line:
+            try:
+                return max(0, (now - datetime.strptime(line[:23], "%Y-%m-%d %H:%M:%S,%f")) // timedelta(milliseconds=1))
+            except ValueError:
+                return 0
+    return 0
 
 
 def _tail(path: Path) -> list[str]:

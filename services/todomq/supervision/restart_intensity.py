@@ -79,14 +79,15 @@ class RestartIntensity:
         self._awaited.setdefault(process, now_ms)
         return [Wake(process)]
 
-    def exited(self, process: str, group: str, how: str, now_ms: int) -> list[Effect]:
+    def exited(self, process: str, group: str, how: str, now_ms: int, ago_ms: int = 0) -> list[Effect]:
         """Count a death that nobody asked for; the process manager is about to restart the process.
 
         Args:
             process: its name.
             group: its group.
             how: how it ended, for the reason.
-            now_ms: when.
+            now_ms: the time.
+            ago_ms: how long ago it ended: who stood still hears of it late.
 
         Returns:
             a wake, or what giving up takes.
@@ -95,8 +96,8 @@ class RestartIntensity:
             return [Wake(process)]
         self.restarts[process] += 1
         limit, window = self._limits[group], self._windows[group]
-        window.append(now_ms)
-        while window[0] <= now_ms - limit.within_ms:
+        window.append(now_ms - ago_ms)
+        while window[0] <= window[-1] - limit.within_ms:
             window.popleft()
         if len(window) > limit.max_restarts:
             within = f"{len(window)} times within {limit.within_ms / 1000:g} s"

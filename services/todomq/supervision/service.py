@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -107,8 +108,9 @@ class Listener:
         elif event.state == "EXITED":
             how = evidence.how_it_ended(self._settings.log, event.process)
             log("exited", process=event.process, pid=event.pid, how=how)
+            ago_ms = evidence.ended_ms_ago(self._settings.log, event.process, event.pid, datetime.now())
             self._unfollow(event.process)
-            self._carry_out(self._intensity.exited(event.process, event.group, how, _now_ms()))
+            self._carry_out(self._intensity.exited(event.process, event.group, how, _now_ms(), ago_ms))
             self._keep_restarts()
         elif event.state == "BACKOFF":
             how = evidence.how_it_ended(self._settings.log, event.process)
