@@ -127,6 +127,8 @@ class Pipeline(_Part):
     at once. Leaving the block waits for every answer and raises an ``ExceptionGroup`` of the requests that failed (the
     first 10,000 of them), if any did. It may be used again.
 
+    Callbacks of futures must not block: the thread that runs them also takes in what nobody waits for by ``result()``.
+
     Changes take effect in the order of the calls, and a read shows those before it. A read whose answer is lost with
     the connection is asked again, and may then show changes of this pipeline that were called after it.
     """
