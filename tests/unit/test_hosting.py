@@ -412,18 +412,35 @@ def test_a_poisoned_list_hurts_itself_only_and_comes_back_without_the_poison() -
     assert bench.hosting.crashes == 1
 
 
-def test_law_3_of_a_change_whose_records_cannot_all_be_made_none_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_noted_first", [False, True])
+def test_law_3_of_a_change_whose_records_cannot_all_be_made_none_is_written(
+    monkeypatch: pytest.MonkeyPatch, is_noted_first: bool
+) -> None:
     bench, client = Bench(), Client()
     client.change(bench, "a", "add_entry", "milk")
+    client.change(bench, "a", "update_entry", 1, {"title": "tea"})
     kept = bench.send("a", "add_entry", "bread", client=b"other")
+    note = ListActor._note_changed
+
+    def fails(self: ListActor, prefix: bytes, sender: bytes, *session: Any) -> None:
+        if is_noted_first or sender == b"other":
+            note(self, prefix, sender, *session)
+        if sender != b"other":
+            raise RuntimeError("a fault")
+
     with monkeypatch.context() as broken:
-        broken.setattr(ListActor, "_note_changed", raises)
-        crashed = bench.send("a", "update_entry", 1, {"title": "salt"}, number=2)
+        broken.setattr(ListActor, "_note_changed", fails)
+        crashed = bench.send("a", "update_entry", 1, {"title": "salt"}, number=3)
     bench.settle()
     assert bench.answer(kept) == 2
     assert isinstance(bench.error(crashed), Unavailable)
-    assert [entry[1] for entry in client.entries(bench, "a")] == ["milk", "bread"]
+    assert [entry[1] for entry in client.entries(bench, "a")] == ["tea", "bread"]
     assert bench.gate.bytes == bench.gate.open.bytes == 0
+    again = bench.send("a", "update_entry", 1, {"title": "salt"}, number=3)
+    bench.settle()
+    assert bench.answer(again)[1] == "salt"
+    titles = [entry[1] for entry in client.entries(bench, "a")]
+    assert titles == ["salt", "bread"], "it is not only answered as if it were done"
 
 
 @pytest.mark.usefixtures("poison")

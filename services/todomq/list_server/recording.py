@@ -106,12 +106,12 @@ class RecordedList:
                 if touched or operation in EMPTYING:
                     for other in self.in_entries:  # what stands beside an entry goes with its record
                         self._note_changed(prefix, other, self.sessions[other], 0)
-            session.took(number, messages.OK, value, now_ms)
             if added is None:
                 self._note_changed(prefix, sender, session, len(value))
             elif session.kept is RECORDED:
                 session.kept = IN_ENTRIES
                 self.in_entries += (sender,)
+            session.took(number, messages.OK, value, now_ms)  # last: a session that is noted is written in any case
         except Exception:
             gate.take_back(self.partition.number, size)
             raise
@@ -220,7 +220,8 @@ class RecordedList:
             partition.changed.append(self)
         if sender not in self.changed:
             self.changed[sender] = records.session_key(prefix, sender)
-            partition.gate.expect(session.answer_bytes + RECORD_OVERHEAD_BYTES * len(session.answers))
+            kept_bytes = session.answer_bytes + RECORD_OVERHEAD_BYTES * len(session.answers)
+            partition.gate.expect(kept_bytes + answer_bytes + RECORD_OVERHEAD_BYTES)
         else:
             partition.gate.expect(answer_bytes + RECORD_OVERHEAD_BYTES)
 
