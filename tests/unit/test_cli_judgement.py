@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -40,13 +41,15 @@ SILENCE = DeadlineExceeded("no answer before the deadline")
 Names = tuple[tuple[Any, ...], ...]
 
 
-def found(described: dict[str, Any] | None = None, silent: Names = (), dead: Names = ()) -> Whereabouts:
+def found(
+    described: dict[str, Any] | None = None, silent: Names = (), dead: Names = (), moving: Sequence[int] = ()
+) -> Whereabouts:
     """Return the whereabouts of a list whose partition's hops answer, but for those that are silent or dead."""
     everybody: list[Any] = [("router",), ("cache",), SERVER, WORKER]
     errors: dict[Any, TodoMQError] = dict.fromkeys((*silent, *dead), SILENCE)
     if described is None:
         errors.setdefault(SERVER, NameNotFound("this list server does not own the list's partition"))
-    answers = {name: Answer({}, errors.get(name), 0.001) for name in everybody}
+    answers = {name: Answer({"moving": moving}, errors.get(name), 0.001) for name in everybody}
     registered: dict[Any, int | None] = {name: 17 for name in everybody if name not in dead}
     return Whereabouts("Bob", 7, 2, None if described is None else 1, described or {}, answers, registered)
 
@@ -63,6 +66,8 @@ def found(described: dict[str, Any] | None = None, silent: Names = (), dead: Nam
         (found({**IDLE, "state": "quarantined", "error": "no record"}), SERVER, "no record"),
         (found({**IDLE, "out_of_turn": 3}), SERVER, "3 changes"),
         (found(None), ("router",), "moving"),
+        (found(IDLE, moving=[6, 7]), ("router",), "partition 7 is moving"),
+        (found(IDLE, moving=[6]), None, "nothing"),
         (found(None, dead=(("cache",),)), ("cache",), "is not running"),
         (found(None, silent=(SERVER,)), SERVER, "pid 17"),
         (found(None, dead=(WORKER,)), WORKER, "none can claim it"),

@@ -93,6 +93,10 @@ def explain(found: Whereabouts) -> Reason:
     """Say what the list's requests wait for, going along their way: router, list server, database worker."""
     if found.server is None:
         return _no_server(found)
+    router = found.answers["router",]
+    if router.error is None and found.partition in router.value.get("moving", ()):
+        text = f"partition {found.partition} is moving: its requests wait there until the cache names its owner anew"
+        return Reason(("router",), text)
     described, server, worker = found.description, found.server, found.worker
     since_ms = described.get("state_since_ms")
     if described["state"] == "quarantined":

@@ -153,6 +153,7 @@ class RouterService(Service):
             "in_flight_bytes": self.in_flight.bytes,
             "held_back": self.pacing.held,
             "moving_partitions": len(self.routing.moving),
+            "moving": sorted(self.routing.moving),
             "sent_again": self.routing.sent_again,
             **({} if self.remote is None else {"door": self.remote.stats()}),
         }
