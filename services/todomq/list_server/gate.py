@@ -124,12 +124,13 @@ class Gate:
         """Have the open batch name the partition: refused if the epoch is old, and else it writes nothing."""
         self.open.partitions.setdefault(partition, (epoch, []))
 
-    def hold(self, number: int, reply: Reply) -> None:
-        """Hold a reply until the batch of this number, which is not committed, is."""
+    def hold(self, number: int, reply: Reply) -> Batch:
+        """Hold a reply until the batch of this number, which is not committed, is; return that batch."""
         batch = self.open
         if number != batch.number:
             batch = self.batches[number]
         batch.replies.append(reply)
+        return batch
 
     def hold_answer(self, number: int, reply: Reply) -> None:
         """Hold the answer to a read, of which there may be any number, while changes are bounded by what they write.
@@ -140,9 +141,8 @@ class Gate:
         size = len(reply.value) + REPLY_OVERHEAD_BYTES
         if self.held_bytes + size > HELD_BYTES:
             raise Overloaded("too many answers wait for the database worker")
-        self.hold(number, reply)
+        self.hold(number, reply).held_bytes += size
         self.held_bytes += size
-        (self.open if number == self.open.number else self.batches[number]).held_bytes += size
 
     def close(self, now_ms: int) -> Batch | None:
         """Close the open batch and return it to be sent; None where nothing was written."""

@@ -1,8 +1,8 @@
 """Clients that come with a key: what is let through to the router, as what, and what is refused.
 
 Owns: the keys that are let in, as the files of keys say; the check of each request before the router sees it. Must
-not know: where requests go, what a list holds. Of a body it reads the name of the operation,
-and of ``register_name`` the pid.
+not know: where requests go, what a list holds. Of a body it reads the name of the operation, and of ``register_name``
+the pid.
 
 Keeps law 3 over keys: the sender under which a list keeps a client's session is made of the key and of what the
 client calls itself, so no key can read another's answers or use up its numbers. And law 6 for each key, with
