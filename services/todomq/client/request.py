@@ -68,8 +68,8 @@ class Request(Answer[T]):
         kind, target, body (packed): as the message carries them. is_cast: nobody waits for an answer.
         pages: for a read that is answered in pages. read: makes the result of their items, or of the unpacked value.
         deadline_s: seconds from submission, None for the client's default.
-        deadline_ms: absolute, by the session's clock. size: bytes that it counts for. waiter: who else is told, where
-        the caller got another future than this one.
+        deadline_ms: absolute, by the session's clock. size: bytes that it counts for. waiter: where the caller got
+        another future than this one, that future and the client, which lives until it is settled.
 
     What the session says:
         value (packed) or error, once it is finished.
