@@ -63,6 +63,7 @@ def stored(data: bytes) -> None:
         lambda: records.name_of(data),
         lambda: records.read_entry_key("list", records.prefix("list") + data),
         lambda: records.read_session_key("list", data),
+        lambda: records.read_remains_key(data),
         lambda: Loading("list", 0).take(data, [], None),
         lambda: _load([records.prefix("list") + data, data]),
     )

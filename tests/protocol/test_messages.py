@@ -230,6 +230,7 @@ def read_everything(data: bytes) -> None:
         lambda: records.read_session("a", ME, data),
         lambda: records.read_entry_key("a", data),
         lambda: records.read_session_key("a", data),
+        lambda: records.read_remains_key(data),
         lambda: records.name_of(data),
     ):
         try:

@@ -980,6 +980,18 @@ class Hostings(RuleBasedStateMachine):
             record = self.bench.disk.records.get(records.list_key(name))
             is_listed = record is not None and not records.read_list(name, record).deleted
             assert is_listed == model.is_listed
+        self.pass_without_requests()
+
+    def pass_without_requests(self) -> None:
+        """Nobody asks for anything any more; yet another list server clears away what is of no list."""
+        heir = Bench(self.bench.disk, idle_ms=10_000, page=2, owned=OWNED)
+        heir.now_ms = self.bench.now_ms
+        for _ in range(30):
+            heir.tick(30_000)
+            heir.settle()
+        unlisted = [name for name, model in self.models.items() if not model.is_listed]
+        left = [key for key in heir.disk.records if key.startswith((b"r", *map(records.prefix, unlisted)))]
+        assert left == []
 
 
 TestHostings = Hostings.TestCase

@@ -21,6 +21,7 @@ IMPURE = {
     "database_worker/words.py",
     "list_server/listings.py",
     "list_server/reading.py",
+    "list_server/remains.py",
     "list_server/worker_link.py",
     "router/remote.py",
     "supervision/manager.py",

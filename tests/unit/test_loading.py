@@ -12,7 +12,6 @@ from todomq.list_server import records
 from todomq.list_server.loading import Loading
 from todomq.list_server.records import ListRecord
 from todomq.list_server.todo_list import Entry
-from todomq.protocol import limits
 
 PREFIX = records.prefix("a")
 NOW_MS = 1_800_000_000_000
@@ -71,15 +70,6 @@ def test_a_list_whose_name_begins_with_anothers_is_not_mixed_with_it() -> None:
     disk.records[records.list_key("ab")] = records.pack_list(ListRecord())
     disk.records[records.entry_key(other, 0, 9)] = records.pack_entry(Entry(9, "of ab"))
     assert list(load(disk, 3).todo_list().entries) == [1, 2, 3]
-
-
-def test_a_session_that_is_past_remembering_is_not_loaded_and_named_for_deletion() -> None:
-    disk = stored()
-    key = records.session_key(PREFIX, b"old")
-    disk.records[key] = records.pack_session(2, NOW_MS - limits.REMEMBERED_MS - 1, [])
-    loading = load(disk, 3)
-    assert loading.sessions == {}
-    assert loading.expired == [key]
 
 
 def test_entries_without_a_list_record_are_an_error() -> None:

@@ -15,6 +15,7 @@ from todomq.list_server import records
 from todomq.list_server.records import Added, AddedBy, ListRecord, SessionRecord
 from todomq.list_server.todo_list import Entry
 from todomq.protocol.codec import pack
+from todomq.protocol.partitions import partition_of
 
 NAME = "Bob's/../list ☕"
 PREFIX = records.prefix(NAME)
@@ -114,11 +115,21 @@ def test_keys_are_read_as_they_were_made(name: str, generation: int, identifier:
     assert records.read_session_key(name, records.session_key(prefix, client)) == client
 
 
+@steady
+@given(NAMES, st.integers(0, 1 << 42))
+def test_a_note_of_remains_tells_the_list_and_the_first_minute_after_its_time(name: str, due_ms: int) -> None:
+    key = records.remains_key(name, due_ms)
+    assert key.startswith(records.remains_prefix(partition_of(name.encode())))
+    told_ms, told = records.read_remains_key(key)
+    assert told == name and 0 < told_ms - due_ms <= records.MINUTE_MS
+
+
 def test_records_have_these_very_bytes() -> None:
     assert records.list_key("é") == b"n\xc3\xa9"
     assert records.prefix("é") == b"l" + bytes([0x3E, 2]) + b"\xc3\xa9"
     assert records.entry_key(b"l", 1, 258) == b"le\xff\xff\xff\xfe" + bytes(6) + b"\x01\x02"
     assert records.session_key(b"l", b"\x07") == b"ls\x07"
+    assert records.remains_key("é", 600_000) == b"r" + bytes([0x3E, 0, 0, 0, 11]) + b"\xc3\xa9"
     assert records.pack_list(ListRecord()) == bytes([0x95, 2, 0, 1, 0xC2, 0])
     entries = [
         Entry(1, "milk"), Entry(2, "a", "2026-01-01"), None, Entry(4, "a", None, True), Entry(5, "a", None, False, {})
@@ -287,6 +298,12 @@ def test_a_key_that_is_no_entrys_of_this_list_is_corrupt(key: bytes) -> None:
 def test_a_key_that_is_no_sessions_of_this_list_is_corrupt(key: bytes) -> None:
     with pytest.raises(CorruptRecord, match="Bob"):
         records.read_session_key(NAME, key)
+
+
+@pytest.mark.parametrize("tail", [b"", b"\xff", bytes(5), bytes(5) + b"\xff", bytes(5) + b"a"])
+def test_a_key_that_is_no_note_of_remains_is_corrupt(tail: bytes) -> None:
+    with pytest.raises(CorruptRecord, match="remains"):
+        records.read_remains_key(b"r" + tail)
 
 
 @pytest.mark.parametrize("key", [b"", b"n", b"n\xff", b"mname"])

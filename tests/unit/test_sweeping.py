@@ -10,6 +10,7 @@ from workbench import Bench, Client, Disk
 from todomq.errors import CorruptRecord, Unavailable
 from todomq.list_server import records
 from todomq.list_server.sweeping import Sweeping
+from todomq.protocol import limits
 
 PREFIX = records.prefix("a")
 
@@ -104,11 +105,12 @@ def test_a_list_deleted_during_its_sweep_can_be_loaded_at_every_moment_until_not
     assert records.list_key("a") not in bench.disk.records
 
 
-def test_the_tombstone_of_a_deleted_list_goes_and_the_record_of_the_change_stays() -> None:
+def test_the_tombstone_of_a_deleted_list_goes_and_the_record_of_the_change_stays_with_a_note_of_it() -> None:
     bench, client = with_entries(10)
     client.change(bench, "a", "delete")
     bench.settle_with_ticks(lambda: swept(bench))
-    assert list(bench.disk.records) == [records.session_key(PREFIX, b"client")]
+    note = records.remains_key("a", bench.now_ms + limits.REMEMBERED_MS)
+    assert set(bench.disk.records) == {records.session_key(PREFIX, b"client"), note}
     assert bench.ask("a", "delete", number=2, floor=2) is None
 
 

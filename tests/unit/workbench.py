@@ -15,9 +15,11 @@ from todomq.list_server.actor import ListActor
 from todomq.list_server.gate import Batch, Reply
 from todomq.list_server.hosting import Hosting, Read
 from todomq.list_server.partition import Partition
+from todomq.list_server.remains import Remains
 from todomq.protocol import messages
 from todomq.protocol.codec import unpack
 from todomq.protocol.partitions import PARTITIONS, partition_of
+from todomq.runtime.peers import Answer
 
 ROUTER = b"router"
 START_MS = 1_800_000_000_000
@@ -72,6 +74,8 @@ class Bench:
         self.every_reply: list[Reply] = []
         self.sent: deque[Batch] = deque()
         self.reads: deque[Read] = deque()
+        self.looks: deque[tuple[bytes, bytes | None, Callable[[Answer], None]]] = deque()
+        self.remains = Remains(self.hosting, {1: self._take_look})
         self.page = page
         for partition in owned:
             self.own(partition)
@@ -172,7 +176,16 @@ class Bench:
             value = None if key is None else self.disk.records.get(key)
             pairs, last = self.disk.page(prefix, after, self.page)
             self.hosting.read(asked, value, pairs, last, self.now_ms)
+        while self.looks:
+            prefix, after, done = self.looks.popleft()
+            done(Answer([None, *self.disk.page(prefix, after, self.page)], None))
         self.turn()
+
+    def _take_look(
+        self, operation: str, key: None, prefix: bytes, after: bytes | None, limit_bytes: int, *,
+        done: Callable[[Answer], None],
+    ) -> None:  # fmt: skip
+        self.looks.append((prefix, after, done))
 
     def settle_reads(self) -> None:
         """Turn and read until only batches are under way."""
@@ -183,6 +196,7 @@ class Bench:
     def tick(self, pass_ms: int = 50) -> None:
         self.now_ms += pass_ms
         self.steady_ms += pass_ms
+        self.remains.tick(self.now_ms, self.steady_ms)
         self.hosting.tick(self.now_ms, self.steady_ms)
         self.turn()
 
@@ -190,7 +204,7 @@ class Bench:
         """Turn, commit and read until nothing is under way."""
         self.turn()
         for _ in range(1_000):
-            if not self.sent and not self.reads:
+            if not self.sent and not self.reads and not self.looks:
                 return
             self.commit()
             self.read()

@@ -17,7 +17,7 @@ from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
 
 KINDS = {
     b"d": "once-records", b"h": "the probe's record", b"k": "stored values", b"l": "entries and sessions",
-    b"n": "list records", b"p": "epochs",
+    b"n": "list records", b"p": "epochs", b"r": "notes of remains",
 }  # fmt: skip
 PROBLEMS_MOST = 100
 _NUMBER_BYTES = 8
@@ -87,6 +87,10 @@ class ShardContents:
                 if len(key) != 2:
                     raise CorruptRecord(f"a key of {len(key)} bytes where 2 are needed")
                 self._check_place(key[1])
+            case b"r":
+                self._check_place(partition_of(records.read_remains_key(key)[1].encode()))
+                if value:
+                    raise CorruptRecord(f"a value of {len(value)} bytes where none is needed")
             case b"d":
                 self.counts["once"] += 1
                 _check_number(value)

@@ -22,6 +22,7 @@ Beside it:
     reading       the pages that lists wait for, many to a call of a worker
     snapshots     long reads that are taken page by page
     sweeping      deletes what a clear has left
+    remains       finds lists that nobody asks for and of which something is left to be cleared away
     housekeeping  rounds over all lists: idle ones leave memory
     weight        what a list takes in memory
     listing       the names of all stored lists, a page of them

@@ -245,12 +245,12 @@ class Hosting:
 
     def _loaded(self, actor: ListActor, loading: Loading, now_ms: int) -> None:
         partition = actor.partition
-        for key in () if partition.gate.refusal else loading.expired:  # else the reads that wait would fail with it
-            actor.last_batch = partition.gate.write(partition.number, partition.epoch, key, None)
-        record = loading.record
-        if record is not None and (record.swept_generation < record.generation or record.deleted):
+        waiting = actor.loaded(loading, now_ms)
+        if actor.sessions and not partition.gate.refusal:  # else the reads that wait would fail with it
+            actor.forget_expired(now_ms)
+        if actor.is_to_be_swept:
             partition.to_sweep[actor.name] = actor
-        for asked in actor.loaded(loading, now_ms):
+        for asked in waiting:
             self._give(partition, actor.name, asked, now_ms)
 
     def read_failed(self, read: Read, error: TodoMQError) -> bool:

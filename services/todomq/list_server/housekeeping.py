@@ -9,7 +9,6 @@ from __future__ import annotations
 from todomq.list_server.actor import ListActor
 from todomq.list_server.partition import Partition
 from todomq.list_server.weight import LIST_BYTES, weight
-from todomq.protocol import limits
 
 ROUND_MS = 120_000
 """How long one round over all lists is to take; a quarter of the idle time where that is less.
@@ -114,7 +113,7 @@ class Housekeeping:
         self._weighed += weighs
         if actor.is_at_rest:
             if not partition.gate.refusal:  # else what is read would wait for writes that fail
-                _forget_sessions(actor, now_ms)
+                actor.forget_expired(now_ms)
             if actor.used_ms > now_ms:  # the clock was set back
                 actor.used_ms = now_ms
             idle = now_ms - actor.used_ms > idle_ms and actor.name not in partition.to_sweep
@@ -122,13 +121,3 @@ class Housekeeping:
                 partition.drop(actor)
                 self.drops += 1
                 self._weighed -= weighs
-
-
-def _forget_sessions(actor: ListActor, now_ms: int) -> None:
-    expired = [
-        sender
-        for sender, session in actor.sessions.items()
-        if session.used_ms + limits.REMEMBERED_MS < now_ms and session.waiting is None
-    ]
-    for sender in expired:
-        actor.forget(sender)

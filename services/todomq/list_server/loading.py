@@ -35,7 +35,6 @@ class Loading:
         self.record: ListRecord | None = None
         self.entries: list[Entry] = []
         self.sessions: dict[bytes, Session] = {}
-        self.expired: list[bytes] = []
         self.runs: Runs | None = None
         self._floors: dict[bytes, int] = {}  # of the last add of each client that an entry tells of
         self._last_id = 0
@@ -110,9 +109,6 @@ class Loading:
         """Take a session's record, which comes after all entries and knows of their adds below its next number."""
         client = records.read_session_key(self.name, key)
         stored = records.read_session(self.name, client, value)
-        if stored.last_used_ms + limits.REMEMBERED_MS < self._now_ms:
-            self.expired.append(key)
-            return
         answers = [(number, status, answer) for number, status, answer in stored.answers]
         session = Session.stored(stored.next_number, stored.last_used_ms, answers)
         told = self.sessions.get(client)

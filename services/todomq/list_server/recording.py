@@ -5,6 +5,9 @@ Must not know: requests, who asks, sockets; what a record looks like (``records.
 
 Law 1 and 3: what a change did and what was answered for it go into one batch. An add's answer stands beside its entries
 (``in entries``), so that it is one record; whatever could take that away writes the session in the same batch.
+
+Law 6: a change that leaves what nobody may ever ask for again (cleared entries, sessions of a list that is not stored)
+leaves a note with it, by which that is cleared away later, by whoever owns the list then (``remains.py``).
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from todomq.list_server.records import AddedBy, ListRecord
 from todomq.list_server.runs import Runs
 from todomq.list_server.sessions import IN_ENTRIES, IN_MEMORY, RECORDED, Session
 from todomq.list_server.todo_list import TodoList
-from todomq.protocol import messages
+from todomq.protocol import limits, messages
 
 if TYPE_CHECKING:
     from todomq.list_server.loading import Loading
@@ -66,6 +69,17 @@ class RecordedList:
     def uncommitted(self) -> bool:
         """Whether a write of this list is not on disk yet."""
         return self.last_batch > self.partition.gate.committed
+
+    @property
+    def is_to_be_swept(self) -> bool:
+        """Whether entries of older generations, or a deleted list's record, are still stored."""
+        record = self.record
+        return record is not None and (record.deleted or record.swept_generation < record.generation)
+
+    @property
+    def has_remains(self) -> bool:
+        """Whether something is stored that may be left for ever, since nobody need ask for this list again."""
+        return self.is_to_be_swept or (self.record is None and bool(self.sessions))
 
     def take_stored(self, loading: Loading) -> None:
         """Begin with what a load has read."""
@@ -130,15 +144,38 @@ class RecordedList:
             session.kept = RECORDED
         if self.in_entries:
             self.in_entries = tuple([sender for sender in self.in_entries if sender not in self.changed])
+        if self.has_remains:
+            self._note_remains(max([self.sessions[sender].used_ms for sender in self.changed]))
         self.changed = None
 
-    def forget(self, sender: bytes) -> None:
-        """Forget a client's session, whose time is over, and see that its record goes."""
+    def forget_expired(self, now_ms: int) -> None:
+        """Forget the clients' sessions whose time is over, and see that their records go."""
+        expired = [
+            sender
+            for sender, session in self.sessions.items()
+            if session.used_ms + limits.REMEMBERED_MS < now_ms and session.waiting is None
+        ]
+        for sender in expired:
+            self._forget(sender)
+
+    def _forget(self, sender: bytes) -> None:
         del self.sessions[sender]
         if sender in self.in_entries:
             self.in_entries = tuple([each for each in self.in_entries if each != sender])
         key = records.session_key(self.prefix, sender)
         self.last_batch = self.partition.gate.write(self.partition.number, self.partition.epoch, key, None)
+
+    def end_note(self, key: bytes, now_ms: int) -> None:
+        """Delete a note of remains whose time has come; where something remains even now, a later one follows."""
+        self.last_batch = self.partition.gate.write(self.partition.number, self.partition.epoch, key, None)
+        self.forget_expired(now_ms)
+        if self.has_remains:
+            self._note_remains(max(session.used_ms for session in self.sessions.values()))
+
+    def _note_remains(self, used_ms: int) -> None:
+        """Note that the list is to be looked at when a session that was last used at this time is over."""
+        key = records.remains_key(self.name, used_ms + limits.REMEMBERED_MS)
+        self.last_batch = self.partition.gate.write(self.partition.number, self.partition.epoch, key, b"")
 
     def _can_tell_beside_entries(self, sender: bytes, session: Session, answer_bytes: int) -> bool:
         """Tell whether what a client is to be answered about an add may stand in the record of the entry only."""
@@ -221,7 +258,8 @@ class RecordedList:
         if sender not in self.changed:
             self.changed[sender] = records.session_key(prefix, sender)
             kept_bytes = session.answer_bytes + RECORD_OVERHEAD_BYTES * len(session.answers)
-            partition.gate.expect(kept_bytes + answer_bytes + RECORD_OVERHEAD_BYTES)
+            note_bytes = RECORD_OVERHEAD_BYTES + len(prefix)
+            partition.gate.expect(kept_bytes + answer_bytes + RECORD_OVERHEAD_BYTES + note_bytes)
         else:
             partition.gate.expect(answer_bytes + RECORD_OVERHEAD_BYTES)
 
@@ -233,7 +271,7 @@ class RecordedList:
         partition.gate.write(
             partition.number, partition.epoch, records.list_key(self.name), records.pack_list(record)
         )
-        if record.swept_generation < record.generation or deleted:
+        if self.is_to_be_swept:
             partition.to_sweep[self.name] = self
 
 

@@ -6,6 +6,7 @@ The list actor packs what changed with it and reads with it what a scan brought.
     n name                                     list     [version, generation, lowest next id, deleted, swept generation]
     l partition length name  e ~generation id  entries  [added or nil, entry or nil, ...] of consecutive ids from it
     l partition length name  s client id       session  [next number, last used ms, [[number, status, value], ...]]
+    r partition minute name                    remains  empty: what of the list is to be cleared away from then on
 
     entry   [title, date, done, extra], trailing defaults left out; nil for one that was deleted
     added   [client id, number, floor, ms] of the add_entry that made them; add_entries adds how many entries
@@ -14,8 +15,8 @@ What was added together lies together, up to ``RUN_ENTRIES`` and about ``RUN_BYT
 session's record would, where that does not know of it yet: the change's number is not below the record's next number.
 
 One byte each: the letters, the partition, the name's length. Four, big-endian: 0xFFFFFFFF - generation, so that a scan
-meets the newest generation first. Eight, big-endian: the entry's id. No name's prefix begins another's: the length
-stands before the name.
+meets the newest generation first; the minute since 1970. Eight, big-endian: the entry's id. No name's prefix begins
+another's: the length stands before the name.
 
 Law 8: what is not exactly as it is made here is ``CorruptRecord``, never taken for empty. The text names the list and
 the record, not its contents. Sizes are not checked again: what an older limit let in stays readable.
@@ -39,10 +40,12 @@ VERSION = 2
 RUN_ENTRIES = 64
 RUN_BYTES = 4 * limits.KIB
 LISTS_PREFIX = b"n"
+MINUTE_MS = 60_000
 
 _NEWEST = 0xFFFFFFFF
 _ENTRY_TAIL = Struct(">cIQ")
 _ENTRIES_TAIL = Struct(">cI")
+_REMAINS_HEAD = Struct(">cBI")
 
 
 class ListRecord(NamedTuple):
@@ -118,6 +121,34 @@ def entries_prefix(list_prefix: bytes, generation: int) -> bytes:
 def entry_key(list_prefix: bytes, generation: int, identifier: int) -> bytes:
     """Return the key of an entry."""
     return list_prefix + _ENTRY_TAIL.pack(b"e", _NEWEST - generation, identifier)
+
+
+def remains_prefix(partition: int) -> bytes:
+    """Return what the keys of a partition's remains begin with; a scan meets the earliest first."""
+    return bytes((0x72, partition))
+
+
+def remains_key(name: str, due_ms: int) -> bytes:
+    """Return the key that says that a list is to be looked at for remains, in the first minute that begins after."""
+    encoded = name.encode()
+    return _REMAINS_HEAD.pack(b"r", partition_of(encoded), due_ms // MINUTE_MS + 1) + encoded
+
+
+def read_remains_key(key: bytes) -> tuple[int, str]:
+    """Return from when on (milliseconds since 1970) which list is to be looked at.
+
+    Raises:
+        CorruptRecord: not such a key.
+    """
+    name = key[_REMAINS_HEAD.size :]
+    try:
+        decoded = name.decode()
+    except UnicodeDecodeError:
+        decoded = ""
+    if not decoded or not key.startswith(remains_prefix(partition_of(name))):
+        raise CorruptRecord(f"a key of {len(key)} bytes does not say of which list something remains")
+    _, _, minute = _REMAINS_HEAD.unpack_from(key)
+    return minute * MINUTE_MS, decoded
 
 
 def pack_entry(entry: Entry, added: AddedBy | None = None) -> bytes:

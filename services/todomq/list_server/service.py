@@ -28,6 +28,7 @@ from todomq.list_server.listings import Listings
 from todomq.list_server.partition import Partition
 from todomq.list_server.reading import Reading
 from todomq.list_server.records import stored_bytes
+from todomq.list_server.remains import Remains
 from todomq.list_server.todo_list import TodoList
 from todomq.list_server.turns import Turns
 from todomq.list_server.worker_link import WorkerLink
@@ -71,6 +72,7 @@ class ListServerService(Service):
         }
         calls = [link.call for link in self._links.values()]
         self._listings = Listings(calls, lambda *reply: daemon.server.reply(*reply))
+        self._remains = Remains(self.hosting, {number: link.call for number, link in self._links.items()})
         self._turns = Turns()
         self._claims: dict[tuple[int, int], list[Call]] = {}
         self._releases: list[tuple[int, int, Call]] = []
@@ -327,6 +329,7 @@ class ListServerService(Service):
     def _tick(self) -> None:
         self._check_epochs()
         now_ms, steady_ms = self._loop.now_ms(), self._loop.steady_ms()
+        self._remains.tick(now_ms, steady_ms)  # first: what it had loaded may leave memory with this tick
         self.hosting.tick(now_ms, steady_ms)
         if self._listings:
             self._listings.tick(now_ms)
