@@ -226,7 +226,7 @@ def test_a_healthy_stack_is_healthy_and_the_check_leaves_no_list(cli: Cli) -> No
     assert value_of(cli("lists", "todomq/health/", "--json")) == []
 
 
-@pytest.mark.parametrize("name", ["database_worker-2", "list_server-1", "cache", "registry"])
+@pytest.mark.parametrize("name", ["database_worker-2", "list_server-1", "cache", "registry", "supervision"])
 def test_health_names_the_part_that_hangs_and_no_other(patient_stack: RunningStack, name: str) -> None:
     pid = patient_stack.kill(name, signal.SIGSTOP)
     try:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import select
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +13,7 @@ import pytest
 
 from todomq.runtime.loop import Loop
 from todomq.settings import Settings
-from todomq.supervision import records
+from todomq.supervision import records, service
 from todomq.supervision.restart_intensity import GiveUp, StopGroup
 from todomq.supervision.service import Listener
 
@@ -56,3 +59,25 @@ def test_law_9_the_stack_is_stopped_also_where_the_reason_cannot_be_kept(listene
 def test_the_reason_is_kept_where_it_can_be(listener: Listener) -> None:
     assert give_up(listener) == ["stop cache", "shutdown"]
     assert records.read_failure(listener._settings.run) == "cache was restarted too often"
+
+
+def test_law_9_a_listener_that_hangs_is_ended(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "HANG_S", 0.2)
+    pid = os.fork()
+    if not pid:
+        try:
+            listener._watch()
+            while True:
+                pass
+        finally:
+            os._exit(1)
+    pidfd = os.pidfd_open(pid)
+    try:
+        poller = select.poll()
+        poller.register(pidfd, select.POLLIN)
+        assert poller.poll(BOUND_S * 1000)
+    finally:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        os.close(pidfd)
+        _, status = os.waitpid(pid, 0)
+    assert os.WTERMSIG(status) == signal.SIGALRM

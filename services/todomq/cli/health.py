@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from todomq.cli.asking import Answer, ask_all
 from todomq.cli.connection import named_by, unreachable
-from todomq.cli.stack_parts import Name, expected_daemons, supervised
+from todomq.cli.stack_parts import Name, daemon_name, expected_daemons, supervised
 from todomq.errors import CorruptRecord, DeadlineExceeded, TodoMQError
 from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
+from todomq.runtime.local_process import is_stopped
 
 if TYPE_CHECKING:
     from todomq.client import Client, Pipeline
@@ -92,6 +93,7 @@ def check_health(todo: Client, settings: Settings, check_s: float = CHECK_S) -> 
         return Health([_unreachable_router(todo, processes)], is_reachable=False)
     answers |= _read_back(todo, lists, answers, check_s)
     health = judge(daemons, lists, answers)
+    health = health._replace(parts=[*_judge_listener(processes), *health.parts])
     if health.is_healthy:
         _delete_leftovers(todo, check_s)
     return health
@@ -186,6 +188,20 @@ def _unreachable_router(todo: Client, processes: list[Process] | None) -> Part:
     if router is None or not router.pid:
         return Part(("router",), FAILED, f"{where}; supervisord says {router.state if router else 'it has none'}")
     return Part(("router",), FAILED, f"{where}, though it runs as pid {router.pid}")
+
+
+def _judge_listener(processes: list[Process] | None) -> list[Part]:
+    """Judge the restart-intensity listener, which nobody can ask, where it stands still."""
+    return [
+        Part(
+            daemon_name(process.name),
+            FAILED,
+            f"stands still, stopped by a signal: what dies comes back late, and no restart is limited; "
+            f"let it go on with: kill -CONT {process.pid}",
+        )
+        for process in processes or ()
+        if process.group == "supervision" and process.pid and is_stopped(process.pid)
+    ]
 
 
 def _judge_daemon(name: Name, answers: dict[Any, Answer]) -> Part:

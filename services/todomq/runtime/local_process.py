@@ -1,4 +1,4 @@
-"""One local process: when it began, whether it has ended, its end. Linux: proc(5), pidfd_open(2).
+"""One local process: when it began, whether it stands still or has ended, its end. Linux: proc(5), pidfd_open(2).
 
 Owns: reading ``/proc/<pid>/stat``, asking a pidfd, killing by one. Must not know: whose process it is.
 Times count from the boot, so no change of the clock matters. A pidfd means one life of a process for good; whoever must
@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-_FIELD = 22 - 3  # counted from the one after the command in parentheses
+_STATE, _START_TIME = 3 - 3, 22 - 3  # counted from the one after the command in parentheses
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -24,11 +24,7 @@ def start_time(pid: int) -> int:
     Raises:
         ProcessLookupError: there is none.
     """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        raise ProcessLookupError(f"there is no process {pid}") from None
-    return int(stat[stat.rindex(b")") + 2 :].split()[_FIELD])
+    return int(_stat(pid)[_START_TIME])
 
 
 def age_ms(pid: int) -> int:
@@ -39,6 +35,14 @@ def age_ms(pid: int) -> int:
     """
     began_ms = start_time(pid) * 1000 // _TICKS_PER_S
     return max(0, time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000 - began_ms)
+
+
+def is_stopped(pid: int) -> bool:
+    """Tell whether the process stands still for a signal (SIGSTOP), or a debugger; False where there is none."""
+    try:
+        return _stat(pid)[_STATE] in (b"T", b"t")
+    except ProcessLookupError:
+        return False
 
 
 def has_ended(pidfd: int, timeout_s: float = 0.0) -> bool:
@@ -56,3 +60,11 @@ def kill(pidfd: int) -> None:
     """
     with suppress(ProcessLookupError):
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+
+
+def _stat(pid: int) -> list[bytes]:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        raise ProcessLookupError(f"there is no process {pid}") from None
+    return stat[stat.rindex(b")") + 2 :].split()

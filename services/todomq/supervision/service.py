@@ -6,7 +6,8 @@ and ``whereis_name`` of every daemon. The registry ends a daemon whose lease is 
 was started again has none there, and is ended here.
 
 Law 9: within the restart limit the same set of processes is back, soon; past it everything stops with a reason. The
-listener keeps nothing that it cannot find again: killed, it is restarted and learns the processes from supervisord.
+listener keeps nothing that it cannot find again: killed, it is restarted and learns the processes from supervisord. So
+one that hangs is ended, by the kernel (``HANG_S``); that one was stopped by a signal is told by ``probe health``.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ REGISTERED_MS = 30_000
 takes over from one that was killed does not begin this time anew: it allows what a healthy daemon needs to register
 with a registry that was started again."""
 
+HANG_S = 30.0
+"""After which without a turn of its loop the listener is ended by a timer of the kernel (setitimer(2), SIGALRM)."""
+
 RECONCILE_AGAIN_S = 0.5
 EVENTS_BYTES = 65_536
 STOPPED_STATES = ("STOPPING", "STOPPED", "FATAL", "UNKNOWN")
@@ -65,7 +69,8 @@ class Listener:
         """Ask for events, learn what runs already, watch the registry."""
         self._loop.watch(sys.stdin.fileno(), self._read_events)
         self._loop.at_turn_end(self._registry.flush)
-        self._loop.every(PING_S, self._watch_registry)
+        self._loop.every(PING_S, self._watch)
+        self._watch()
         os.write(sys.stdout.fileno(), READY)
         self._reconcile()
 
@@ -198,6 +203,10 @@ class Listener:
     def _tick(self) -> None:
         self._next_tick = None
         self._carry_out(self._intensity.tick())
+
+    def _watch(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, HANG_S)
+        self._watch_registry()
 
     def _watch_registry(self) -> None:
         if self._registry_watch.tick(_now_ms()):
