@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 NEEDED = ("typer", "rich")
-USAGE = 2
+USAGE, INTERRUPTED = 2, 130
 
 
 def main() -> int:
@@ -16,6 +16,8 @@ def main() -> int:
     """
     try:
         from todomq.cli.__main__ import main as run
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except ModuleNotFoundError as error:
         if error.name not in NEEDED:
             raise

@@ -52,10 +52,10 @@ class TodoMQError(Exception):
 
         A change to a list can be asked again until the same client sends the next change to that list, which gives it
         up, and for some minutes; then the error says so. A call by name has no number: it is sent once more, and may
-        take effect once more.
+        take effect once more. Once it was answered, nothing is sent any more.
 
         Returns:
-            what the request would have returned.
+            what the request would have returned; once it was answered, the same again.
 
         Raises:
             TodoMQError: as the request does; this very error where there is nothing to send again.

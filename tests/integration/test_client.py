@@ -33,6 +33,7 @@ from todomq.client.line import Line
 from todomq.client.session import Session
 from todomq.protocol import messages
 from todomq.protocol.codec import pack, unpack
+from todomq.settings import read_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 TOMORROW = datetime.date(2026, 12, 1)
@@ -315,7 +316,11 @@ class TestFace:
         with pytest.raises(errors.InvalidRequest, match="title: a text of valid Unicode"):
             change(client.todo_list("l"))
 
-    @pytest.mark.parametrize("endpoint", ["", "http://x", "ipc://" + "x" * 108, "ipc://", 7, "tcp://h:port", "tcp://h:99999"])
+    @pytest.mark.parametrize(
+        "endpoint",
+        ["", "http://x", "ipc://" + "x" * 108, "ipc://", 7, "tcp://h:port", "tcp://h:99999", "tcp://:5", "tcp://*:5",
+         "ipc://a\0b"],
+    )  # fmt: skip
     def test_an_endpoint_that_is_none_is_refused(self, endpoint: Any) -> None:
         with pytest.raises(errors.InvalidRequest):
             Client(endpoint)
@@ -519,8 +524,12 @@ class TestTrouble:
             finally:
                 router.kill()
 
-    def test_without_a_router_a_request_ends_at_its_deadline(self, address: str) -> None:
-        with Client(address) as client:
+    def test_without_a_router_a_request_ends_at_its_deadline(
+        self, address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("TODOMQ_HOME", str(tmp_path))
+        address = read_settings().address("router")
+        with Client() as client:
             begin = time.monotonic()
             with pytest.raises(errors.Unavailable) as caught:
                 client.todo_list("l").add_entry("milk", deadline_s=0.1)
@@ -571,7 +580,19 @@ class TestTrouble:
         unknown = lost_add(client, router)
         assert unknown.outcome == errors.UNKNOWN
         assert unknown.retry() == Entry(1, "milk")
+        assert unknown.retry() == Entry(1, "milk"), "and again, though there is nobody any more who could be asked"
         assert [request[4] for request in router.requests] == [1, 1]
+
+    def test_a_retry_that_was_lost_as_well_and_what_it_raised_ask_the_same(
+        self, client: Client, router: ScriptedRouter
+    ) -> None:
+        unknown = lost_add(client, router)
+        router.script = lambda *_: SILENT
+        with pytest.raises(errors.DeadlineExceeded) as again:
+            unknown.retry()
+        router.script = router.serve
+        assert again.value.retry() == unknown.retry() == again.value.retry() == Entry(1, "milk")
+        assert [request[4] for request in router.requests] == [1, 1, 1]
 
     def test_a_retry_that_comes_too_late_says_why_the_outcome_stays_unknown(
         self, client: Client, router: ScriptedRouter
@@ -598,6 +619,11 @@ class TestTrouble:
             assert {error.outcome for error in refused} == {errors.UNKNOWN}
             assert [request[4] for request in router.requests if request[1] == "l"] == [1]  # nothing was sent again
             assert refused[1].retry() == Entry(1, "milk")
+        assert unknown.retry() == Entry(1, "milk"), "as it was answered"
+
+    def test_of_a_client_that_is_closed_nothing_can_be_asked_again(self, address: str, router: ScriptedRouter) -> None:
+        with Client(address) as client:
+            unknown = lost_add(client, router)
         with pytest.raises(errors.Unavailable) as closed:
             unknown.retry()
         assert closed.value.outcome == errors.UNKNOWN
@@ -1170,13 +1196,17 @@ class TestEnds:
     def test_a_pipeline_of_the_parent_waits_in_a_child_for_what_the_child_asked(self, router: ScriptedRouter) -> None:
         script = """
             import os, sys
-            from todomq import Client
+            from todomq import Client, errors
             client = Client(sys.argv[1])
             pipeline = client.pipeline()
-            pipeline.todo_list("l").add_entry("parent's")
+            parents = pipeline.todo_list("l").add_entry("parent's")
             with pipeline:
                 pid = os.fork()
                 if pid == 0:
+                    try:
+                        parents.result(5)
+                    except errors.Unavailable:
+                        pass
                     with pipeline:
                         future = pipeline.todo_list("l").add_entry("child's")
                     os._exit(0 if future.done() else 1)
@@ -1257,7 +1287,13 @@ class TestAsync:
                 with pytest.raises(errors.DeadlineExceeded) as caught:
                     await client.todo_list("l").add_entry("milk", deadline_s=0.1)
                 router.script = router.serve
+                router.script = lambda *_: SILENT
+                with pytest.raises(errors.DeadlineExceeded):
+                    await caught.value.retry()
+                router.script = router.serve
                 assert await caught.value.retry() == Entry(1, "milk")
+                assert await caught.value.retry() == Entry(1, "milk")
+                assert [request[4] for request in router.requests] == [1, 1, 1]
 
         asyncio.run(main())
 

@@ -324,3 +324,68 @@ def test_an_interrupted_demo_says_so_and_leaves_no_list(shared_stack: RunningSta
     assert demo.returncode == 128 + signal.SIGINT
     assert "interrupted; the lists are removed" in said and "left" not in said
     assert lists() == []
+
+
+def in_a_shell(stack: RunningStack, words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as a shell runs it, redirections and all; ``todomq`` stands for the command line."""
+    command = words.replace("todomq", f"{sys.executable} -m todomq.cli")
+    return subprocess.run(
+        ["sh", "-c", command], env=stack.environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("todomq clear closed <&-", DONE, ""),
+        ("todomq drop closed <&-", DONE, ""),
+        ("todomq import - closed --format csv <&-", USAGE, "standard input is closed"),
+        ("todomq lists >/dev/full", REFUSED, "standard output: No space left on device"),
+        ("todomq ls long >/dev/full", REFUSED, "standard output: No space left on device"),
+        ("todomq lists --json >/dev/full", REFUSED, "standard output: No space left on device"),
+        ("todomq probe tree >/dev/full", REFUSED, "standard output: No space left on device"),
+        ("todomq export long >/dev/full", REFUSED, "standard output: No space left on device"),
+        ("todomq export long /dev/full --format csv", REFUSED, "/dev/full: No space left on device"),
+        ("todomq ls long | head -1", DONE, ""),
+    ],
+)
+def test_closed_and_full_streams_are_told_in_a_line(
+    shared_stack: RunningStack, words: str, code: int, said: str
+) -> None:
+    with Client(shared_stack.endpoint) as todo:
+        long = todo.todo_list("long")
+        if not long.size():
+            long.add_entries(["a title that is somewhat long"] * 4_000)
+    finished = in_a_shell(shared_stack, words)
+    assert finished.returncode == code, finished.stderr
+    assert finished.stderr == (f"Error: {said}\n" if said and code == REFUSED else finished.stderr)
+    assert said in finished.stderr and "Traceback" not in finished.stderr and "Exception" not in finished.stderr
+
+
+def test_an_import_that_is_interrupted_says_how_much_is_there(shared_stack: RunningStack, tmp_path: Path) -> None:
+    file = tmp_path / "many.csv"
+    file.write_text("".join(f",entry {n}\n" for n in range(200_000)))
+    with (
+        Client(shared_stack.endpoint) as todo,
+        subprocess.Popen(
+            [sys.executable, "-m", "todomq.cli", "import", str(file), "interrupted"],
+            env=shared_stack.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        ) as process,
+    ):  # fmt: skip
+        interrupted = todo.todo_list("interrupted")
+        wait_until(lambda: interrupted.size() > 0, 30, "the first entries are there")
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+        assert process.returncode == 130
+        told = re.search(r"Interrupted: ([\d,]+) of 200,000 entries are known to be in interrupted", said)
+        assert told is not None, said
+        assert 0 <= int(told[1].replace(",", "")) <= interrupted.size()
+
+
+def test_colours_are_left_out_where_they_are_not_wanted(patient_stack: RunningStack) -> None:
+    assert "\x1b[32m" in on_a_terminal(patient_stack, "probe", "tree")
+    patient_stack.environment["NO_COLOR"] = "1"
+    try:
+        assert "\x1b[32m" not in on_a_terminal(patient_stack, "probe", "tree")
+    finally:
+        del patient_stack.environment["NO_COLOR"]

@@ -167,6 +167,17 @@ def test_that_nothing_runs_is_told_with_the_home_and_how_to_start_it(make_stack:
     assert f"TodoMQ is not running in {stack.home}; start it with: " in result.stdout + result.stderr
 
 
+@pytest.mark.parametrize("options", [[], ["--remove-data", "--yes"]])
+def test_down_makes_no_home_and_tells_of_no_data_where_there_is_none(make_stack: MakeStack, options: list[str]) -> None:
+    stack = make_stack()
+    home = stack.home / "none"
+    result = stack.run(STACK, "down", *options, settings={"TODOMQ_HOME": str(home)})
+    assert (result.returncode, result.stdout) == (0, f"TodoMQ is not running; there is no {home}, so no data either.\n")
+    assert not home.exists()
+    empty = stack.run(STACK, "down", *options)
+    assert empty.stdout == f"TodoMQ is not running; there is no data in {stack.home}/data\n"
+
+
 def test_a_registry_that_hangs_is_ended_and_replaced(make_stack: MakeStack) -> None:
     stack = make_stack(TODOMQ_LEASE_MS="1000")
     stack.start()
@@ -376,6 +387,7 @@ def test_two_stacks_run_side_by_side(stack: RunningStack, make_stack: MakeStack)
         ("TODOMQ_LIST_SERVERS", "0", "TODOMQ_LIST_SERVERS"),
         ("TODOMQ_HOME", "/tmp/" + 100 * "x", "TODOMQ_HOME"),
         ("TODOMQ_REGISTRY", "tcp://127.0.0.1:20000", "by hand"),
+        ("TODOMQ_PYTHON", "/nowhere/python", "TODOMQ_PYTHON is /nowhere/python"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_one_clear_line(

@@ -55,6 +55,9 @@ def test_help_reads_well_on_80_columns(command: list[str]) -> None:
     [
         (["add", "groceries", "-dash"], "stands behind --"),
         (["done", "groceries", "-1"], "stands behind --"),
+        (["probe", "top", "--every", "inf"], "--every"),
+        (["probe", "health", "--wait", "nan"], "nan is no number of seconds"),
+        (["import", "-", "groceries"], "standard input has no name"),
         (["done", "groceries", "x"], "'x' is no id"),
         (["rm", "groceries", "0"], "'0' is no id"),
         (["import", "/", "groceries"], "/ is a directory"),

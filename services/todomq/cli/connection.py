@@ -84,7 +84,7 @@ def unreachable(endpoint: str, variable: str) -> str:
     if not variable:
         return f"{said}; what runs, says: todomq status" if is_there else f"{said}; start one with: todomq up"
     if endpoint.startswith("tcp://") and variable != CREDENTIALS:
-        return f"{said}, which {variable} names; over TCP a stack with keys answers only with {CREDENTIALS}"
+        return f"{said}, which {variable} names; is one there? A stack with keys answers only with {CREDENTIALS}"
     return f"{said}, which {variable} names"
 
 

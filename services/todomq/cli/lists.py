@@ -6,7 +6,6 @@ Owns: their arguments and how entries look. Must not know: files, the parts of a
 from __future__ import annotations
 
 import datetime
-import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +13,7 @@ import typer
 
 from todomq.cli.connection import connect
 from todomq.cli.outcome import REFUSED, Result, command
-from todomq.cli.show import dim, json_text, safe
+from todomq.cli.show import dim, is_conversation, json_text, safe
 from todomq.errors import EntryNotFound, TodoMQError
 
 if TYPE_CHECKING:
@@ -235,9 +234,7 @@ def _lines(names: Iterable[str]) -> str:
 
 def _is_wanted(question: str, yes: bool) -> bool:
     """Ask where somebody sits at a terminal; a script has said what it wants."""
-    if yes or not (sys.stdin.isatty() and sys.stdout.isatty()):
-        return True
-    return typer.confirm(question)
+    return yes or not is_conversation() or typer.confirm(question)
 
 
 def _not_done(list_name: str, what: str) -> Result:

@@ -11,6 +11,7 @@ exactly one JSON value on standard output, which is ``{"error": {...}}`` where t
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from collections.abc import Callable
 from functools import partial, wraps
@@ -21,7 +22,7 @@ import typer
 from typer.core import TyperCommand
 from typer.exceptions import TyperException
 
-from todomq.cli.show import json_text, safe, say
+from todomq.cli.show import coloured, json_text, safe, say
 from todomq.errors import UNKNOWN, DeadlineExceeded, TodoMQError, Unavailable
 from todomq.settings import SettingsError, read_settings
 
@@ -46,11 +47,18 @@ class PlainCommand(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Take the words behind the command's name."""
         words = args[: args.index("--")] if "--" in args else args[:]
-        options = {option for param in self.params for option in (*param.opts, *param.secondary_opts)}
+        options = {option: param for param in self.params for option in (*param.opts, *param.secondary_opts)}
         try:
             return super().parse_args(ctx, args)
         except TyperException as error:
-            if any(word[:1] == "-" and word != "-" and word.partition("=")[0] not in options for word in words):
+            before = [None, *(options.get(word) for word in words)]
+            unknown = [
+                word
+                for word, option in zip(words, before)
+                if word[:1] == "-" and word != "-" and word.partition("=")[0] not in options
+                if option is None or getattr(option, "is_flag", True)  # else it is that option's value
+            ]
+            if unknown:
                 error.message += "\nA name or a title that begins with - stands behind --, and so do all after it."
             raise
 
@@ -120,13 +128,32 @@ def _run(function: Callable[[], Result], as_json: bool) -> int:
         raise  # whoever read has had enough; typer ends it quietly
     except OSError as error:
         return _tell_error(_of_the_system(error), as_json)
+    try:
+        _print(result, as_json)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _close_output()
+        return _tell_error(TodoMQError(f"standard output: {error.strerror or error}"), as_json=False)
+    return result.code
+
+
+def _print(result: Result, as_json: bool) -> None:
     if as_json:
         say(json_text(result.value))
     elif callable(result.text):
         result.text()
     elif result.text:
         say(result.text)
-    return result.code
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _close_output() -> None:
+    """Have what could not be written go nowhere, or the interpreter would try it again as it ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _of_the_system(error: OSError) -> TodoMQError:
@@ -147,8 +174,7 @@ def _tell_error(error: TodoMQError, as_json: bool) -> int:
     if as_json:
         say(json_text({"error": error_value(error)}))
         return code
-    told = typer.style("Error:", fg="red", bold=True)
-    typer.echo(f"{told} {safe(error.text)}", err=True)
+    typer.echo(f"{coloured('Error:', False)} {safe(error.text)}", err=True)
     if error.outcome == UNKNOWN:
         typer.echo("Whether the change has taken effect is not known; look before you try again.", err=True)
     sys.stderr.flush()

@@ -7,6 +7,7 @@ comes to its answers.
 from __future__ import annotations
 
 import time
+from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -40,9 +41,18 @@ def make_app() -> typer.Typer:
     return app
 
 
+def _finite(seconds: float) -> float:
+    if not isfinite(seconds):
+        raise typer.BadParameter(f"{seconds} is no number of seconds")
+    return seconds
+
+
 def health(
     wait_s: Annotated[
-        float, typer.Option("--wait", metavar="SECONDS", min=0, help="Try again until it is healthy, for so long.")
+        float,
+        typer.Option(
+            "--wait", metavar="SECONDS", min=0, callback=_finite, help="Try again until it is healthy, for so long."
+        ),
     ] = 0,
 ) -> Result:
     """Add and read through every worker; say which part is at fault.
@@ -106,7 +116,9 @@ def tree() -> Result:
 
 
 def top(
-    every_s: Annotated[float, typer.Option("--every", metavar="SECONDS", min=0.1, help="How often.")] = 1.0,
+    every_s: Annotated[
+        float, typer.Option("--every", metavar="SECONDS", min=0.1, max=3_600, callback=_finite, help="How often.")
+    ] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="Show it once, then leave.", show_default=False)] = False,
 ) -> Result:
     """Show what every process does, again and again. That is processor, memory, work, queues. Ctrl-C ends it.

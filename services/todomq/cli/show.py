@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -60,18 +61,19 @@ def make_output_forgiving() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def is_conversation() -> bool:
+    """Tell whether somebody sits at a terminal and can be asked. Standard streams may be closed, and then are None."""
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
+
+
 def dim(text: str) -> str:
     """Return the text in a weaker colour."""
-    import typer
-
-    return typer.style(text, dim=True)
+    return _styled(text, dim=True)
 
 
 def coloured(text: str, is_good: bool) -> str:
     """Return the text in green or in red."""
-    import typer
-
-    return typer.style(text, fg="green" if is_good else "red", bold=not is_good)
+    return _styled(text, fg="green" if is_good else "red", bold=not is_good)
 
 
 def console(stderr: bool = False) -> Console:
@@ -134,6 +136,13 @@ def size(count: float) -> str:
 def counted(count: int, noun: str, plural: str = "") -> str:
     """Return a number with its noun: ``1 entry``, ``2,000 entries``."""
     return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+
+
+def _styled(text: str, **style: Any) -> str:
+    """Return the text in a style, unless colours are not wanted (https://no-color.org)."""
+    import typer
+
+    return text if os.environ.get("NO_COLOR") else typer.style(text, **style)
 
 
 def _is_harmful(sign: str) -> bool:

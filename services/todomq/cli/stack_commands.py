@@ -20,7 +20,7 @@ import typer
 
 from todomq.cli.lists import Yes
 from todomq.cli.outcome import DONE, REFUSED, UNREACHABLE, Result, command
-from todomq.cli.show import safe
+from todomq.cli.show import is_conversation, safe
 from todomq.errors import TodoMQError, Unavailable
 
 if TYPE_CHECKING:
@@ -73,16 +73,23 @@ def down(
     """
     stack = _stack()
     data = safe(str(stack.settings.data))
-    if remove_data and not yes and sys.stdin.isatty() and not typer.confirm(f"Remove {data} with every list in it?"):
+    if remove_data and not yes and is_conversation() and not typer.confirm(f"Remove {data} with every list in it?"):
         return Result({"running": None, "removed": False}, "Nothing was changed.", REFUSED)
+    if not stack.settings.home.exists():
+        home = safe(str(stack.settings.home))
+        value = {"running": False, "ran": False, "removed": False}
+        return Result(value, f"TodoMQ is not running; there is no {home}, so no data either.")
     with _alone(stack):
         ran = stack.stop()
-        if remove_data and stack.settings.data.exists():
+        removed = remove_data and stack.settings.data.exists()
+        if removed:
             _remove_data(stack.settings.data)
-    value = {"running": False, "ran": ran, "removed": remove_data}
-    if remove_data:
-        return Result(value, f"TodoMQ is down; {data} and every list in it are removed.")
-    return Result(value, f"TodoMQ is {'down' if ran else 'not running'}; its data is in {data}")
+    state = "down" if ran else "not running"
+    value = {"running": False, "ran": ran, "removed": removed}
+    if removed:
+        return Result(value, f"TodoMQ is {state}; {data} and every list in it are removed.")
+    where = f"its data is in {data}" if stack.settings.data.exists() else f"there is no data in {data}"
+    return Result(value, f"TodoMQ is {state}; {where}")
 
 
 def restart() -> Result:

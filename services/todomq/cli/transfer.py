@@ -100,7 +100,11 @@ def export_list(
     value = {"list": list_name, "entries": len(lines), "format": chosen.value}
     if file is None:
         return Result({**value, "text": b"".join(lines).decode()}, lambda: _write_out(lines))
-    file.write_bytes(b"".join(lines))
+    try:
+        file.write_bytes(b"".join(lines))
+    except OSError as error:
+        error.filename = str(file)  # which is not told of what can't be written
+        raise
     text = f"{counted(len(lines), 'entry', 'entries')} written to {safe(str(file))}."
     return Result({**value, "file": str(file)}, text)
 
@@ -115,6 +119,8 @@ def read_file(file: Path, format: Format, begin: Begin) -> list[EntryFields]:
 
     read = read_csv if format is Format.CSV else read_todo_txt
     if file == STANDARD_INPUT:
+        if sys.stdin is None:
+            raise typer.BadParameter("standard input is closed")
         return list(read(sys.stdin.buffer))
     advance = begin("reading", file.stat().st_size)
     with file.open("rb") as lines:
@@ -139,11 +145,16 @@ def store(todo: Client, list_name: str, fields: list[EntryFields], advance: Adva
         return note
 
     try:
-        with todo.pipeline() as pipeline:
-            handle = pipeline.todo_list(list_name)
-            for batch in batches(fields):
-                added = [(entry.title, entry.date, entry.extra, entry.done) for entry in batch]
-                handle.add_entries(added).add_done_callback(noted(len(batch)))
+        try:
+            with todo.pipeline() as pipeline:
+                handle = pipeline.todo_list(list_name)
+                for batch in batches(fields):
+                    added = [(entry.title, entry.date, entry.extra, entry.done) for entry in batch]
+                    handle.add_entries(added).add_done_callback(noted(len(batch)))
+        except KeyboardInterrupt:
+            known = f"{stored:,} of {counted(len(fields), 'entry', 'entries')} are known to be in {safe(list_name)}"
+            typer.echo(f"Interrupted: {known}; there may be more.", err=True)
+            raise
     except* TodoMQError as failures:
         _fail(failures, stored, len(fields))
 
@@ -185,6 +196,8 @@ def _format_of(file: Path | None, format: Format | None) -> Format:
     if format is not None:
         return format
     suffix = "" if file is None else file.suffix.lower()
+    if file == STANDARD_INPUT:
+        raise typer.BadParameter("standard input has no name that tells its format; say --format csv or todo.txt")
     if suffix not in SUFFIXES:
         raise typer.BadParameter("the file's name ends with neither .csv nor .txt; say --format csv or todo.txt")
     return SUFFIXES[suffix]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from todomq.errors import InvalidRequest
 from todomq.protocol.addresses import SOCKET_PATH_BYTES
-from todomq.settings import read_settings
+from todomq.settings import SettingsError, read_settings
 
 if TYPE_CHECKING:
     from todomq.keys.credentials import Credentials
@@ -50,9 +50,12 @@ def choose_endpoint(endpoint: str | None) -> str:
         raise InvalidRequest(f"endpoint: ipc://PATH or tcp://HOST:PORT is needed, not {chosen!r:.60}")
     if any("\ud800" <= character <= "\udfff" for character in chosen):  # as in a path whose bytes are not UTF-8
         raise InvalidRequest(f"endpoint: a text of valid Unicode is needed, not {chosen!a:.160}")
-    port = chosen.rpartition(":")[2]
-    if chosen.startswith("tcp://") and not (port.isdecimal() and 1 <= int(port) <= 65_535):
-        raise InvalidRequest(f"endpoint: tcp://HOST:PORT with a port from 1 to 65535 is needed, not {chosen!r:.160}")
+    if "\0" in chosen:  # which would end the path, or the host, for the system
+        raise InvalidRequest(f"endpoint: no address holds a NUL, as {chosen!r:.160} does")
+    host, _, port = chosen[6:].rpartition(":")
+    if chosen.startswith("tcp://") and not (host not in ("", "*") and port.isdecimal() and 1 <= int(port) <= 65_535):
+        needed = "tcp://HOST:PORT with a host to connect to and a port from 1 to 65535 is needed"
+        raise InvalidRequest(f"endpoint: {needed}, not {chosen!r:.160}")
     if chosen.startswith("ipc://") and not 1 <= len(os.fsencode(chosen[6:])) <= SOCKET_PATH_BYTES:
         raise InvalidRequest(f"endpoint: a socket path has 1 to {SOCKET_PATH_BYTES} bytes, not as in {chosen:.160}")
     return chosen
@@ -60,6 +63,11 @@ def choose_endpoint(endpoint: str | None) -> str:
 
 def silence_at(endpoint: str) -> str:
     """Return what to tell whoever asked where the router does not answer at this address."""
-    if endpoint.startswith("ipc://"):
-        return f"the router does not answer at {endpoint}; todomq up starts the stack of this machine"
-    return f"the router does not answer at {endpoint}; over TCP a stack with keys answers only who comes with one"
+    said = f"the router does not answer at {endpoint}"
+    if endpoint.startswith("tcp://"):
+        return f"{said}; is one there? A stack with keys answers only who comes with one"
+    try:
+        is_ours = endpoint == read_settings().address("router")
+    except SettingsError:  # whoever names the endpoint needs no settings
+        is_ours = False
+    return f"{said}; todomq up starts the stack of this machine" if is_ours else said

@@ -32,7 +32,15 @@ from todomq.client.values import (
 from todomq.errors import InvalidRequest, ProtocolError
 from todomq.protocol import limits
 from todomq.protocol.codec import canonical, check_plain, pack, unpack
-from todomq.protocol.entries import are_titles, check_done, check_entry_size, check_extra, check_id, check_title
+from todomq.protocol.entries import (
+    are_titles,
+    check_done,
+    check_entry_size,
+    check_extra,
+    check_id,
+    check_list_name,
+    check_title,
+)
 
 H = TypeVar("H")
 
@@ -220,13 +228,14 @@ def server_process(
     Args:
         handle: makes the list's handle.
     """
-    todo_list = handle(list_name)
+    name = check_list_name(list_name)
+    todo_list = handle(name)
 
     def read(value: Any) -> ServerRef[H]:
         (kind, n), incarnation, activation, partition, epoch = value
-        return ServerRef(list_name, (kind, n), incarnation, activation, partition, epoch, todo_list)
+        return ServerRef(name, (kind, n), incarnation, activation, partition, epoch, todo_list)
 
-    return Request(SAFE, _by_name(_CACHE), _body("server_process", list_name), read, deadline_s)
+    return Request(SAFE, _by_name(_CACHE), _body("server_process", name), read, deadline_s)
 
 
 # Names.

@@ -37,7 +37,7 @@ def outcome(request: Request[Any], resend: Resend) -> tuple[Any, TodoMQError | N
         except (ProtocolError, ValueError, TypeError) as unreadable:
             return None, ProtocolError(f"an answer that cannot be read: {unreadable}")
     if error.outcome == UNKNOWN:
-        error.can_retry_with(lambda: resend(request.repeated()))
+        error.can_retry_with(_asking_again(request, resend))
     return None, error
 
 
@@ -48,8 +48,39 @@ def refused(request: Request[Any], error: TodoMQError, resend: Resend) -> TodoMQ
     """
     if request.is_exposed:
         error.outcome = UNKNOWN
-        error.can_retry_with(lambda: resend(request.repeated()))
+        error.can_retry_with(_asking_again(request, resend))
     return error
+
+
+def _asking_again(request: Request[Any], resend: Resend) -> Callable[[], Any]:
+    """Return what ``retry()`` does: it asks again until that has been answered, and gives that answer from then on.
+
+    Once the answer is here, the client has declared its number received, so nobody could be asked any more.
+    """
+    answers: list[Any] = []
+
+    def again() -> Any:
+        if answers and _has_failed(answers[0]):
+            answers.clear()
+        if not answers:
+            try:
+                answers.append(resend(request.repeated()))
+            except TodoMQError as error:
+                if error.outcome == UNKNOWN:
+                    error.can_retry_with(again)
+                raise
+        return answers[0]
+
+    return again
+
+
+def _has_failed(answer: Any) -> bool:
+    """Tell whether an answer is a future (of an ``AsyncClient``) that has ended without a result."""
+    import asyncio  # takes longer than all the rest, and a second look at an answer is rare
+
+    if not isinstance(answer, asyncio.Future) or not answer.done():
+        return False
+    return answer.cancelled() or answer.exception() is not None
 
 
 def check_deadline(deadline_s: float) -> float:
@@ -58,7 +89,7 @@ def check_deadline(deadline_s: float) -> float:
     Raises:
         InvalidRequest: it is not that.
     """
-    if not isinstance(deadline_s, int | float) or not 0 < deadline_s <= DEADLINE_MOST_S:
+    if not isinstance(deadline_s, int | float) or isinstance(deadline_s, bool) or not 0 < deadline_s <= DEADLINE_MOST_S:
         given = "an integer of very many digits" if _is_huge(deadline_s) else f"{deadline_s!r:.40}"
         raise InvalidRequest(f"deadline_s: more than 0 and at most {DEADLINE_MOST_S:g} seconds, not {given}")
     return deadline_s

@@ -64,6 +64,35 @@ def _begin_list(
     return method
 
 
+class _Requests:
+    """The requests of one pipeline in one process: how many were begun and have ended, and what failed.
+
+    Attributes:
+        begun: counts without a lock, from any thread.
+        ended: how many have an answer.
+    """
+
+    def __init__(self) -> None:
+        self.begun = count()
+        self.ended = 0
+        self._begun_before = 0
+        self._failures: list[Exception] = []
+        self._counting = threading.Lock()
+
+    def note_settled(self, count: int, failures: list[Exception]) -> None:
+        """Take note of answers that are settled, and of the errors among them."""
+        with self._counting:
+            self.ended += count
+            self._failures += failures[: FAILURES_MOST - len(self._failures)]
+
+    def take_failures(self, begun: int) -> tuple[list[Exception], int]:
+        """Return and forget what has failed since the last time, and of how many requests."""
+        failures, self._failures = self._failures, []
+        asked = begun - self._begun_before
+        self._begun_before = begun + 1
+        return failures, asked
+
+
 class PipelinedTodoList(_Part):
     """The handle of one list in a pipeline: its methods return futures.
 
@@ -125,7 +154,7 @@ class Pipeline(_Part):
 
     Each call returns a ``concurrent.futures.Future`` at once, or after a wait for room; arguments that are wrong raise
     at once. Leaving the block waits for every answer and raises an ``ExceptionGroup`` of the requests that failed (the
-    first 10,000 of them), if any did. It may be used again.
+    first 10,000 of them), if any did. It may be used again; what is called between two blocks counts for the second.
 
     Callbacks of futures must not block: the thread that runs them also takes in what nobody waits for by ``result()``.
 
@@ -137,18 +166,11 @@ class Pipeline(_Part):
         super().__init__(self)
         self._submit = submit
         self._driver = driver
-        self._count_anew()
+        self._requests = _Requests()
         _pipelines.add(self)
         self.cache = PipelinedCache(self)
         self.registry = PipelinedRegistry(self)
         self.database = PipelinedDatabase(self)
-
-    def _count_anew(self) -> None:
-        self._begun = count()  # counts without a lock, from any thread
-        self._begun_before = 0
-        self._ended = 0
-        self._failures: list[Exception] = []
-        self._counting = threading.Lock()
 
     list_names = _begin(operations.list_names)
     call = _begin(operations.call)
@@ -163,20 +185,14 @@ class Pipeline(_Part):
         if request.is_cast:
             self._submit(request)
             return request
-        request.group = self
-        next(self._begun)
+        requests = request.group = self._requests
+        next(requests.begun)
         try:
             self._submit(request)
         except TodoMQError:  # refused; what is interrupted may have been taken in
-            self.note_settled(1, [])
+            requests.note_settled(1, [])
             raise
         return request
-
-    def note_settled(self, count: int, failures: list[Exception]) -> None:
-        """Take note of answers that are settled, and of the errors among them."""
-        with self._counting:
-            self._ended += count
-            self._failures += failures[: FAILURES_MOST - len(self._failures)]
 
     def __enter__(self) -> Pipeline:
         return self
@@ -184,15 +200,14 @@ class Pipeline(_Part):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        begun = next(self._begun)
-        self.note_settled(1, [])  # asking the counter has raised it, as a request does
-        if not self._driver.wait(lambda: self._ended > begun):
-            self.note_settled(begun + 1 - self._ended, [interrupted()])
-        failures, self._failures = self._failures, []
-        requests = begun - self._begun_before
-        self._begun_before = begun + 1
+        requests = self._requests
+        begun = next(requests.begun)
+        requests.note_settled(1, [])  # asking the counter has raised it, as a request does
+        if not self._driver.wait(lambda: requests.ended > begun):
+            requests.note_settled(begun + 1 - requests.ended, [interrupted()])
+        failures, asked = requests.take_failures(begun)
         if failures and error is None:
-            raise ExceptionGroup(f"{len(failures)} of {requests} requests failed", failures)
+            raise ExceptionGroup(f"{len(failures)} of {asked} requests failed", failures)
 
 
 _pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()
@@ -201,7 +216,7 @@ _pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()
 def _count_anew_in_child() -> None:
     """Forget in a forked child what the parent asked: the answers come there."""
     for pipeline in list(_pipelines):
-        pipeline._count_anew()
+        pipeline._requests = _Requests()
 
 
 os.register_at_fork(after_in_child=_count_anew_in_child)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -115,8 +116,9 @@ class Stack:
         """Make the directories and forget why an earlier life ended.
 
         Raises:
-            SettingsError: only the client is installed, the settings name another machine's registry, a socket's path
-                would be too long, an address that others can reach has no keys, or the data can't be written.
+            SettingsError: only the client is installed, the settings name another machine's registry or a Python that
+                can't be run, a socket's path would be too long, an address that others can reach has no keys, or the
+                data can't be written.
         """
         if self.settings.registry:
             raise SettingsError(
@@ -125,6 +127,9 @@ class Stack:
         missing = [package for package in SERVER_PACKAGES if find_spec(package) is None]
         if missing:
             raise SettingsError(f"a stack needs {' and '.join(missing)}; install with: pip install 'todomq[server]'")
+        python = self.environment()["TODOMQ_PYTHON"]
+        if shutil.which(python) is None:
+            raise SettingsError(f"TODOMQ_PYTHON is {python}, which can't be run; a Python with TodoMQ is needed")
         check_keys(self.settings)
         _check_writable(self.settings.log, self.settings.data, *sorted(self.settings.data.glob("worker-*")))
         self.settings.address(f"{self.manager.socket.name}.{1 << 22}")  # supervisord first binds it with its pid behind
