@@ -192,6 +192,22 @@ def test_a_cut_connection_is_served_no_more_and_closed(stand: Stand) -> None:
     monitor.close(0)
 
 
+def test_law_6_who_sends_very_many_frames_is_cut_while_others_are_served(stand: Stand) -> None:
+    stand.keep_the_gate()
+    door = stand.open()
+    hostile, good = stand.client(), stand.client()
+    assert stand.is_answered(hostile) and stand.is_answered(good)
+    monitor = hostile.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    hostile.send_multipart([b""] * 100_000)
+    assert stand.turn_until(lambda: monitor.poll(0))
+    hostile.disable_monitor()
+    monitor.close(0)
+    turns = stand.loop.turns
+    assert stand.is_answered(good)
+    assert door.counts["flooded"] == door.counts["cut"] == 1
+    assert stand.loop.turns > turns
+
+
 def test_a_key_that_is_no_longer_known_is_not_served_even_before_it_is_looked_for(stand: Stand) -> None:
     stand.keep_the_gate()
     stand.open()

@@ -24,7 +24,7 @@ import zmq
 from todomq.errors import UNKNOWN, DeadlineExceeded, EntryNotFound, InvalidRequest, Overloaded, TodoMQError, Unavailable
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack
-from todomq.runtime import calls, locks, peers, sockets
+from todomq.runtime import call_queue, calls, locks, peers, sockets
 from todomq.runtime.calls import LATER, Call, CallServer, Service, batches_of
 from todomq.runtime.daemon import FAILED, REFUSED_TO_START
 from todomq.runtime.local_process import age_ms, has_ended, kill
@@ -157,6 +157,18 @@ def test_slow_work_in_one_lane_holds_up_neither_the_loop_nor_another_lane(loop: 
     turn_until(loop, lambda: done == ["quick", "slow"])
 
 
+def test_law_6_work_that_ends_as_fast_as_it_is_taken_does_not_keep_timers_from_running(loop: Loop) -> None:
+    ran: list[str] = []
+
+    def again(result: Any, error: BaseException | None) -> None:
+        loop.post(lambda: again(None, None))
+
+    loop.after(0, lambda: ran.append("timer"))
+    for _ in range(200):
+        again(None, None)
+    turn_until(loop, lambda: ran == ["timer"])
+
+
 def test_stop_ends_the_loop_from_another_thread(loop: Loop) -> None:
     threading.Timer(0.01, loop.stop).start()
     loop.run()
@@ -264,6 +276,80 @@ def test_a_connection_wakes_nobody_until_the_first_call_is_late(pair: Pair) -> N
         longest = max(longest, time.monotonic() - begun)
     assert all(isinstance(answer.error, DeadlineExceeded) for answer in pair.answers[1:])
     assert longest > 0.2
+
+
+def test_law_6_calls_that_take_longer_than_a_turn_wait_while_others_are_served(pair: Pair) -> None:
+    def slow(call: Call) -> int:
+        time.sleep(0.001)
+        return len(served)
+
+    served: list[int] = []
+    pair.service.operations["slow"] = lambda call: served.append(slow(call))
+    other = Peer(pair.loop, pair.address, b"other")
+    pair.loop.at_turn_end(other.flush)
+    answers: list[int] = []
+    pair.peer.send(messages.call(b"sender", [(n, None, 0, messages.body("slow")) for n in range(1, 1_001)]))
+    turn_until(pair.loop, lambda: bool(served))
+    other.call("ping", done=lambda answer: answers.append(len(served)))
+    turn_until(pair.loop, lambda: bool(answers))
+    assert answers[0] < 500, "its turn came before all that the first one asked was served"
+    most = 0
+    while len(served) < 1_000:
+        before = len(served)
+        pair.loop.turn(0.02)
+        most = max(most, len(served) - before)
+    assert most <= 2 * calls.TURN_MS, "each took a millisecond at least"
+    assert served == list(range(1_000))
+
+
+def test_law_6_of_calls_for_which_there_is_no_room_each_is_refused(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "TURN_MS", 0)  # no turn serves what it reads
+    monkeypatch.setattr(call_queue, "PEER_REQUESTS", 10)
+    for place in range(30):
+        pair.call("echo", place)
+    turn_until(pair.loop, lambda: len(pair.answers) == 20)
+    assert {type(answer.error) for answer in pair.answers} == {Overloaded}
+    monkeypatch.setattr(calls, "TURN_MS", 1_000)
+    assert [answer.value for answer in pair.wait(30)[20:]] == [[place] for place in range(10)]
+
+
+def test_a_daemon_that_is_to_stop_serves_what_waits(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "TURN_MS", 0)
+    for place in range(10):
+        pair.call("echo", place)
+    turn_until(pair.loop, lambda: bool(pair.server._waiting))
+    pair.server.serve_all()
+    assert [answer.value for answer in pair.wait(10)] == [[place] for place in range(10)]
+
+
+def hear(socket: zmq.Socket[bytes], told: list[list[bytes]]) -> int:
+    if socket.poll(0):
+        told.append(socket.recv_multipart())
+    return len(told)
+
+
+def test_law_6_a_message_of_very_many_frames_is_one_malformed_message_and_holds_nobody_up(
+    pair: Pair,
+) -> None:
+    hostile = sockets.context().socket(zmq.DEALER)
+    try:
+        hostile.setsockopt(zmq.LINGER, 0)
+        hostile.connect(pair.address)
+        hostile.send_multipart([b""] * 200_000)
+        hostile.send_multipart([b"", messages.call(b"", [(1, None, 0, messages.body("ping"))])])
+        turn_until(pair.loop, lambda: pair.server.counts["malformed"] > 0)
+        turns = pair.loop.turns
+        turn_until(pair.loop, lambda: pair.server.counts["messages"] == 2)
+        assert pair.loop.turns - turns >= 200_000 // (sockets.DROPPED_FRAMES * calls.DRAIN_MESSAGES)
+        told: list[list[bytes]] = []
+        turn_until(pair.loop, lambda: hear(hostile, told) == 2)
+        _, replies = messages.read(told[1][1])
+        assert messages.read_replies(replies)[0][:2] == (1, messages.OK)
+        assert pair.server.counts["malformed"] == 1
+    finally:
+        hostile.close(0)
 
 
 def test_an_error_travels_with_its_code_and_outcome(pair: Pair) -> None:

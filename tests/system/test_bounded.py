@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -275,6 +276,56 @@ def test_changes_as_large_as_may_be_many_at_once_are_answered_and_hold_up_nobody
                 left = [n for n, answer in zip(left, answers) if answer is None or answer.error is not None]
             assert left == []
             assert todo.todo_list(name).size() == 16 * len(titles)
+
+
+def test_large_values_by_the_hundred_are_all_answered_in_little_memory_and_hold_up_nobody(
+    shared_stack: RunningStack, other_stack: RunningStack, tmp_path: Path
+) -> None:
+    pids, value = shared_stack.pids(), "x" * 1_000_000
+    answered, most = 0, 0
+    with Client(shared_stack.endpoint, deadline_s=60.0) as todo:
+        todo.database.store("large", value)
+        with Beside(shared_stack, other_stack, tmp_path / "values", TROUBLE_S) as beside:
+            while beside.at_work:
+                with todo.pipeline() as pipeline:
+                    futures = [pipeline.database.get("large") for _ in range(500)]
+                    for future in futures:
+                        assert len(future.result()) == len(value)
+                        answered += 1
+                        if answered % 50 == 0:
+                            most = max(most, *map(memory, pids.values()))
+    print(f"{answered} values of a megabyte; the largest daemon took {most >> 20} MiB")
+    assert shared_stack.pids() == pids and most < 256 << 20
+    how_unfair("large values", [beside])
+    assert max(beside.in_trouble) < 2.0, "it was five seconds, where others waited for all values before"
+
+
+READS_LATE = """
+import sys
+from todomq import Client
+with Client(sys.argv[1], deadline_s=60) as todo, todo.pipeline() as pipeline:
+    futures = [pipeline.database.get("read late") for _ in range(300)]
+    futures[0].result()
+    print("begun", flush=True)
+    assert {len(future.result()) for future in futures} == {1_000_000}
+"""
+
+
+def test_law_6_answers_that_a_client_was_too_slow_to_read_are_refused_and_not_dropped(
+    shared_stack: RunningStack,
+) -> None:
+    with Client(shared_stack.endpoint) as todo:
+        todo.database.store("read late", "x" * 1_000_000)
+    command = [sys.executable, "-c", READS_LATE, shared_stack.endpoint]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as late:
+        assert late.stdout is not None and late.stdout.readline() == "begun\n"
+        late.send_signal(signal.SIGSTOP)
+        try:
+            wait_until(lambda: shared_stack.ask("router", "stats").get("answers_not_read"), 30.0, "it is refused some")
+        finally:
+            late.send_signal(signal.SIGCONT)
+        assert late.wait(60.0) == 0
+    assert "replies_dropped" not in shared_stack.ask("router", "stats")
 
 
 def raw_value(endpoint: str, target: str, operation: str) -> Any:

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from todomq.database_worker import commit, records
+from todomq.database_worker import commit, group, records
 from todomq.database_worker.commit import Commits
 from todomq.database_worker.group import commit_group
 from todomq.database_worker.storage import StorageFailed, Write
 from todomq.database_worker.storage.memory import MemoryStorage
-from todomq.errors import NOT_APPLIED, CorruptRecord, InvalidRequest, Overloaded
+from todomq.errors import NOT_APPLIED, CorruptRecord, DeadlineExceeded, InvalidRequest, Overloaded
 from todomq.protocol.messages import COMMITTED, FAILED, WANTED, Committed, Writes
 
 ME = b"worker"
@@ -301,6 +301,55 @@ def test_a_get_sees_the_changes_before_it_and_none_behind_it(bench: Bench) -> No
     assert bench.take() == []
     bench.step()
     assert [outcome for name, outcome in bench.answers if name == "get"] == [None, b"1", b"1", b"2"]
+
+
+def test_law_6_gets_that_find_much_are_answered_in_several_commits_in_their_order(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group, "FOUND_BYTES", 25)
+    bench.disk[b"kkey"] = b"0" * 10
+    for value in (b"1", b"2", b"3"):
+        for _ in range(2):
+            bench.commits.take_get(b"kkey", bench.ask("get"))
+        bench.send(A, int(value))
+        store(bench, value * 10, number=0)
+    steps = []
+    while not bench.commits.is_idle:
+        before = len(bench.answers)
+        bench.step()
+        steps.append([outcome for name, outcome in bench.answers[before:] if name == "get"])
+    values = [found for step in steps for found in step]
+    assert values == [digit * 10 for digit in (b"0", b"0", b"1", b"1", b"2", b"2")]
+    assert [len(step) for step in steps] == [3, 3]
+    assert bench.wrote(A, 3) and bench.disk[b"kkey"] == b"3" * 10
+    assert bench.commits.depths()["waiting_bytes"] == 0
+
+
+def test_law_5_clients_take_turns_and_a_batch_waits_for_none_of_them(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group, "FOUND_BYTES", 10)
+    bench.disk[b"kkey"] = b"0" * 10
+    for number in range(1, 6):
+        bench.commits.take_get(b"kkey", bench.ask(f"one {number}"), b"one")
+    bench.commits.take_get(b"kkey", bench.ask("other"), b"other")
+    bench.send(A, 1)
+    assert outcomes(bench.step()) == [(A, 1, 1, COMMITTED)]
+    while not bench.commits.is_idle:
+        bench.step()
+    order = [name for name, _ in bench.answers]
+    assert order.index("other") <= 1
+    assert [name for name in order if name != "other"] == [f"one {number}" for number in range(1, 6)]
+
+
+def test_a_get_whose_time_is_over_before_its_turn_is_refused_and_not_read(bench: Bench) -> None:
+    bench.commits.take_get(b"kkey", bench.ask("late"), until_ms=10)
+    bench.commits.take_get(b"kkey", bench.ask("in time"), until_ms=11)
+    assert len(bench.commits.next_group(11)) == 1
+    bench.take()
+    ((name, error),) = bench.answers
+    assert name == "late" and type(error) is DeadlineExceeded and error.outcome == NOT_APPLIED
+    assert bench.commits.depths()["waiting"] == 1
 
 
 def test_a_get_of_a_damaged_record_fails_alone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

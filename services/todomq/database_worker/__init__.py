@@ -3,6 +3,7 @@
     service      the wiring: batches and requests in, words and answers out
     shard        one shard at work: its queue and its storage
     commit       the queue: what is committed, in which order, under which epochs
+    call_turns   whose stores and gets are next
     senders      what is known of one sender of batches
     group        what goes to disk together
     records      the worker's own records

@@ -4,8 +4,8 @@ Owns: numbers of senders, epochs of partitions, the queue of what waits, the ans
 know: sockets, threads, the clock, lists and entries. ``service.py`` feeds it; ``shard.py`` runs ``commit_group`` off
 the loop and takes what ``drain`` returns.
 
-One queue holds batches, claims, stores and gets in the order they came. One group is in flight; what comes meanwhile
-is the next one. Nothing is answered before its group is on disk.
+One queue holds batches and claims in the order they came; beside it wait stores and gets, whose clients take turns. One
+group is in flight; what comes meanwhile is the next one. Nothing is answered before its group is on disk.
 
 Law 1: words and answers leave after the commit. Law 2: a batch is taken under the epoch that the last accepted claim
 set; a partition whose batch names another is refused, the rest of the batch goes on. Law 3: a store is one atomic write
@@ -18,13 +18,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from itertools import chain
+from math import inf
 from typing import Any
 
+from todomq.database_worker.call_turns import CallTurns
 from todomq.database_worker.group import Answered, Batch, Change, Done, Get, Item
 from todomq.database_worker.records import RESERVED, epoch_key, packed_number
 from todomq.database_worker.senders import Sender
 from todomq.database_worker.storage import Write
-from todomq.errors import NOT_APPLIED, InvalidRequest, Overloaded, TodoMQError
+from todomq.errors import NOT_APPLIED, DeadlineExceeded, InvalidRequest, Overloaded, TodoMQError
 from todomq.protocol import limits
 from todomq.protocol.messages import COMMITTED, FAILED, WANTED, Committed, Writes
 
@@ -54,7 +56,8 @@ class Commits:
         self.counts = {"commits": 0, "failed_commits": 0, "committed_bytes": 0, "batches": 0, "dropped": 0, "fenced": 0}
         self._epochs = epochs
         self._senders: dict[bytes, Sender] = {}
-        self._queue: deque[Item] = deque()
+        self._queue: deque[Batch | Change] = deque()
+        self._calls = CallTurns()
         self._in_flight: list[Item] = []
         self._call_bytes = 0
         self._call_items = 0
@@ -64,13 +67,13 @@ class Commits:
     def depths(self) -> dict[str, int]:
         """Return what waits, in items and bytes."""
         in_batches = sum(sender.waiting_bytes for sender in self._senders.values())
-        waiting = len(self._queue) + len(self._in_flight)
+        waiting = len(self._queue) + len(self._calls) + len(self._in_flight)
         return {"senders": len(self._senders), "waiting": waiting, "waiting_bytes": in_batches + self._call_bytes}
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing waits and nothing is in flight."""
-        return not self._queue and not self._in_flight
+        return not self._queue and not self._calls and not self._in_flight
 
     def hello(self, incarnation: bytes, next_number: int) -> bytes | None:
         """Take a sender's batches from ``next_number`` on, the lowest that it keeps or else its next.
@@ -153,27 +156,37 @@ class Commits:
             raise InvalidRequest(f"epoch {epoch} is over {EPOCH_STEP} above the stored one, {stored}")
         granted = epoch > stored
         writes: list[Write] = [(epoch_key(partition), packed_number(epoch))] if granted else []
-        self._take(Change(_size(writes), writes, None, done, [granted, max(epoch, stored)], is_claim=True))
+        claim = Change(_size(writes), writes, None, done, [granted, max(epoch, stored)], is_claim=True)
+        self._check_room(claim)
+        self._queue.append(claim)
         if granted:
             self._epochs[partition] = epoch
 
-    def take_change(self, writes: list[Write], once: bytes | None, done: Done | None, value: Any) -> None:
+    def take_change(
+        self, writes: list[Write], once: bytes | None, done: Done | None, value: Any, client: bytes = b""
+    ) -> None:
         """Queue writes that are committed together, or not at all where ``once`` is stored already.
 
         Raises:
             Overloaded: too much waits.
         """
-        self._take(Change(_size(writes), writes, once, done, value))
+        change = Change(_size(writes), writes, once, done, value, client)
+        self._check_room(change)
+        self._calls.add(change)
 
-    def take_get(self, key: bytes, done: Done) -> None:
-        """Queue a read of a key that changes write; it sees those before it and none behind it.
+    def take_get(self, key: bytes, done: Done, client: bytes = b"", until_ms: float = inf) -> None:
+        """Queue a read of a key that changes write; it sees its client's before it and none behind it.
+
+        Where its time is over before its turn comes, it is refused.
 
         Raises:
             Overloaded: too much waits.
         """
-        self._take(Get(len(key), key, done))
+        get = Get(len(key), key, done, client, until_ms)
+        self._check_room(get)
+        self._calls.add(get)
 
-    def next_group(self) -> list[Item]:
+    def next_group(self, now_ms: float = 0) -> list[Item]:
         """Return what to commit now, bounded in bytes and number; empty where nothing waits or a group is in flight."""
         if self._in_flight:
             return []
@@ -181,18 +194,29 @@ class Commits:
         while self._queue and len(group) < GROUP_ITEMS and (not group or size + self._queue[0].size <= GROUP_BYTES):
             group.append(self._queue.popleft())
             size += group[-1].size
+        while self._calls and len(group) < GROUP_ITEMS and size < GROUP_BYTES:
+            item = self._calls.take()
+            if isinstance(item, Get) and item.until_ms < now_ms:
+                self._answers.append(Answered(item.done, DeadlineExceeded("the deadline passed before its turn came")))
+                self._release([item])
+                continue
+            group.append(item)
+            size += item.size
         return list(group)
 
     def committed(self, outcomes: list[Any]) -> None:
         """The group in flight is on disk, but for what was refused: its words and answers may leave.
 
         Args:
-            outcomes: what ``commit_group`` returned.
+            outcomes: what ``commit_group`` returned; what it left of the group is first in the next one.
         """
+        taken, left = self._in_flight[: len(outcomes)], self._in_flight[len(outcomes) :]
+        self._in_flight = []
+        self._calls.put_back([item for item in left if not isinstance(item, Batch)])  # gets, and what is behind them
         self.counts["commits"] += 1
-        self.counts["committed_bytes"] += sum(item.size for item in self._in_flight)
+        self.counts["committed_bytes"] += sum(item.size for item in taken)
         refusals: dict[bytes, str] = {}
-        for item, outcome in zip(self._in_flight, outcomes, strict=True):
+        for item, outcome in zip(taken, outcomes, strict=True):
             if isinstance(item, Batch):
                 if outcome is None or item.fault:
                     self._settle(item, item.fault)
@@ -201,8 +225,7 @@ class Commits:
                     self._settle(item, outcome, NOT_APPLIED)
             elif item.done is not None:
                 self._answers.append(Answered(item.done, outcome))
-        self._release(self._in_flight)
-        self._in_flight = []
+        self._release(taken)
         if refusals:
             self._give_up_behind(refusals)
 
@@ -212,7 +235,7 @@ class Commits:
         Nothing may be taken until ``reopened``: the epochs of claims that failed are still in force here.
         """
         self.counts["failed_commits"] += 1
-        given_up = [*self._in_flight, *self._queue]
+        given_up = [*self._in_flight, *self._queue, *self._calls.take_all()]
         self._in_flight = []
         self._queue.clear()
         for item in given_up:
@@ -240,12 +263,12 @@ class Commits:
         self._words, self._answers = [], []
         return words, answers
 
-    def _take(self, item: Change | Get) -> None:
+    def _check_room(self, item: Change | Get) -> None:
+        """Count an item in, or raise Overloaded."""
         if self._call_items >= CALL_ITEMS or self._call_bytes + item.size > CALL_BYTES:
             raise Overloaded("too many calls wait for this database worker")
         self._call_items += 1
         self._call_bytes += item.size
-        self._queue.append(item)
 
     def _checked(self, batch: Writes, size: int) -> Batch:
         """Return the batch as it goes into the queue: what its epochs allow of it."""

@@ -10,10 +10,12 @@ few bytes and reads depend on them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any, NamedTuple
 
 from todomq.database_worker.storage import Storage, StorageFailed, Write
 from todomq.errors import NOT_APPLIED, TodoMQError
+from todomq.protocol import limits
 
 Done = Callable[[Any], None]
 """Whoever waits for a change; called with the value, or with the ``TodoMQError`` that it failed with."""
@@ -38,18 +40,24 @@ class Change(NamedTuple):
     once: bytes | None  # the key among the writes that says it has taken effect already
     done: Done | None
     value: Any
+    client: bytes = b""
     is_claim: bool = False
 
 
 class Get(NamedTuple):
-    """A read of one of the keys that changes write: it sees the changes before it and none behind it."""
+    """A read of one of the keys that changes write: it sees its client's changes before it and none behind it."""
 
     size: int
     key: bytes
     done: Done  # called with the value, None where there is none
+    client: bytes = b""
+    until_ms: float = inf
 
 
 Item = Batch | Change | Get
+
+FOUND_BYTES = limits.MIB
+"""What the gets of one commit may find: they are answered all at once, and each may find a megabyte."""
 
 
 class Answered(NamedTuple):
@@ -69,7 +77,8 @@ def commit_group(group: Sequence[Item], storage: Storage, refusal: str = "") -> 
 
     Returns:
         for each item what is to be answered: a change's value, what a get has found (or the error it met); for a batch
-        why none of it was written, else None.
+        why none of it was written, else None. There are fewer than items where gets have found much: those behind them
+        are left for another commit.
 
     Raises:
         StorageFailed, CorruptRecord: the outcome is unknown.
@@ -79,9 +88,15 @@ def commit_group(group: Sequence[Item], storage: Storage, refusal: str = "") -> 
     changed: dict[bytes, bytes | None] = {}
     refused: set[bytes] = set()
     outcomes: list[Any] = []
+    found_bytes = 0
     for item in group:
         if isinstance(item, Get):
-            outcomes.append(changed[item.key] if item.key in changed else _found(storage, item.key))
+            if found_bytes >= FOUND_BYTES:
+                break
+            found = changed[item.key] if item.key in changed else _found(storage, item.key)
+            if isinstance(found, bytes):
+                found_bytes += len(found)
+            outcomes.append(found)
         elif isinstance(item, Batch):
             if refusal and (item.writes or item.sender in refused):
                 refused.add(item.sender)  # what it sent after this rests on it

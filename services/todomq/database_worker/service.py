@@ -20,12 +20,12 @@ from todomq.database_worker.shard import Shard
 from todomq.database_worker.storage import OpenStorage, Storage, Write
 from todomq.database_worker.storage.manifest import shard_name
 from todomq.database_worker.words import Words
-from todomq.errors import CorruptRecord, InvalidRequest, ProtocolError, TodoMQError, Unavailable
+from todomq.errors import CorruptRecord, InvalidRequest, Overloaded, ProtocolError, TodoMQError, Unavailable
 from todomq.protocol import limits, messages
 from todomq.protocol.addresses import is_address
 from todomq.protocol.codec import canonical, check_plain, pack, unpack
 from todomq.protocol.partitions import PARTITIONS, worker_of
-from todomq.runtime.calls import LATER, Call, Operation, Service
+from todomq.runtime.calls import LATER, UNREAD_BYTES, Call, Operation, Service
 from todomq.runtime.daemon import Daemon
 from todomq.runtime.log import log_counted
 
@@ -167,7 +167,7 @@ class DatabaseWorkerService(Service):
         if call.number and call.sender:
             once = records.once_key(call.sender, call.number)
             writes.append((once, records.packed_number(self._loop.now_ms() + limits.REMEMBERED_MS)))
-        self._shard.commits.take_change(writes, once, _answering(call), None)
+        self._shard.commits.take_change(writes, once, _answering(call), None, call.sender)
 
     def _get(self, call: Call) -> None:
         if len(call.arguments) != 1:
@@ -178,12 +178,15 @@ class DatabaseWorkerService(Service):
             if isinstance(outcome, TodoMQError):
                 call.refuse(outcome)
                 return
+            if call.backlog_bytes() > UNREAD_BYTES:
+                call.refuse(Overloaded("the answers before this one have not been read"))
+                return
             try:
                 call.answer(None if outcome is None else unpack(outcome))
             except ProtocolError as error:
                 call.refuse(CorruptRecord(f"the value stored under this key is damaged: {error.text}"))
 
-        self._shard.commits.take_get(key, found)
+        self._shard.commits.take_get(key, found, call.sender, call.deadline_ms)
 
     def _check(self, call: Call) -> None:
         """Write and read a record of the worker's own, for real; the answer is how many microseconds it took."""

@@ -31,7 +31,7 @@ from todomq.settings import SettingsError
 COMMITS = "commits"  # the lanes, a thread each
 READS = "reads"
 COPIES = "checkpoints"
-WAITING_READS = 4_096
+WAITING_READS = 1_024
 REOPEN_S = 0.5
 SWEEP_S = 1.0
 SWEEP_ON_S = 0.02
@@ -108,7 +108,7 @@ class Shard:
         """Begin the next commit, answer the changes that are settled, return the words for senders."""
         storage = self._storage
         if storage is not None:
-            group = self.commits.next_group()
+            group = self.commits.next_group(self._loop.now_ms())
             if group:
                 refusal = "" if self._trouble is None else self._trouble.text
                 self._loop.offload(lambda: commit_group(group, storage, refusal), self._committed, COMMITS)

@@ -238,7 +238,7 @@ def _read_registration(arguments: list[Any]) -> tuple[Any, str, int | None, byte
 def _padded(arguments: list[Any], least: int, most: int) -> list[Any]:
     if not least <= len(arguments) <= most:
         counts = str(least) if least == most else f"{least} to {most}"
-        raise InvalidRequest(f"{counts} arguments where {len(arguments)} were sent")
+        raise InvalidRequest(f"{len(arguments)} arguments where {counts} are needed")
     return arguments + [None] * (most - len(arguments))
 
 

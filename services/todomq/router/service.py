@@ -28,13 +28,13 @@ from todomq.protocol import limits, messages
 from todomq.protocol.addresses import is_address
 from todomq.protocol.codec import canonical
 from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
-from todomq.router.in_flight import REQUESTS_PER_CONNECTION, InFlight
+from todomq.router.in_flight import REQUESTS_PER_CONNECTION, Flight, InFlight
 from todomq.router.named import Batch as NamedBatch
 from todomq.router.named import NamedRouting
 from todomq.router.pacing import Pacing
 from todomq.router.routing import Batch, Routing
 from todomq.router.table import read_table
-from todomq.runtime.calls import DEFAULT_DEADLINE_MS, Call, CallServer, Service
+from todomq.runtime.calls import DEFAULT_DEADLINE_MS, UNREAD_BYTES, Call, CallServer, Service
 from todomq.runtime.daemon import Daemon
 from todomq.runtime.peers import Peer
 from todomq.settings import is_daemon_name
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 WINDOW = REQUESTS_PER_CONNECTION // 2
 """How many requests a client is asked to have in flight at most; ``hello`` tells it."""
 
+SHORT_BYTES = limits.KIB
+"""An answer that is sent also to who does not read: a refusal would not be shorter by much."""
 EXPIRE_S = 0.1
 NAMED_PEERS = 256
 _TEXT = frozenset((str,))
@@ -92,7 +94,7 @@ class RouterService(Service):
         refusal = b""
         for request in requests if columns is None else map(list, requests):  # what is missing in one is filled in
             if not (are_numbered or messages.is_request(request)) or request[1] is None:
-                server.dispatch(self, peer, sender, request)
+                server.serve(self, peer, sender, [request])
                 continue
             if refusal:
                 self._refuse_with(peer, request[0], refusal)
@@ -240,12 +242,16 @@ class RouterService(Service):
         identifiers = [identifier for identifier, _, _ in replies]
         sent_before = self.in_flight.sent_before.intersection(identifiers)
         answered: object = None
+        server, has_backlog = self._daemon.server, self._daemon.has_backlog
         for flight, (identifier, status, value) in zip(self.in_flight.end_all(identifiers), replies):
             if flight is None:
                 self.counts["replies_without_taker"] += 1
                 continue
             asked = flight.request[0]
-            if status == messages.ERROR:
+            if has_backlog and len(value) > SHORT_BYTES and server.backlog_bytes(flight.peer) > UNREAD_BYTES:
+                status, value = messages.ERROR, _not_read(flight)
+                self.counts["answers_not_read"] += 1
+            elif status == messages.ERROR:
                 if asked is None:
                     self.counts["casts_dropped"] += 1
                 elif identifier in sent_before:
@@ -253,7 +259,7 @@ class RouterService(Service):
             if asked is None:
                 continue
             if flight.peer is not answered:
-                answered, queue = flight.peer, self._daemon.server.replies_to(flight.peer)
+                answered, queue = flight.peer, server.replies_to(flight.peer)
             queue.append((asked, status, value))
 
     def _answered_by(self, name: bytes, replies: list[Any]) -> None:
@@ -358,6 +364,17 @@ class RouterService(Service):
             if flight is not None:
                 said = messages.not_this_time(value) if is_again else value
                 self._refuse_with(flight.peer, flight.request[0], said)
+
+
+def _not_read(flight: Flight) -> bytes:
+    """Return the error that takes the place of a long answer to who does not read those before it.
+
+    A change may have taken effect: asked under the same number again, it is answered as it was. A call has no number.
+    """
+    text = "the answers before this one have not been read"
+    if type(flight.request[1]) is list:
+        return messages.error_value(Overloaded(text, outcome=UNKNOWN))
+    return messages.not_this_time(messages.error_value(Overloaded(text)))
 
 
 def _packed(batch: Batch) -> bytes:

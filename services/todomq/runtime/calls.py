@@ -1,6 +1,7 @@
 """The receiving side of calls: a ROUTER that reads messages, hands requests to a service, and batches the replies.
 
 Owns: envelopes, decoding, the replies of a turn, what waits for a slow peer. Must not know: what operations mean.
+A turn serves calls for ``TURN_MS``: a loop that is busy with one peer's message for longer seems to hang.
 Keeps law 7: whatever a peer sends, it gets an error where a reply is possible, else one counted log line; and law 6:
 a peer that does not read its replies has a bounded backlog, past which they are dropped and counted.
 """
@@ -8,13 +9,14 @@ a peer that does not read its replies has a bounded backlog, past which they are
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from todomq.errors import DeadlineExceeded, InvalidRequest, ProtocolError, TodoMQError
+from todomq.errors import DeadlineExceeded, InvalidRequest, Overloaded, ProtocolError, TodoMQError
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack
 from todomq.runtime import sockets
+from todomq.runtime.call_queue import CallQueue
 from todomq.runtime.curve import Curve
 from todomq.runtime.log import log, log_counted
 from todomq.runtime.loop import Loop, Once
@@ -26,7 +28,13 @@ DRAIN_MESSAGES = 64
 DRAIN_BYTES = 32 * 1024
 """What a turn takes in, and the message that reaches it: one peer's full batches must not make it long for others.
 A service that only queues what it is given may take more (``Service.drain_bytes``)."""
+TURN_MS = 20
+"""How long the calls of one turn may take; what comes with them and takes longer waits for the next turn."""
+LOOK_AT_CLOCK = 16
+"""After so many of them."""
 BACKLOG_BYTES = 8 * limits.MIB
+UNREAD_BYTES = BACKLOG_BYTES // 2
+"""Of what waits for a peer: above, long answers to it are better refused than made, for further ones are dropped."""
 TRY_AGAIN_S = 0.005
 DEFAULT_DEADLINE_MS = 5_000
 
@@ -64,6 +72,10 @@ class Call:
         """Reply with the value; for a cast, nothing is sent."""
         self._server.reply(self.peer, self.id, messages.OK, pack(value))
 
+    def backlog_bytes(self) -> int:
+        """Return how much waits for whoever asked, who does not read what was answered before."""
+        return self._server.backlog_bytes(self.peer)
+
     def refuse(self, error: TodoMQError) -> None:
         """Reply with the error; for a cast, the drop is counted."""
         if self.id is None:
@@ -89,6 +101,10 @@ class OwnPeer(bytes):
         """Take a turn's replies."""
         raise NotImplementedError
 
+    def backlog_bytes(self) -> int:
+        """Return how much waits for it because it does not read."""
+        return 0
+
 
 class Service:
     """What a daemon does with requests. Subclasses fill ``operations`` and may take whole messages instead.
@@ -104,8 +120,7 @@ class Service:
 
     def on_call(self, server: CallServer, peer: bytes, sender: bytes, requests: list[Any]) -> None:
         """Take the requests of one call message, none of them checked yet."""
-        for request in requests:
-            server.dispatch(self, peer, sender, request)
+        server.serve(self, peer, sender, requests)
 
     def on_message(self, server: CallServer, peer: bytes, kind: str, fields: messages.Fields) -> None:
         """Take a message of another kind.
@@ -144,6 +159,8 @@ class CallServer:
             sockets.listen_also(self._socket, service.also_at)
         self._replies: dict[bytes, Replies] = {}
         self._backlog: dict[bytes, list[bytes]] = {}
+        self._waiting = CallQueue()
+        self._turn_ends_ms: int | None = None
         self._flush_again = Once(loop, TRY_AGAIN_S)
         loop.watch(self._socket, self._drain)
 
@@ -169,7 +186,63 @@ class CallServer:
         """Return the replies ``(id, status, value)`` to a peer that leave at the end of the turn, to be added to."""
         return self._replies.setdefault(peer, [])
 
-    def dispatch(self, service: Service, peer: bytes, sender: bytes, request: Any) -> None:
+    def serve(self, service: Service, peer: bytes, sender: bytes, requests: Sequence[Any]) -> None:
+        """Serve requests in order, as far as this turn has time; the others wait for the next, or are refused."""
+        left: Sequence[Any] = requests
+        if not self._waiting:
+            for place, request in enumerate(requests):
+                if place % LOOK_AT_CLOCK == 0 and self._is_turn_over():
+                    left = requests[place:]
+                    break
+                self._dispatch(service, peer, sender, request)
+            else:
+                return
+        self._refuse_all(peer, self._waiting.add(peer, left, (service, sender)))
+
+    def serve_all(self) -> None:
+        """Serve all that waits, however long it takes: the daemon is to stop."""
+        while self._waiting:
+            self._serve_next()
+
+    @property
+    def has_backlog(self) -> bool:
+        """Whether anything waits for a peer that does not read its replies."""
+        return bool(self._backlog)
+
+    def backlog_bytes(self, peer: bytes) -> int:
+        """Return how much waits for a peer that does not read its replies."""
+        if isinstance(peer, OwnPeer):
+            return peer.backlog_bytes()
+        return sum(map(len, self._backlog.get(peer, ())))
+
+    def _serve_waiting(self) -> None:
+        while self._waiting and not self._is_turn_over():
+            for _ in range(LOOK_AT_CLOCK):
+                if self._waiting:
+                    self._serve_next()
+        self._loop.wake()  # for what waits still, and for what the service does at the end of a turn
+
+    def _serve_next(self) -> None:
+        peer, (request, (service, sender)) = self._waiting.take()
+        self._dispatch(service, peer, sender, request)
+
+    def _is_turn_over(self) -> bool:
+        """Tell whether this turn, from the first of its calls on, has taken as long as others may have to wait."""
+        now_ms = self._loop.steady_ms()
+        if self._turn_ends_ms is None:
+            self._turn_ends_ms = now_ms + TURN_MS
+        return now_ms >= self._turn_ends_ms
+
+    def _refuse_all(self, peer: bytes, requests: Sequence[Any]) -> None:
+        if not requests:
+            return
+        value = messages.error_value(Overloaded("too many requests of this connection wait"))
+        identifiers = [messages.request_id(request) for request in requests]
+        told = [(identifier, messages.ERROR, value) for identifier in identifiers if identifier is not None]
+        self.counts["casts_dropped"] += len(identifiers) - len(told)
+        self.replies_to(peer).extend(told)
+
+    def _dispatch(self, service: Service, peer: bytes, sender: bytes, request: Any) -> None:
         """Check one request of a call, find its operation, answer with what it returns or raises."""
         if not messages.is_request(request):
             self._refuse_malformed(peer, messages.request_id(request))
@@ -212,8 +285,9 @@ class CallServer:
             frames = sockets.receive(self._socket)
             if frames is None:
                 return
-            self._take(frames)
-            left_bytes -= len(frames[-1])
+            if frames:
+                self._take(frames)
+                left_bytes -= len(frames[-1])
             if not sockets.has_more(self._socket):
                 return
         self._loop.look_again(self._socket)
@@ -236,7 +310,11 @@ class CallServer:
             self._send_error(peer, None, error)
 
     def flush(self) -> None:
-        """Send the turn's replies, one message per peer (more where they are over a batch)."""
+        """End the turn: serve what waits, send the replies, one message per peer (more where they are over a batch)."""
+        self._turn_ends_ms = None
+        if self._waiting:
+            self._serve_waiting()
+            self._turn_ends_ms = None
         if self._backlog:
             for peer in list(self._backlog):
                 self._send_backlog(peer)

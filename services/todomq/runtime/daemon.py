@@ -177,6 +177,11 @@ class Daemon:
     def _curve_for(self, address: str, is_daemon: bool) -> Curve | None:
         return self.curve if is_daemon and address.startswith("tcp://") else None
 
+    @property
+    def has_backlog(self) -> bool:
+        """Whether replies wait for anybody who does not read them."""
+        return self.server.has_backlog or any(door.has_backlog for door in self._doors)
+
     def whereis(self, name: Name) -> Registration | None:
         """Return the registration of a name in this process's copy of the registry, or None."""
         return self.registrations.get(canonical(name))
@@ -279,6 +284,7 @@ class Daemon:
         self._stopping = True
         log("stopping", name=socket_name(self.name))
         self.loop.after(DRAIN_S, self.loop.stop)
+        self.server.serve_all()
         service.drain(self._leave)
 
     def _leave(self) -> None:

@@ -9,8 +9,9 @@ descriptor still is this connection is seen by the address at its other end. Fro
 served or answered.
 
 Law 6: libzmq counts whole messages, so a message of endless frames would fill the memory of this process: a
-connection that has sent more than ``UNREAD_BYTES`` since it last completed a message is cut, and so is one that has not
-completed its first message ``SILENT_S`` after it was made. Connections take up to half of the process's descriptors.
+connection that has sent more than ``UNREAD_BYTES`` since it last completed a message is cut, and so is one whose
+message has very many frames, or that has not completed its first message ``SILENT_S`` after it was made. Connections
+take up to half of the process's descriptors.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import os
 import resource
 import socket
 import struct
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -62,6 +62,10 @@ class Guest(OwnPeer):
     def take_replies(self, items: Replies) -> None:
         """Send a turn's replies through the door."""
         self.door.deliver(self, items)
+
+    def backlog_bytes(self) -> int:
+        """Return how much waits at the door for this connection."""
+        return self.door.backlog_of(self)
 
 
 class Line:
@@ -133,6 +137,10 @@ class Door(CallServer):
         else:
             self.send_replies(guest, items)
 
+    def backlog_of(self, guest: Guest) -> int:
+        """Return how much waits for a connection that does not read its replies."""
+        return sum(map(len, self._backlog.get(guest, ())))
+
     def restore(self) -> None:
         """Nothing to do: nobody can remove a TCP address."""
 
@@ -150,8 +158,13 @@ class Door(CallServer):
             frames = sockets.receive_frames(self._socket)
             if frames is None:
                 return
+            if not frames:
+                continue
             guest = self._guest(frames)
-            if guest is not None:
+            if guest is not None and sockets.is_in_long_message(self._socket):
+                self.counts["flooded"] += 1
+                self.cut(guest, "sends very many frames")
+            elif guest is not None:
                 self._take([guest, *(frame.bytes for frame in frames[1:])])
             taken += len(frames[-1])
             if taken >= DRAIN_BYTES:
@@ -201,10 +214,8 @@ class Door(CallServer):
     # -- connections ---------------------------------------------------------------------------------------------------
 
     def _on_monitor(self) -> None:
-        while (event := sockets.receive(self._monitor)) is not None:
-            # A monitor's first frame: event (16 bits, native order), value (32 bits); zmq_socket_monitor(3).
-            number = int.from_bytes(event[0][:2], sys.byteorder)
-            descriptor = int.from_bytes(event[0][2:6], sys.byteorder)
+        while (event := sockets.read_event(self._monitor)) is not None:
+            number, descriptor = event
             line = self._lines.pop(descriptor, None)
             if line is not None and line.guest is not None:
                 self._end(line.guest)

@@ -27,6 +27,9 @@ import zmq
 
 _READABLE = int(zmq.POLLIN)  # a plain number: arithmetic with members of an Enum costs more than asking the socket
 
+COMPLETIONS = 64
+"""Of work off the loop that one turn takes: as fast as it takes them, more may come."""
+
 T = TypeVar("T")
 Action = Callable[[], None]
 Done = Callable[[Any, BaseException | None], None]
@@ -191,9 +194,11 @@ class Loop:
             if on_readable is not None:
                 on_readable()
         self._is_woken = False
-        while self._completions:
+        for _ in range(min(len(self._completions), COMPLETIONS)):
             done, result, error = self._completions.popleft()
             done(result, error)
+        if self._completions:
+            self.wake()
         self._run_timers()
         for action in self._turn_ends:
             action()

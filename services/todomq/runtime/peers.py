@@ -9,7 +9,6 @@ refuses it.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from itertools import count
 from typing import Any, NamedTuple
@@ -199,6 +198,8 @@ class Peer:
             frames = sockets.receive(self._socket)
             if frames is None or self._closed:
                 return
+            if not frames:
+                continue
             left_bytes -= len(frames[-1])
             try:
                 kind, fields = messages.read(frames[-1])
@@ -225,9 +226,8 @@ class Peer:
                 call[0](_answer(status, value))
 
     def _on_monitor(self) -> None:
-        while not self._closed and (event := sockets.receive(self._monitor)) is not None:
-            # A monitor's first frame: event (16 bits, native order), value (32 bits); zmq_socket_monitor(3).
-            self.is_connected = int.from_bytes(event[0][:2], sys.byteorder) != zmq.EVENT_DISCONNECTED
+        while not self._closed and (event := sockets.read_event(self._monitor)) is not None:
+            self.is_connected = event[0] != zmq.EVENT_DISCONNECTED
             if self.is_connected:
                 if self._on_connect is not None:
                     self._on_connect()

@@ -36,7 +36,7 @@ class Pull:
                 return
             if len(frames) == 1:
                 self._take(frames[0])
-            else:
+            elif frames:
                 self.malformed += 1
                 log_counted("malformed_message", at=self._address.rsplit("/", 1)[-1], why="more than one frame")
             if not sockets.has_more(self._socket):

@@ -7,6 +7,8 @@ Law 6 on the wire: bounded pipes, no buffering to nobody (PUSH with IMMEDIATE), 
 from __future__ import annotations
 
 import os
+import struct
+import weakref
 from collections.abc import Sequence
 
 import zmq
@@ -33,6 +35,13 @@ CONNECT_AGAIN_MOST_MS = 20
 """How soon a daemon tries again to reach one that is away. A try costs microseconds, and most are back within a tenth
 of a second: to try ever more seldom would make others wait for half as long again."""
 KEEPALIVE_S = 30
+
+DROPPED_FRAMES = 256
+"""Of a message that has too many, in one ``receive``."""
+
+_EVENT = struct.Struct("=HI")
+_too_long: weakref.WeakSet[zmq.Socket[bytes]] = weakref.WeakSet()
+"""The sockets that are in the middle of a message of too many frames."""
 
 _context: zmq.Context[zmq.Socket[bytes]] | None = None
 
@@ -216,6 +225,8 @@ def receive_frames(
     socket: zmq.Socket[bytes], max_frames: int = limits.MESSAGE_FRAMES + 1
 ) -> list[zmq.Frame] | None:
     """Receive as ``receive`` does, with what libzmq knows of the connection on each frame."""
+    if _too_long and socket in _too_long:
+        return _drop_frames(socket)
     try:
         # A Frame knows whether more follow; asking the socket costs more than receiving does.
         frame = socket.recv(zmq.NOBLOCK, copy=False)
@@ -223,20 +234,43 @@ def receive_frames(
         return None
     frames = [frame]
     while frame.more:
+        if len(frames) == max_frames:
+            _too_long.add(socket)
+            break
         frame = socket.recv(copy=False)
-        if len(frames) < max_frames:
-            frames.append(frame)
+        frames.append(frame)
     return frames
+
+
+def is_in_long_message(socket: zmq.Socket[bytes]) -> bool:
+    """Tell whether what was received last is the beginning of a message of more frames than are kept."""
+    return socket in _too_long
+
+
+def _drop_frames(socket: zmq.Socket[bytes]) -> list[zmq.Frame]:
+    """Drop some of what is left of a message of too many frames, for a million of them would take a second."""
+    for _ in range(DROPPED_FRAMES):
+        if not socket.recv(copy=False).more:  # libzmq hands over whole messages, so it is there
+            _too_long.discard(socket)
+            break
+    return []
 
 
 def receive(socket: zmq.Socket[bytes], max_frames: int = limits.MESSAGE_FRAMES + 1) -> list[bytes] | None:
     """Receive one message if one is there.
 
     Returns:
-        its frames, of which at most ``max_frames`` are kept (the rest is read and dropped); None where nothing waits.
+        its frames, of which there are ``max_frames`` at most; none of them where some of the rest of a longer one was
+        dropped; None where nothing waits.
     """
     frames = receive_frames(socket, max_frames)
     return None if frames is None else [frame.bytes for frame in frames]
+
+
+def read_event(monitor: zmq.Socket[bytes]) -> tuple[int, int] | None:
+    """Receive the number and the value of what happened to a socket; None where nothing has. zmq_socket_monitor(3)."""
+    frames = receive(monitor)
+    return _EVENT.unpack_from(frames[0]) if frames else None
 
 
 def has_more(socket: zmq.Socket[bytes]) -> bool:

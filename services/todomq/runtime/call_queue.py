@@ -1,0 +1,81 @@
+"""Calls that wait for their turn: one message may bring more of them than a turn of the loop has time for.
+
+Owns: what was read and is not served yet, by peer, in order. Must not know: what a call means, sockets, the clock.
+The peers take turns, so whoever asks little does not wait for all that another has sent. Law 6: what waits is bounded
+for each peer and in all; the surplus is refused by whoever adds it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from typing import Any
+
+from todomq.protocol import limits
+
+PEER_REQUESTS = limits.MESSAGE_REQUESTS
+PEER_BYTES = limits.TRANSPORT_BYTES
+WAITING_BYTES = 16 * limits.TRANSPORT_BYTES
+REQUEST_OVERHEAD_BYTES = 64
+"""What a request counts for, besides its body."""
+
+
+Waiting = tuple[Any, Any]
+"""A request, not checked yet, and whatever its server keeps with it."""
+
+
+class _Peer:
+    """What waits of one peer."""
+
+    __slots__ = ("bytes", "calls")
+
+    def __init__(self) -> None:
+        self.calls: deque[tuple[Waiting, int]] = deque()
+        self.bytes = 0
+
+
+class CallQueue:
+    """The calls that wait at one socket."""
+
+    def __init__(self) -> None:
+        self._peers: OrderedDict[bytes, _Peer] = OrderedDict()
+        self._bytes = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._peers)
+
+    def add(self, peer: bytes, requests: Sequence[Any], kept: Any) -> Sequence[Any]:
+        """Let requests wait, behind those of the same peer that do; return those for which there is no room.
+
+        Args:
+            peer: whose they are.
+            requests: in their order.
+            kept: comes with each of them when its turn has come.
+        """
+        waiting = self._peers.get(peer) or _Peer()
+        for place, request in enumerate(requests):
+            size = _size(request)
+            is_full = len(waiting.calls) >= PEER_REQUESTS or waiting.bytes + size > PEER_BYTES
+            if is_full or self._bytes + size > WAITING_BYTES:
+                return requests[place:]
+            waiting.calls.append(((request, kept), size))
+            waiting.bytes += size
+            self._bytes += size
+            self._peers[peer] = waiting
+        return ()
+
+    def take(self) -> tuple[bytes, Waiting]:
+        """Return and forget the first call of the peer whose turn it is."""
+        peer, waiting = self._peers.popitem(last=False)
+        call, size = waiting.calls.popleft()
+        waiting.bytes -= size
+        self._bytes -= size
+        if waiting.calls:
+            self._peers[peer] = waiting
+        return peer, call
+
+
+def _size(request: Any) -> int:
+    """Return how many bytes a request counts for, whatever it is."""
+    has_body = type(request) in (list, tuple) and len(request) > 3 and type(request[3]) is bytes
+    return REQUEST_OVERHEAD_BYTES + (len(request[3]) if has_body else 0)
