@@ -64,6 +64,11 @@ class Settings:
         return self.home / "data"
 
     @property
+    def note_of_data(self) -> Path:
+        """File that says, outside of it, that there is data and which stack's."""
+        return self.home / "stack"
+
+    @property
     def log(self) -> Path:
         """Directory of the daemons' logs."""
         return self.home / "log"

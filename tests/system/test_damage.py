@@ -156,3 +156,30 @@ def test_data_of_a_newer_version_is_refused_and_make_up_says_so(filled: RunningS
         said = done.stdout + done.stderr
         assert f"has format {before + 1} and this version of TodoMQ reads formats 1 to {before}" in said
         assert "run the version that wrote it" in said
+
+
+def test_law_8_data_that_vanishes_under_a_running_stack_is_missed_and_none_is_begun_anew(filled: RunningStack) -> None:
+    data = filled.home / "data"
+    with Client(filled.endpoint) as todo:
+        before = {name: todo.todo_list(name).entries() for name in todo.list_names()}
+        away = data.rename(filled.home / "away")
+        for name in before:
+            with pytest.raises(errors.TodoMQError):
+                todo.todo_list(name).add_entry("into nothing", deadline_s=2.0)
+        with pytest.raises(errors.TodoMQError):
+            todo.list_names(deadline_s=2.0)
+    said = filled.run("todomq.cli", "probe", "health").stdout
+    assert f"{data} has no data" in said and "is a disk not mounted?" in said
+    filled.stop()
+    refused = filled.run("todomq", "up")
+    assert refused.returncode != 0 and f"{data} has no data" in refused.stderr
+    filled.stop()
+    assert [path.name for path in data.iterdir()] == ["manifest.lock"]
+    (data / "manifest.lock").unlink()
+    data.rmdir()
+    away.rename(data)
+    filled.start()
+    with Client(filled.endpoint) as todo:
+        for name, entries in before.items():
+            found = todo.todo_list(name).entries()
+            assert found[: len(entries)] == entries

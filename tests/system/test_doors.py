@@ -181,6 +181,24 @@ def test_where_the_keys_cannot_be_read_nobody_is_let_in_until_they_can(stack: Ke
         assert todo.list_names() == []
 
 
+def test_a_router_that_restarts_without_the_stacks_own_pair_serves_this_machine_until_it_is_back(
+    stack: KeyedStack, owner: Path
+) -> None:
+    keys = stack.home / "keys"
+    try:
+        keys.rename(stack.home / "away")
+        stack.wait_restarted("router", stack.kill("router"), 20)
+        with Client(stack.endpoint, deadline_s=20) as local:
+            local.todo_list("local").add_entry("x")
+            assert str(keys) in local.call(Via(["router"]), "stats")["door_closed"]
+        with Client(stack.tcp, deadline_s=0.5) as anybody, pytest.raises(errors.Unavailable):
+            anybody.list_names()
+    finally:
+        (stack.home / "away").rename(keys)
+    with Client.from_file(owner, deadline_s=20) as todo:
+        todo.list_names()
+
+
 def test_a_router_that_restarts_without_readable_keys_serves_this_machine_and_nobody_else(
     stack: KeyedStack, owner: Path
 ) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from conftest import RunningStack
 
-from todomq import Client
+from todomq import Client, errors
 from todomq.settings import SettingsError, read_settings
 
 
@@ -32,3 +33,22 @@ def test_clients_reach_the_router_over_tcp_and_over_ipc(make_stack: Callable[...
 def test_what_is_no_tcp_address_is_refused_at_once(address: str) -> None:
     with pytest.raises(SettingsError, match="TODOMQ_TCP"):
         read_settings({"TODOMQ_TCP": address})
+
+
+def test_keys_that_are_made_end_what_was_open_to_everybody_on_the_machine(
+    make_stack: Callable[..., RunningStack], tmp_path: Path
+) -> None:
+    address = f"tcp://127.0.0.1:{_free_port()}"
+    stack = make_stack(TODOMQ_TCP=address)
+    stack.start()
+    with Client(address) as anybody:
+        anybody.todo_list("open").add_entry("milk")
+    before = stack.pid("router")
+    for command in (["init"], ["new", "alice", "--lists", "open", "--out", str(tmp_path / "alice")]):
+        done = stack.run("todomq.cli", "keys", *command)
+        assert done.returncode == 0, done.stderr
+    stack.wait_restarted("router", before, 20)
+    with Client(address, deadline_s=1.0) as anybody, pytest.raises(errors.Unavailable):
+        anybody.list_names()
+    with Client.from_file(tmp_path / "alice", deadline_s=20.0) as alice:
+        assert [entry.title for entry in alice.todo_list("open").entries()] == ["milk"]

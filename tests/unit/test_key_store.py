@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from todomq.cli.__main__ import make_app
 from todomq.errors import InvalidRequest
 from todomq.keys.credentials import Credentials, read_credentials, write_credentials
-from todomq.keys.doors import check_keys, door_pair, stack_pair
+from todomq.keys.doors import KeysUnusable, check_keys, door_pair, stack_pair
 from todomq.keys.files import read_private, write_private
 from todomq.keys.rights import Rights
 from todomq.keys.store import ClientKey, KeyPair, KeyStore, Quota
@@ -183,6 +183,37 @@ def test_without_keys_only_this_machine_may_reach_the_router(tmp_path: Path, add
     KeyStore(settings.keys).server_path.unlink()
     with pytest.raises(SettingsError, match=r"server\.json"):
         door_pair(settings)
+
+
+@pytest.mark.parametrize("how", ["gone", "a link to nowhere"])
+def test_keys_that_are_gone_are_not_no_keys(tmp_path: Path, how: str) -> None:
+    settings = read_settings({"TODOMQ_HOME": str(tmp_path), "TODOMQ_TCP": "tcp://127.0.0.1:7447"})
+    KeyStore(settings.keys).init(KeyPair(PUBLIC, SECRET))
+    settings.keys.rename(tmp_path / "away")
+    if how == "a link to nowhere":
+        settings.keys.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(KeysUnusable, match=str(settings.keys)):
+        door_pair(settings)
+    with pytest.raises(SettingsError):
+        check_keys(settings)
+
+
+def test_keys_of_before_there_was_a_note_are_noted_when_they_are_used(tmp_path: Path) -> None:
+    settings = read_settings({"TODOMQ_HOME": str(tmp_path), "TODOMQ_TCP": "tcp://127.0.0.1:7447"})
+    store = KeyStore(settings.keys)
+    store.init(KeyPair(PUBLIC, SECRET))
+    store.note.unlink()
+    assert door_pair(settings) is not None and store.were_made()
+
+
+@pytest.mark.parametrize(("field", "text"), [("lists", "alice/*"), ("rights", "read")])
+def test_a_text_where_an_array_must_be_lets_nobody_in(store: KeyStore, field: str, text: str) -> None:
+    store.add(ALICE)
+    held = json.loads(store.clients_path.read_text())
+    held["clients"][0][field] = text
+    store.clients_path.write_text(json.dumps(held))
+    with pytest.raises(InvalidRequest, match="damaged"):
+        store.clients()
 
 
 def test_daemons_reach_each_other_over_tcp_by_key_only(tmp_path: Path) -> None:

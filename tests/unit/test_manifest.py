@@ -16,6 +16,10 @@ from todomq.errors import CorruptRecord
 from todomq.settings import SettingsError
 
 
+def note_of(data: Path) -> Path:
+    return data.with_name(f"{data.name}.note")
+
+
 def fill(directory: Path) -> None:
     (directory / "shard").touch()
 
@@ -25,11 +29,11 @@ def refuse_to_fill(directory: Path) -> None:
 
 
 def start(data: Path, worker: int = 1, pool_size: int = 2) -> Path:
-    return shard_directory(data, worker, pool_size, fill)
+    return shard_directory(data, worker, pool_size, fill, note_of(data))
 
 
 def start_again(data: Path, worker: int = 1, pool_size: int = 2) -> Path:
-    return shard_directory(data, worker, pool_size, refuse_to_fill)
+    return shard_directory(data, worker, pool_size, refuse_to_fill, note_of(data))
 
 
 @pytest.fixture
@@ -153,7 +157,7 @@ def test_a_crash_while_the_directory_is_made_leaves_nothing_behind(tmp_path: Pat
         raise OSError("the power is gone")
 
     with pytest.raises(OSError, match="power"):
-        shard_directory(tmp_path, 1, 2, crash)
+        shard_directory(tmp_path, 1, 2, crash, note_of(tmp_path))
     directory = start(tmp_path)
     assert not (directory / "half").exists()
 
@@ -164,4 +168,49 @@ def test_a_crash_before_the_manifest_knows_the_directory_keeps_it(data: Path) ->
     assert (start_again(data) / "shard").read_text() == "acknowledged"
     shutil.rmtree(data / "worker-1")
     with pytest.raises(CorruptRecord, match="is missing"):
+        start_again(data)
+
+
+@pytest.mark.parametrize("how", ["gone", "empty", "a link to nowhere"])
+def test_law_8_data_that_is_gone_is_not_taken_for_a_new_stack(data: Path, how: str) -> None:
+    away = data.rename(data.with_name("away"))
+    if how == "empty":
+        data.mkdir()
+    elif how == "a link to nowhere":
+        data.symlink_to(data.with_name("nowhere"))
+    for _ in range(2):
+        with pytest.raises(CorruptRecord, match=str(data)):
+            start_again(data)
+    assert not list(data.glob("worker-*")) and not (data / "manifest").exists()
+    if how == "a link to nowhere":
+        data.unlink()
+    else:
+        shutil.rmtree(data)
+    away.rename(data)
+    start_again(data)
+
+
+def test_law_8_the_data_of_another_stack_is_not_taken_for_this_ones(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    other = tmp_path / "other" / "data"
+    start(other)
+    data.rename(data.with_name("away"))
+    other.rename(data)
+    with pytest.raises(CorruptRecord, match="another stack"):
+        start_again(data)
+    note_of(data).unlink()
+    start_again(data)
+
+
+def test_data_of_before_there_was_a_note_is_noted_when_it_is_used(data: Path) -> None:
+    note_of(data).unlink()
+    start_again(data)
+    shutil.rmtree(data)
+    with pytest.raises(CorruptRecord, match="there was some"):
+        start_again(data)
+
+
+def test_law_8_a_damaged_note_is_named(data: Path) -> None:
+    note_of(data).write_bytes(b"damaged")
+    with pytest.raises(CorruptRecord, match=str(note_of(data))):
         start_again(data)

@@ -11,16 +11,18 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from todomq.database_worker.storage.manifest import shard_name
+from todomq.database_worker.storage.manifest import IDENTITY, MANIFEST, shard_name
 from todomq.database_worker.storage.small_files import read_file, sync_directory, write_file
 from todomq.errors import CorruptRecord
 
 CATALOGUE = "catalogue"
 DATA = "data"
 CHUNK_BYTES = 1 << 20
+NEEDED = (IDENTITY, "acknowledged", "rocksdb/CURRENT")
+"""Files of every shard."""
 LOGS = ("LOG", "LOCK")
 """What RocksDB writes beside the data when it only looks; no backup has it."""
 
@@ -66,8 +68,31 @@ def read_catalogue(backup: Path) -> Catalogue:
         raise CorruptRecord(f"{backup} is no backup, or one that was not finished: it has no file {CATALOGUE}")
     fields = {"stack": str, "pool_size": int, "made_at": str, "files": dict}
     value = read_file(path, fields, "use another backup")
-    files = {str(name): (int(size), str(digest)) for name, (size, digest) in value["files"].items()}
-    return Catalogue(value["stack"], value["pool_size"], value["made_at"], files)
+    if not all(_is_file(name, held) for name, held in value["files"].items()):
+        raise CorruptRecord(f"{path} is damaged: it names files that cannot be; use another backup")
+    files = {name: (size, digest) for name, (size, digest) in value["files"].items()}
+    catalogue = Catalogue(value["stack"], value["pool_size"], value["made_at"], files)
+    check_whole(catalogue, backup / DATA)
+    return catalogue
+
+
+def check_whole(catalogue: Catalogue, data: Path) -> None:
+    """Check that a backup has the files without which a shard is none, of every shard.
+
+    Raises:
+        CorruptRecord: it has not; the text names the first that is missing.
+    """
+    shards = [shard_name(worker) for worker in range(1, catalogue.pool_size + 1)]
+    for name in [MANIFEST, *(f"{shard}/{file}" for shard in shards for file in NEEDED)]:
+        if name not in catalogue.files:
+            raise CorruptRecord(f"{data / name} is not in the backup, which is not whole")
+
+
+def _is_file(name: str, held: Any) -> bool:
+    """Tell whether a name is that of a file below a directory, and what is held of it is a size and a digest."""
+    parts = PurePosixPath(name).parts
+    is_below = bool(parts) and ".." not in parts and not name.startswith("/")
+    return is_below and type(held) is list and [type(part) for part in held] == [int, str]
 
 
 def copy_file(source: Path, target: Path, advance: Advance) -> tuple[int, str]:
@@ -77,19 +102,33 @@ def copy_file(source: Path, target: Path, advance: Advance) -> tuple[int, str]:
         how many bytes it has, and their SHA-256 as text.
 
     Raises:
-        OSError: it can't be read or written.
+        OSError: it can't be read or written; it names the file.
     """
     digest, size = hashlib.sha256(), 0
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with open(target, "xb") as file:
-        for chunk in _chunks(source):
-            file.write(chunk)
-            digest.update(chunk)
-            size += len(chunk)
-            advance(len(chunk))
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(target, "xb") as file:
+            for chunk in _chunks(source):
+                file.write(chunk)
+                digest.update(chunk)
+                size += len(chunk)
+                advance(len(chunk))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        error.filename = error.filename or str(target)  # the system names none where writing fails
+        raise
     return size, digest.hexdigest()
+
+
+def measure_file(path: Path) -> tuple[int, str]:
+    """Return how many bytes a file has, and their SHA-256 as text.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    content = path.read_bytes()
+    return len(content), hashlib.sha256(content).hexdigest()
 
 
 def sync_tree(directory: Path) -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from todomq.client import Client, Via
-from todomq.database_worker.checkpoints import CHECKPOINTS
+from todomq.database_worker.checkpoints import CHECKPOINTS, hold_checkpoint
 from todomq.database_worker.storage.manifest import read_manifest, shard_name
 from todomq.errors import TodoMQError, Unavailable
 
@@ -37,12 +37,18 @@ def checkpoints(todo: Client, data: Path) -> Iterator[Checkpoints]:
     """
     name = f"{int(time.time())}-{os.getpid()}"
     made: Checkpoints = {}
+    held: list[int] = []
+    workers = range(1, read_manifest(data)["pool_size"] + 1)
     try:
-        for worker in range(1, read_manifest(data)["pool_size"] + 1):
-            made[worker] = _checkpoint(todo, data, worker, name)
+        for worker in workers:
+            made[worker] = checkpoint = _checkpoint(todo, data, worker, name)
+            if isinstance(checkpoint, Path):
+                held.append(hold_checkpoint(checkpoint))
         yield made
     finally:
-        for worker in made:
+        for descriptor in held:
+            os.close(descriptor)
+        for worker in workers:  # of one that was asked for and not answered in time as well
             shutil.rmtree(data / shard_name(worker) / CHECKPOINTS / name, ignore_errors=True)
 
 

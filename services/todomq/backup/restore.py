@@ -2,8 +2,9 @@
 
 Owns: the order of the steps; that nothing runs meanwhile. Every file is checked against the catalogue while it is
 copied, and what was copied takes its place at the end: a whole stack by one rename, so that it is restored whole or
-not at all; one shard by two, and where it ends between them no shard is there, no daemon takes that for an empty one,
-and the same command puts it right. Nothing that is there is removed: a shard that is replaced is kept, renamed.
+not at all (where its data is a disk of its own, by one for each shard, the manifest last); one shard by two, and where
+it ends between them no shard is there, no daemon takes that for an empty one, and the same command puts it right.
+Nothing that is there is removed: a shard that is replaced is kept, renamed.
 """
 
 from __future__ import annotations
@@ -16,12 +17,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from todomq.backup.catalogue import DATA, Advance, Catalogue, copy_file, read_catalogue, sync_tree
-from todomq.database_worker.storage.manifest import LOCK, read_manifest, shard_name
+from todomq.database_worker.storage.manifest import LOCK, MANIFEST, read_manifest, shard_name, write_note
 from todomq.database_worker.storage.small_files import sync_directory
 from todomq.errors import CorruptRecord, InvalidRequest, Unavailable
 from todomq.runtime import locks
 from todomq.settings import Settings
 from todomq.supervision.manager import Manager
+from todomq.supervision.stack import STACK_LOCK
+
+RESTORING = "data.restoring"
+LOST_AND_FOUND = "lost+found"
+"""What a disk of its own may hold besides."""
 
 
 def restore_all(backup: Path, settings: Settings, begin: Callable[[str, int], Advance]) -> Catalogue:
@@ -42,19 +48,35 @@ def restore_all(backup: Path, settings: Settings, begin: Callable[[str, int], Ad
     catalogue = read_catalogue(backup)
     with _stopped(settings, catalogue.pool_size):
         data = settings.data.resolve()  # it may be a link to another disk
-        if data.exists() and any(path.name != LOCK for path in data.iterdir()):
+        is_disk = data.is_mount()
+        beside = (LOCK, LOST_AND_FOUND, RESTORING) if is_disk else (LOCK,)
+        if data.exists() and any(path.name not in beside for path in data.iterdir()):
             raise InvalidRequest(f"{data} is not empty, and restoring never replaces data; move it away first")
-        unfinished = data.with_name("data.restoring")
+        unfinished = data / RESTORING if is_disk else data.with_name(RESTORING)
         _copy(backup, catalogue.files, unfinished, "", begin)
         try:
-            if data.exists():
-                (data / LOCK).unlink(missing_ok=True)
-            unfinished.rename(data)
+            if is_disk:
+                _put_in_place(unfinished, data)
+            else:
+                if data.exists():
+                    (data / LOCK).unlink(missing_ok=True)
+                unfinished.rename(data)
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
-        sync_directory(data.parent)
+        sync_directory(data if is_disk else data.parent)
+        write_note(settings.note_of_data, catalogue.stack)
     return catalogue
+
+
+def _put_in_place(restored: Path, data: Path) -> None:
+    """Put what was restored into a directory that can't be replaced, the manifest last.
+
+    Where this ends before, there are shards and no manifest, which no daemon takes for an empty stack.
+    """
+    for path in sorted(restored.iterdir(), key=lambda path: path.name == MANIFEST):
+        path.rename(data / path.name)
+    restored.rmdir()
 
 
 def restore_worker(backup: Path, settings: Settings, worker: int, begin: Callable[[str, int], Advance]) -> Path:
@@ -123,6 +145,7 @@ def _stopped(settings: Settings, pool_size: int) -> Iterator[None]:
     held: list[int] = []
     try:
         try:
+            held.append(locks.hold(settings.run / STACK_LOCK, 0.0))
             for worker in range(1, pool_size + 1):
                 held.append(locks.hold(settings.run / f"database_worker-{worker}.lock", 0.0))
         except Unavailable:

@@ -11,7 +11,16 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from todomq.backup.catalogue import DATA, Advance, Catalogue, copy_file, sync_tree, write_catalogue
+from todomq.backup.catalogue import (
+    DATA,
+    Advance,
+    Catalogue,
+    check_whole,
+    copy_file,
+    measure_file,
+    sync_tree,
+    write_catalogue,
+)
 from todomq.backup.checkpoints import checkpoints
 from todomq.client import Client
 from todomq.database_worker.storage.manifest import MANIFEST, read_manifest, shard_name
@@ -35,11 +44,9 @@ def take_backup(todo: Client, data: Path, backup: Path, begin: Callable[[str, in
         InvalidRequest: the directory is not empty.
         TodoMQError, OSError: a shard or a file can't be copied; the text names it. Nothing is left of the backup.
     """
-    if backup.exists() and (not backup.is_dir() or any(backup.iterdir())):
-        raise InvalidRequest(f"{backup} is not empty; name a directory that is, or that does not exist yet")
     todo.registry.names()  # where no stack answers, nothing is begun
     made_at = datetime.now(UTC).isoformat(timespec="seconds")
-    backup.mkdir(parents=True, exist_ok=True, mode=0o700)
+    copied = _claim(backup)
     try:
         manifest = read_manifest(data)
         files: dict[str, tuple[int, str]] = {}
@@ -47,19 +54,39 @@ def take_backup(todo: Client, data: Path, backup: Path, begin: Callable[[str, in
             for worker, directory in made.items():
                 if isinstance(directory, TodoMQError):
                     raise type(directory)(f"database_worker {worker}: {directory.text}", retryable=directory.retryable)
-                files |= _copy(directory, backup / DATA, shard_name(worker), begin)
+                files |= _copy(directory, copied, shard_name(worker), begin)
         manifest["made"] = list(range(1, manifest["pool_size"] + 1))
-        write_file(backup / "manifest.new", manifest)
-        files[MANIFEST] = copy_file(backup / "manifest.new", backup / DATA / MANIFEST, lambda size: None)
-        (backup / "manifest.new").unlink()
-        sync_tree(backup)
+        write_file(copied / MANIFEST, manifest)
+        files[MANIFEST] = measure_file(copied / MANIFEST)
         catalogue = Catalogue(manifest["stack"], manifest["pool_size"], made_at, files)
+        check_whole(catalogue, copied)
+        sync_tree(backup)
         write_catalogue(backup, catalogue)
     except BaseException:
-        for left in backup.iterdir():
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        shutil.rmtree(copied, ignore_errors=True)
         raise
     return catalogue
+
+
+def _claim(backup: Path) -> Path:
+    """Make the directory of the files, which nobody else has made in an empty directory; return it.
+
+    Raises:
+        InvalidRequest: the backup's directory is not empty.
+    """
+    not_empty = InvalidRequest(f"{backup} is not empty; name a directory that is, or that does not exist yet")
+    if backup.exists() and not backup.is_dir():
+        raise not_empty
+    backup.mkdir(parents=True, exist_ok=True, mode=0o700)
+    copied = backup / DATA
+    try:
+        copied.mkdir(mode=0o700)
+    except FileExistsError:
+        raise not_empty from None
+    if [path for path in backup.iterdir() if path != copied]:
+        copied.rmdir()
+        raise not_empty
+    return copied
 
 
 def _copy(source: Path, data: Path, shard: str, begin: Callable[[str, int], Advance]) -> dict[str, tuple[int, str]]:

@@ -18,7 +18,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from todomq.backup.catalogue import DATA, Advance, read_catalogue, what_is_wrong
+from todomq.backup.catalogue import DATA, NEEDED, Advance, read_catalogue, what_is_wrong
 from todomq.backup.contents import KINDS, Problem, ShardContents
 from todomq.database_worker.storage import Storage
 from todomq.database_worker.storage.manifest import MANIFEST, check_identity, read_manifest, shard_name, shards_in
@@ -139,6 +139,11 @@ def verify_shard(
     finally:
         storage.close()
     return ShardReport(worker, dict(contents.counts), contents.problems, contents.problems_more)
+
+
+def missing_of(directory: Path) -> list[Problem]:
+    """Return which files a shard that is open lacks, without which nobody could open it again."""
+    return [Problem(str(directory / name), "", "is missing") for name in NEEDED if not (directory / name).exists()]
 
 
 def _read_all(storage: Storage, contents: ShardContents, advance: Advance) -> None:

@@ -6,6 +6,10 @@ Owns: the commands, the choice between a running and a stopped stack. Must not k
 from __future__ import annotations
 
 import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,7 +47,7 @@ def backup(directory: BackupDirectory) -> Result:
     from todomq.cli.progress import bars
 
     settings = read_settings()
-    with bars(transient=True) as begin, connect(endpoint=settings.address("router")) as todo:
+    with _ending_in_order(), bars(transient=True) as begin, connect(endpoint=settings.address("router")) as todo:
         taken = take_backup(todo, settings.data, directory.absolute(), begin)
     held = f"{counted(taken.pool_size, 'shard')}, {counted(len(taken.files), 'file')}, {size(taken.bytes)}"
     value = {"directory": str(directory.absolute()), "shards": taken.pool_size, "files": len(taken.files),
@@ -99,7 +103,7 @@ def verify(
     from todomq.backup.verify import report_value, verify_backup
     from todomq.cli.progress import bars
 
-    with bars(transient=True) as begin:
+    with _ending_in_order(), bars(transient=True) as begin:
         if directory is not None:
             report = verify_backup(_existing(directory), begin)
         else:
@@ -109,13 +113,23 @@ def verify(
     return Result(report_value(report), _report_text(report), code)
 
 
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Have SIGTERM end the command as Ctrl-C does: what it has made is removed."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 UNANSWERED = "not read"
 
 
 def _verify_stack(settings: Settings, begin: Begin) -> Report:
     from todomq.backup.checkpoints import checkpoints
-    from todomq.backup.verify import Report, ShardReport, verify_data, verify_shard
-    from todomq.database_worker.storage.manifest import read_manifest
+    from todomq.backup.verify import Report, ShardReport, missing_of, verify_data, verify_shard
+    from todomq.database_worker.storage.manifest import read_manifest, shard_name
 
     if not settings.data.exists():
         raise InvalidRequest(f"{settings.data} does not exist: there is no stack in {settings.home}, nor was one")
@@ -128,7 +142,9 @@ def _verify_stack(settings: Settings, begin: Begin) -> Report:
             if isinstance(checkpoint, TodoMQError):
                 shards.append(ShardReport(worker, {}, [_problem(settings, worker, checkpoint)]))
             else:
-                shards.append(verify_shard(checkpoint, worker, manifest["stack"], manifest["pool_size"], begin))
+                found = verify_shard(checkpoint, worker, manifest["stack"], manifest["pool_size"], begin)
+                missing = missing_of(settings.data / shard_name(worker))
+                shards.append(found._replace(problems=[*missing, *found.problems]))
     return Report(str(settings.data), [], shards)
 
 

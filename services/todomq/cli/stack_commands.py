@@ -21,7 +21,7 @@ import typer
 from todomq.cli.lists import Yes
 from todomq.cli.outcome import DONE, REFUSED, UNREACHABLE, Result, command
 from todomq.cli.show import is_conversation, safe
-from todomq.errors import TodoMQError, Unavailable
+from todomq.errors import CorruptRecord, TodoMQError, Unavailable
 
 if TYPE_CHECKING:
     from todomq.supervision.manager import Process
@@ -84,6 +84,8 @@ def down(
         removed = remove_data and stack.settings.data.exists()
         if removed:
             _remove_data(stack.settings.data)
+        if remove_data:
+            stack.settings.note_of_data.unlink(missing_ok=True)
     state = "down" if ran else "not running"
     value = {"running": False, "ran": ran, "removed": removed}
     if removed:
@@ -122,7 +124,10 @@ def status() -> Result:
     if not stack.is_running():
         stopped = f"TodoMQ is stopped: {safe(reason)}" if reason else safe(_nothing_runs(stack))
         return Result({"running": False, "reason": reason, "processes": []}, stopped, UNREACHABLE)
-    restarts = records.read_restarts(stack.settings.run)
+    try:
+        restarts = records.read_restarts(stack.settings.run)
+    except CorruptRecord:
+        restarts = {}  # the listener counts anew, and replaces the file with the next one
     processes = stack.manager.processes()
     lines = [_status_line(process, restarts.get(process.name, 0)) for process in processes]
     values = [_status_value(process, restarts.get(process.name, 0)) for process in processes]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from todomq.database_worker.service import DatabaseWorkerService
-from todomq.database_worker.storage.manifest import shard_directory
+from todomq.database_worker.storage.manifest import MANIFEST, shard_directory
 from todomq.database_worker.storage.rocksdb import RocksDBStorage
 from todomq.runtime.daemon import Daemon, main
 from todomq.settings import SettingsError
@@ -24,7 +24,13 @@ def make_worker(daemon: Daemon) -> DatabaseWorkerService:
         raise SettingsError(f"no database worker {number} where TODOMQ_DATABASE_WORKERS={settings.database_workers}")
 
     def open_storage(read_only: bool) -> RocksDBStorage:
-        directory = shard_directory(settings.data, number, settings.database_workers, RocksDBStorage.create)
+        workers, create = settings.database_workers, RocksDBStorage.create
+        if settings.registry and not (settings.data / MANIFEST).exists():
+            raise SettingsError(
+                f"TODOMQ_REGISTRY names another machine's stack, of which {settings.data} holds no shard: "
+                "a worker that joins a stack brings its shard along"
+            )
+        directory = shard_directory(settings.data, number, workers, create, settings.note_of_data)
         return RocksDBStorage(directory, settings.reserve_bytes, read_only=read_only)
 
     return DatabaseWorkerService(daemon, number, open_storage)

@@ -1,21 +1,27 @@
 """Copies of a shard as it was at one moment, for a backup to take away: hard links beside it, made in no time.
 
 Owns: the directory ``checkpoints`` of a shard's directory. Must not know: what is backed up, sockets. Whoever asked for
-a checkpoint removes it; what was forgotten for an hour is removed when the next one is made.
+a checkpoint holds a lock on its directory (flock) while it is copied, and removes it. One that nobody holds was
+forgotten, by a command that was killed: it is removed when the worker starts, or another one is made.
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from todomq.database_worker.storage import Storage, StorageFailed
 from todomq.database_worker.storage.manifest import IDENTITY
-from todomq.errors import NOT_APPLIED, InvalidRequest
+from todomq.database_worker.storage.small_files import ADVICE
+from todomq.errors import NOT_APPLIED, CorruptRecord, InvalidRequest
 
 CHECKPOINTS = "checkpoints"
-FORGOTTEN_S = 3_600
+NEW_S = 60
+"""Within which whoever asked for a checkpoint has taken its lock."""
 _NAME = re.compile(r"[a-z0-9-]{1,64}")
 
 
@@ -38,19 +44,48 @@ def make_checkpoint(storage: Storage, shard: Path, name: str) -> str:
     """
     directory = shard / CHECKPOINTS / name
     try:
-        _remove_forgotten(directory.parent)
-        storage.checkpoint(directory)
-        (directory / IDENTITY).write_bytes((shard / IDENTITY).read_bytes())
+        remove_forgotten(shard)
+        if directory.exists():
+            raise StorageFailed(f"{directory} is there already", outcome=NOT_APPLIED)
+        try:
+            storage.checkpoint(directory)
+            (directory / IDENTITY).write_bytes((shard / IDENTITY).read_bytes())
+        except BaseException:
+            _remove(directory)
+            raise
+    except FileNotFoundError as error:
+        raise CorruptRecord(f"{error.filename} is missing; {ADVICE}") from None
     except OSError as error:
         raise StorageFailed(f"no checkpoint was made in {directory}: {error}", outcome=NOT_APPLIED) from None
     return str(directory)
 
 
-def _remove_forgotten(checkpoints: Path) -> None:
-    if not checkpoints.is_dir():
-        return
+def hold_checkpoint(directory: Path) -> int:
+    """Keep a checkpoint from being removed as forgotten while the descriptor that is returned is open.
+
+    Raises:
+        OSError: it is gone.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    return descriptor
+
+
+def remove_forgotten(shard: Path) -> None:
+    """Remove the checkpoints that nobody holds, but for those that were made just now."""
+    checkpoints = shard / CHECKPOINTS
+    for found in checkpoints.iterdir() if checkpoints.is_dir() else ():
+        with suppress(OSError):  # it is held, or whoever made it removes it meanwhile
+            descriptor = os.open(found, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not 0 <= time.time() - found.stat().st_mtime < NEW_S:
+                    _remove(found)
+            finally:
+                os.close(descriptor)
+
+
+def _remove(directory: Path) -> None:
     import shutil  # here only: a worker's restart need not wait for it
 
-    for found in checkpoints.iterdir():
-        if time.time() - found.stat().st_mtime > FORGOTTEN_S:
-            shutil.rmtree(found, ignore_errors=True)
+    shutil.rmtree(directory, ignore_errors=True)

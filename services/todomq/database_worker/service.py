@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from todomq.database_worker import records
-from todomq.database_worker.checkpoints import check_name, make_checkpoint
+from todomq.database_worker.checkpoints import check_name, make_checkpoint, remove_forgotten
 from todomq.database_worker.group import Done
 from todomq.database_worker.shard import Shard
 from todomq.database_worker.storage import OpenStorage, Storage, Write
@@ -57,6 +57,7 @@ class DatabaseWorkerService(Service):
         self._writes = daemon.pull(self._address, self._take_writes)
         daemon.loop.at_turn_end(self._end_turn)
         daemon.loop.every(LOOK_S, self._words.look)
+        self._shard.checkpoint(lambda storage: remove_forgotten(self._directory), lambda outcome: None)
         self.operations["hello"] = self._hello
         for name, operation in {
             "claim": self._claim, "read": self._read, "read_many": self._read_many,

@@ -10,6 +10,10 @@ from todomq.keys.store import KeyPair, KeyStore
 from todomq.settings import Settings, SettingsError, is_loopback
 
 
+class KeysUnusable(SettingsError):
+    """This stack has keys, and they are gone or can't be read at the moment."""
+
+
 def door_pair(settings: Settings) -> KeyPair | None:
     """Return the pair with which the router listens at ``TODOMQ_TCP``.
 
@@ -18,12 +22,13 @@ def door_pair(settings: Settings) -> KeyPair | None:
         this machine. Once keys were made they are asked for at every TCP address.
 
     Raises:
-        SettingsError: others could reach the address and there are no keys, or the stack's own can't be used.
+        SettingsError: others could reach the address, and no keys were ever made.
+        KeysUnusable: the stack's own can't be used.
     """
     if not settings.tcp:
         return None
     store = KeyStore(settings.keys)
-    if store.exists():
+    if store.exists() or store.were_made():
         return _usable(store)
     if is_loopback(settings.tcp):
         return None
@@ -43,7 +48,7 @@ def stack_pair(settings: Settings) -> KeyPair | None:
     if not settings.stack_tcp:
         return None
     store = KeyStore(settings.keys)
-    if not store.exists():
+    if not store.exists() and not store.were_made():
         raise SettingsError(
             f"TODOMQ_STACK_TCP is {settings.stack_tcp} and this stack has no keys, "
             "by which its daemons know each other. "
@@ -67,7 +72,13 @@ def check_keys(settings: Settings) -> None:
 
 
 def _usable(store: KeyStore) -> KeyPair:
+    if not store.exists():
+        raise KeysUnusable(
+            f"{store.directory} is missing, though this stack had keys: put it back, or make other ones with: "
+            f"todomq keys init (a stack without keys is meant? remove {store.note})"
+        )
+    store.remember()
     try:
         return store.server()
     except InvalidRequest as error:
-        raise SettingsError(error.text) from None
+        raise KeysUnusable(error.text) from None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -69,12 +69,22 @@ class KeyStore:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.note = directory.with_name("has-keys")
         self.server_path = directory / "server.json"
         self.clients_path = directory / "clients.json"
 
     def exists(self) -> bool:
-        """Tell whether keys were made; a directory of which a file is missing counts."""
-        return self.directory.exists()
+        """Tell whether keys were made; a directory of which a file is missing counts, and a link to nowhere."""
+        return os.path.lexists(self.directory)
+
+    def were_made(self) -> bool:
+        """Tell whether keys were ever made, which is noted beside them: keys that are gone are not "no keys"."""
+        return os.path.lexists(self.note)
+
+    def remember(self) -> None:
+        """Note that there are keys; what an earlier version has made is noted when it is used."""
+        with suppress(OSError):  # on a full disk, say: another time will do
+            self.note.touch(mode=0o600)
 
     def init(self, pair: KeyPair) -> None:
         """Make the directory with the stack's pair and nobody else.
@@ -86,6 +96,7 @@ class KeyStore:
         with self._locked():
             write_private(self.server_path, SERVER_FORMAT, VERSION, asdict(pair), replace=False)
             self._write([])
+        self.remember()
 
     def server(self) -> KeyPair:
         """Return the stack's pair.
@@ -203,6 +214,8 @@ def check_client(client: ClientKey) -> None:
 
 def _read_client(record: Any) -> ClientKey:
     rights, patterns = record["rights"], record["lists"]
+    if type(rights) is not list or type(patterns) is not list:  # a text would be taken for its characters, * among them
+        raise TypeError
     if not all(type(text) is str for text in (*rights, *patterns, record["name"], record["public_key"])):
         raise TypeError
     client = ClientKey(record["name"], record["public_key"], Rights(rights, patterns), Quota(**record["quota"]))

@@ -6,6 +6,8 @@ It reads version, target, deadline and number of a request and never its body.
 
 from __future__ import annotations
 
+import os
+import signal
 from collections import Counter
 from collections.abc import Iterable
 from functools import partial
@@ -36,10 +38,12 @@ from todomq.router.routing import Batch, Routing
 from todomq.router.table import read_table
 from todomq.runtime.calls import DEFAULT_DEADLINE_MS, UNREAD_BYTES, Call, CallServer, Service
 from todomq.runtime.daemon import Daemon
+from todomq.runtime.log import log
 from todomq.runtime.peers import Peer
 from todomq.settings import is_daemon_name
 
 if TYPE_CHECKING:
+    from todomq.keys.store import KeyStore
     from todomq.router.remote import Remote
 
 WINDOW = REQUESTS_PER_CONNECTION // 2
@@ -47,6 +51,8 @@ WINDOW = REQUESTS_PER_CONNECTION // 2
 
 SHORT_BYTES = limits.KIB
 """An answer that is sent also to who does not read: a refusal would not be shorter by much."""
+DOOR_AGAIN_S = 0.5
+"""How soon to look for keys again."""
 EXPIRE_S = 0.1
 NAMED_PEERS = 256
 _TEXT = frozenset((str,))
@@ -77,6 +83,7 @@ class RouterService(Service):
         self._loop.every(1.0, self.pacing.tick)
         self._loop.at_turn_end(self._flush)
         self.remote: Remote | None = None
+        self._door_trouble = ""
         if daemon.settings.tcp:
             self._open_door()
 
@@ -158,18 +165,36 @@ class RouterService(Service):
             "moving": sorted(self.routing.moving),
             "sent_again": self.routing.sent_again,
             **({} if self.remote is None else {"door": self.remote.stats()}),
+            **({"door_closed": self._door_trouble} if self._door_trouble else {}),
         }
 
     def _open_door(self) -> None:
         """Listen over TCP: for those who have a key, or on a loopback address of a stack without keys for everybody."""
-        from todomq.keys.doors import door_pair
+        from todomq.keys.doors import KeysUnusable, door_pair
+        from todomq.keys.store import KeyStore
         from todomq.router.remote import Remote
 
-        pair = door_pair(self._daemon.settings)
+        settings = self._daemon.settings
+        try:
+            pair = door_pair(settings)
+        except KeysUnusable as error:  # who is on this machine is served on
+            if error.text != self._door_trouble:
+                log("door_closed", why=error.text)
+            self._door_trouble = error.text
+            self._loop.after(DOOR_AGAIN_S, self._open_door)
+            return
+        self._door_trouble = ""
         if pair is None:
-            self.also_at = self._daemon.settings.tcp
+            self.also_at = settings.tcp
+            self._loop.every(DOOR_AGAIN_S, lambda: self._begin_anew_with_keys(KeyStore(settings.keys)))
         else:
             self.remote = Remote(self, self._daemon, pair)
+
+    def _begin_anew_with_keys(self, store: KeyStore) -> None:
+        """End once keys were made: what listens for everybody can't be closed, and the next life asks for keys."""
+        if store.exists():
+            log("keys_made", then="the router begins anew and asks for them")
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _hello(self, call: Call) -> list[Any]:
         window = WINDOW if self.remote is None else self.remote.window_of(call.peer, WINDOW)

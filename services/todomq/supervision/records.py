@@ -44,7 +44,7 @@ def write_restarts(run: Path, manager_pid: int, counts: Mapping[str, int]) -> No
 def read_failure(run: Path) -> str | None:
     """Return why the stack gave up, one line, or None if it did not."""
     try:
-        return (run / "failure").read_text().strip()
+        return (run / "failure").read_text(errors="replace").strip()
     except FileNotFoundError:
         return None
 

@@ -21,6 +21,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+from todomq.errors import CorruptRecord
 from todomq.runtime.local_process import age_ms, kill
 from todomq.runtime.log import log
 from todomq.runtime.loop import Loop, Timer
@@ -55,7 +56,7 @@ class Listener:
         self._settings = settings
         self._manager = Manager(settings.run)
         self._manager_pid = os.getppid()
-        self._intensity = RestartIntensity(limits, records.read_restarts(settings.run, self._manager_pid).items())
+        self._intensity = RestartIntensity(limits, _restarts_before(settings, self._manager_pid).items())
         self._reader = EventReader()
         self._pidfds: dict[str, int] = {}
         self._heard_of: set[str] = set()
@@ -245,6 +246,15 @@ class Listener:
     def _registry_answered(self, answer: Answer) -> None:
         if answer.error is None:
             self._registry_watch.answered(_now_ms())
+
+
+def _restarts_before(settings: Settings, manager_pid: int) -> dict[str, int]:
+    """Return what the listener before this one has counted; nothing where that can't be read."""
+    try:
+        return records.read_restarts(settings.run, manager_pid)
+    except CorruptRecord as error:
+        log("restarts_unknown", why=error.text, then="they are counted anew")
+        return {}
 
 
 def _age_ms(pid: int) -> int:

@@ -32,6 +32,8 @@ from todomq.supervision.manager import Manager
 CONFIGURATION = Path(__file__).with_name("supervisord.conf")
 SERVER_PACKAGES = ("supervisor", "rocksdict")
 OF_CLIENTS = ("TODOMQ_ENDPOINT", "TODOMQ_CREDENTIALS")
+STACK_LOCK = "stack.lock"
+"""Held by who starts or stops the stack, or puts data in its place."""
 ANOTHER_COMMAND_S = 60.0
 STOP_S = 60.0
 SPAWN_S = 5.0
@@ -106,7 +108,7 @@ class Stack:
             Unavailable: the other one takes over a minute.
         """
         private_directory(self.settings.run)
-        lock = hold(self.settings.run / "stack.lock", ANOTHER_COMMAND_S)
+        lock = hold(self.settings.run / STACK_LOCK, ANOTHER_COMMAND_S)
         try:
             yield
         finally:

@@ -6,6 +6,8 @@ Owns: the file ``manifest`` in the data directory, the directories ``worker-1`` 
 Law 8: a directory that must be there and is not, or is not ours, is an error that names it; it is never made anew in
 its place. The manifest says which directories have been made. A directory is filled under another name, synced,
 renamed, and only then noted, so a crash at any point leaves either nothing or a directory whose identity is right.
+That there is data at all is noted outside of it, in the file ``stack`` of the home: where the data directory is gone,
+or is a mount point of which the disk is away, that is not taken for a new stack.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import fcntl
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +42,7 @@ def shards_in(data: Path) -> dict[int, Path]:
     return dict(sorted((int(match[1]), child) for child, match in found.items() if match))
 
 
-def shard_directory(data: Path, worker: int, pool_size: int, fill: Callable[[Path], None]) -> Path:
+def shard_directory(data: Path, worker: int, pool_size: int, fill: Callable[[Path], None], note: Path) -> Path:
     """Return this worker's directory, made and filled on its very first start.
 
     Args:
@@ -47,17 +50,20 @@ def shard_directory(data: Path, worker: int, pool_size: int, fill: Callable[[Pat
         worker: the worker's number, from 1.
         pool_size: how many workers the settings ask for.
         fill: makes an empty shard in the directory it is given.
+        note: the file outside that says which stack has its data there, written if need be.
 
     Raises:
         SettingsError: the data was made for another pool size, or by a newer version of TodoMQ.
-        CorruptRecord: the manifest, the directory or its identity is missing, damaged or foreign.
+        CorruptRecord: the data, its manifest, the directory or its identity is missing, damaged or foreign.
         OSError: the directory cannot be read or written.
     """
+    if data.is_symlink() and not data.exists():
+        raise CorruptRecord(f"{data} is a link to {data.readlink()}, and nothing is there; {ADVICE}")
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
     lock = os.open(data / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the workers of a new stack all start at once
-        manifest = _read_or_make_manifest(data, pool_size)
+        manifest = _read_or_make_manifest(data, pool_size, note)
         if manifest["pool_size"] != pool_size:
             raise SettingsError(
                 f"{data} holds the data of {manifest['pool_size']} database workers, not {pool_size}: "
@@ -77,6 +83,15 @@ def shard_directory(data: Path, worker: int, pool_size: int, fill: Callable[[Pat
         os.close(lock)
 
 
+def write_note(note: Path, stack: str) -> None:
+    """Note, outside of its data, that a stack has data.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    write_file(note, {"stack": stack})
+
+
 def read_manifest(data: Path) -> dict[str, Any]:
     """Return what the manifest of a data directory says: ``stack``, ``pool_size``, ``made`` (workers).
 
@@ -86,15 +101,31 @@ def read_manifest(data: Path) -> dict[str, Any]:
     return read_file(data / MANIFEST, {"stack": str, "pool_size": int, "made": list})
 
 
-def _read_or_make_manifest(data: Path, pool_size: int) -> dict[str, Any]:
+def _read_or_make_manifest(data: Path, pool_size: int, note: Path) -> dict[str, Any]:
     path = data / MANIFEST
+    noted = read_file(note, {"stack": str}, f"where {data} is whole, remove it")["stack"] if note.exists() else None
     if path.exists():
-        return read_manifest(data)
+        manifest = read_manifest(data)
+        if noted is None:
+            with suppress(OSError):  # on a full disk another start will do it
+                write_note(note, manifest["stack"])
+        elif noted != manifest["stack"]:
+            raise CorruptRecord(
+                f"{data} is of another stack than the one whose data was there, by {note}; "
+                "put that back, or remove this file if the change is meant"
+            )
+        return manifest
     found = [child.name for child in shards_in(data).values()]
     if found:
         raise CorruptRecord(f"{path} is missing though {', '.join(found)} exist; {ADVICE}")
-    manifest: dict[str, Any] = {"stack": os.urandom(16).hex(), "pool_size": pool_size, "made": []}
+    if noted is not None:
+        raise CorruptRecord(
+            f"{data} has no data, and by {note} there was some; is a disk not mounted? Put it back, {ADVICE}, "
+            "or begin anew: todomq down --remove-data"
+        )
+    manifest = {"stack": os.urandom(16).hex(), "pool_size": pool_size, "made": []}
     write_file(path, manifest)
+    write_note(note, manifest["stack"])
     return manifest
 
 

@@ -321,8 +321,11 @@ def _manifest(path: Path) -> tuple[int, int]:
     Raises:
         OSError, ValueError: there is none.
     """
-    name = (path / "CURRENT").read_text().strip()
-    return int(name.removeprefix("MANIFEST-")), (path / name).stat().st_size
+    name = (path / "CURRENT").read_text(errors="replace").strip()
+    number = name.removeprefix("MANIFEST-")
+    if not (number.isascii() and number.isdecimal()):
+        raise ValueError("CURRENT is damaged: it names no MANIFEST")
+    return int(number), (path / name).stat().st_size
 
 
 def _check_log_files(path: Path, expected: Mark) -> None:
