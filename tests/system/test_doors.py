@@ -947,6 +947,19 @@ def test_a_list_server_with_another_home_takes_part_over_tcp(spread: KeyedStack)
         assert not elsewhere.discard()
 
 
+def test_law_8_a_worker_with_another_home_and_no_shard_begins_no_empty_one(spread: KeyedStack) -> None:
+    elsewhere = RunningStack(
+        TODOMQ_REGISTRY=spread.environment["TODOMQ_STACK_TCP"], TODOMQ_STACK_TCP=f"tcp://127.0.0.1:{free_port(262)}"
+    )
+    shutil.copytree(spread.home / "keys", elsewhere.home / "keys")
+    try:
+        refused = elsewhere.run("todomq.database_worker", "1")
+        assert refused.returncode == 78 and "holds no shard" in refused.stderr
+        assert not (elsewhere.home / "data").exists()
+    finally:
+        assert not elsewhere.discard()
+
+
 def _owns_some(todo: Client, number: int) -> bool:
     try:
         return int(todo.call(Via(["list_server", number]), "stats")["partitions"]) > 20

@@ -388,6 +388,7 @@ def test_two_stacks_run_side_by_side(stack: RunningStack, make_stack: MakeStack)
         ("TODOMQ_HOME", "/tmp/" + 100 * "x", "TODOMQ_HOME"),
         ("TODOMQ_REGISTRY", "tcp://127.0.0.1:20000", "by hand"),
         ("TODOMQ_PYTHON", "/nowhere/python", "TODOMQ_PYTHON is /nowhere/python"),
+        ("TODOMQ_HOME", "/tmp/100%", "no path with %"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_one_clear_line(

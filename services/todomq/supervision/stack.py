@@ -61,6 +61,9 @@ class Stack:
         self.limits = read_limits(self.settings, environment)
         self.manager = Manager(self.settings.run)
         self._environment = environment
+        for path in (str(self.settings.home), self.environment()["TODOMQ_PYTHON"]):
+            if "%" in path:
+                raise SettingsError(f"{path}: supervisord takes no path with % in it; name another one")
 
     def environment(self) -> dict[str, str]:
         """Return the environment in which this stack's supervisord and commands run."""
