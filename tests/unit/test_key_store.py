@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from todomq.cli.__main__ import make_app
 from todomq.errors import InvalidRequest
 from todomq.keys.credentials import Credentials, read_credentials, write_credentials
-from todomq.keys.doors import KeysUnusable, check_keys, door_pair, stack_pair
 from todomq.keys.files import read_private, write_private
+from todomq.keys.required import KeysUnusable, check_keys, door_pair, stack_pair
 from todomq.keys.rights import Rights
 from todomq.keys.store import ClientKey, KeyPair, KeyStore, Quota
 from todomq.settings import SettingsError, read_settings

@@ -19,7 +19,7 @@ IMPURE = {
     "database_worker/shard.py",
     "database_worker/storage/rocksdb.py",
     "database_worker/words.py",
-    "list_server/listings.py",
+    "list_server/listing_queue.py",
     "list_server/reading.py",
     "list_server/remains.py",
     "list_server/worker_link.py",

@@ -26,5 +26,5 @@ Beside it:
     housekeeping  rounds over all lists: idle ones leave memory
     weight        what a list takes in memory
     listing       the names of all stored lists, a page of them
-    listings      the pages of names that are asked for, a few at a time
+    listing_queue the pages of names that are asked for, a few at a time
 """

@@ -24,7 +24,7 @@ from todomq.errors import (
 )
 from todomq.list_server.actor import LOADING, QUARANTINED, STOPPING, ListActor
 from todomq.list_server.hosting import Hosting, Read
-from todomq.list_server.listings import Listings
+from todomq.list_server.listing_queue import ListingQueue
 from todomq.list_server.partition import Partition
 from todomq.list_server.reading import Reading
 from todomq.list_server.records import stored_bytes
@@ -71,7 +71,7 @@ class ListServerService(Service):
             number: Reading(link.call, self._page_read, self._page_failed) for number, link in self._links.items()
         }
         calls = [link.call for link in self._links.values()]
-        self._listings = Listings(calls, lambda *reply: daemon.server.reply(*reply))
+        self._listings = ListingQueue(calls, lambda *reply: daemon.server.reply(*reply))
         self._remains = Remains(self.hosting, {number: link.call for number, link in self._links.items()})
         self._turns = Turns()
         self._claims: dict[tuple[int, int], list[Call]] = {}

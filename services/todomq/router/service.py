@@ -170,7 +170,7 @@ class RouterService(Service):
 
     def _open_door(self) -> None:
         """Listen over TCP: for those who have a key, or on a loopback address of a stack without keys for everybody."""
-        from todomq.keys.doors import KeysUnusable, door_pair
+        from todomq.keys.required import KeysUnusable, door_pair
         from todomq.keys.store import KeyStore
         from todomq.router.remote import Remote
 

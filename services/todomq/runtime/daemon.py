@@ -322,7 +322,7 @@ def stack_curve(settings: Settings) -> Curve | None:
     """
     if not settings.stack_tcp:
         return None
-    from todomq.keys.doors import stack_pair
+    from todomq.keys.required import stack_pair
 
     pair = stack_pair(settings)
     return None if pair is None else Curve(pair.public, pair.secret)

@@ -21,7 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from todomq.errors import Unavailable
-from todomq.keys.doors import check_keys
+from todomq.keys.required import check_keys
 from todomq.runtime.local_process import has_ended, kill
 from todomq.runtime.locks import hold, private_directory
 from todomq.settings import SettingsError, read_settings

@@ -10,7 +10,7 @@ import pytest
 
 from todomq.errors import CorruptRecord, DeadlineExceeded, InvalidRequest, Overloaded, TodoMQError, Unavailable
 from todomq.list_server import records
-from todomq.list_server.listings import UNDER_WAY, WAITING, WAITING_BYTES, Listings
+from todomq.list_server.listing_queue import UNDER_WAY, WAITING, WAITING_BYTES, ListingQueue
 from todomq.list_server.records import ListRecord, pack_list
 from todomq.protocol import messages
 from todomq.protocol.codec import unpack
@@ -21,12 +21,12 @@ WORKERS = 2
 
 
 class Stage:
-    """Listings over two workers that answer when they are told to."""
+    """ListingQueue over two workers that answer when they are told to."""
 
     def __init__(self) -> None:
         self.asked: list[deque[Callable[[Answer], None]]] = [deque() for _ in range(WORKERS)]
         self.replies: dict[int, list[tuple[int, Any]]] = {}
-        self.listings = Listings([self._call(worker) for worker in range(WORKERS)], self._take_reply)
+        self.listings = ListingQueue([self._call(worker) for worker in range(WORKERS)], self._take_reply)
 
     def _call(self, worker: int) -> Callable[..., None]:
         def call(*body: Any, done: Callable[[Answer], None]) -> None:

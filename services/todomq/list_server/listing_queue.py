@@ -66,7 +66,7 @@ class _Queue:
         return asked
 
 
-class Listings:
+class ListingQueue:
     """The listings of one list server."""
 
     def __init__(self, calls: Sequence[Call], reply: Reply) -> None:
