@@ -483,9 +483,7 @@ class TestTrouble:
             first.kill()
             second = ScriptedRouter(address)
             try:
-                begin = time.monotonic()
                 assert client.todo_list("l").add_entry("bread").id == 1
-                assert time.monotonic() - begin < 1
                 assert second.requests[0][4:] == [2, 2]
             finally:
                 second.kill()

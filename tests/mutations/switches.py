@@ -201,7 +201,7 @@ def session_in_the_next_batch() -> Replaced:
 
     def late(self: Hosting, now_ms: int) -> Any:
         result = ready(self, now_ms)
-        write_sessions(self.changed)
+        write_sessions(self.lists_to_write)
         return result
 
     return [

@@ -13,6 +13,7 @@ import msgpack
 import pytest
 from running import Running, running
 
+from todomq import Client, Via
 from todomq.errors import BY_CODE
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import unpack
@@ -130,3 +131,31 @@ def test_the_plain_client_adds_and_reads_an_entry(stack: Running) -> None:
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert "milk" in run.stdout
+
+
+# Stats
+
+
+STATS = (REPOSITORY / "docs" / "stats.md").read_text(encoding="utf-8")
+DAEMONS = {
+    "Registry": ["registry"], "Cache": ["cache"], "Router": ["router"], "List server": ["list_server", 1],
+    "Database worker": ["database_worker", 1],
+}  # fmt: skip
+
+
+def documented_stats(heading: str) -> set[str]:
+    """Return the keys in the first column of a section's table."""
+    (section,) = re.findall(rf"^## {heading}\n(.*?)(?=^## |\Z)", STATS, re.M | re.S)
+    columns = re.findall(r"^\| (`[^|]*) \|", section, re.M)
+    return {key for column in columns for key in re.findall(r"`(\w+)`", column)}
+
+
+@pytest.mark.parametrize("heading", DAEMONS)
+def test_the_page_of_stats_names_what_a_daemon_says_and_nothing_else(stack: Running, heading: str) -> None:
+    with Client(stack.address("router")) as todo:
+        said = set(todo.call(Via(DAEMONS[heading]), "stats"))
+    own, shared = documented_stats(heading), documented_stats("Every daemon")
+    assert said <= own | shared
+    sources = "".join(path.read_text() for path in (REPOSITORY / "services").rglob("*.py"))
+    not_said = [key for key in (own | shared) - said if f'"{key}"' not in sources]
+    assert not_said == [], "counts that begin with what they count"

@@ -33,7 +33,6 @@ QUIET = settings(
 )
 """The same examples every time, however busy the machine."""
 PING = messages.body("ping")
-DEEP = [b"\x91" * 900 + b"\xc0"]
 
 GOLDEN: list[tuple[bytes, str]] = [
     (PING, "91a470696e67"),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from todomq.errors import InvalidRequest, ProtocolError
-from todomq.keys.rights import ADMIN, READ, WRITE, Rights, check_patterns, needed, operation_of
+from todomq.keys.rights import ADMIN, NEEDED, READ, WRITE, Rights, check_patterns, needed, operation_of
 from todomq.list_server.operations import CHANGES, PAGED, READS
 from todomq.protocol.codec import pack
 from todomq.protocol.messages import read_body
@@ -76,3 +76,7 @@ def test_what_clients_send_is_recognised(operation: str, arguments: list[Any]) -
 def test_an_admin_may_do_everything() -> None:
     rights = Rights([ADMIN], [])
     assert rights.allow(b"anything", pack(["clear"])) and rights.has(READ)
+
+
+def test_every_operation_on_lists_has_the_rights_that_it_needs() -> None:
+    assert {name.decode() for name in NEEDED} == {*CHANGES, *READS, *PAGED}

@@ -13,6 +13,8 @@ Law 6: the service's window bounds what is in flight; how much may wait is bound
 A request goes ``outbox -> unanswered -> finished``; refused retryably it goes ``unanswered -> delayed -> again ->
 unanswered``, and when the connection is lost ``unanswered -> again``. Nothing but ``hello`` is sent on a connection
 before the router has greeted, for deadlines are told in the router's clock. Casts are finished once they are sent.
+A router that was restarted is a connection that was lost: the monitor in ``line.py`` tells, or ``must_reconnect`` where
+nothing is heard for too long.
 
 What may have taken effect when its deadline comes is finished with outcome ``unknown``, and its number is held:
 ``Request.repeated`` is the same request under the same number, to be submitted again (see ``numbers.py`` for how long).

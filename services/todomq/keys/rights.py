@@ -21,7 +21,7 @@ RIGHTS = (READ, WRITE, ADMIN)
 
 PATTERNS_MOST = 64
 
-_NEEDED = {
+NEEDED = {
     b"size": (READ,),
     b"entries": (READ,),
     b"entries_on": (READ,),
@@ -49,7 +49,7 @@ def operation_of(body: bytes) -> bytes:
 
 def needed(body: bytes) -> tuple[str, ...]:
     """Return the rights that a request to a list needs; an operation that is not known here needs both."""
-    return _NEEDED.get(operation_of(body), _ANYTHING)
+    return NEEDED.get(operation_of(body), _ANYTHING)
 
 
 def check_patterns(patterns: Sequence[str]) -> None:

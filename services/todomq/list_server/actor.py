@@ -104,7 +104,7 @@ class ListActor(RecordedList):
     @property
     def is_at_rest(self) -> bool:
         """Whether it answers and all that was changed is on disk, so that a read finds it."""
-        return self.state is READY and not self.uncommitted and self.changed is None
+        return self.state is READY and not self.uncommitted and self.sessions_to_write is None
 
     def everything_waiting(self) -> list[Asked]:
         """Return the requests that wait, in order."""

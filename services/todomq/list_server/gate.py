@@ -49,7 +49,13 @@ class Batch:
 
 
 class Gate:
-    """Batches to one worker, from the first that is not committed to the one that is still open."""
+    """Batches to one worker, from the first that is not committed to the one that is still open.
+
+    Attributes:
+        committed: every batch up to this number is on disk, or was given up (``fail``): nothing waits for it.
+        open: the batch that is written to.
+        batches: those that were closed and not committed yet, by number.
+    """
 
     def __init__(self) -> None:
         self.committed = 0

@@ -50,9 +50,9 @@ class Hosting:
         self.gates = {number: Gate() for number in range(1, workers + 1)}
         self.partitions: list[Partition | None] = [None] * PARTITIONS
         self.replies: list[Reply] = []
-        self.changed: list[RecordedList] = []
+        self.lists_to_write: list[RecordedList] = []
         self.reads: list[Read] = []
-        self.closed: list[tuple[int, Batch]] = []
+        self.closed_batches: list[tuple[int, Batch]] = []
         self.listings: list[tuple[bytes, Any]] = []
         self.snapshots = Snapshots()
         self.loads = self.crashes = 0
@@ -112,9 +112,9 @@ class Hosting:
         if partition is not None:
             self.partitions[number] = None
             partition.gate.forget(number)
-            for actor in self.changed:
+            for actor in self.lists_to_write:
                 if actor.partition is partition:
-                    actor.changed = None
+                    actor.sessions_to_write = None
             partition.waiting.clear()
             partition.to_sweep.clear()
             self._gone.append(partition)
@@ -305,11 +305,11 @@ class Hosting:
             for actor in partition.actors.values()
             if actor.uncommitted
         ]
-        self.closed[:] = [item for item in self.closed if item[0] != worker]
+        self.closed_batches[:] = [item for item in self.closed_batches if item[0] != worker]
         value = messages.error_value(Unavailable(text, outcome=outcome))
         self.replies += [replace(reply, status=messages.ERROR, value=value) for reply in gate.fail()]
         for actor in suspects:
-            actor.changed = None
+            actor.sessions_to_write = None
             self._stop(actor)
 
     # -- time ----------------------------------------------------------------------------------------------------------
@@ -332,7 +332,7 @@ class Hosting:
         self._free_some()
 
     def _begin_sweeps(self) -> None:
-        """Begin to delete what clears have left, soon: a list that is not loaded again keeps it for ever."""
+        """Begin to delete what clears have left; what dies with this process is found by its note (``remains``)."""
         waiting = (
             actor
             for partition in self.partitions
@@ -364,9 +364,9 @@ class Hosting:
             the closed batches by worker, the replies that may leave, the pages to read; each of them once.
         """
         self.snapshots.begin_turn()
-        write_sessions(self.changed)
-        batches = self.closed[:]
-        self.closed.clear()
+        write_sessions(self.lists_to_write)
+        batches = self.closed_batches[:]
+        self.closed_batches.clear()
         for worker, gate in self.gates.items():
             batch = gate.close(now_ms)
             if batch is not None:
@@ -418,7 +418,7 @@ class Hosting:
         partition = actor.partition
         if self.partitions[partition.number] is not partition or partition.actors.get(actor.name) is not actor:
             return
-        if actor.uncommitted or actor.changed is not None:
+        if actor.uncommitted or actor.sessions_to_write is not None:
             self._stopping.append(actor)
             return
         waiting = actor.everything_waiting()

@@ -3,6 +3,11 @@
 Owns: the names and arguments of operations. Must not know: who asks, numbers, how records reach the disk.
 A change is given the to-do list and where to note the entries it touched; a read is given the to-do list alone.
 Whatever is wrong with the arguments is an ``InvalidRequest`` before anything is changed (law 7).
+
+A new operation stands here, in ``CHANGES``, ``READS`` or ``PAGED``; its right in ``keys/rights.py``; the request in
+``client/operations.py``, and a line in each face (``client.py``, ``pipeline.py``, ``async_client.py``); its row in
+``docs/protocol.md``. What it does is then claimed by ``tests/checking`` and asked for by ``tests/topology/workload.py``
+and ``tests/torture/workload.py``.
 """
 
 from __future__ import annotations

@@ -16,11 +16,22 @@ if TYPE_CHECKING:
 
 
 class Partition:
-    """One owned partition: its epoch, its actors, and what they share with the others of this process."""
+    """One owned partition: its epoch, its actors, and what they share with the others of this process.
+
+    Attributes:
+        number, epoch, worker: which partition it is, under which epoch it is owned, which database worker keeps it.
+        damage: why it can't even be read; None where it can.
+        releasing: whether it is being given away.
+        actors: by the name of the list.
+        waiting: those of them with requests that can't be served yet.
+        to_sweep: those of which older generations are stored and no sweep has begun.
+        gate, replies, lists_to_write, closed_batches, snapshots: the hosting's own, not copies: all partitions of a
+            process write into the same batches, and what they answer leaves together.
+    """
 
     __slots__ = (
-        "actors", "changed", "closed", "damage", "epoch", "gate", "number", "releasing", "replies", "snapshots",
-        "to_sweep", "waiting", "worker",
+        "actors", "closed_batches", "damage", "epoch", "gate", "lists_to_write", "number", "releasing", "replies",
+        "snapshots", "to_sweep", "waiting", "worker",
     )  # fmt: skip
 
     def __init__(self, number: int, epoch: int, worker: int, hosting: Hosting) -> None:
@@ -32,8 +43,8 @@ class Partition:
         self.releasing = False
         self.actors: dict[str, ListActor] = {}
         self.replies = hosting.replies
-        self.changed = hosting.changed
-        self.closed = hosting.closed
+        self.lists_to_write = hosting.lists_to_write
+        self.closed_batches = hosting.closed_batches
         self.snapshots = hosting.snapshots
         self.waiting: dict[str, ListActor] = {}
         self.to_sweep: dict[str, RecordedList] = {}
@@ -49,10 +60,10 @@ class Partition:
         To be asked between two changes; the sessions belong with their changes.
         """
         if self.gate.is_batch_full():
-            write_sessions(self.changed)
+            write_sessions(self.lists_to_write)
             batch = self.gate.close(now_ms)
             if batch is not None:
-                self.closed.append((self.worker, batch))
+                self.closed_batches.append((self.worker, batch))
 
     def drop(self, actor: ListActor) -> None:
         """Let go of a list, of which nothing is uncommitted."""

@@ -44,13 +44,14 @@ class RecordedList:
         prefix: what the keys of its records begin with, once it is loaded.
         record: the list's record as it is stored or about to be; None where the list is not stored.
         last_batch: the number of the last batch that carries a write of this list.
-        changed: clients whose session's record is to be written in this turn, with its key; None when none is.
+        sessions_to_write: clients whose session's record this turn is to write, with its key; None when none is.
         in_entries: clients of whom an entry's record tells an add that their session's record does not.
         runs: which entries lie in one record; None where each has its own.
     """
 
     __slots__ = (
-        "changed", "in_entries", "last_batch", "name", "partition", "prefix", "record", "runs", "sessions", "todo",
+        "in_entries", "last_batch", "name", "partition", "prefix", "record", "runs", "sessions", "sessions_to_write",
+        "todo",
     )  # fmt: skip
 
     def __init__(self, name: str, partition: Partition) -> None:
@@ -61,7 +62,7 @@ class RecordedList:
         self.record: ListRecord | None = None
         self.sessions: dict[bytes, Session] = {}
         self.last_batch = 0
-        self.changed: dict[bytes, bytes] | None = None
+        self.sessions_to_write: dict[bytes, bytes] | None = None
         self.in_entries: tuple[bytes, ...] = ()
         self.runs: Runs | None = None
 
@@ -132,21 +133,21 @@ class RecordedList:
 
     def write_sessions(self) -> None:
         """Put the records of the sessions that this turn changed into the batch that carries the changes."""
-        if self.changed is None:
+        if self.sessions_to_write is None:
             return
         partition = self.partition
         number, epoch, write = partition.number, partition.epoch, partition.gate.write
-        for sender, key in self.changed.items():
+        for sender, key in self.sessions_to_write.items():
             session = self.sessions[sender]
             self.last_batch = write(
                 number, epoch, key, records.pack_session(session.next, session.used_ms, session.answers)
             )
             session.kept = RECORDED
         if self.in_entries:
-            self.in_entries = tuple([sender for sender in self.in_entries if sender not in self.changed])
+            self.in_entries = tuple([sender for sender in self.in_entries if sender not in self.sessions_to_write])
         if self.has_remains:
-            self._note_remains(max([self.sessions[sender].used_ms for sender in self.changed]))
-        self.changed = None
+            self._note_remains(max([self.sessions[sender].used_ms for sender in self.sessions_to_write]))
+        self.sessions_to_write = None
 
     def forget_expired(self, now_ms: int) -> None:
         """Forget the clients' sessions whose time is over, and see that their records go."""
@@ -184,7 +185,7 @@ class RecordedList:
                 return False
         elif session.kept is IN_MEMORY:
             return False
-        if self.changed is not None and sender in self.changed:
+        if self.sessions_to_write is not None and sender in self.sessions_to_write:
             return False
         is_small = session.answer_bytes + answer_bytes <= ANSWERS_IN_ENTRIES_BYTES
         return is_small and len(session.answers) < ANSWERS_IN_ENTRIES
@@ -252,11 +253,11 @@ class RecordedList:
     def _note_changed(self, prefix: bytes, sender: bytes, session: Session, answer_bytes: int) -> None:
         """See that the session's record goes into the same batch, once for all its changes in it."""
         partition = self.partition
-        if self.changed is None:
-            self.changed = {}
-            partition.changed.append(self)
-        if sender not in self.changed:
-            self.changed[sender] = records.session_key(prefix, sender)
+        if self.sessions_to_write is None:
+            self.sessions_to_write = {}
+            partition.lists_to_write.append(self)
+        if sender not in self.sessions_to_write:
+            self.sessions_to_write[sender] = records.session_key(prefix, sender)
             kept_bytes = session.answer_bytes + RECORD_OVERHEAD_BYTES * len(session.answers)
             note_bytes = RECORD_OVERHEAD_BYTES + len(prefix)
             partition.gate.expect(kept_bytes + answer_bytes + RECORD_OVERHEAD_BYTES + note_bytes)
@@ -275,8 +276,8 @@ class RecordedList:
             partition.to_sweep[self.name] = self
 
 
-def write_sessions(changed: list[RecordedList]) -> None:
+def write_sessions(lists: list[RecordedList]) -> None:
     """Write the records of the sessions that changed, of all these lists, and forget the lists."""
-    for each in changed:
+    for each in lists:
         each.write_sessions()
-    changed.clear()
+    lists.clear()

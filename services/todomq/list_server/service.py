@@ -1,6 +1,8 @@
 """The list server's wiring: forwarded requests in, replies out, batches and reads to the database workers.
 
-Talks to: the router (forward), the cache (own, release, owned, activate), database workers (batches, claims, reads).
+Owns: the order of a turn: requests, releases, activations, then batches, replies and reads. Must not know: what a
+request does, which batch is committed. Talks to: the router (forward), the cache (own, release, owned, activate),
+database workers (batches, claims, reads).
 """
 
 from __future__ import annotations
@@ -148,10 +150,10 @@ class ListServerService(Service):
     # -- partitions ----------------------------------------------------------------------------------------------------
 
     def _owned(self, call: Call) -> list[tuple[int, int]]:
-        self._check_life(call, 0)
+        self._check_incarnation(call, 0)
         return self.hosting.owned()
 
-    def _check_life(self, call: Call, place: int) -> None:
+    def _check_incarnation(self, call: Call, place: int) -> None:
         """Refuse what another life of this list server was asked: a connection goes on to the next one unasked.
 
         Else the cache would take a claim of this life for one of the life before (law 2). Who does not say which life
@@ -162,7 +164,7 @@ class ListServerService(Service):
             raise Unavailable("another life of this list server was asked")
 
     def _own(self, call: Call) -> object:
-        self._check_life(call, 2)
+        self._check_incarnation(call, 2)
         partition, epoch = _partition_and_epoch(call)
         if self._done is not None:
             raise Unavailable("this list server is leaving")
@@ -204,7 +206,7 @@ class ListServerService(Service):
         return [granted, stored]
 
     def _release(self, call: Call) -> object:
-        self._check_life(call, 2)
+        self._check_incarnation(call, 2)
         partition, epoch = _partition_and_epoch(call)
         if self.hosting.stop_serving(partition, epoch):
             return True

@@ -1,4 +1,7 @@
-"""Every limit of what may be said, in one place. ``docs/protocol.md`` prints this table; a test compares the two."""
+"""Every limit of one message and of what it says. ``docs/protocol.md`` prints this table; a test compares the two.
+
+How much may wait stands beside whoever keeps it; ``docs/architecture.md`` ("When somebody is slow") names them all.
+"""
 
 from __future__ import annotations
 

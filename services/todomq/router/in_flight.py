@@ -19,9 +19,12 @@ from todomq.protocol import limits
 
 REQUESTS = 65_536
 BYTES = 96 * limits.MIB
+"""Of everybody together."""
 REQUESTS_PER_CONNECTION = 4_096
 BYTES_PER_CONNECTION = 16 * limits.MIB
+"""Of one connection. ``hello`` asks a client to keep to half of the requests (``service.WINDOW``)."""
 OVERHEAD_BYTES = 64
+"""What a request counts for, besides its body."""
 
 
 class Flight(Struct, gc=False):

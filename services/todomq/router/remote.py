@@ -12,7 +12,6 @@ that is not known here.
 
 from __future__ import annotations
 
-from collections import Counter
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +53,6 @@ class Remote(Service):
             Unavailable: the address can't be bound.
         """
         super().__init__()
-        self.counts: Counter[str] = Counter()
         self._router = router
         self._daemon = daemon
         self._loop = daemon.loop

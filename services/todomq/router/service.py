@@ -1,14 +1,14 @@
 """The router's wiring of requests to where they go, and of answers back to their clients.
 
-Talks to: clients and the cache (who call it), list servers, and every daemon that is called by name.
-It reads version, target, deadline and number of a request and never its body.
+Owns: the connections to list servers and named daemons; what is answered, refused or taken back. Must not know: what a
+request means: it reads version, target, deadline and number, and never the body. Talks to: clients and the cache (who
+call it), list servers, and every daemon that is called by name.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from collections import Counter
 from collections.abc import Iterable
 from functools import partial
 from itertools import chain
@@ -67,7 +67,6 @@ class RouterService(Service):
         self.routing = Routing(self.in_flight)
         self.named = NamedRouting(self.in_flight)
         self.pacing = Pacing(self.in_flight)
-        self.counts: Counter[str] = Counter()
         self.operations |= {"hello": self._hello, "table": self._table}
         self._daemon = daemon
         self._loop = daemon.loop
@@ -90,8 +89,6 @@ class RouterService(Service):
     def on_call(self, server: CallServer, peer: bytes, sender: bytes, requests: list[Any]) -> None:
         """Send each request of a call on its way, or refuse it."""
         now_ms = self._loop.now_ms()
-        latest_ms = now_ms + limits.DEADLINE_AHEAD_MS
-        admit, forward = self.in_flight.admit, self.routing.forward
         self.counts["requests"] += len(requests)
         columns = messages.numbered_columns(requests)
         are_numbered = columns is not None
@@ -107,24 +104,7 @@ class RouterService(Service):
                 self._refuse_with(peer, request[0], refusal)
                 continue
             try:
-                deadline_ms = request[2]
-                if not now_ms < deadline_ms <= latest_ms:
-                    request[2] = self._deadline(deadline_ms, now_ms)
-                if len(request[3]) > limits.REQUEST_BYTES:
-                    raise InvalidRequest(f"a request of over {limits.REQUEST_BYTES} bytes")
-                target = request[1]
-                if type(target) is str:
-                    name = target.encode()
-                    if len(name) > limits.LIST_NAME_BYTES or len(request) != 6 or not sender:
-                        raise _invalid_list_request(name, sender)
-                    partition = partition_of(name)
-                    identifier = admit(peer, sender, request, partition)
-                    if is_held:
-                        self.pacing.hold(peer, identifier)
-                    else:
-                        forward(identifier, sender, request, partition)
-                else:
-                    self._forward_to_daemon(peer, sender, request)
+                self._forward_one(peer, sender, request, now_ms, is_held)
             except Overloaded as error:
                 # There is no room for the rest of the message either. To refuse must cost little: who floods is
                 # refused most of the time, and the others wait for that.
@@ -154,10 +134,34 @@ class RouterService(Service):
         self.routing.forward_all(first, sender, requests, partitions, sizes)
         return True
 
+    def _forward_one(self, peer: bytes, sender: bytes, request: list[Any], now_ms: int, is_held: bool) -> None:
+        """Send one request on its way, or let it wait where its connection is held back.
+
+        Raises:
+            TodoMQError: it is refused.
+        """
+        deadline_ms = request[2]
+        if not now_ms < deadline_ms <= now_ms + limits.DEADLINE_AHEAD_MS:
+            request[2] = self._deadline(deadline_ms, now_ms)
+        if len(request[3]) > limits.REQUEST_BYTES:
+            raise InvalidRequest(f"a request of over {limits.REQUEST_BYTES} bytes")
+        target = request[1]
+        if type(target) is not str:
+            self._forward_to_daemon(peer, sender, request)
+            return
+        name = target.encode()
+        if len(name) > limits.LIST_NAME_BYTES or len(request) != 6 or not sender:
+            raise _invalid_list_request(name, sender)
+        partition = partition_of(name)
+        identifier = self.in_flight.admit(peer, sender, request, partition)
+        if is_held:
+            self.pacing.hold(peer, identifier)
+        else:
+            self.routing.forward(identifier, sender, request, partition)
+
     def stats(self) -> dict[str, Any]:
         """Return requests in flight, their bytes, partitions that move, requests sent again."""
         return {
-            **self.counts,
             "in_flight": len(self.in_flight.flights),
             "in_flight_bytes": self.in_flight.bytes,
             "held_back": self.pacing.held,

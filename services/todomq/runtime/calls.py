@@ -116,6 +116,8 @@ class Service:
     """A second address to listen at, besides the daemon's own; empty for none."""
 
     def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        """Shown in ``stats``, with those of the server that have the same name added."""
         self.operations: dict[str, Operation] = {"ping": lambda call: "pong"}
 
     def on_call(self, server: CallServer, peer: bytes, sender: bytes, requests: list[Any]) -> None:

@@ -216,8 +216,8 @@ class Daemon:
             "incarnation": self.incarnation,
             "turns": self.loop.turns,
             "unsent_bytes": sum(peer.outbox_bytes for peer in self._connections),
-            **self.server.counts,
             **service.stats(),
+            **(self.server.counts + service.counts),
         }
 
     def _flush(self) -> None:

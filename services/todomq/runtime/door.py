@@ -9,7 +9,7 @@ descriptor still is this connection is seen by the address at its other end. Fro
 served or answered.
 
 Law 6: libzmq counts whole messages, so a message of endless frames would fill the memory of this process: a
-connection that has sent more than ``UNREAD_BYTES`` since it last completed a message is cut, and so is one whose
+connection that has sent more than ``UNFINISHED_BYTES`` since it last completed a message is cut, and so is one whose
 message has very many frames, or that has not completed its first message ``SILENT_S`` after it was made. Connections
 take up to half of the process's descriptors.
 """
@@ -34,7 +34,7 @@ from todomq.runtime.loop import Loop
 
 T = TypeVar("T")
 
-UNREAD_BYTES = 32 * limits.MIB
+UNFINISHED_BYTES = 32 * limits.MIB
 """More than what the pipe holds (``DOOR_PIPE_MESSAGES`` of ``DOOR_BYTES``) and the kernel has not handed over yet."""
 
 SILENT_S = 60.0
@@ -242,7 +242,7 @@ class Door(CallServer):
             if line.is_heard:
                 line.is_heard = False
                 line.base = received
-            elif received - line.base > UNREAD_BYTES:
+            elif received - line.base > UNFINISHED_BYTES:
                 self.counts["flooded"] += 1
                 line.is_ended = True
                 log_counted("cut", why="sends without end", key="" if line.guest is None else line.guest.user[:8])
