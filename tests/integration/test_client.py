@@ -581,6 +581,26 @@ class TestTrouble:
         assert unknown.retry() == Entry(1, "milk"), "and again, though there is nobody any more who could be asked"
         assert [request[4] for request in router.requests] == [1, 1]
 
+    def test_a_refusal_for_good_is_given_again_where_it_is_asked_for_again(
+        self, client: Client, router: ScriptedRouter
+    ) -> None:
+        router.script = lambda *_: SILENT
+        with pytest.raises(errors.DeadlineExceeded) as unknown:
+            client.todo_list("l").update_entry(999, done=True, deadline_s=0.1)
+        router.script = router.serve
+        for _ in range(2):
+            with pytest.raises(errors.EntryNotFound) as refused:
+                unknown.value.retry()
+            assert refused.value.outcome == errors.NOT_APPLIED
+        assert [request[4] for request in router.requests] == [1, 1]
+
+    def test_threads_that_ask_again_at_once_get_one_answer(self, client: Client, router: ScriptedRouter) -> None:
+        unknown = lost_add(client, router)
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(lambda _: unknown.retry(), range(4)))
+        assert answers == [Entry(1, "milk")] * 4
+        assert [request[4] for request in router.requests] == [1, 1]
+
     def test_a_retry_that_was_lost_as_well_and_what_it_raised_ask_the_same(
         self, client: Client, router: ScriptedRouter
     ) -> None:
@@ -1286,12 +1306,30 @@ class TestAsync:
                     await client.todo_list("l").add_entry("milk", deadline_s=0.1)
                 router.script = router.serve
                 router.script = lambda *_: SILENT
-                with pytest.raises(errors.DeadlineExceeded):
+                with pytest.raises(errors.DeadlineExceeded) as again:
                     await caught.value.retry()
+                router.script = router.serve
+                assert await again.value.retry() == Entry(1, "milk")
+                assert await caught.value.retry() == Entry(1, "milk")
+                assert [request[4] for request in router.requests] == [1, 1, 1]
+
+        asyncio.run(main())
+
+
+    def test_a_retry_that_is_cancelled_loses_no_answer(self, router: ScriptedRouter) -> None:
+        async def main() -> None:
+            async with AsyncClient(router.address) as client:
+                router.script = lambda *_: SILENT
+                with pytest.raises(errors.DeadlineExceeded) as caught:
+                    await client.todo_list("l").add_entry("milk", deadline_s=2.0)
+                held = threading.Event()
+                router.script = lambda *request: (held.wait(10), router.serve(*request))[1]
+                with pytest.raises(asyncio.TimeoutError):
+                    await asyncio.wait_for(caught.value.retry(), 0.02)
+                held.set()
                 router.script = router.serve
                 assert await caught.value.retry() == Entry(1, "milk")
                 assert await caught.value.retry() == Entry(1, "milk")
-                assert [request[4] for request in router.requests] == [1, 1, 1]
 
         asyncio.run(main())
 

@@ -320,7 +320,7 @@ def test_a_daemon_that_is_to_stop_serves_what_waits(pair: Pair, monkeypatch: pyt
     for place in range(10):
         pair.call("echo", place)
     turn_until(pair.loop, lambda: bool(pair.server._waiting))
-    pair.server.serve_all()
+    pair.server.serve_all_waiting()
     assert [answer.value for answer in pair.wait(10)] == [[place] for place in range(10)]
 
 

@@ -241,6 +241,10 @@ def test_a_disk_of_its_own_for_the_data_is_restored_into(
         assert not (data / "data.restoring").exists()
         other.start()
         assert "milk" in todomq(other, "ls", "kept")
+        todomq(other, "down", "--remove-data", "--yes")
+        assert not list(data.iterdir()), "the disk stays, empty"
+        other.start()
+        assert "milk" not in todomq(other, "ls", "kept")
         other.stop()
     finally:
         subprocess.run(["umount", "--lazy", str(data)], check=True)

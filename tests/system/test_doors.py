@@ -191,6 +191,8 @@ def test_a_router_that_restarts_without_the_stacks_own_pair_serves_this_machine_
         with Client(stack.endpoint, deadline_s=20) as local:
             local.todo_list("local").add_entry("x")
             assert str(keys) in local.call(Via(["router"]), "stats")["door_closed"]
+        health = stack.run("todomq.cli", "probe", "health")
+        assert health.returncode == 1 and f"lets nobody in over TCP: {keys} is missing" in health.stdout
         with Client(stack.tcp, deadline_s=0.5) as anybody, pytest.raises(errors.Unavailable):
             anybody.list_names()
     finally:
@@ -600,6 +602,29 @@ def test_a_key_cannot_have_a_process_of_this_machine_watched_and_ended(stack: Ke
 def narrow() -> Iterator[KeyedStack]:
     """A stack of its own, for what is taken from it."""
     yield from kept_running(KeyedStack())
+
+
+def test_another_pair_of_the_stack_is_used_at_once(narrow: KeyedStack) -> None:
+    before, old, new = narrow.pid("router"), narrow.new_key("old", "--rights", "admin"), narrow.home / "new"
+    shutil.rmtree(narrow.home / "keys")
+    narrow.keys("init")
+    narrow.keys("new", "new", "--rights", "admin", "--out", str(new))
+    narrow.wait_restarted("router", before, 20)
+    with Client.from_file(new, deadline_s=20) as todo:
+        todo.list_names()
+    with Client.from_file(old, deadline_s=1.0) as todo, pytest.raises(errors.Unavailable):
+        todo.list_names()
+
+
+def test_a_stack_that_is_to_have_no_keys_any_more_gets_an_open_door(narrow: KeyedStack) -> None:
+    shutil.rmtree(narrow.home / "keys")
+    narrow.wait_restarted("router", narrow.kill("router"), 20)
+    before = narrow.pid("router")
+    (narrow.home / "has-keys").unlink()  # as is said where the keys are missed
+    narrow.wait_restarted("router", before, 20)
+    with Client(narrow.tcp, deadline_s=20) as anybody:
+        anybody.todo_list("open").add_entry("milk")
+    narrow.wait_healthy()
 
 
 def test_strangers_leave_descriptors_for_this_machine(narrow: KeyedStack) -> None:

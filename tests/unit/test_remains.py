@@ -124,6 +124,26 @@ def test_notes_in_any_number_are_taken_up_a_few_at_a_time(monkeypatch: pytest.Mo
     assert 0 < most <= 4
 
 
+def test_law_5_a_list_that_never_comes_to_rest_holds_up_no_other() -> None:
+    bench, client = Bench(), Client()
+    client.change(bench, "hot", "add_entry", "milk")
+    client.change(bench, "hot", "clear")
+    let_pass(bench, 5 * MINUTE_MS)
+    for number in range(30):
+        Client().change(bench, f"{number}", "delete_entry", 1)
+    heir = taken_over(bench)
+    busy = Client(b"busy")
+    heir.now_ms += LATER_MS - 5 * MINUTE_MS
+    for step in range(500):
+        heir.send("hot", "add_entry", "x", client=b"busy", number=step + 1, floor=step + 1)
+        heir.tick(1_000)
+        heir.read()
+        if heir.sent:
+            heir.commit(1)
+    assert {records.read_remains_key(key)[1] for key in notes(heir)} <= {"hot"}
+    assert busy.entries(heir, "hot")
+
+
 def test_a_note_that_is_damaged_or_of_a_damaged_list_holds_up_no_other() -> None:
     bench = Bench()
     other = next(name for name in map(str, count()) if partition_of(name.encode()) == partition_of(b"a"))

@@ -17,7 +17,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from todomq.backup.catalogue import DATA, Advance, Catalogue, copy_file, read_catalogue, sync_tree
-from todomq.database_worker.storage.manifest import LOCK, MANIFEST, read_manifest, shard_name, write_note
+from todomq.database_worker.storage.manifest import (
+    LOCK,
+    MANIFEST,
+    RESTORING,
+    read_manifest,
+    shard_name,
+    write_note,
+)
 from todomq.database_worker.storage.small_files import sync_directory
 from todomq.errors import CorruptRecord, InvalidRequest, Unavailable
 from todomq.runtime import locks
@@ -25,7 +32,6 @@ from todomq.settings import Settings
 from todomq.supervision.manager import Manager
 from todomq.supervision.stack import STACK_LOCK
 
-RESTORING = "data.restoring"
 LOST_AND_FOUND = "lost+found"
 """What a disk of its own may hold besides."""
 
@@ -54,6 +60,7 @@ def restore_all(backup: Path, settings: Settings, begin: Callable[[str, int], Ad
             raise InvalidRequest(f"{data} is not empty, and restoring never replaces data; move it away first")
         unfinished = data / RESTORING if is_disk else data.with_name(RESTORING)
         _copy(backup, catalogue.files, unfinished, "", begin)
+        settings.note_of_data.unlink(missing_ok=True)  # of the stack whose data was there before
         try:
             if is_disk:
                 _put_in_place(unfinished, data)

@@ -209,6 +209,9 @@ def _judge_daemon(name: Name, answers: dict[Any, Answer]) -> Part:
     answer = answers[name]
     if answer.error is not None:
         return Part(name, FAILED, _trouble(name, answer.error, answers["names"]))
+    closed = answer.value.get("door_closed")
+    if closed:
+        return Part(name, FAILED, f"lets nobody in over TCP: {closed}")
     if name[0] == "database_worker":
         check = answers["check", name[1]]
         if isinstance(check.error, CorruptRecord):

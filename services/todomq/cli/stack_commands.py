@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from todomq.supervision.stack import Stack
 
 LOG_LINES = 20
+LOST_AND_FOUND = "lost+found"
+"""The file system's own, in the root of a disk."""
 
 NEXT = """\
 TodoMQ is up; its home is {home}. Try:
@@ -85,7 +87,7 @@ def down(
         if removed:
             _remove_data(stack.settings.data)
         if remove_data:
-            stack.settings.note_of_data.unlink(missing_ok=True)
+            stack.settings.note_of_data.unlink(missing_ok=True)  # last: interrupted, the same command can go on
     state = "down" if ran else "not running"
     value = {"running": False, "ran": ran, "removed": removed}
     if removed:
@@ -192,11 +194,18 @@ def _nothing_runs(stack: Stack) -> str:
 
 
 def _remove_data(data: Path) -> None:
-    """Remove every stored list; where the directory is a link, to another disk say, the link stays."""
+    """Remove every stored list; where the directory is a disk of its own, or a link to one, that stays, empty."""
     directory = data.resolve()
-    shutil.rmtree(directory)
-    if data.is_symlink():
-        directory.mkdir(mode=0o700)
+    if not data.is_symlink() and not directory.is_mount():
+        shutil.rmtree(directory)
+        return
+    for path in directory.iterdir():
+        if path.name == LOST_AND_FOUND:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 @contextmanager

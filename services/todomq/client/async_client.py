@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from todomq.client import operations
 from todomq.client.connection import Connection
 from todomq.client.endpoint import choose
-from todomq.client.outcomes import FAILURES_MOST, check_deadline, outcome, refused, set_deadline
+from todomq.client.outcomes import FAILURES_MOST, AskAgain, check_deadline, outcome, refused, set_deadline
 from todomq.client.request import Request
 from todomq.client.values import ServerRef
-from todomq.errors import InvalidRequest, TodoMQError
+from todomq.errors import UNKNOWN, InvalidRequest, TodoMQError
 from todomq.protocol.entries import check_list_name
 
 if TYPE_CHECKING:
@@ -253,6 +253,36 @@ class AsyncPipeline(_Face):
             raise ExceptionGroup(f"{len(failures)} of {self._begun} requests failed", failures)
 
 
+class _AskAgain(AskAgain):
+    """The same for futures: whoever awaits gets one of their own, so that to cancel it gives up no answer."""
+
+    def __call__(self) -> asyncio.Future[Any]:
+        """Return a future of the answer."""
+        asked = self._answers[0] if self._answers else None
+        if asked is None or _is_lost(asked):
+            asked = self._resend(self._request.repeated(self))
+            self._answers = [asked]
+        if not asked.done():
+            return asyncio.shield(asked)
+        told = asyncio.get_running_loop().create_future()  # which may be another one than asked
+        error = asked.exception()
+        if error is None:
+            told.set_result(asked.result())
+        else:
+            told.set_exception(error)
+        return told
+
+
+def _is_lost(asked: asyncio.Future[Any]) -> bool:
+    """Tell whether what was asked has ended, and nobody knows how: it is to be asked once more."""
+    if not asked.done():
+        return False
+    if asked.cancelled():
+        return True
+    error = asked.exception()
+    return isinstance(error, TodoMQError) and error.outcome == UNKNOWN
+
+
 def _completion(client_ref: weakref.ref[AsyncClient]) -> Callable[[list[Request[Any]]], list[Callable[[], None]]]:
     """Return what settles the futures of finished requests, each on its own loop, with one call per loop."""
 
@@ -263,7 +293,7 @@ def _completion(client_ref: weakref.ref[AsyncClient]) -> Callable[[list[Request[
         for request in finished:
             if request.waiter is not None:
                 future, _ = request.waiter
-                by_loop[future.get_loop()].append((future, *outcome(request, resend)))
+                by_loop[future.get_loop()].append((future, *outcome(request, resend, _AskAgain)))
         for loop, outcomes in by_loop.items():
             try:
                 loop.call_soon_threadsafe(_settle, outcomes)

@@ -5,16 +5,53 @@ Owns: reading the value of an answer, attaching ``retry()``. Must not know: futu
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
 from todomq.client.connection import now_ms
-from todomq.client.request import Request
+from todomq.client.request import Repetition, Request
 from todomq.errors import UNKNOWN, InvalidRequest, ProtocolError, TodoMQError
 from todomq.protocol import limits
 from todomq.protocol.codec import unpack_value
 
 Resend = Callable[[Request[Any]], Any]
+
+
+class AskAgain:
+    """What ``retry()`` does: asks again until that has been answered, and from then on gives the same answer.
+
+    Once an answer is here, the client has declared its number received, so nobody could be asked any more. All errors
+    of one request, those of its repetitions too, share one of these.
+
+    Args:
+        request: what was asked.
+        resend: submits a request as the caller would have.
+    """
+
+    def __init__(self, request: Request[Any], resend: Resend) -> None:
+        self._request = request
+        self._resend = resend
+        self._asking = threading.RLock()  # who asks at the same time waits for the same answer
+        self._answers: list[Any] = []
+        self._refusal: TodoMQError | None = None
+
+    def __call__(self) -> Any:
+        """Return the answer, or raise why there is none."""
+        with self._asking:
+            if self._refusal is not None:
+                raise self._refusal
+            if not self._answers:
+                try:
+                    self._answers.append(self._resend(self._request.repeated(self)))
+                except TodoMQError as error:
+                    if error.outcome == UNKNOWN:
+                        error.can_retry_with(self)
+                    else:
+                        self._refusal = error
+                    raise
+            return self._answers[0]
+
 
 FAILURES_MOST = 10_000
 """Failures that a pipeline keeps to tell of them in the end."""
@@ -22,12 +59,15 @@ FAILURES_MOST = 10_000
 DEADLINE_MOST_S = limits.DEADLINE_AHEAD_MS / 1000
 
 
-def outcome(request: Request[Any], resend: Resend) -> tuple[Any, TodoMQError | None]:
+def outcome(
+    request: Request[Any], resend: Resend, again: Callable[[Request[Any], Resend], Callable[[], Any]] = AskAgain
+) -> tuple[Any, TodoMQError | None]:
     """Return the result of a finished request, or its error.
 
     Args:
         request: finished by the session.
         resend: submits a request as the caller would have; ``error.retry()`` does it with the repeated request.
+        again: makes what ``error.retry()`` does.
     """
     error = request.error
     if error is None:
@@ -37,7 +77,7 @@ def outcome(request: Request[Any], resend: Resend) -> tuple[Any, TodoMQError | N
         except (ProtocolError, ValueError, TypeError) as unreadable:
             return None, ProtocolError(f"an answer that cannot be read: {unreadable}")
     if error.outcome == UNKNOWN:
-        error.can_retry_with(_asking_again(request, resend))
+        error.can_retry_with(_again_of(request) or again(request, resend))
     return None, error
 
 
@@ -48,39 +88,12 @@ def refused(request: Request[Any], error: TodoMQError, resend: Resend) -> TodoMQ
     """
     if request.is_exposed:
         error.outcome = UNKNOWN
-        error.can_retry_with(_asking_again(request, resend))
+        error.can_retry_with(_again_of(request) or AskAgain(request, resend))
     return error
 
 
-def _asking_again(request: Request[Any], resend: Resend) -> Callable[[], Any]:
-    """Return what ``retry()`` does: it asks again until that has been answered, and gives that answer from then on.
-
-    Once the answer is here, the client has declared its number received, so nobody could be asked any more.
-    """
-    answers: list[Any] = []
-
-    def again() -> Any:
-        if answers and _has_failed(answers[0]):
-            answers.clear()
-        if not answers:
-            try:
-                answers.append(resend(request.repeated()))
-            except TodoMQError as error:
-                if error.outcome == UNKNOWN:
-                    error.can_retry_with(again)
-                raise
-        return answers[0]
-
-    return again
-
-
-def _has_failed(answer: Any) -> bool:
-    """Tell whether an answer is a future (of an ``AsyncClient``) that has ended without a result."""
-    import asyncio  # takes longer than all the rest, and a second look at an answer is rare
-
-    if not isinstance(answer, asyncio.Future) or not answer.done():
-        return False
-    return answer.cancelled() or answer.exception() is not None
+def _again_of(request: Request[Any]) -> Callable[[], Any] | None:
+    return request.again if isinstance(request, Repetition) else None
 
 
 def check_deadline(deadline_s: float) -> float:

@@ -113,12 +113,29 @@ class Request(Answer[T]):
         # An attempt was sent and its answer will never come: whatever is said later, that attempt may take effect.
         self.is_exposed = False
 
-    def repeated(self) -> Request[T]:
-        """Return this request, finished with outcome ``unknown``, as one to submit again under the same number."""
-        request = Request(self.kind, self.target, self.body, self.read, self.deadline_s, pages=self.pages)
+    def repeated(self, again: Callable[[], Any] | None = None) -> Repetition[T]:
+        """Return this request, finished with outcome ``unknown``, as one to submit again under the same number.
+
+        Args:
+            again: what asks once more, should that end unknown as well.
+        """
+        request = Repetition(self.kind, self.target, self.body, self.read, self.deadline_s, pages=self.pages)
         request.number = self.number
         request.counter = self.counter
         request.first_sent_ms = self.first_sent_ms
         request.error = self.error
         request.is_exposed = True
+        request.again = again
         return request
+
+
+class Repetition(Request[T]):
+    """A request that is asked again.
+
+    Attributes:
+        again: what asks once more; all repetitions of a request share it.
+    """
+
+    __slots__ = ("again",)
+
+    again: Callable[[], Any] | None

@@ -157,7 +157,7 @@ class Commits:
         granted = epoch > stored
         writes: list[Write] = [(epoch_key(partition), packed_number(epoch))] if granted else []
         claim = Change(_size(writes), writes, None, done, [granted, max(epoch, stored)], is_claim=True)
-        self._check_room(claim)
+        self._make_room(claim)
         self._queue.append(claim)
         if granted:
             self._epochs[partition] = epoch
@@ -171,7 +171,7 @@ class Commits:
             Overloaded: too much waits.
         """
         change = Change(_size(writes), writes, once, done, value, client)
-        self._check_room(change)
+        self._make_room(change)
         self._calls.add(change)
 
     def take_get(self, key: bytes, done: Done, client: bytes = b"", until_ms: float = inf) -> None:
@@ -183,11 +183,14 @@ class Commits:
             Overloaded: too much waits.
         """
         get = Get(len(key), key, done, client, until_ms)
-        self._check_room(get)
+        self._make_room(get)
         self._calls.add(get)
 
     def next_group(self, now_ms: float = 0) -> list[Item]:
-        """Return what to commit now, bounded in bytes and number; empty where nothing waits or a group is in flight."""
+        """Return what to commit now, bounded in bytes and number; empty where nothing waits or a group is in flight.
+
+        Batches and claims stand first: what a commit leaves of a group are stores and gets, which wait again.
+        """
         if self._in_flight:
             return []
         group, size = self._in_flight, 0
@@ -263,7 +266,7 @@ class Commits:
         self._words, self._answers = [], []
         return words, answers
 
-    def _check_room(self, item: Change | Get) -> None:
+    def _make_room(self, item: Change | Get) -> None:
         """Count an item in, or raise Overloaded."""
         if self._call_items >= CALL_ITEMS or self._call_bytes + item.size > CALL_BYTES:
             raise Overloaded("too many calls wait for this database worker")

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from todomq.database_worker import records
-from todomq.database_worker.checkpoints import check_name, make_checkpoint, remove_forgotten
+from todomq.database_worker.checkpoints import NEW_S, check_name, make_checkpoint, remove_forgotten
 from todomq.database_worker.group import Done
 from todomq.database_worker.shard import Shard
 from todomq.database_worker.storage import OpenStorage, Storage, Write
@@ -57,7 +57,8 @@ class DatabaseWorkerService(Service):
         self._writes = daemon.pull(self._address, self._take_writes)
         daemon.loop.at_turn_end(self._end_turn)
         daemon.loop.every(LOOK_S, self._words.look)
-        self._shard.checkpoint(lambda storage: remove_forgotten(self._directory), lambda outcome: None)
+        self._clear_checkpoints()
+        daemon.loop.after(NEW_S, self._clear_checkpoints)
         self.operations["hello"] = self._hello
         for name, operation in {
             "claim": self._claim, "read": self._read, "read_many": self._read_many,
@@ -180,7 +181,7 @@ class DatabaseWorkerService(Service):
                 call.refuse(outcome)
                 return
             if call.backlog_bytes() > UNREAD_BYTES:
-                call.refuse(Overloaded("the answers before this one have not been read"))
+                call.refuse(Overloaded("the answers of this database worker are not taken at the moment"))
                 return
             try:
                 call.answer(None if outcome is None else unpack(outcome))
@@ -214,7 +215,11 @@ class DatabaseWorkerService(Service):
         """Copy the shard as it is now into ``checkpoints/NAME`` of its directory; the answer is that directory."""
         (name,) = _arguments(call, str)
         check_name(name)
-        self._shard.checkpoint(lambda storage: make_checkpoint(storage, self._directory, name), _answering(call))
+        self._shard.beside(lambda storage: make_checkpoint(storage, self._directory, name), _answering(call))
+        self._loop.after(2 * NEW_S, self._clear_checkpoints)
+
+    def _clear_checkpoints(self) -> None:
+        self._shard.beside(lambda storage: remove_forgotten(self._directory), lambda outcome: None)
 
     def _canonical_key(self, call: Call) -> bytes:
         key = canonical(call.arguments[0], limits.KEY_BYTES, "key")

@@ -121,9 +121,9 @@ class Shard:
         """Run ``read`` off the loop; ``done`` gets what it returns, or the error."""
         self._ask_storage(read, done, READS)
 
-    def checkpoint(self, copy: Callable[[Storage], Any], done: Done) -> None:
-        """Run ``copy`` off the loop, beside commits and reads; ``done`` gets what it returns, or the error."""
-        self._ask_storage(copy, done, COPIES)
+    def beside(self, work: Callable[[Storage], Any], done: Done) -> None:
+        """Run what takes long off the loop, beside commits and reads; ``done`` gets what it returns, or the error."""
+        self._ask_storage(work, done, COPIES)
 
     @property
     def is_quiet(self) -> bool:

@@ -27,6 +27,9 @@ CLIENTS_FORMAT = "todomq clients"
 VERSION = 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
+Stamp = tuple[int, int, int]
+"""A file's inode, time of its last change (ns) and size."""
+
 NO_KEYS = "this stack has no keys; make them with: todomq keys init"
 
 
@@ -155,13 +158,13 @@ class KeyStore:
             self._write([client for client in known if client.name != name])
             return revoked[0]
 
-    def stamp(self) -> tuple[int, int, int] | None:
+    def stamp(self) -> Stamp | None:
         """Return what changes whenever the clients do; None where the file is gone."""
-        try:
-            seen = os.stat(self.clients_path)
-        except OSError:
-            return None
-        return seen.st_ino, seen.st_mtime_ns, seen.st_size
+        return _stamp_of(self.clients_path)
+
+    def stamp_of_pair(self) -> Stamp | None:
+        """Return what changes whenever the stack's pair does; None where the file is gone."""
+        return _stamp_of(self.server_path)
 
     def _write(self, clients: list[ClientKey]) -> None:
         records = [client_value(client) for client in clients]
@@ -176,6 +179,14 @@ class KeyStore:
             yield
         finally:
             os.close(descriptor)
+
+
+def _stamp_of(path: Path) -> Stamp | None:
+    try:
+        seen = os.stat(path)
+    except OSError:
+        return None
+    return seen.st_ino, seen.st_mtime_ns, seen.st_size
 
 
 def client_value(client: ClientKey) -> dict[str, Any]:

@@ -171,7 +171,7 @@ class RecordedList:
         self.last_batch = self.partition.gate.write(self.partition.number, self.partition.epoch, key, None)
         self.forget_expired(now_ms)
         if self.has_remains:
-            self._note_remains(max(session.used_ms for session in self.sessions.values()))
+            self._note_remains(max([session.used_ms for session in self.sessions.values()], default=now_ms))
 
     def _note_remains(self, used_ms: int) -> None:
         """Note that the list is to be looked at when a session that was last used at this time is over."""

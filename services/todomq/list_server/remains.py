@@ -59,8 +59,9 @@ class Remains:
             self._end_notes(now_ms)
         if steady_ms >= self._look_ms:
             self._look_ms = steady_ms + LOOK_MS
+            self._taken.clear()  # whatever could not be ended is found again
             self._ahead = dict.fromkeys(filter(None, self._hosting.partitions))
-        if self._ahead and not self._taken:
+        if self._ahead and len(self._taken) < NOTES:
             ahead, self._ahead = self._ahead, {}
             for looked_at, after in ahead.items():
                 self._look(looked_at, after, now_ms)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from todomq.errors import InvalidRequest, Overloaded, ProtocolError, TodoMQError, Unauthorized
 from todomq.keys.rights import READ, operation_of
-from todomq.keys.store import KeyPair, KeyStore
+from todomq.keys.store import KeyPair, KeyStore, Stamp
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack, unpack
 from todomq.router.in_flight import OVERHEAD_BYTES
@@ -58,7 +58,9 @@ class Remote(Service):
         self._loop = daemon.loop
         self._store = KeyStore(daemon.settings.keys)
         self._uses: dict[str, KeyUse] = {}
-        self._stamp: tuple[int, int, int] | None = None
+        self._pair = pair
+        self._stamp: Stamp | None = None
+        self._pair_stamp = self._store.stamp_of_pair()
         self._is_readable = True
         self._door = daemon.open_door(daemon.settings.tcp, self, pair.secret, self._uses.get, self._judge)
         self._look()
@@ -183,6 +185,7 @@ class Remote(Service):
         return YES if use.take_handshake(self._loop.now_ms()) else LATER
 
     def _look(self) -> None:
+        self._look_at_pair()
         stamp = self._store.stamp()
         if stamp is not None and stamp == self._stamp:
             return
@@ -197,6 +200,19 @@ class Remote(Service):
             self._uses.clear()
             self._stamp = None  # look again, whatever it is
         self._door.look_again()
+
+    def _look_at_pair(self) -> None:
+        """Begin anew where the stack has another pair, by which its new clients know it."""
+        stamp = self._store.stamp_of_pair()
+        if stamp is None or stamp == self._pair_stamp:
+            return
+        try:
+            pair = self._store.server()
+        except InvalidRequest:
+            return  # it is being written, or damaged: this one still holds
+        self._pair_stamp = stamp
+        if pair != self._pair:
+            self._router.begin_anew("the stack's own keys are others")
 
     def _learn(self) -> None:
         now_ms = self._loop.now_ms()

@@ -40,10 +40,10 @@ from todomq.runtime.calls import DEFAULT_DEADLINE_MS, UNREAD_BYTES, Call, CallSe
 from todomq.runtime.daemon import Daemon
 from todomq.runtime.log import log
 from todomq.runtime.peers import Peer
-from todomq.settings import is_daemon_name
+from todomq.settings import SettingsError, is_daemon_name
 
 if TYPE_CHECKING:
-    from todomq.keys.store import KeyStore
+    from todomq.keys.store import KeyPair
     from todomq.router.remote import Remote
 
 WINDOW = REQUESTS_PER_CONNECTION // 2
@@ -173,32 +173,60 @@ class RouterService(Service):
         }
 
     def _open_door(self) -> None:
-        """Listen over TCP: for those who have a key, or on a loopback address of a stack without keys for everybody."""
-        from todomq.keys.required import KeysUnusable, door_pair
-        from todomq.keys.store import KeyStore
-        from todomq.router.remote import Remote
+        """Listen over TCP: for those who have a key, or on a loopback address of a stack without keys for everybody.
 
-        settings = self._daemon.settings
+        Raises:
+            SettingsError: others could reach the address, and no keys were ever made.
+        """
+        from todomq.keys.required import KeysUnusable, door_pair
+
         try:
-            pair = door_pair(settings)
-        except KeysUnusable as error:  # who is on this machine is served on
-            if error.text != self._door_trouble:
-                log("door_closed", why=error.text)
-            self._door_trouble = error.text
-            self._loop.after(DOOR_AGAIN_S, self._open_door)
+            pair = door_pair(self._daemon.settings)
+        except KeysUnusable as error:
+            self._keep_door_closed(error)
+            return
+        if pair is None:
+            self.also_at = self._daemon.settings.tcp
+            self._loop.every(DOOR_AGAIN_S, self._begin_anew_with_keys)
+        else:
+            self._let_in(pair)
+
+    def _keep_door_closed(self, error: SettingsError) -> None:
+        """Go on without a door, for those who are on this machine, until the keys can be used."""
+        if error.text != self._door_trouble:
+            log("door_closed", why=error.text)
+        self._door_trouble = error.text
+        self._loop.after(DOOR_AGAIN_S, self._open_door_late)
+
+    def _open_door_late(self) -> None:
+        from todomq.keys.required import door_pair
+
+        try:
+            pair = door_pair(self._daemon.settings)
+        except SettingsError as error:
+            self._keep_door_closed(error)
             return
         self._door_trouble = ""
         if pair is None:
-            self.also_at = settings.tcp
-            self._loop.every(DOOR_AGAIN_S, lambda: self._begin_anew_with_keys(KeyStore(settings.keys)))
+            self.begin_anew("there are no keys any more")
         else:
-            self.remote = Remote(self, self._daemon, pair)
+            self._let_in(pair)
 
-    def _begin_anew_with_keys(self, store: KeyStore) -> None:
-        """End once keys were made: what listens for everybody can't be closed, and the next life asks for keys."""
-        if store.exists():
-            log("keys_made", then="the router begins anew and asks for them")
-            os.kill(os.getpid(), signal.SIGTERM)
+    def _let_in(self, pair: KeyPair) -> None:
+        from todomq.router.remote import Remote
+
+        self.remote = Remote(self, self._daemon, pair)
+
+    def _begin_anew_with_keys(self) -> None:
+        from todomq.keys.store import KeyStore
+
+        if KeyStore(self._daemon.settings.keys).exists():
+            self.begin_anew("keys were made")
+
+    def begin_anew(self, why: str) -> None:
+        """End in good order, for a socket can't be closed to some or change its key: the next life opens another."""
+        log("begins_anew", why=why)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def _hello(self, call: Call) -> list[Any]:
         window = WINDOW if self.remote is None else self.remote.window_of(call.peer, WINDOW)

@@ -1,7 +1,7 @@
 """The receiving side of calls: a ROUTER that reads messages, hands requests to a service, and batches the replies.
 
 Owns: envelopes, decoding, the replies of a turn, what waits for a slow peer. Must not know: what operations mean.
-A turn serves calls for ``TURN_MS``: a loop that is busy with one peer's message for longer seems to hang.
+A turn serves calls for twice ``TURN_MS`` at most: a loop that is busy with one peer's message for long seems to hang.
 Keeps law 7: whatever a peer sends, it gets an error where a reply is possible, else one counted log line; and law 6:
 a peer that does not read its replies has a bounded backlog, past which they are dropped and counted.
 """
@@ -29,7 +29,7 @@ DRAIN_BYTES = 32 * 1024
 """What a turn takes in, and the message that reaches it: one peer's full batches must not make it long for others.
 A service that only queues what it is given may take more (``Service.drain_bytes``)."""
 TURN_MS = 20
-"""How long the calls of one turn may take; what comes with them and takes longer waits for the next turn."""
+"""How long the calls that a turn brings may take, and then those that had waited; what is left waits on."""
 LOOK_AT_CLOCK = 16
 """After so many of them."""
 BACKLOG_BYTES = 8 * limits.MIB
@@ -201,7 +201,7 @@ class CallServer:
                 return
         self._refuse_all(peer, self._waiting.add(peer, left, (service, sender)))
 
-    def serve_all(self) -> None:
+    def serve_all_waiting(self) -> None:
         """Serve all that waits, however long it takes: the daemon is to stop."""
         while self._waiting:
             self._serve_next()
@@ -213,8 +213,9 @@ class CallServer:
 
     def backlog_bytes(self, peer: bytes) -> int:
         """Return how much waits for a peer that does not read its replies."""
-        if isinstance(peer, OwnPeer):
-            return peer.backlog_bytes()
+        return peer.backlog_bytes() if isinstance(peer, OwnPeer) else self._backlog_of(peer)
+
+    def _backlog_of(self, peer: bytes) -> int:
         return sum(map(len, self._backlog.get(peer, ())))
 
     def _serve_waiting(self) -> None:

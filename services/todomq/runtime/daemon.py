@@ -284,7 +284,8 @@ class Daemon:
         self._stopping = True
         log("stopping", name=socket_name(self.name))
         self.loop.after(DRAIN_S, self.loop.stop)
-        self.server.serve_all()
+        for server in (self.server, *self._doors):
+            server.serve_all_waiting()
         service.drain(self._leave)
 
     def _leave(self) -> None:

@@ -139,7 +139,7 @@ class Door(CallServer):
 
     def backlog_of(self, guest: Guest) -> int:
         """Return how much waits for a connection that does not read its replies."""
-        return sum(map(len, self._backlog.get(guest, ())))
+        return self._backlog_of(guest)
 
     def restore(self) -> None:
         """Nothing to do: nobody can remove a TCP address."""

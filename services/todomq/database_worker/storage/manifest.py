@@ -27,6 +27,8 @@ from todomq.settings import SettingsError
 MANIFEST = "manifest"
 LOCK = "manifest.lock"
 IDENTITY = "identity"
+RESTORING = "data.restoring"
+"""What a restore copies into, before it takes its place."""
 
 _SHARD = re.compile(r"worker-([0-9]+)")
 
@@ -115,6 +117,8 @@ def _read_or_make_manifest(data: Path, pool_size: int, note: Path) -> dict[str, 
                 "put that back, or remove this file if the change is meant"
             )
         return manifest
+    if (data / RESTORING).exists():
+        raise CorruptRecord(f"{data} was being restored, and that was interrupted; empty it, and restore again")
     found = [child.name for child in shards_in(data).values()]
     if found:
         raise CorruptRecord(f"{path} is missing though {', '.join(found)} exist; {ADVICE}")

@@ -44,6 +44,9 @@ from todomq.database_worker.storage.room import check_room_to_open, lack_of_room
 from todomq.database_worker.storage.small_files import ADVICE, sync_directory
 from todomq.errors import NOT_APPLIED, UNKNOWN, CorruptRecord, TodoMQError
 
+FILES = ("acknowledged", "rocksdb/CURRENT")
+"""What is there whenever a shard is, below its directory."""
+
 _ADVICE = f"nothing was changed; {ADVICE}"
 _DAMAGE = re.compile(r"Corruption|Invalid argument|IO error: No such file|Not found")
 
