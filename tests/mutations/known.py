@@ -25,7 +25,7 @@ KNOWN: dict[str, int] = {
     "takes_any_number": 3,
     "reads_overtake": 3,
     "lost_batches_are_not_missed": 3,
-    "drops_the_order": 1,
+    "drops_the_order": 2,
     "shows_what_it_was": 2,
     "poison_spreads": 1,
     "crash_ends_the_process": 8,

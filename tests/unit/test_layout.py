@@ -23,6 +23,7 @@ IMPURE = {
     "list_server/reading.py",
     "list_server/remains.py",
     "list_server/worker_link.py",
+    "router/door_keeper.py",
     "router/remote.py",
     "supervision/manager.py",
     "supervision/stack.py",

@@ -58,9 +58,7 @@ class Remote(Service):
         self._loop = daemon.loop
         self._store = KeyStore(daemon.settings.keys)
         self._uses: dict[str, KeyUse] = {}
-        self._pair = pair
         self._stamp: Stamp | None = None
-        self._pair_stamp = self._store.stamp_of_pair()
         self._is_readable = True
         self._door = daemon.open_door(daemon.settings.tcp, self, pair.secret, self._uses.get, self._judge)
         self._look()
@@ -185,7 +183,6 @@ class Remote(Service):
         return YES if use.take_handshake(self._loop.now_ms()) else LATER
 
     def _look(self) -> None:
-        self._look_at_pair()
         stamp = self._store.stamp()
         if stamp is not None and stamp == self._stamp:
             return
@@ -200,19 +197,6 @@ class Remote(Service):
             self._uses.clear()
             self._stamp = None  # look again, whatever it is
         self._door.look_again()
-
-    def _look_at_pair(self) -> None:
-        """Begin anew where the stack has another pair, by which its new clients know it."""
-        stamp = self._store.stamp_of_pair()
-        if stamp is None or stamp == self._pair_stamp:
-            return
-        try:
-            pair = self._store.server()
-        except InvalidRequest:
-            return  # it is being written, or damaged: this one still holds
-        self._pair_stamp = stamp
-        if pair != self._pair:
-            self._router.begin_anew("the stack's own keys are others")
 
     def _learn(self) -> None:
         now_ms = self._loop.now_ms()

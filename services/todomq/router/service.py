@@ -7,8 +7,6 @@ call it), list servers, and every daemon that is called by name.
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterable
 from functools import partial
 from itertools import chain
@@ -38,21 +36,17 @@ from todomq.router.routing import Batch, Routing
 from todomq.router.table import read_table
 from todomq.runtime.calls import DEFAULT_DEADLINE_MS, UNREAD_BYTES, Call, CallServer, Service
 from todomq.runtime.daemon import Daemon
-from todomq.runtime.log import log
 from todomq.runtime.peers import Peer
-from todomq.settings import SettingsError, is_daemon_name
+from todomq.settings import is_daemon_name
 
 if TYPE_CHECKING:
-    from todomq.keys.store import KeyPair
-    from todomq.router.remote import Remote
+    from todomq.router.door_keeper import DoorKeeper
 
 WINDOW = REQUESTS_PER_CONNECTION // 2
 """How many requests a client is asked to have in flight at most; ``hello`` tells it."""
 
 SHORT_BYTES = limits.KIB
 """An answer that is sent also to who does not read: a refusal would not be shorter by much."""
-DOOR_AGAIN_S = 0.5
-"""How soon to look for keys again."""
 EXPIRE_S = 0.1
 NAMED_PEERS = 256
 _TEXT = frozenset((str,))
@@ -81,10 +75,12 @@ class RouterService(Service):
         self._loop.every(EXPIRE_S, self._expire)
         self._loop.every(1.0, self.pacing.tick)
         self._loop.at_turn_end(self._flush)
-        self.remote: Remote | None = None
-        self._door_trouble = ""
+        self._doorkeeper: DoorKeeper | None = None
         if daemon.settings.tcp:
-            self._open_door()
+            from todomq.router.door_keeper import DoorKeeper  # not loaded where there is no door
+
+            self._doorkeeper = DoorKeeper(self, daemon)
+            self.also_at = self._doorkeeper.open_to_all
 
     def on_call(self, server: CallServer, peer: bytes, sender: bytes, requests: list[Any]) -> None:
         """Send each request of a call on its way, or refuse it."""
@@ -168,68 +164,11 @@ class RouterService(Service):
             "moving_partitions": len(self.routing.moving),
             "moving": sorted(self.routing.moving),
             "sent_again": self.routing.sent_again,
-            **({} if self.remote is None else {"door": self.remote.stats()}),
-            **({"door_closed": self._door_trouble} if self._door_trouble else {}),
+            **({} if self._doorkeeper is None else self._doorkeeper.stats()),
         }
 
-    def _open_door(self) -> None:
-        """Listen over TCP: for those who have a key, or on a loopback address of a stack without keys for everybody.
-
-        Raises:
-            SettingsError: others could reach the address, and no keys were ever made.
-        """
-        from todomq.keys.required import KeysUnusable, door_pair
-
-        try:
-            pair = door_pair(self._daemon.settings)
-        except KeysUnusable as error:
-            self._keep_door_closed(error)
-            return
-        if pair is None:
-            self.also_at = self._daemon.settings.tcp
-            self._loop.every(DOOR_AGAIN_S, self._begin_anew_with_keys)
-        else:
-            self._let_in(pair)
-
-    def _keep_door_closed(self, error: SettingsError) -> None:
-        """Go on without a door, for those who are on this machine, until the keys can be used."""
-        if error.text != self._door_trouble:
-            log("door_closed", why=error.text)
-        self._door_trouble = error.text
-        self._loop.after(DOOR_AGAIN_S, self._open_door_late)
-
-    def _open_door_late(self) -> None:
-        from todomq.keys.required import door_pair
-
-        try:
-            pair = door_pair(self._daemon.settings)
-        except SettingsError as error:
-            self._keep_door_closed(error)
-            return
-        self._door_trouble = ""
-        if pair is None:
-            self.begin_anew("there are no keys any more")
-        else:
-            self._let_in(pair)
-
-    def _let_in(self, pair: KeyPair) -> None:
-        from todomq.router.remote import Remote
-
-        self.remote = Remote(self, self._daemon, pair)
-
-    def _begin_anew_with_keys(self) -> None:
-        from todomq.keys.store import KeyStore
-
-        if KeyStore(self._daemon.settings.keys).exists():
-            self.begin_anew("keys were made")
-
-    def begin_anew(self, why: str) -> None:
-        """End in good order, for a socket can't be closed to some or change its key: the next life opens another."""
-        log("begins_anew", why=why)
-        os.kill(os.getpid(), signal.SIGTERM)
-
     def _hello(self, call: Call) -> list[Any]:
-        window = WINDOW if self.remote is None else self.remote.window_of(call.peer, WINDOW)
+        window = WINDOW if self._doorkeeper is None else self._doorkeeper.window_of(call.peer, WINDOW)
         return [messages.VERSION, self._loop.now_ms(), self._daemon.incarnation, window]
 
     def _table(self, call: Call) -> bool | list[tuple[int, int]]:

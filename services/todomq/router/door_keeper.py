@@ -1,0 +1,111 @@
+"""Whether the router listens over TCP, and to whom: as the keys are when it starts, and whenever they change.
+
+Owns: when the door is opened, why it is closed, when the router begins anew for it: a socket can't be closed to some of
+those who know its address, nor change its key. Must not know: what a key allows (``remote.py``). Those who are on this
+machine are served whatever becomes of the keys.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+from todomq.errors import InvalidRequest
+from todomq.keys.required import KeysUnusable, door_pair
+from todomq.keys.store import KeyPair, KeyStore
+from todomq.router.remote import Remote
+from todomq.runtime.daemon import Daemon
+from todomq.runtime.log import log
+from todomq.settings import SettingsError
+
+if TYPE_CHECKING:
+    from todomq.router.service import RouterService
+
+LOOK_S = 0.5
+"""How often keys are looked for where there are none, or none that can be used."""
+
+
+class DoorKeeper:
+    """The door of one router.
+
+    Attributes:
+        open_to_all: the address where everybody on this machine is let in; empty for none.
+    """
+
+    def __init__(self, router: RouterService, daemon: Daemon) -> None:
+        """Open the door, or know why it is closed.
+
+        Raises:
+            SettingsError: others could reach the address, and no keys were ever made.
+            Unavailable: the address can't be bound.
+        """
+        self.open_to_all = ""
+        self._router = router
+        self._daemon = daemon
+        self._remote: Remote | None = None
+        self._trouble = ""
+        self._pair: KeyPair | None = None
+        self._store = KeyStore(daemon.settings.keys)
+        try:
+            self._open(door_pair(daemon.settings))
+        except KeysUnusable as error:
+            self._stay_closed(error)
+
+    def window_of(self, peer: bytes, most: int) -> int:
+        """Return how many requests a connection is to have in flight: no more than its key may, and ``most``."""
+        return most if self._remote is None else self._remote.window_of(peer, most)
+
+    def stats(self) -> dict[str, Any]:
+        """Return what the door counts, or why it is closed."""
+        door = {} if self._remote is None else {"door": self._remote.stats()}
+        return {**door, "door_closed": self._trouble} if self._trouble else door
+
+    def _open(self, pair: KeyPair | None) -> None:
+        if pair is None:
+            self.open_to_all = self._daemon.settings.tcp
+            self._daemon.loop.every(LOOK_S, self._look_for_keys)
+            return
+        self._pair = pair
+        self._pair_stamp = self._store.stamp_of_pair()
+        self._remote = Remote(self._router, self._daemon, pair)
+        self._daemon.loop.every(LOOK_S, self._look_at_pair)
+
+    def _stay_closed(self, error: SettingsError) -> None:
+        if error.text != self._trouble:
+            log("door_closed", why=error.text)
+        self._trouble = error.text
+        self._daemon.loop.after(LOOK_S, self._open_late)
+
+    def _open_late(self) -> None:
+        try:
+            pair = door_pair(self._daemon.settings)
+        except SettingsError as error:
+            self._stay_closed(error)
+            return
+        self._trouble = ""
+        if pair is None:
+            self._begin_anew("there are to be no keys any more")
+        else:
+            self._open(pair)
+
+    def _look_for_keys(self) -> None:
+        if self._store.exists():
+            self._begin_anew("keys were made")
+
+    def _look_at_pair(self) -> None:
+        stamp = self._store.stamp_of_pair()
+        if stamp is None or stamp == self._pair_stamp:
+            return
+        try:
+            pair = self._store.server()
+        except InvalidRequest:
+            return  # it is being written, or damaged: the one that is used still holds
+        self._pair_stamp = stamp
+        if pair != self._pair:
+            self._begin_anew("the stack's own keys are others")
+
+    def _begin_anew(self, why: str) -> None:
+        """End in good order: the next life opens the door as it is to be."""
+        log("begins_anew", why=why)
+        os.kill(os.getpid(), signal.SIGTERM)
