@@ -122,14 +122,18 @@ def copy_file(source: Path, target: Path, advance: Advance) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
-def measure_file(path: Path) -> tuple[int, str]:
+def measure_file(path: Path, advance: Advance = lambda size: None) -> tuple[int, str]:
     """Return how many bytes a file has, and their SHA-256 as text.
 
     Raises:
         OSError: it can't be read.
     """
-    content = path.read_bytes()
-    return len(content), hashlib.sha256(content).hexdigest()
+    digest, size = hashlib.sha256(), 0
+    for chunk in _chunks(path):
+        digest.update(chunk)
+        size += len(chunk)
+        advance(len(chunk))
+    return size, digest.hexdigest()
 
 
 def sync_tree(directory: Path) -> None:
@@ -147,17 +151,13 @@ def what_is_wrong(backup: Path, catalogue: Catalogue, advance: Advance) -> Itera
     data = backup / DATA
     for name, (size, digest) in catalogue.files.items():
         try:
-            found, found_size = hashlib.sha256(), 0
-            for chunk in _chunks(data / name):
-                found.update(chunk)
-                found_size += len(chunk)
-                advance(len(chunk))
+            found_size, found = measure_file(data / name, advance)
         except OSError as error:
             yield str(data / name), f"cannot be read: {error.strerror}"
             continue
         if found_size != size:
             yield str(data / name), f"has {found_size} bytes and was backed up with {size}"
-        elif found.hexdigest() != digest:
+        elif found != digest:
             yield str(data / name), "is damaged: its checksum is not the one that it was backed up with"
     for path in sorted(data.rglob("*")):
         name = str(path.relative_to(data))

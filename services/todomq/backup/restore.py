@@ -19,6 +19,7 @@ from pathlib import Path
 from todomq.backup.catalogue import DATA, Advance, Catalogue, copy_file, read_catalogue, sync_tree
 from todomq.database_worker.storage.manifest import (
     LOCK,
+    LOST_AND_FOUND,
     MANIFEST,
     RESTORING,
     read_manifest,
@@ -31,9 +32,6 @@ from todomq.runtime import locks
 from todomq.settings import Settings
 from todomq.supervision.manager import Manager
 from todomq.supervision.stack import STACK_LOCK
-
-LOST_AND_FOUND = "lost+found"
-"""What a disk of its own may hold besides."""
 
 
 def restore_all(backup: Path, settings: Settings, begin: Callable[[str, int], Advance]) -> Catalogue:

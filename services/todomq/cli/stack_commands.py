@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from todomq.supervision.stack import Stack
 
 LOG_LINES = 20
-LOST_AND_FOUND = "lost+found"
-"""The file system's own, in the root of a disk."""
 
 NEXT = """\
 TodoMQ is up; its home is {home}. Try:
@@ -195,6 +193,8 @@ def _nothing_runs(stack: Stack) -> str:
 
 def _remove_data(data: Path) -> None:
     """Remove every stored list; where the directory is a disk of its own, or a link to one, that stays, empty."""
+    from todomq.database_worker.storage.manifest import LOST_AND_FOUND
+
     directory = data.resolve()
     if not data.is_symlink() and not directory.is_mount():
         shutil.rmtree(directory)

@@ -27,6 +27,8 @@ from todomq.settings import SettingsError
 MANIFEST = "manifest"
 LOCK = "manifest.lock"
 IDENTITY = "identity"
+LOST_AND_FOUND = "lost+found"
+"""The file system's own, where the data is a disk of its own."""
 RESTORING = "data.restoring"
 """What a restore copies into, before it takes its place."""
 
