@@ -389,3 +389,17 @@ def test_colours_are_left_out_where_they_are_not_wanted(patient_stack: RunningSt
         assert "\x1b[32m" not in on_a_terminal(patient_stack, "probe", "tree")
     finally:
         del patient_stack.environment["NO_COLOR"]
+
+
+def test_data_is_not_removed_unasked_where_only_the_output_is_no_terminal(patient_stack: RunningStack) -> None:
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "todomq.cli", "down", "--remove-data"],
+        stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=patient_stack.environment, text=True,
+    ) as process:  # fmt: skip
+        os.close(theirs)
+        os.write(ours, b"n\n")
+        said, _ = process.communicate(timeout=30)
+    os.close(ours)
+    assert process.returncode == REFUSED and "Nothing was changed." in said
+    patient_stack.wait_healthy()

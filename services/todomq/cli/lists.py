@@ -6,6 +6,7 @@ Owns: their arguments and how entries look. Must not know: files, the parts of a
 from __future__ import annotations
 
 import datetime
+import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ import typer
 
 from todomq.cli.connection import connect
 from todomq.cli.outcome import REFUSED, Result, command
-from todomq.cli.show import dim, is_conversation, json_text, safe
+from todomq.cli.show import dim, is_terminal, json_text, safe
 from todomq.errors import EntryNotFound, TodoMQError
 
 if TYPE_CHECKING:
@@ -234,7 +235,9 @@ def _lines(names: Iterable[str]) -> str:
 
 def _is_wanted(question: str, yes: bool) -> bool:
     """Ask where somebody sits at a terminal; a script has said what it wants."""
-    return yes or not is_conversation() or typer.confirm(question)
+    if yes or not (is_terminal(sys.stdin) and is_terminal(sys.stdout)):
+        return True
+    return typer.confirm(question)
 
 
 def _not_done(list_name: str, what: str) -> Result:

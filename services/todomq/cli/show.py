@@ -16,7 +16,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from io import TextIOWrapper
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,9 +61,9 @@ def make_output_forgiving() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def is_conversation() -> bool:
-    """Tell whether somebody sits at a terminal and can be asked. Standard streams may be closed, and then are None."""
-    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
+def is_terminal(stream: TextIO | None) -> bool:
+    """Tell whether a standard stream is a terminal. One that is closed is None."""
+    return stream is not None and stream.isatty()
 
 
 def dim(text: str) -> str:

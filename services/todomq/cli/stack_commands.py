@@ -20,7 +20,7 @@ import typer
 
 from todomq.cli.lists import Yes
 from todomq.cli.outcome import DONE, REFUSED, UNREACHABLE, Result, command
-from todomq.cli.show import is_conversation, safe
+from todomq.cli.show import is_terminal, safe
 from todomq.errors import CorruptRecord, TodoMQError, Unavailable
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ def down(
     """
     stack = _stack()
     data = safe(str(stack.settings.data))
-    if remove_data and not yes and is_conversation() and not typer.confirm(f"Remove {data} with every list in it?"):
+    is_asked = remove_data and not yes and is_terminal(sys.stdin)
+    if is_asked and not typer.confirm(f"Remove {data} with every list in it?"):
         return Result({"running": None, "removed": False}, "Nothing was changed.", REFUSED)
     if not stack.settings.home.exists():
         home = safe(str(stack.settings.home))
