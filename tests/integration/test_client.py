@@ -348,6 +348,17 @@ def lost_add(client: Client, router: ScriptedRouter) -> errors.DeadlineExceeded:
     return caught.value
 
 
+async def lost_add_later(
+    client: AsyncClient, router: ScriptedRouter, deadline_s: float
+) -> errors.DeadlineExceeded:
+    """Do the same as ``lost_add``, with await."""
+    router.script = lambda *_: SILENT
+    with pytest.raises(errors.DeadlineExceeded) as caught:
+        await client.todo_list("l").add_entry("milk", deadline_s=deadline_s)
+    router.script = router.serve
+    return caught.value
+
+
 def refused_in_a_callback(client: Client, ask: Callable[[], Any]) -> list[errors.TodoMQError]:
     """Ask from the callback of a future; return the errors that this raised there."""
     refused: list[errors.TodoMQError] = []
@@ -1301,35 +1312,29 @@ class TestAsync:
     def test_an_unknown_outcome_is_retried_with_await(self, router: ScriptedRouter) -> None:
         async def main() -> None:
             async with AsyncClient(router.address) as client:
-                router.script = lambda *_: SILENT
-                with pytest.raises(errors.DeadlineExceeded) as caught:
-                    await client.todo_list("l").add_entry("milk", deadline_s=0.1)
-                router.script = router.serve
+                unknown = await lost_add_later(client, router, deadline_s=0.1)
                 router.script = lambda *_: SILENT
                 with pytest.raises(errors.DeadlineExceeded) as again:
-                    await caught.value.retry()
+                    await unknown.retry()
                 router.script = router.serve
                 assert await again.value.retry() == Entry(1, "milk")
-                assert await caught.value.retry() == Entry(1, "milk")
+                assert await unknown.retry() == Entry(1, "milk")
                 assert [request[4] for request in router.requests] == [1, 1, 1]
 
         asyncio.run(main())
 
-
     def test_a_retry_that_is_cancelled_loses_no_answer(self, router: ScriptedRouter) -> None:
         async def main() -> None:
             async with AsyncClient(router.address) as client:
-                router.script = lambda *_: SILENT
-                with pytest.raises(errors.DeadlineExceeded) as caught:
-                    await client.todo_list("l").add_entry("milk", deadline_s=2.0)
+                unknown = await lost_add_later(client, router, deadline_s=2.0)
                 held = threading.Event()
                 router.script = lambda *request: (held.wait(10), router.serve(*request))[1]
                 with pytest.raises(asyncio.TimeoutError):
-                    await asyncio.wait_for(caught.value.retry(), 0.02)
+                    await asyncio.wait_for(unknown.retry(), 0.02)
                 held.set()
                 router.script = router.serve
-                assert await caught.value.retry() == Entry(1, "milk")
-                assert await caught.value.retry() == Entry(1, "milk")
+                assert await unknown.retry() == Entry(1, "milk")
+                assert await unknown.retry() == Entry(1, "milk")
 
         asyncio.run(main())
 

@@ -58,8 +58,9 @@ class DoorKeeper:
 
     def stats(self) -> dict[str, Any]:
         """Return what the door counts, or why it is closed."""
-        door = {} if self._remote is None else {"door": self._remote.stats()}
-        return {**door, "door_closed": self._trouble} if self._trouble else door
+        if self._remote is not None:
+            return {"door": self._remote.stats()}
+        return {"door_closed": self._trouble} if self._trouble else {}
 
     def _open(self, pair: KeyPair | None) -> None:
         if pair is None:

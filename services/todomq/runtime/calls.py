@@ -212,10 +212,11 @@ class CallServer:
         return bool(self._backlog)
 
     def backlog_bytes(self, peer: bytes) -> int:
-        """Return how much waits for a peer that does not read its replies."""
-        return peer.backlog_bytes() if isinstance(peer, OwnPeer) else self._backlog_of(peer)
+        """Return how much waits for a peer that does not read its replies, here or where it takes them."""
+        return peer.backlog_bytes() if isinstance(peer, OwnPeer) else self.backlog_of(peer)
 
-    def _backlog_of(self, peer: bytes) -> int:
+    def backlog_of(self, peer: bytes) -> int:
+        """Return how much waits here for a peer."""
         return sum(map(len, self._backlog.get(peer, ())))
 
     def _serve_waiting(self) -> None:

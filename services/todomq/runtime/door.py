@@ -137,10 +137,6 @@ class Door(CallServer):
         else:
             self.send_replies(guest, items)
 
-    def backlog_of(self, guest: Guest) -> int:
-        """Return how much waits for a connection that does not read its replies."""
-        return self._backlog_of(guest)
-
     def restore(self) -> None:
         """Nothing to do: nobody can remove a TCP address."""
 
