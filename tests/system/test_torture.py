@@ -72,6 +72,7 @@ def marked(mark: str) -> dict[int, str]:
     return found
 
 
+TRIES = 3
 RUNS = (["torture", "--minutes", "5", "--seed", "3"], ["mutations", "--stack", "--only", "takes_any_number"])
 
 
@@ -112,15 +113,17 @@ def test_a_run_that_a_signal_ends_leaves_nothing_behind(
 def test_a_provocation_finds_a_law_that_is_broken(
     make_stack: Callable[..., RunningStack], switch: str, provocation: str
 ) -> None:
-    """`make mutants STACK=1` tries all switches; here are some that nothing else finds."""
+    """`make mutants STACK=1` tries all switches; here are some that nothing else finds.
+
+    A provocation races with daemons that run, so it may come too late; hardly three times.
+    """
     tests = Path(__file__).parents[1]
     stack = make_stack(
         TODOMQ_MAX_RESTARTS="1000000", TODOMQ_TEST_MUTATION=switch,
         PYTHONPATH=f"{tests / 'mutations' / 'entry'}{os.pathsep}{tests}",
     )  # fmt: skip
     stack.start()
-    (provoked,) = provoke(stack, Random(1), print, [provocation])
-    assert provoked.problems
+    assert provoke(stack, Random(1), print, [provocation] * TRIES)[-1].problems
 
 
 def test_an_answer_that_no_order_explains_fails_the_run(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ class Provoked(NamedTuple):
 def provoke(
     stack: RunningStack, random: Random, say: Callable[[str], None], names: Sequence[str]
 ) -> list[Provoked]:
-    """Try each of these provocations once, in any order, up to the first that finds something."""
+    """Try each of these provocations, in any order, up to the first that finds something."""
     done: list[Provoked] = []
     with Client(stack.endpoint, DEADLINE_S) as todo:
         stage = Stage(stack, todo, random)

@@ -9,11 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from itertools import count, islice
-from pathlib import Path
 from random import Random
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
@@ -24,10 +22,12 @@ from conftest import RunningStack
 from todomq import Client
 from todomq.cache.directory import first_homes
 from todomq.errors import TodoMQError, Unavailable
-from todomq.protocol import limits, messages
+from todomq.list_server import records
+from todomq.protocol import messages
 from todomq.protocol.codec import canonical, unpack
 from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
 from torture.raw import Raw
+from torture.writer import Writer
 
 T = TypeVar("T")
 
@@ -35,11 +35,13 @@ NAMES_MOST = 20_000
 POLL_S = 0.002
 SETTLED_S = 30.0
 ANSWERED_S = 5.0
-WRITTEN = bytes(1_000_000)
+WRITTEN = bytes(500_000)
 WRITES = 15
-"""As many as a worker lets wait, four to a message: it takes in more in a turn than it commits in one."""
-WRITES_WAITING_BYTES = 8_000_000
+"""As many as a worker lets wait of one sender; it commits two of them at once."""
+WRITERS = 4
+WRITES_WAITING_BYTES = 20_000_000
 WRITES_TRIED = 5
+WRITTEN_S = 15.0
 
 
 class Place(NamedTuple):
@@ -226,19 +228,25 @@ class Stage:
     def paused_behind_writes(self, worker: int) -> Iterator[Paused]:
         """Have a worker stand still for so long with much to write, which comes before what it is sent meanwhile."""
         daemon = f"database_worker-{worker}"
-        written: list[int] = []
-        with self.raw(daemon) as raw:
+        place = self.place(self.fresh(worker=worker))
+        key = records.list_key(self.fresh(worker=worker))
+        with contextlib.ExitStack() as ends:
+            written: list[Writer] = []
             with Paused(self.pid(daemon)) as paused:
                 for _ in range(WRITES_TRIED):
-                    written += raw.send(
-                        None, "store", self.key(worker), WRITTEN, times=WRITES, message_bytes=limits.TRANSPORT_BYTES
-                    )
-                    stats = raw.insist(None, "stats")  # comes when all of them have been taken in
-                    if stats["waiting_bytes"] >= WRITES_WAITING_BYTES:
+                    writers = [ends.enter_context(Writer(daemon, self.call)) for _ in range(WRITERS)]
+                    for writer in writers:
+                        for _ in range(WRITES):
+                            writer.send(place.partition, place.epoch, [key, WRITTEN])
+                        writer.send(place.partition, place.epoch, [key, None])
+                    written += writers
+                    if self.call(daemon, "stats")["waiting_bytes"] >= WRITES_WAITING_BYTES:
                         break
                 paused.stop()
                 yield paused
-            raw.wait(written)
+            for writer in written:
+                with contextlib.suppress(Unavailable):  # what is behind a claim is refused
+                    writer.wait(WRITTEN_S)
 
     def take_for_dead(self, server: int) -> None:
         """Have everybody take a list server for gone: it is no longer registered, until it registers itself again.
@@ -252,25 +260,6 @@ class Stage:
     def write(self, name: str, *pairs: bytes | None) -> None:
         """Write records of a list, key, value, key, value, as its list server would; nobody looks at what they hold."""
         place = self.place(name)
-        daemon = f"database_worker-{place.worker}"
-        incarnation = os.urandom(16)
-        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
-        with tempfile.TemporaryDirectory(prefix="tq-words-", dir="/tmp") as directory:
-            address = f"ipc://{Path(directory) / 'words'}"
-            words: zmq.Socket[bytes] = context.socket(zmq.PULL)
-            writes: zmq.Socket[bytes] = context.socket(zmq.PUSH)
-            try:
-                words.bind(address)
-                worker, writes_address, *_ = self.call(daemon, "hello", incarnation, address, 1)
-                writes.setsockopt(zmq.LINGER, 0)
-                writes.connect(writes_address)
-                batch = messages.Writes(incarnation, worker, 1, [(place.partition, place.epoch, list(pairs))])
-                writes.send(messages.writes(batch))
-                if not words.poll(int(ANSWERED_S * 1000)):
-                    raise Unavailable(f"{daemon} says nothing of a batch")
-                said = messages.read_committed(messages.read(words.recv())[1])
-            finally:
-                words.close(0)
-                writes.close(0)
-        if said.outcome != messages.COMMITTED or said.refused:
-            raise Unavailable(f"{daemon} has not written a record: {said}")
+        with Writer(f"database_worker-{place.worker}", self.call) as writer:
+            writer.send(place.partition, place.epoch, list(pairs))
+            writer.wait(ANSWERED_S)
