@@ -23,9 +23,10 @@ from todomq.list_server.gate import Gate
 from todomq.list_server.hosting import Hosting
 from todomq.list_server.loading import Loading
 from todomq.list_server.operations import CHANGES
+from todomq.list_server.ownership import Ownership
 from todomq.list_server.recording import write_sessions
-from todomq.list_server.service import ListServerService
 from todomq.list_server.todo_list import TodoList
+from todomq.list_server.words import Words
 from todomq.protocol import limits, messages
 from todomq.protocol.entries import check_new_entry
 from todomq.registry.registrations import Registrations
@@ -155,18 +156,18 @@ def router_takes_old_replies() -> Replaced:
 @breaks(2)
 def serves_before_the_claim() -> Replaced:
     """A list server serves a partition, loading it, before the worker has granted its claim."""
-    own = ListServerService._own
+    own = Ownership._own
 
-    def owned(self: ListServerService, call: Call) -> object:
+    def owned(self: Ownership, call: Call) -> object:
         arguments = list(call.arguments)
-        known = self.hosting.partitions[arguments[0]]
+        known = self._hosting.partitions[arguments[0]]
         if known is None or known.epoch < arguments[1]:
-            self.hosting.own(arguments[0], arguments[1])
-            self._link_of(arguments[0]).call("claim", *arguments[:2], done=lambda answer: None)
+            self._hosting.own(arguments[0], arguments[1])
+            self._links.of(arguments[0]).call("claim", *arguments[:2], done=lambda answer: None)
             return [True, arguments[1]]
         return own(self, call)
 
-    return [(ListServerService, "_own", owned)]
+    return [(Ownership, "_own", owned)]
 
 
 # Law 3: once.
@@ -311,7 +312,7 @@ def reads_overtake() -> Replaced:
 @breaks(4)
 def lost_batches_are_not_missed() -> Replaced:
     """A worker takes a batch though one before it is missing, and the list server believes that all are on disk."""
-    take, word = Commits.take_batch, ListServerService._take_word
+    take, word = Commits.take_batch, Words._take_word
 
     def take_batch(self: Commits, batch: messages.Writes, size: int) -> None:
         sender = self._senders.get(batch.sender)
@@ -319,10 +320,10 @@ def lost_batches_are_not_missed() -> Replaced:
             sender.next = batch.number
         take(self, batch, size)
 
-    def take_word(self: ListServerService, told: messages.Committed) -> None:
+    def take_word(self: Words, told: messages.Committed) -> None:
         word(self, told._replace(first=1) if told.outcome == messages.COMMITTED else told)
 
-    return [(Commits, "take_batch", take_batch), (ListServerService, "_take_word", take_word)]
+    return [(Commits, "take_batch", take_batch), (Words, "_take_word", take_word)]
 
 
 @breaks(4)

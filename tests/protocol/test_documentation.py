@@ -117,7 +117,8 @@ def test_every_operation_of_every_daemon_is_on_the_page(part: str) -> None:
     source = REPOSITORY / "services" / "todomq" / part.partition("-")[0]
     operations = set()
     for path in source.glob("*.py"):
-        for block in re.findall(r"operations \|= \{(.*?)\}|operation in \{(.*?)\}", path.read_text("utf-8"), re.S):
+        given = r"operations(?:: dict\[str, Operation\])? \|?= \{(.*?)\}|operation in \{(.*?)\}"
+        for block in re.findall(given, path.read_text("utf-8"), re.S):
             operations |= set(re.findall(r'"([a-z_]+)":', "".join(block)))
     assert operations
     missing = {operation for operation in operations if f'["{operation}"' not in TEXT}

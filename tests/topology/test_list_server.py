@@ -201,8 +201,8 @@ def test_law_6_a_release_that_nobody_waits_for_any_more_is_forgotten(world: Worl
     assert world.clock.run_until(world.clock.now_us + SECOND_US, lambda: partition.uncommitted)
     release = operations.call(Via(["list_server", 1]), "release", number, partition.epoch)
     client.submit(release, 1.0, finished.append)
-    assert world.clock.run_until(world.clock.now_us + SECOND_US, lambda: bool(service._releases))
-    assert world.clock.run_until(world.clock.now_us + 2 * SECOND_US, lambda: not service._releases)
+    assert world.clock.run_until(world.clock.now_us + SECOND_US, lambda: bool(service._ownership._releases))
+    assert world.clock.run_until(world.clock.now_us + 2 * SECOND_US, lambda: not service._ownership._releases)
     assert service.hosting.partitions[number] is partition  # its writes are not on disk: it is not given away
 
 

@@ -60,7 +60,7 @@ def _of_list_server(service: Any) -> list[str]:
     for number, gate in service.hosting.gates.items():
         if gate.batches or gate.bytes:
             problems.append(f"{len(gate.batches)} batches, {gate.bytes} bytes not committed by worker {number}")
-    if service._releases or service._activations or service.hosting._stopping:
+    if service._ownership._releases or service._list_calls._activations or service.hosting._stopping:
         problems.append("releases, activations or stopping actors are left")
     if service.hosting.listings or service._listings:
         problems.append(f"{len(service.hosting.listings) + len(service._listings)} listings wait or are under way")

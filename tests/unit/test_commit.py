@@ -325,6 +325,17 @@ def test_law_6_gets_that_find_much_are_answered_in_several_commits_in_their_orde
     assert bench.commits.depths()["waiting_bytes"] == 0
 
 
+def test_law_5_a_commit_takes_so_many_gets_and_leaves_the_others_where_they_wait(bench: Bench) -> None:
+    for _ in range(2 * commit.GROUP_GETS + 1):
+        bench.commits.take_get(b"kkey", bench.ask("get"))
+    steps = []
+    while not bench.commits.is_idle:
+        before = len(bench.answers)
+        bench.step()
+        steps.append(len(bench.answers) - before)
+    assert steps == [commit.GROUP_GETS, commit.GROUP_GETS, 1]
+
+
 def test_law_5_clients_take_turns_and_a_batch_waits_for_none_of_them(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

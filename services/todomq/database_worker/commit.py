@@ -32,6 +32,8 @@ from todomq.protocol.messages import COMMITTED, FAILED, WANTED, Committed, Write
 
 GROUP_BYTES = 2 * limits.BATCH_BYTES
 GROUP_ITEMS = 4_096
+GROUP_GETS = 256
+"""Where they find much, all but a few are taken for nothing, and wait again."""
 SENDER_WAITING_BYTES = 16 * limits.BATCH_BYTES
 CALL_BYTES = 16 * limits.MIB
 CALL_ITEMS = 16_384
@@ -197,12 +199,15 @@ class Commits:
         while self._queue and len(group) < GROUP_ITEMS and (not group or size + self._queue[0].size <= GROUP_BYTES):
             group.append(self._queue.popleft())
             size += group[-1].size
-        while self._calls and len(group) < GROUP_ITEMS and size < GROUP_BYTES:
+        gets = 0
+        while self._calls and len(group) < GROUP_ITEMS and gets < GROUP_GETS and size < GROUP_BYTES:
             item = self._calls.take()
-            if isinstance(item, Get) and item.until_ms < now_ms:
-                self._answers.append(Answered(item.done, DeadlineExceeded("the deadline passed before its turn came")))
-                self._release([item])
-                continue
+            if isinstance(item, Get):
+                if item.until_ms < now_ms:
+                    self._answers.append(Answered(item.done, DeadlineExceeded("its deadline passed before its turn")))
+                    self._release([item])
+                    continue
+                gets += 1
             group.append(item)
             size += item.size
         return list(group)

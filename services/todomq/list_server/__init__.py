@@ -18,6 +18,9 @@ The way of a request, from file to file:
 
 Beside it:
 
+    ownership     the partitions themselves: claimed, asked about, given away
+    list_calls    what is asked about one list: that its actor begins, ends, is described
+    words         what the workers say of batches
     loading       the load of one list, page by page
     reading       the pages that lists wait for, many to a call of a worker
     snapshots     long reads that are taken page by page

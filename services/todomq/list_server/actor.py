@@ -38,6 +38,7 @@ from todomq.list_server.sessions import IN_MEMORY, SESSIONS, Session
 from todomq.list_server.todo_list import Entry, TodoList
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack
+from todomq.protocol.messages import BODY, DEADLINE_MS, FLOOR, ID, NUMBER
 
 if TYPE_CHECKING:
     from todomq.list_server.loading import Loading
@@ -126,7 +127,7 @@ class ListActor(RecordedList):
         self.error = error
         queue, self.queue = self.queue or [], None
         for peer, _, request in queue:
-            self.refuse(peer, request[0], error)
+            self.refuse(peer, request[ID], error)
 
     def take(self, asked: Asked, now_ms: int) -> None:
         """Serve a request, or let it wait for its turn, and then whatever had waited for it.
@@ -140,7 +141,8 @@ class ListActor(RecordedList):
         self.used_ms = now_ms
         self._serve(asked, now_ms)
         if self.partition.waiting:
-            session = self.sessions.get(asked[1])
+            _, sender, _ = asked
+            session = self.sessions.get(sender)
             if session is not None and session.waiting is not None:
                 self._serve_waiting(session, None, now_ms)
 
@@ -153,15 +155,17 @@ class ListActor(RecordedList):
         """Refuse what is queued and whose deadline has passed: nobody waits for it, and the queue is not to grow."""
         queue, self.queue = self.queue or [], []
         for asked in queue:
-            if asked[2][2] < now_ms:
-                self.refuse(asked[0], asked[2][0], DeadlineExceeded(LATE))
+            peer, _, request = asked
+            if request[DEADLINE_MS] < now_ms:
+                self.refuse(peer, request[ID], DeadlineExceeded(LATE))
             else:
                 self.queue.append(asked)
         self.queue = self.queue or None
 
     def _take_later(self, asked: Asked) -> None:
         if self.state is QUARANTINED and self.error is not None:
-            self.refuse(asked[0], asked[2][0], self.error)
+            peer, _, request = asked
+            self.refuse(peer, request[ID], self.error)
         elif self.queue is None:
             self.queue = [asked]
             self.partition.waiting[self.name] = self
@@ -175,18 +179,18 @@ class ListActor(RecordedList):
 
     def _serve(self, asked: Asked, now_ms: int) -> None:
         peer, sender, request = asked
-        body = request[3]
+        body = request[BODY]
         try:
-            if request[2] < now_ms:
+            if request[DEADLINE_MS] < now_ms:
                 raise DeadlineExceeded(LATE)
             last = self.last_page
             question = None if last is not None and last[0] == body else read_operation(body)
             if question is not None and (question[2] is not None or question[0] == WITHIN):
                 self._change(asked, question, now_ms)
             elif self._is_turn(sender, request, asked, now_ms):
-                self._answer(peer, request[0], self._read(body, question))
+                self._answer(peer, request[ID], self._read(body, question))
         except TodoMQError as error:
-            self.refuse(peer, request[0], error)
+            self.refuse(peer, request[ID], error)
         except Crashed:
             self._take_later(asked)  # what had waited for its floor crashed: the next activation serves this one
             raise
@@ -268,7 +272,7 @@ class ListActor(RecordedList):
             raise InvalidRequest(f"add_entries: {count} entries take over {limits.CHANGE_BYTES} bytes of records")
 
     def _is_turn(self, sender: bytes, request: Any, asked: Asked, now_ms: int) -> bool:
-        number, floor = request[4], request[5]
+        number, floor = request[NUMBER], request[FLOOR]
         if floor > number:
             raise ProtocolError(FLOOR_ABOVE)
         session = self.sessions.get(sender)

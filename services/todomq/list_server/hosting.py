@@ -27,6 +27,7 @@ from todomq.list_server.recording import RecordedList, write_sessions
 from todomq.list_server.snapshots import Snapshots
 from todomq.list_server.sweeping import Sweeping
 from todomq.protocol import messages
+from todomq.protocol.messages import EPOCH, ID, TARGET
 from todomq.protocol.partitions import PARTITIONS, worker_of
 
 SWEEPS_A_STEP = 128
@@ -135,7 +136,7 @@ class Hosting:
         for actor in partition.actors.values():
             if actor.queue is not None or actor.name in partition.waiting:
                 for peer, _, request in actor.everything_waiting():
-                    self._moved(peer, request[0], number)
+                    self._moved(peer, request[ID], number)
         self.disown(number)
         return True
 
@@ -171,13 +172,13 @@ class Hosting:
         partitions, snapshots = self.partitions, self.snapshots
         coming = iter(requests)
         for request in coming:
-            name = request[1]
+            name = request[TARGET]
             number = crc32(name.encode()) % PARTITIONS  # ``partition_of``, without a call for each request
             partition = partitions[number]
-            if partition is None or partition.epoch != request[6] or partition.releasing:
-                self._moved(peer, request[0], number)
+            if partition is None or partition.epoch != request[EPOCH] or partition.releasing:
+                self._moved(peer, request[ID], number)
             elif partition.damage is not None:
-                self._refuse(partition, peer, request[0])
+                self._refuse(partition, peer, request[ID])
             elif name:
                 self._give(partition, name, (peer, sender, request), now_ms)
                 if snapshots.is_turn_full():
@@ -400,7 +401,7 @@ class Hosting:
         self.crashes += 1
         text = f"the list's actor crashed ({type(crash.__cause__).__name__}) and is loaded again"
         peer, _, request = crash.asked
-        actor.refuse(peer, request[0], Unavailable(text, outcome=UNKNOWN, retryable=False))
+        actor.refuse(peer, request[ID], Unavailable(text, outcome=UNKNOWN, retryable=False))
         self._stop(actor)
 
     def _stop(self, actor: ListActor) -> None:
@@ -436,6 +437,6 @@ class Hosting:
             for session in actor.sessions.values():
                 for peer, _, request in session.waited_too_long(now_ms):
                     error = OutOfOrder("an earlier change of this client to this list is missing")
-                    actor.refuse(peer, request[0], error)
+                    actor.refuse(peer, request[ID], error)
             if actor.queue is None and all(session.waiting is None for session in actor.sessions.values()):
                 del partition.waiting[name]

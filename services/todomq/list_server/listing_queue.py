@@ -20,6 +20,7 @@ from todomq.list_server.listing import Listing, listing_of
 from todomq.list_server.reading import Call, is_page
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack
+from todomq.protocol.messages import BODY, DEADLINE_MS, ID
 from todomq.runtime.peers import Answer
 
 UNDER_WAY = 4
@@ -37,9 +38,9 @@ class _Asked:
 
     def __init__(self, peer: bytes, request: Any, listing: Listing, workers: int) -> None:
         self.peer = peer
-        self.id: int | None = request[0]
-        self.deadline_ms: int = request[2]
-        self.bytes = len(request[3])
+        self.id: int | None = request[ID]
+        self.deadline_ms: int = request[DEADLINE_MS]
+        self.bytes = len(request[BODY])
         self.listing = listing
         self.missing = workers
         self.is_answered = False
@@ -89,12 +90,12 @@ class ListingQueue:
     def add(self, peer: bytes, request: Any) -> None:
         """Queue a forwarded request, or refuse it; ``begin`` asks the workers."""
         try:
-            operation, arguments = messages.read_body(request[3])
+            operation, arguments = messages.read_body(request[BODY])
             listing = listing_of(operation, arguments, len(self._calls))
             queue = self._going_on if listing.goes_on else self._new
             queue.check_room()
         except TodoMQError as error:
-            self._reply(peer, request[0], messages.ERROR, messages.error_value(error))
+            self._reply(peer, request[ID], messages.ERROR, messages.error_value(error))
             return
         queue.add(_Asked(peer, request, listing, len(self._calls)))
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from todomq.protocol import limits
+from todomq.protocol.messages import BODY
 
 TURN_REQUEST_BYTES = 64 * limits.KIB
 """What a turn serves, and the request that reaches it: some hundred plain changes, a few milliseconds."""
@@ -84,7 +85,7 @@ class Turns:
         peer, requests, size = queue[0][0] if queue else b"", [], 0
         while queue and size < allowed and queue[0][0] == peer:
             request = queue.popleft()[1]
-            size += len(request[3]) + REQUEST_OVERHEAD_BYTES
+            size += len(request[BODY]) + REQUEST_OVERHEAD_BYTES
             requests.append(request)
         if queue:
             self._waiting[sender] = queue
@@ -96,4 +97,4 @@ class Turns:
 
 
 def _size(requests: list[Any]) -> int:
-    return sum([len(request[3]) for request in requests]) + REQUEST_OVERHEAD_BYTES * len(requests)
+    return sum([len(request[BODY]) for request in requests]) + REQUEST_OVERHEAD_BYTES * len(requests)

@@ -15,6 +15,7 @@ from todomq.errors import Overloaded, Unavailable
 from todomq.list_server.gate import Batch, Gate
 from todomq.protocol import messages
 from todomq.protocol.addresses import is_address
+from todomq.protocol.partitions import worker_of
 from todomq.runtime.daemon import Daemon
 from todomq.runtime.log import log, log_counted
 from todomq.runtime.loop import Once
@@ -205,3 +206,11 @@ def _is_greeting(value: Any) -> bool:
     if type(value) is not list or [type(item) for item in value[:2]] != [bytes, str]:
         return False
     return is_address(value[1])
+
+
+class WorkerLinks(dict[int, WorkerLink]):
+    """The links to all workers, by their number."""
+
+    def of(self, partition: int) -> WorkerLink:
+        """Return the link to the worker of a partition."""
+        return self[worker_of(partition, len(self))]

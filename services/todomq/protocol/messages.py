@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 from msgspec import Meta
 from msgspec.msgpack import Decoder
@@ -34,6 +34,15 @@ from todomq.protocol.partitions import PARTITIONS
 VERSION = 1
 LIMIT = 1 << 63
 """Ids, numbers, epochs and times are from 0 to below this."""
+
+# Where the fields of a request stand; the epoch only in a forwarded one, number and floor in those that have them.
+ID: Final = 0
+TARGET: Final = 1
+DEADLINE_MS: Final = 2
+BODY: Final = 3
+NUMBER: Final = 4
+FLOOR: Final = 5
+EPOCH: Final = 6
 
 # Status of a reply. ``MOVED`` is between list server and router only: not the owner under this epoch.
 OK = 0
@@ -287,8 +296,8 @@ def _is_sender(value: Any) -> bool:
 
 def request_id(request: Any) -> int | None:
     """Return the id by which a malformed request can still be answered, or None."""
-    if type(request) in (list, tuple) and request and _is_counter(request[0]):
-        identifier: int = request[0]
+    if type(request) in (list, tuple) and request and _is_counter(request[ID]):
+        identifier: int = request[ID]
         return identifier
     return None
 

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from todomq.errors import Overloaded
 from todomq.protocol import limits
+from todomq.protocol.messages import BODY, DEADLINE_MS
 
 REQUESTS = 65_536
 BYTES = 96 * limits.MIB
@@ -75,11 +76,11 @@ class InFlight:
         Raises:
             Overloaded: a limit is reached; the request went no further.
         """
-        size = len(request[3]) + OVERHEAD_BYTES
+        size = len(request[BODY]) + OVERHEAD_BYTES
         reached = self._reached(peer, 1, size)
         if reached:
             raise Overloaded(reached)
-        self._count(peer, 1, size, 1 if type(place) is int else 0, request[2])
+        self._count(peer, 1, size, 1 if type(place) is int else 0, request[DEADLINE_MS])
         identifier = self._new_id()
         self.flights[identifier] = Flight(identifier, peer, sender, request, place, size)
         return identifier
@@ -96,7 +97,7 @@ class InFlight:
         size = sum(body_sizes) + OVERHEAD_BYTES * count
         if self._reached(peer, count, size):
             return None
-        self._count(peer, count, size, count, min([request[2] for request in requests]))
+        self._count(peer, count, size, count, min([request[DEADLINE_MS] for request in requests]))
         first = self._next_id
         self._next_id += count
         flights = self.flights
@@ -186,7 +187,8 @@ class InFlight:
         """
         if now_ms < self._none_before_ms or not self.flights:
             return []
-        late = [identifier for identifier, flight in self.flights.items() if flight.request[2] <= now_ms]
-        ahead = (flight.request[2] for flight in self.flights.values() if flight.request[2] > now_ms)
+        late = [identifier for identifier, flight in self.flights.items() if flight.request[DEADLINE_MS] <= now_ms]
+        deadlines_ms = (flight.request[DEADLINE_MS] for flight in self.flights.values())
+        ahead = (deadline_ms for deadline_ms in deadlines_ms if deadline_ms > now_ms)
         self._none_before_ms = min(ahead, default=now_ms)
         return late

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from todomq.errors import UNKNOWN, Unavailable
 from todomq.protocol import limits
+from todomq.protocol.messages import TARGET
 from todomq.router.in_flight import REQUESTS, Flight, InFlight
 
 Batch = list[tuple[int, Flight]]
@@ -55,7 +56,7 @@ class NamedRouting:
         for identifier, flight in sorted(self._in_flight.flights.items(), key=lambda item: item[1].order):
             if flight.place != name:
                 continue
-            if type(flight.request[1]) is bytes or (comes_back and identifier in unsent):
+            if type(flight.request[TARGET]) is bytes or (comes_back and identifier in unsent):
                 waiting.append(identifier)
             elif identifier in unsent:
                 failed.append((identifier, Unavailable("the daemon was gone before it was asked")))
@@ -86,7 +87,7 @@ def _batches(flights: list[tuple[int, Flight]]) -> list[Batch]:
     batches: list[Batch] = []
     left_bytes = 0
     for identifier, flight in flights:
-        key = flight.request[1]
+        key = flight.request[TARGET]
         size = flight.size + (len(key) if type(key) is bytes else 0)
         if not batches or size > left_bytes or flight.sender != batches[-1][0][1].sender:
             batches.append([])

@@ -20,6 +20,7 @@ from todomq.keys.rights import READ, operation_of
 from todomq.keys.store import KeyPair, KeyStore, Stamp
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack, unpack
+from todomq.protocol.messages import BODY, TARGET
 from todomq.router.in_flight import OVERHEAD_BYTES
 from todomq.router.key_use import KeyUse
 from todomq.runtime.calls import CallServer, OwnPeer, Replies, Service
@@ -85,7 +86,7 @@ class Remote(Service):
                     request = list(request)  # what whoever carries it out must know stands in it afterwards
                     self._check(use, request)
                     use.take_request(now_ms)
-                    room.take(len(request[3]) + OVERHEAD_BYTES)
+                    room.take(len(request[BODY]) + OVERHEAD_BYTES)
                     self._narrow(use, request, now_ms)
                 allowed.append(request)
             except TodoMQError as error:
@@ -116,7 +117,7 @@ class Remote(Service):
         Raises:
             Unauthorized: it is not allowed; the text is the same whatever there is.
         """
-        target, body, rights = request[1], request[3], use.client.rights
+        target, body, rights = request[TARGET], request[BODY], use.client.rights
         if rights.is_admin:
             if type(target) is list:
                 _check_registration(body)
@@ -132,23 +133,23 @@ class Remote(Service):
 
     def _narrow(self, use: KeyUse, request: list[Any], now_ms: int) -> None:
         """Send with the request what whoever carries it out must know of the key."""
-        target, body, client = request[1], request[3], use.client
+        target, body, client = request[TARGET], request[BODY], use.client
         if type(target) is not str or len(body) > limits.REQUEST_BYTES - WRAPPING_BYTES:
             return self._check_wrappable(use, request)
         if target == "":
             if not client.rights.is_admin:
-                request[3] = pack(["list_names_within", client.rights.patterns, body])
+                request[BODY] = pack(["list_names_within", client.rights.patterns, body])
         elif client.quota.lists or client.quota.entries_per_list:
             operation = operation_of(body)
             if operation in ADDING:
                 may_create = not client.quota.lists or self._may_create(use, target)
-                request[3] = pack(["within", may_create, client.quota.entries_per_list, body])
+                request[BODY] = pack(["within", may_create, client.quota.entries_per_list, body])
             elif operation in UNSEEN:  # it may add, and how much it may would not be looked at
                 raise InvalidRequest("a key with a quota names the operation in msgpack's shortest form")
 
     def _check_wrappable(self, use: KeyUse, request: list[Any]) -> None:
         quota = use.client.quota
-        if type(request[1]) is str and (quota.lists or quota.entries_per_list or not request[1]):
+        if type(request[TARGET]) is str and (quota.lists or quota.entries_per_list or not request[TARGET]):
             raise InvalidRequest(f"a request of over {limits.REQUEST_BYTES - WRAPPING_BYTES} bytes, for this key")
 
     def _may_create(self, use: KeyUse, name: str) -> bool:

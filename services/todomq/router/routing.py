@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple, cast
 
 from todomq.protocol import limits
+from todomq.protocol.messages import BODY
 from todomq.protocol.partitions import PARTITIONS
 from todomq.router.in_flight import OVERHEAD_BYTES, InFlight
 
@@ -54,7 +55,7 @@ class Routing:
             return
         if self._in_flight.unsent:
             self._in_flight.unsent.discard(identifier)
-        groups = self._room_for(row.server, len(request[3]) + OVERHEAD_BYTES)
+        groups = self._room_for(row.server, len(request[BODY]) + OVERHEAD_BYTES)
         _, target, deadline_ms, body, number, floor = request
         groups.setdefault(sender, []).append((identifier, target, deadline_ms, body, number, floor, row.epoch))
 

@@ -27,6 +27,7 @@ from todomq.errors import (
 from todomq.protocol import limits, messages
 from todomq.protocol.addresses import is_address
 from todomq.protocol.codec import canonical
+from todomq.protocol.messages import BODY, DEADLINE_MS, ID, TARGET
 from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
 from todomq.router.in_flight import REQUESTS_PER_CONNECTION, Flight, InFlight
 from todomq.router.named import Batch as NamedBatch
@@ -93,11 +94,11 @@ class RouterService(Service):
             return
         refusal = b""
         for request in requests if columns is None else map(list, requests):  # what is missing in one is filled in
-            if not (are_numbered or messages.is_request(request)) or request[1] is None:
+            if not (are_numbered or messages.is_request(request)) or request[TARGET] is None:
                 server.serve(self, peer, sender, [request])
                 continue
             if refusal:
-                self._refuse_with(peer, request[0], refusal)
+                self._refuse_with(peer, request[ID], refusal)
                 continue
             try:
                 self._forward_one(peer, sender, request, now_ms, is_held)
@@ -106,9 +107,9 @@ class RouterService(Service):
                 # refused most of the time, and the others wait for that.
                 self.pacing.overstepped(peer)
                 refusal = messages.error_value(error)
-                self._refuse_with(peer, request[0], refusal)
+                self._refuse_with(peer, request[ID], refusal)
             except TodoMQError as error:
-                self.refuse(peer, request[0], error)
+                self.refuse(peer, request[ID], error)
 
     def _forward_all(
         self, peer: bytes, sender: bytes, requests: list[Any], columns: list[tuple[Any, ...]], now_ms: int
@@ -136,12 +137,12 @@ class RouterService(Service):
         Raises:
             TodoMQError: it is refused.
         """
-        deadline_ms = request[2]
+        deadline_ms = request[DEADLINE_MS]
         if not now_ms < deadline_ms <= now_ms + limits.DEADLINE_AHEAD_MS:
-            request[2] = self._deadline(deadline_ms, now_ms)
-        if len(request[3]) > limits.REQUEST_BYTES:
+            request[DEADLINE_MS] = self._deadline(deadline_ms, now_ms)
+        if len(request[BODY]) > limits.REQUEST_BYTES:
             raise InvalidRequest(f"a request of over {limits.REQUEST_BYTES} bytes")
-        target = request[1]
+        target = request[TARGET]
         if type(target) is not str:
             self._forward_to_daemon(peer, sender, request)
             return
@@ -203,7 +204,7 @@ class RouterService(Service):
         raise InvalidRequest(f"a deadline is at most {limits.DEADLINE_AHEAD_MS} ms ahead of the router's clock")
 
     def _forward_to_daemon(self, peer: bytes, sender: bytes, request: list[Any]) -> None:
-        target = request[1]
+        target = request[TARGET]
         if type(target) is bytes:
             if len(target) > limits.KEY_BYTES or len(request) != 6:
                 raise InvalidRequest(f"a key has at most {limits.KEY_BYTES} bytes, and number and floor beside it")
@@ -243,7 +244,7 @@ class RouterService(Service):
             if flight is None:
                 self.counts["replies_without_taker"] += 1
                 continue
-            asked = flight.request[0]
+            asked = flight.request[ID]
             if has_backlog and len(value) > SHORT_BYTES and server.backlog_bytes(flight.peer) > UNREAD_BYTES:
                 status, value = messages.ERROR, _not_read(flight)
                 self.counts["answers_not_read"] += 1
@@ -276,7 +277,7 @@ class RouterService(Service):
     def _end(self, identifier: int, error: TodoMQError) -> None:
         flight = self.in_flight.end(identifier)
         if flight is not None:
-            self.refuse(flight.peer, flight.request[0], error)
+            self.refuse(flight.peer, flight.request[ID], error)
 
     def _registry_changed(self) -> None:
         registrations = self._daemon.registrations
@@ -359,7 +360,7 @@ class RouterService(Service):
             flight = self.in_flight.end(identifier)
             if flight is not None:
                 said = messages.not_this_time(value) if is_again else value
-                self._refuse_with(flight.peer, flight.request[0], said)
+                self._refuse_with(flight.peer, flight.request[ID], said)
 
 
 def _not_read(flight: Flight) -> bytes:
@@ -368,7 +369,7 @@ def _not_read(flight: Flight) -> bytes:
     A change may have taken effect: asked under the same number again, it is answered as it was. A call has no number.
     """
     text = "the answers before this one have not been read"
-    if type(flight.request[1]) is list:
+    if type(flight.request[TARGET]) is list:
         return messages.error_value(Overloaded(text, outcome=UNKNOWN))
     return messages.not_this_time(messages.error_value(Overloaded(text)))
 
@@ -378,8 +379,8 @@ def _packed(batch: Batch) -> bytes:
 
 
 def _for_daemon(identifier: int, flight: Any) -> list[Any]:
-    target = flight.request[1]
-    return [identifier, target if type(target) is bytes else None, *flight.request[2:]]
+    target = flight.request[TARGET]
+    return [identifier, target if type(target) is bytes else None, *flight.request[DEADLINE_MS:]]
 
 
 def _invalid_list_request(name: bytes, sender: bytes) -> InvalidRequest:

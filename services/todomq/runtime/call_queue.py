@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from todomq.protocol import limits
+from todomq.protocol.messages import BODY
 
 PEER_REQUESTS = limits.MESSAGE_REQUESTS
 PEER_BYTES = limits.TRANSPORT_BYTES
@@ -77,5 +78,5 @@ class CallQueue:
 
 def _size(request: Any) -> int:
     """Return how many bytes a request counts for, whatever it is."""
-    has_body = type(request) in (list, tuple) and len(request) > 3 and type(request[3]) is bytes
-    return REQUEST_OVERHEAD_BYTES + (len(request[3]) if has_body else 0)
+    has_body = type(request) in (list, tuple) and len(request) > BODY and type(request[BODY]) is bytes
+    return REQUEST_OVERHEAD_BYTES + (len(request[BODY]) if has_body else 0)

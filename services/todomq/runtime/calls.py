@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from todomq.errors import DeadlineExceeded, InvalidRequest, Overloaded, ProtocolError, TodoMQError
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack
+from todomq.protocol.messages import BODY
 from todomq.runtime import sockets
 from todomq.runtime.call_queue import CallQueue
 from todomq.runtime.curve import Curve
@@ -253,7 +254,7 @@ class CallServer:
             return
         call = Call(self, peer, sender, messages.Request(*request), [])
         try:
-            operation, call.arguments = messages.read_body(request[3])
+            operation, call.arguments = messages.read_body(request[BODY])
             now_ms = self._loop.now_ms()
             if not call.deadline_ms:
                 call.deadline_ms = now_ms + DEFAULT_DEADLINE_MS

@@ -19,6 +19,7 @@ from todomq import errors
 from todomq.errors import DeadlineExceeded, Overloaded, ProtocolError, TodoMQError, Unavailable
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import unpack
+from todomq.protocol.messages import BODY
 from todomq.runtime import sockets
 from todomq.runtime.curve import Curve
 from todomq.runtime.log import log_counted
@@ -167,7 +168,7 @@ class Peer:
             batch: list[tuple[int, None, int, bytes]] = []
             size = 0
             for request in self._requests:
-                size += len(request[3]) + 32
+                size += len(request[BODY]) + 32
                 if batch and (size > limits.BATCH_BYTES or len(batch) >= limits.MESSAGE_REQUESTS):
                     break
                 batch.append(request)

@@ -1,0 +1,169 @@
+"""Which partitions are this list server's: claimed before they are served, asked about meanwhile, given away whole.
+
+Owns: claims under way, releases that wait for the disk, when the workers are asked again. Must not know: requests, what
+a list holds. Talks to: the cache (own, release, owned), database workers (claim).
+
+Law 2: a partition is served once its worker has granted the claim, and no sooner; it is given away once every write of
+it is on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from todomq.errors import CorruptRecord, DeadlineExceeded, InvalidRequest, TodoMQError, Unavailable
+from todomq.list_server.hosting import Hosting
+from todomq.list_server.worker_link import WorkerLinks
+from todomq.protocol.partitions import PARTITIONS
+from todomq.runtime.calls import LATER, Call, Operation
+from todomq.runtime.log import log_counted
+from todomq.runtime.loop import Loop
+from todomq.runtime.peers import Answer
+
+CLAIM_S = 30.0
+"""How long a claim is tried. The cache waits less long, and asks again: what takes a slow worker longer counts then."""
+CHECK_MS = 1_000
+"""How often the workers are asked whether the owned partitions are still this server's."""
+
+
+class Ownership:
+    """The partitions of one life of a list server."""
+
+    def __init__(self, incarnation: bytes, loop: Loop, hosting: Hosting, links: WorkerLinks, stall_ms: int) -> None:
+        """Own nothing yet.
+
+        Args:
+            incarnation: of this list server; what another life of it was asked is refused.
+            stall_ms: whoever has stood still for longer may have been taken for dead.
+        """
+        self.operations: dict[str, Operation] = {"own": self._own, "release": self._release, "owned": self._owned}
+        self._incarnation = incarnation
+        self._loop = loop
+        self._hosting = hosting
+        self._links = links
+        self._claims: dict[tuple[int, int], list[Call]] = {}
+        self._releases: list[tuple[int, int, Call]] = []
+        self._left: Callable[[], None] | None = None
+        self._stall_ms = stall_ms
+        self._seen_ms = self._checked_ms = loop.steady_ms()
+
+    def leave(self, left: Callable[[], None]) -> None:
+        """Take nothing more, and call ``left`` once all is given away."""
+        self._left = left
+        for number, epoch in self._hosting.owned():
+            self._hosting.stop_serving(number, epoch)
+
+    def check_epochs(self) -> None:
+        """Have the workers asked whether all is still this server's, now and then, and after having stood still."""
+        steady_ms = self._loop.steady_ms()
+        is_stalled = steady_ms - self._seen_ms > self._stall_ms
+        self._seen_ms = steady_ms
+        if is_stalled:
+            self._hosting.doubt_epochs()
+        elif steady_ms - self._checked_ms >= CHECK_MS:
+            self._hosting.check_epochs()
+        else:
+            return
+        self._checked_ms = steady_ms
+
+    def end_turn(self) -> None:
+        """Give away what can be given away now."""
+        if self._releases:
+            self._end_releases()
+        if self._left is not None:
+            owned = [each for each in self._hosting.partitions if each is not None]
+            if all(self._hosting.stop_serving(each.number, each.epoch) for each in owned):
+                left, self._left = self._left, None
+                left()
+
+    def _owned(self, call: Call) -> list[tuple[int, int]]:
+        self._check_incarnation(call, 0)
+        return self._hosting.owned()
+
+    def _check_incarnation(self, call: Call, place: int) -> None:
+        """Refuse what another life of this list server was asked: a connection goes on to the next one unasked.
+
+        Else the cache would take a claim of this life for one of the life before (law 2). Who does not say which life
+        is meant means any.
+        """
+        is_named = len(call.arguments) == place + 1 and type(call.arguments[place]) is bytes
+        if is_named and call.arguments.pop() != self._incarnation:
+            raise Unavailable("another life of this list server was asked")
+
+    def _own(self, call: Call) -> object:
+        self._check_incarnation(call, 2)
+        number, epoch = _partition_and_epoch(call)
+        if self._left is not None:
+            raise Unavailable("this list server is leaving")
+        owned = self._hosting.partitions[number]
+        if owned is not None and owned.epoch == epoch and not owned.releasing:
+            return [True, epoch]
+
+        calls = self._claims.setdefault((number, epoch), [])
+        calls.append(call)
+        if len(calls) == 1:  # else the claim is under way: made twice it would be refused, for its own epoch
+            claimed = partial(self._claimed, number, epoch)
+            self._links.of(number).call("claim", number, epoch, done=claimed, timeout_s=CLAIM_S)
+        return LATER
+
+    def _claimed(self, number: int, epoch: int, answer: Answer) -> None:
+        calls = self._claims.pop((number, epoch))
+        try:
+            grant = self._grant(number, epoch, answer)
+        except TodoMQError as error:
+            for call in calls:
+                call.refuse(error)
+        else:
+            for call in calls:
+                call.answer(grant)
+
+    def _grant(self, number: int, epoch: int, answer: Answer) -> list[Any]:
+        """Take a worker's answer to a claim; return ``[granted, stored epoch]``, or raise why it is not known."""
+        if isinstance(answer.error, CorruptRecord):
+            log_counted("partition_damaged", partition=number, why=answer.error.text)
+            self._hosting.own_damaged(number, epoch, answer.error)
+            return [True, epoch]
+        if answer.error is not None:
+            raise answer.error
+        if not _is_grant(answer.value):
+            raise Unavailable("the database worker gave an answer to the claim that cannot be read")
+        granted, stored = answer.value
+        if granted:
+            self._hosting.own(number, epoch)
+        return [granted, stored]
+
+    def _release(self, call: Call) -> object:
+        self._check_incarnation(call, 2)
+        number, epoch = _partition_and_epoch(call)
+        if self._hosting.stop_serving(number, epoch):
+            return True
+        self._releases.append((number, epoch, call))
+        return LATER
+
+    def _end_releases(self) -> None:
+        now_ms = self._loop.now_ms()
+        releases, self._releases = self._releases, []
+        for number, epoch, call in releases:
+            if now_ms > call.deadline_ms:
+                call.refuse(DeadlineExceeded("the partition's writes were not on disk in time"))
+            elif self._hosting.stop_serving(number, epoch):
+                call.answer(True)
+            else:
+                self._releases.append((number, epoch, call))
+
+
+def _partition_and_epoch(call: Call) -> tuple[int, int]:
+    arguments = call.arguments
+    if (
+        [type(item) for item in arguments] != [int, int]
+        or not 0 <= arguments[0] < PARTITIONS
+        or not 0 < arguments[1] < 1 << 63
+    ):
+        raise InvalidRequest(f"a partition (0-{PARTITIONS - 1}) and an epoch (from 1) are needed")
+    return arguments[0], arguments[1]
+
+
+def _is_grant(value: Any) -> bool:
+    return type(value) is list and [type(item) for item in value] == [bool, int]
