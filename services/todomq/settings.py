@@ -18,6 +18,15 @@ from todomq.protocol.addresses import SOCKET_PATH_BYTES, is_address
 
 LOOPBACK = re.compile(r"127(?:\.\d{1,3}){3}|\[::1\]")
 
+VARIABLES = frozenset(
+    f"TODOMQ_{name}"
+    for name in (
+        "HOME", "ENDPOINT", "CREDENTIALS", "TCP", "STACK_TCP", "REGISTRY", "LIST_SERVERS", "DATABASE_WORKERS", "IDLE_S",
+        "LIST_MEMORY_BYTES", "RESERVE_BYTES", "LEASE_MS", "MAX_RESTARTS", "MAX_RESTARTS_S",
+    )
+)  # fmt: skip
+"""The variables that are read here."""
+
 POOL_MOST = 64
 """List servers, and database workers, of a stack at most."""
 STACK_PORTS = 2 * (2 * POOL_MOST + 3)

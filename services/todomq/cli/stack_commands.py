@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,12 +23,14 @@ from todomq.cli.lists import Yes
 from todomq.cli.outcome import DONE, REFUSED, UNREACHABLE, Result, command
 from todomq.cli.show import is_terminal, safe
 from todomq.errors import CorruptRecord, TodoMQError, Unavailable
+from todomq.settings import VARIABLES
 
 if TYPE_CHECKING:
     from todomq.supervision.manager import Process
     from todomq.supervision.stack import Stack
 
 LOG_LINES = 20
+PREFIX = "TODOMQ_"
 
 NEXT = """\
 TodoMQ is up; its home is {home}. Try:
@@ -54,11 +57,13 @@ def up() -> Result:
         stack.start()
         stack.wait_healthy()
         not_taken = stack.settings_not_taken()
-    home = str(stack.settings.home)
-    value = {"running": True, "ran": ran, "home": home, "settings_not_taken": not_taken}
+    home, unknown = str(stack.settings.home), stack.unknown_variables()
+    value = {"running": True, "ran": ran, "home": home, "settings_not_taken": not_taken, "unknown_variables": unknown}
     if ran:
-        return Result(value, f"TodoMQ was up already; its home is {safe(home)}{_not_taken_text(not_taken)}")
-    return Result(value, NEXT.format(home=safe(home), todomq=_this_command()))
+        text = f"TodoMQ was up already; its home is {safe(home)}{_not_taken_text(not_taken)}"
+    else:
+        text = NEXT.format(home=safe(home), todomq=_this_command())
+    return Result(value, text + _unknown_text(unknown))
 
 
 def down(
@@ -226,6 +231,15 @@ def _not_taken_text(names: list[str]) -> str:
         f"\nIt keeps the settings of its start, and here {', '.join(names)} would differ. "
         f"To start it with what is set here: {_this_command()} down; {_this_command()} up"
     )
+
+
+def _unknown_text(names: list[str]) -> str:
+    lines = []
+    for name in names:
+        nearest = get_close_matches(name.removeprefix(PREFIX), [each.removeprefix(PREFIX) for each in VARIABLES], 1)
+        meant = f"; did you mean {PREFIX}{nearest[0]}?" if nearest else ""
+        lines.append(f"\n{safe(name)} is no setting of TodoMQ and changes nothing{meant}")
+    return "".join(lines)
 
 
 def _this_command() -> str:

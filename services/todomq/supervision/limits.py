@@ -12,6 +12,11 @@ from collections.abc import Mapping
 from todomq.settings import Settings, SettingsError, read_settings
 from todomq.supervision.restart_intensity import GROUPS, Limit
 
+LIMIT_VARIABLES = frozenset(
+    f"TODOMQ_{limit}_{group.upper()}" for limit in ("MAX_RESTARTS", "MAX_RESTARTS_S") for group in GROUPS
+)
+"""The variables that are read here."""
+
 
 def read_limits(settings: Settings, environment: Mapping[str, str] = os.environ) -> dict[str, Limit]:
     """Return the limit of every group.

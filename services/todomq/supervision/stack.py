@@ -24,9 +24,9 @@ from todomq.errors import Unavailable
 from todomq.keys.required import check_keys
 from todomq.runtime.local_process import has_ended, kill
 from todomq.runtime.locks import hold, private_directory
-from todomq.settings import SettingsError, read_settings
+from todomq.settings import VARIABLES, SettingsError, read_settings
 from todomq.supervision import records
-from todomq.supervision.limits import read_limits
+from todomq.supervision.limits import LIMIT_VARIABLES, read_limits
 from todomq.supervision.manager import Manager
 
 CONFIGURATION = Path(__file__).with_name("supervisord.conf")
@@ -100,8 +100,13 @@ class Stack:
             return []  # it has ended meanwhile
         theirs = dict(line.split("=", 1) for line in held.split("\0") if "=" in line)
         ours = self.environment()
-        names = {name for name in (*theirs, *ours) if name.startswith("TODOMQ_")} - {"TODOMQ_HOME", "TODOMQ_PYTHON"}
+        names = (VARIABLES | LIMIT_VARIABLES) - {"TODOMQ_HOME"}
         return sorted(name for name in names if theirs.get(name, "") != ours.get(name, ""))
+
+    def unknown_variables(self) -> list[str]:
+        """Return the variables that are named as settings are, and are none: they change nothing."""
+        known = VARIABLES | LIMIT_VARIABLES | {"TODOMQ_PYTHON"}
+        return sorted(name for name in self._environment if name.startswith("TODOMQ_") and name not in known)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
