@@ -48,8 +48,10 @@ class Installation:
         """Install the wheel with an extra, such as ``[server]``, from wherever pip is configured to look."""
         command = [sys.executable, "-m", "pip", "--python", str(self.program("python")), "install", "--quiet"]
         constraints = ["--disable-pip-version-check", "--constraint", str(ROOT / "constraints.txt")]
+        without_python_path = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         installed = subprocess.run(
             [*command, *constraints, f"{self.wheel}{extra}"],
+            env=without_python_path,  # what lies there, pip would not install
             capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
         )  # fmt: skip
         assert installed.returncode == 0, installed.stderr
