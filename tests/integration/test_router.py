@@ -20,7 +20,7 @@ from todomq.protocol.partitions import PARTITIONS
 from todomq.protocol.registration import Registration
 from todomq.router.service import RouterService
 from todomq.runtime import peers, sockets
-from todomq.runtime.calls import Call, CallServer, Service
+from todomq.runtime.calls import LATER, Call, CallServer, Service
 from todomq.runtime.daemon import Daemon
 from todomq.runtime.loop import Loop
 from todomq.runtime.peers import Answer, Peer
@@ -41,6 +41,14 @@ class Taker(Service):
 
     def _store(self, call: Call) -> None:
         self.taken.append(call.arguments[0])
+
+
+class LaterTaker(Taker):
+    """A daemon that takes what it is asked to store, and says nothing."""
+
+    def _store(self, call: Call) -> object:  # type: ignore[override]
+        super()._store(call)
+        return LATER
 
 
 class Silent(Service):
@@ -252,6 +260,21 @@ def test_law_3_what_another_list_server_got_before_may_have_taken_effect_though_
     after = stand.ask("some list", "size")
     stand.turn_until(lambda: len(stand.replies) == 2)
     assert stand.refusals() == {before: ("overloaded", errors.UNKNOWN), after: OVERLOADED}
+
+
+def test_law_3_what_another_worker_got_before_may_have_taken_effect_though_nobody_can_be_reached_now(
+    stand: Stand,
+) -> None:
+    worker = LaterTaker()
+    stand.register(WORKER, stand.start("worker", worker))
+    before = stand.ask(canonical("key"), "store", "key", "value")
+    stand.turn_until(lambda: worker.taken)
+    stand.register(WORKER, "no address", b"another life")
+    after = stand.ask(canonical("key"), "store", "key", "value")
+    stand.turn_until(lambda: len(stand.replies) == 2)
+    assert stand.refusals() == {
+        before: ("unavailable", errors.UNKNOWN), after: ("unavailable", errors.NOT_APPLIED),
+    }  # fmt: skip
 
 
 def test_a_job_answers_only_what_it_was_asked_itself(stand: Stand) -> None:

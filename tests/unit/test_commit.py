@@ -377,6 +377,13 @@ def test_a_get_of_a_damaged_record_fails_alone(bench: Bench, monkeypatch: pytest
 # Failures
 
 
+def test_law_1_what_waits_is_not_told_to_be_on_disk_because_a_later_batch_was_refused(bench: Bench) -> None:
+    bench.send(A, 1)
+    assert bench.commits.next_group()
+    bench.commits.refuse_batch(Writes(A, ME, 3, []), "the shard is damaged")
+    bench.send(A, 1)  # again
+    assert outcomes(bench.take()) == [(A, 3, 3, NOT_APPLIED)]
+
 @pytest.mark.parametrize("fails", ["before", "after"])
 def test_a_failed_commit_fails_everything_in_it_and_behind_it(bench: Bench, fails: str) -> None:
     bench.send(A, 1)

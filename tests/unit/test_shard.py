@@ -16,7 +16,7 @@ from todomq.database_worker.shard import Shard
 from todomq.database_worker.storage import StorageFailed
 from todomq.database_worker.storage.memory import MemoryStorage
 from todomq.errors import NOT_APPLIED, UNKNOWN, CorruptRecord, TodoMQError
-from todomq.protocol.messages import WANTED, Committed, Writes
+from todomq.protocol.messages import COMMITTED, WANTED, Committed, Writes
 
 ME, SENDER = b"worker", b"sender"
 NOW_MS = 1_000
@@ -219,6 +219,32 @@ def test_law_8_a_damaged_shard_tells_everybody_what_is_damaged_and_lives_on(wher
     bench.shard.close(lambda: closed.append(True))
     bench.run()
     assert closed == [True]
+
+
+def test_law_8_what_waits_when_a_shard_turns_out_damaged_is_told_so_and_not_left_waiting() -> None:
+    bench = Bench()
+    bench.start()
+    bench.cannot_write = FULL
+    fail_a_write(bench)
+    bench.shard.commits.hello(SENDER, 2)
+    bench.cannot_write = CorruptRecord("000012.log is damaged")
+    commits, answers = bench.shard.commits, list[Any]()
+    for timer in bench.loop.timers:
+        timer()  # it is being opened for changes
+    other = b"another sender"
+    commits.hello(other, 1)
+    for number in (1, 2):  # the first of each goes to work behind that, the second waits
+        bench.shard.take_batch(Writes(other, ME, number, [(0, 1, [b"nlist", b"x"])]), 100)
+        commits.take_change([(b"kkey", b"v")], None, answers.append, None)
+        commits.take_claim(0, number + 1, answers.append)
+        commits.take_get(b"kkey", answers.append)
+        bench.words += bench.shard.end_turn()
+    bench.run()
+    assert bench.shard.state == "damaged" and commits.is_idle
+    assert len(answers) == 6 and sum(type(answer) is CorruptRecord for answer in answers) == 3
+    told = {number for word in bench.words if word.sender == other for number in range(word.first, word.last + 1)}
+    assert told == {1, 2} and COMMITTED not in {word.outcome for word in bench.words if word.sender == other}
+    assert b"nlist" not in bench.disk
 
 
 def test_law_6_once_records_whose_time_is_over_go_page_after_page_and_living_ones_stay() -> None:

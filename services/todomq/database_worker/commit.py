@@ -77,6 +77,11 @@ class Commits:
         """Whether nothing waits and nothing is in flight."""
         return not self._queue and not self._calls and not self._in_flight
 
+    @property
+    def is_in_flight(self) -> bool:
+        """Whether a group is being committed."""
+        return bool(self._in_flight)
+
     def hello(self, incarnation: bytes, next_number: int) -> bytes | None:
         """Take a sender's batches from ``next_number`` on, the lowest that it keeps or else its next.
 

@@ -7,6 +7,7 @@ with its next number.
 
 from __future__ import annotations
 
+from bisect import insort
 from dataclasses import dataclass, field
 
 from todomq.protocol.messages import COMMITTED, FAILED
@@ -19,7 +20,7 @@ class Sender:
     """One incarnation of one sender."""
 
     next: int
-    settled: int  # every number up to this one has had its word
+    settled: int  # up to this one every number that has not failed is committed
     waiting_bytes: int = 0
     wants: bool = False  # it is to hear WANTED at the end of this turn
     starved: bool = False  # something was dropped for lack of room; it is to hear WANTED when there is some
@@ -42,7 +43,6 @@ class Sender:
         """Note that a batch, and what was lost on the way before it, is not taken; the sender is broken."""
         self._fail(self.next, number)
         self.next = number + 1
-        self.settled = max(self.settled, number)
         self.broken = True
 
     def settle(self, number: int, *, failed: bool) -> None:
@@ -61,7 +61,7 @@ class Sender:
         if self.failed and self.failed[-1][1] == first - 1:
             self.failed[-1] = (self.failed[-1][0], last)
         else:
-            self.failed.append((first, last))
+            insort(self.failed, (first, last))
         if len(self.failed) > FAILURES_KEPT:
             # Two become one with all between: a false FAILED makes the sender read again, a false COMMITTED would lie.
             self.failed[:2] = [(self.failed[0][0], self.failed[1][1])]

@@ -182,6 +182,8 @@ class Shard:
     def _committed(self, outcomes: list[Any] | None, error: BaseException | None) -> None:
         if outcomes is not None:
             self.commits.committed(outcomes)
+            if self.state == "damaged":  # it was found out meanwhile
+                self._give_up_what_waits()
             return
         log("commit_failed", why=error)
         broken, self._storage = self._storage, None
@@ -221,6 +223,7 @@ class Shard:
             if self._storage is not None:
                 self._let_go(self._storage)
                 self._storage = None
+                self._give_up_what_waits()
         else:
             text = str(error) if isinstance(error, TodoMQError | OSError) else repr(error)
             if self._trouble is None or self._trouble.text != text:  # a full disk has no room for more lines
@@ -244,6 +247,11 @@ class Shard:
             self._loop.after(REOPEN_S, self._open_again)
         else:
             log("storage_opened")
+
+    def _give_up_what_waits(self) -> None:
+        """Tell those who wait that nothing is written any more; a group that is under way ends first."""
+        if not self.commits.is_in_flight and not self.commits.is_idle:
+            self.commits.failed(self._refusal())
 
     def _let_go(self, storage: Storage) -> None:
         """Close a storage that another takes the place of, behind all that was begun with it."""

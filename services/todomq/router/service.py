@@ -333,7 +333,7 @@ class RouterService(Service):
             peer = self._servers[number][1]
             for batch in batches:
                 if not peer.send(_packed(batch)):
-                    self._overflowed(item[0] for group in batch.groups.values() for item in group)
+                    self._refuse_unsent((item[0] for group in batch.groups.values() for item in group), _no_room())
         for name, named_batches in self.named.ready().items():
             self._send_named(name, named_batches)
 
@@ -341,8 +341,7 @@ class RouterService(Service):
         try:
             peer = self._peer(name)
         except Unavailable as error:
-            for identifier, _ in chain.from_iterable(batches):
-                self._end(identifier, error)
+            self._refuse_unsent((identifier for identifier, _ in chain.from_iterable(batches)), error)
             return
         if peer is None or not peer.is_connected:
             for identifier, _ in chain.from_iterable(batches):
@@ -350,11 +349,11 @@ class RouterService(Service):
             return
         for batch in batches:
             if not peer.send(messages.call(batch[0][1].sender, [_for_daemon(*item) for item in batch])):
-                self._overflowed(identifier for identifier, _ in batch)
+                self._refuse_unsent((identifier for identifier, _ in batch), _no_room())
 
-    def _overflowed(self, identifiers: Iterable[int]) -> None:
-        """Refuse requests for which their daemon's connection has no room: they go no further."""
-        value = messages.error_value(Overloaded("too much waits for the daemon that this goes to"))
+    def _refuse_unsent(self, identifiers: Iterable[int], error: TodoMQError) -> None:
+        """Refuse requests that can't be sent on; of one that was before, this tells nothing about that time."""
+        value = messages.error_value(error)
         for identifier in identifiers:
             is_again = identifier in self.in_flight.sent_before
             flight = self.in_flight.end(identifier)
@@ -372,6 +371,10 @@ def _not_read(flight: Flight) -> bytes:
     if type(flight.request[TARGET]) is list:
         return messages.error_value(Overloaded(text, outcome=UNKNOWN))
     return messages.not_this_time(messages.error_value(Overloaded(text)))
+
+
+def _no_room() -> Overloaded:
+    return Overloaded("too much waits for the daemon that this goes to")
 
 
 def _packed(batch: Batch) -> bytes:
