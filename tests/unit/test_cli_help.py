@@ -75,8 +75,9 @@ def test_an_error_begins_alike_whoever_finds_it() -> None:
         assert "Error: " in refused.stderr
 
 
-def test_an_option_that_is_wrong_by_itself_gets_no_advice_on_titles() -> None:
-    refused = CliRunner().invoke(make_app(), ["add", "x", "y", "--date=tuesday"], prog_name="todomq")
+@pytest.mark.parametrize("day", ["tuesday", "2026-W01-1", "20261201", "2026-02-30"])
+def test_an_option_that_is_wrong_by_itself_gets_no_advice_on_titles(day: str) -> None:
+    refused = CliRunner().invoke(make_app(), ["add", "x", "y", f"--date={day}"], prog_name="todomq")
     assert refused.exit_code == 2 and "is no day" in refused.stderr and "behind --" not in refused.stderr
 
 

@@ -16,6 +16,7 @@ from todomq.cli.connection import connect
 from todomq.cli.outcome import REFUSED, Result, command
 from todomq.cli.show import dim, is_terminal, json_text, safe
 from todomq.errors import EntryNotFound, TodoMQError
+from todomq.protocol.entries import is_date
 
 if TYPE_CHECKING:
     from todomq.client import Client, Entry
@@ -43,12 +44,9 @@ def read_date(text: str) -> datetime.date:
     named = {"today": today, "tomorrow": today + datetime.timedelta(days=1)}
     if text in named:
         return named[text]
-    try:
-        if len(text) != len("YYYY-MM-DD"):
-            raise ValueError
-        return datetime.date.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(f"{safe(text)!r} is no day; write YYYY-MM-DD, today or tomorrow") from None
+    if not is_date(text):
+        raise typer.BadParameter(f"{safe(text)!r} is no day; write YYYY-MM-DD, today or tomorrow")
+    return datetime.date.fromisoformat(text)
 
 
 def read_id(text: str) -> int:
