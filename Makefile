@@ -2,7 +2,7 @@
 #
 #   make up        start the stack (installs what it needs first)     make test      run all tests
 #   make status    what runs                                          make check     ruff and mypy --strict
-#   make logs      the last lines of every daemon (FOLLOW=1: go on)   make demo      the main job on the running stack
+#   make logs      the last lines of every daemon (FOLLOW=1: go on)   make demo      lists, kills and every promise
 #   make restart   every part after the other, gracefully             make clean     remove .venv and caches; stops the stack
 #   make down      stop the stack; its data stays                     make clean DATA=1   removes the stored lists as well
 #   make simulate  run the whole topology in one process, SEEDS=1000 times, each with other faults

@@ -415,8 +415,9 @@ def router_takes_everything() -> Replaced:
     admit = InFlight.admit
 
     def admitted(self: InFlight, peer: bytes, sender: bytes, request: list[Any], place: int | bytes) -> int:
-        share = self._shares.get(peer, [0, 0, 0])
-        self._shares[peer] = [-1 << 40, -1 << 40, share[2]]
+        if peer in self._shares:
+            share = self._shares[peer]
+            share.requests = share.bytes = -1 << 40
         return admit(self, peer, sender, request, place)
 
     return [(InFlight, "admit", admitted)]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from todomq.cli import main_job
-from todomq.cli.report import FEW_LISTS, Memory, Report
+from todomq.cli import demo_job
+from todomq.cli.demo_report import FEW_LISTS, Memory, Report
 from todomq.errors import Unavailable
 
 
@@ -49,9 +49,9 @@ class Lists:
 
 def tidied(todo: Any, keep: bool = False, error: BaseException | None = None) -> None:
     """Leave a demo of 5 lists, of which 3 were begun."""
-    promises = main_job.Promises(5, "demo/x/")
+    promises = demo_job.Promises(5, "demo/x/")
     promises.begun = 3
-    with main_job._tidying(todo, promises, keep, lambda what, total: lambda count: None):
+    with demo_job._tidying(todo, promises, keep, lambda what, total: lambda count: None):
         if error is not None:
             raise error
 

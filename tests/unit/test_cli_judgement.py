@@ -12,7 +12,7 @@ from todomq.cli.asking import Answer
 from todomq.cli.connection import named_by, unreachable
 from todomq.cli.formats import EntryFields
 from todomq.cli.health import judge
-from todomq.cli.killing import daemon_name
+from todomq.cli.killing import read_daemon_name
 from todomq.cli.outcome import REFUSED, UNREACHABLE, USAGE, exit_code
 from todomq.cli.transfer import BATCH_BYTES, BATCH_ENTRIES, batches
 from todomq.cli.whereabouts import Whereabouts, explain
@@ -187,13 +187,13 @@ def test_who_is_not_answered_hears_what_set_the_address_and_no_advice_on_another
 
 @pytest.mark.parametrize("words", [["list_server", "1"], ["list_server-1"]])
 def test_a_daemon_is_named_as_it_is_registered_or_as_its_process(words: list[str]) -> None:
-    assert daemon_name(words) == ["list_server", 1]
+    assert read_daemon_name(words) == ["list_server", 1]
 
 
 @pytest.mark.parametrize("words", [["foo"], ["cache", "1"], ["list_server"], ["list_server", "x"], ["cache-1"], [""]])
 def test_what_is_no_daemon_is_refused(words: list[str]) -> None:
     with pytest.raises(typer.BadParameter):
-        daemon_name(words)
+        read_daemon_name(words)
 
 
 def test_batches_keep_the_order_and_what_is_done() -> None:

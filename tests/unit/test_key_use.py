@@ -36,7 +36,7 @@ def test_a_rate_is_for_ever_renewed() -> None:
 def test_room_counts_over_all_connections() -> None:
     use = use_of(requests_in_flight=5, bytes_in_flight=1_000)
     use.connections = {b"1", b"2"}
-    room = use.in_flight(lambda connection: (2, 100))
+    room = use.room(lambda connection: (2, 100))
     room.take(100)
     with pytest.raises(Overloaded, match="5 requests"):
         room.take(100)

@@ -175,7 +175,7 @@ class Bench:
             key, prefix, after = asked.wanted
             value = None if key is None else self.disk.records.get(key)
             pairs, last = self.disk.page(prefix, after, self.page)
-            self.hosting.read(asked, value, pairs, last, self.now_ms)
+            self.hosting.page_read(asked, value, pairs, last, self.now_ms)
         while self.looks:
             prefix, after, done = self.looks.popleft()
             done(Answer([None, *self.disk.page(prefix, after, self.page)], None))

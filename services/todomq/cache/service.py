@@ -1,7 +1,7 @@
 """The cache's wiring: the registry's news in, claims and releases to list servers, the table to the router.
 
 Owns: who is asked what, and who waits for an answer. Must not know: how partitions are placed. Talks to: list servers
-(own, release, owned, activate), the router (table), whoever asks for the server of a list.
+(own, release, owned, activate, kill_list, describe_list), the router (table), whoever asks for the server of a list.
 Requests to routed lists go on while it is away: nothing of theirs passes through here.
 """
 

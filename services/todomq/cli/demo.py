@@ -1,4 +1,4 @@
-"""``todomq demo``: its options; what it does stands in ``main_job.py``.
+"""``todomq demo``: its options; what it does stands in ``demo_job.py``.
 
 Owns: the options. Must not know: the steps.
 """
@@ -30,17 +30,17 @@ def demo(
     kills: Annotated[bool, typer.Option(help="Kill a database worker and the cache on the way.")] = True,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the lists there.", show_default=False)] = False,
 ) -> Result:
-    """Do the main job, kill parts of the stack, check every promise.
+    """Try the stack: make lists, kill parts of it, check every promise.
 
     It imports a todo.txt, creates lists of one durable entry each, says how fast that went and what it costs in
     memory, and reads everything again. The exit code is 1 if anything that was promised is not there.
 
     Example: todomq demo --lists 10000
     """
-    from todomq.cli import main_job
+    from todomq.cli import demo_job
 
     settings = read_settings()
     if kills and supervised(settings) is None:
         raise Unavailable("no supervisord is there to restart what the demo kills; todomq up, or say --no-kills")
-    report = main_job.run(settings, lists, sample, main_job.VICTIMS if kills else (), keep)
+    report = demo_job.run(settings, lists, sample, demo_job.VICTIMS if kills else (), keep)
     return Result(report.value(), report.show, DONE if report.is_good else REFUSED)

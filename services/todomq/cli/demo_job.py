@@ -1,4 +1,4 @@
-"""The main job on a running stack: what ``todomq demo`` does, with parts of the stack killed on the way.
+"""What ``todomq demo`` does on a running stack: lists are made, parts are killed, every promise is checked.
 
 Owns: the steps, the measurements, the check of every promise. Must not know: the command line, how a report looks.
 A promise is an add whose answer came. At the end each promised entry must be there, once, in its list.
@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from todomq.cli.connection import connect
+from todomq.cli.demo_report import Memory, Report
 from todomq.cli.formats import read_todo_txt
 from todomq.cli.killing import kill_daemon
 from todomq.cli.progress import Advance, Begin, bars
-from todomq.cli.report import Memory, Report
 from todomq.cli.show import console, name_of, safe
 from todomq.cli.stack_parts import resident_bytes
 from todomq.cli.transfer import Format, lines_of, store
@@ -41,7 +41,7 @@ water the plants rec:1w t:2026-11-28 due:2026-11-30 +house
 
 
 def run(settings: Settings, lists: int, sample: Path | None, victims: Sequence[list[str | int]], keep: bool) -> Report:
-    """Do the main job.
+    """Make lists, kill parts of the stack meanwhile, check every promise.
 
     Args:
         settings: the stack's.

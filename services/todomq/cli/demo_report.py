@@ -1,4 +1,4 @@
-"""What the main job found out, for a person and for programs.
+"""What the demo found out, for a person and for programs.
 
 Owns: the figures that follow from the measurements, how they look. Must not know: how they were measured.
 """
@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from todomq.cli.show import coloured, console, counted, say, size, table
 
 MANY_LISTS, FEW_LISTS = 50_000, 10_000
-"""What a process grows by whenever it begins to work weighs on the cost of a list: with few, more than the lists."""
+"""A process grows by some megabytes when it begins to work. With fewer lists than the first, that makes one look dearer
+than it is; with fewer than the second it outweighs the lists, and no cost is told."""
 
 
 class Memory(NamedTuple):

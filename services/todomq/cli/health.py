@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from todomq.cli.asking import Answer, ask_all
 from todomq.cli.connection import named_by, unreachable
-from todomq.cli.stack_parts import Name, daemon_name, expected_daemons, supervised
+from todomq.cli.stack_parts import Name, expected_daemons, name_of_process, supervised
 from todomq.errors import CorruptRecord, DeadlineExceeded, TodoMQError
 from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
 from todomq.runtime.local_process import is_stopped
@@ -194,7 +194,7 @@ def _judge_listener(processes: list[Process] | None) -> list[Part]:
     """Judge the restart-intensity listener, which nobody can ask, where it stands still."""
     return [
         Part(
-            daemon_name(process.name),
+            name_of_process(process.name),
             FAILED,
             f"stands still, stopped by a signal: what dies comes back late, and no restart is limited; "
             f"let it go on with: kill -CONT {process.pid}",
@@ -226,7 +226,7 @@ def _is_damaged(name: Name, answers: dict[Any, Answer]) -> bool:
 
 
 def _trouble(name: Name, error: TodoMQError, names: Answer) -> str:
-    registered = {} if names.error else {repr(entry.name): entry.pid for entry in names.value}
+    registered = {} if names.error else {repr(each.name): each.pid for each in names.value}
     if names.error is None and repr(list(name)) not in registered:
         return "is not running: nobody is registered under its name"
     if isinstance(error, DeadlineExceeded):

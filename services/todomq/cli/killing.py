@@ -21,7 +21,7 @@ SINGLE = ("registry", "cache", "router")
 POOLED = ("list_server", "database_worker")
 
 
-def daemon_name(words: list[str]) -> list[str | int]:
+def read_daemon_name(words: list[str]) -> list[str | int]:
     """Return the registered name of ``list_server 1``, ``list_server-1`` or ``cache``, whether quoted or not."""
     named = words[0] if len(words) == 1 else ""
     parts = named.rpartition("-")[::2] if "-" in named and named[-1:].isdigit() else tuple(" ".join(words).split())
@@ -39,14 +39,14 @@ def kill_daemon(todo: Client, name: list[str | int]) -> int:
     Raises:
         NameNotFound: it is not running. InvalidRequest: it is a process of another machine, or not a daemon.
     """
-    entry = todo.registry.whereis_name(name)
-    if entry is None or entry.pid is None:
+    registration = todo.registry.whereis_name(name)
+    if registration is None or registration.pid is None:
         raise NameNotFound(f"{name_of(name)} is not running: nobody is registered under this name")
     try:
-        _kill(entry.pid, name)
+        _kill(registration.pid, name)
     except (ProcessLookupError, FileNotFoundError):
         raise NameNotFound(f"{name_of(name)} is not running any more on this machine") from None
-    return entry.pid
+    return registration.pid
 
 
 def _kill(pid: int, name: list[str | int]) -> None:

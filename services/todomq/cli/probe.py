@@ -14,7 +14,7 @@ import typer
 
 from todomq.cli.asking import ask_all
 from todomq.cli.connection import connect_to_look_in
-from todomq.cli.killing import daemon_name, kill_daemon
+from todomq.cli.killing import kill_daemon, read_daemon_name
 from todomq.cli.list_probe import kill_list, show_list, why
 from todomq.cli.outcome import DONE, REFUSED, UNREACHABLE, Result, command
 from todomq.cli.show import coloured, console, name_of, safe, table
@@ -87,7 +87,7 @@ def ping(
     from todomq.client.session import RouterSilent
 
     with connect_to_look_in(PING_S) as todo:
-        names = [daemon_name(daemon)] if daemon else [list(name) for name in _all_daemons()]
+        names = [read_daemon_name(daemon)] if daemon else [list(name) for name in _all_daemons()]
         answers = ask_all(todo, {place: _begin_ping(name) for place, name in enumerate(names)})
         silent = [answer.error for answer in answers.values() if isinstance(answer.error, RouterSilent)]
         if len(silent) == len(names):
@@ -146,12 +146,12 @@ def registry() -> Result:
     Example: todomq probe registry
     """
     with connect_to_look_in() as todo:
-        entries = todo.registry.names()
-    entries.sort(key=lambda entry: name_of(entry.name))
-    values = [entry_value(entry) for entry in entries]
+        registered = todo.registry.names()
+    registered.sort(key=lambda each: name_of(each.name))
+    values = [registration_value(each) for each in registered]
     rows = [
-        (name_of(entry.name), entry.pid, safe(entry.address), entry.incarnation.hex()[:8] if entry.incarnation else "")
-        for entry in entries
+        (name_of(each.name), each.pid, safe(each.address), each.incarnation.hex()[:8] if each.incarnation else "")
+        for each in registered
     ]
     drawn = table(("name", "pid", "address", "incarnation"), rows, right=("pid",))
     return Result(values, lambda: console().print(drawn))
@@ -171,12 +171,17 @@ def kill(
         if len(what) != 2:
             raise typer.BadParameter("kill list takes one list's name")
         return kill_list(what[1])
-    return _kill_daemon(daemon_name(what))
+    return _kill_daemon(read_daemon_name(what))
 
 
-def entry_value(entry: Registration) -> dict[str, Any]:
+def registration_value(registration: Registration) -> dict[str, Any]:
     """Return a registration as a value for programs."""
-    return {"name": entry.name, "address": entry.address, "pid": entry.pid, "incarnation": entry.incarnation.hex()}
+    return {
+        "name": registration.name,
+        "address": registration.address,
+        "pid": registration.pid,
+        "incarnation": registration.incarnation.hex(),
+    }
 
 
 def _kill_daemon(name: list[str | int]) -> Result:

@@ -31,7 +31,7 @@ def supervised(settings: Settings) -> list[Process] | None:
         return None
 
 
-def daemon_name(process_name: str) -> Name:
+def name_of_process(process_name: str) -> Name:
     """Return the registered name of a process under supervisord: ``("list_server", 1)`` for ``list_server-1``."""
     kind, dash, number = process_name.rpartition("-")
     return (kind, int(number)) if dash and number.isdigit() else (process_name,)
@@ -41,7 +41,7 @@ def expected_daemons(settings: Settings, processes: list[Process] | None) -> lis
     """Return the names of the daemons that should be there, in the order of the supervision tree."""
     if processes is None:
         return [tuple(name) for name in settings.daemon_names()]
-    return [daemon_name(process.name) for process in processes if process.group != "supervision"]
+    return [name_of_process(process.name) for process in processes if process.group != "supervision"]
 
 
 def resident_bytes(pid: int) -> tuple[int, int] | None:

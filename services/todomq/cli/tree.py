@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from todomq.cli.asking import ask_all
 from todomq.cli.show import coloured, counted, dim, duration, name_of, safe, size, table
-from todomq.cli.stack_parts import Name, daemon_name, processor_seconds, resident_bytes, supervised, uptime_s
+from todomq.cli.stack_parts import Name, name_of_process, processor_seconds, resident_bytes, supervised, uptime_s
 from todomq.errors import CorruptRecord
 
 if TYPE_CHECKING:
@@ -149,14 +149,14 @@ def sample(todo: Client, settings: Settings) -> Sample:
     return Sample(time.monotonic(), rows, {row.name: processor_seconds(row.pid) if row.pid else None for row in rows})
 
 
-def top_table(now: Sample, before: Sample | None) -> Table:
+def top_table(now: Sample, before: Sample) -> Table:
     """Return the table of ``top``; rates are since the sample before."""
     columns = ("daemon", "pid", "cpu %", "memory", "work/s", "queue", "holds")
     rows = [_top_row(row, now, before) for row in now.rows]
     return table(columns, rows, right=columns[1:5], wraps=False)
 
 
-def top_value(now: Sample, before: Sample | None) -> list[dict[str, Any]]:
+def top_value(now: Sample, before: Sample) -> list[dict[str, Any]]:
     """Return what the table of ``top`` shows as a value for programs."""
     return [
         {
@@ -168,7 +168,7 @@ def top_value(now: Sample, before: Sample | None) -> list[dict[str, Any]]:
     ]
 
 
-def _top_row(row: Row, now: Sample, before: Sample | None) -> tuple[object, ...]:
+def _top_row(row: Row, now: Sample, before: Sample) -> tuple[object, ...]:
     held = resident_bytes(row.pid) if row.pid else None
     processor, work = _processor_percent(row, now, before), _work_rate(row, now, before)
     return (
@@ -177,19 +177,19 @@ def _top_row(row: Row, now: Sample, before: Sample | None) -> tuple[object, ...]
     )  # fmt: skip
 
 
-def _processor_percent(row: Row, now: Sample, before: Sample | None) -> float | None:
+def _processor_percent(row: Row, now: Sample, before: Sample) -> float | None:
     spent = now.processor_s.get(row.name)
-    spent_before = before.processor_s.get(row.name) if before else None
-    if before is None or spent is None or spent_before is None or spent < spent_before:
+    spent_before = before.processor_s.get(row.name)
+    if spent is None or spent_before is None or spent < spent_before:
         return None
     return 100 * (spent - spent_before) / (now.taken_s - before.taken_s)
 
 
-def _work_rate(row: Row, now: Sample, before: Sample | None) -> float | None:
+def _work_rate(row: Row, now: Sample, before: Sample) -> float | None:
     """Return requests (router), commits (worker) or messages (others) per second."""
-    then = next((other for other in before.rows if other.name == row.name), None) if before else None
+    then = next((other for other in before.rows if other.name == row.name), None)
     counter = {"router": "requests", "database_worker": "commits"}.get(str(row.name[0]), "messages")
-    if before is None or then is None or row.stats is None or then.stats is None or then.pid != row.pid:
+    if then is None or row.stats is None or then.stats is None or then.pid != row.pid:
         return None
     done: float = row.stats.get(counter, 0) - then.stats.get(counter, 0)
     return done / (now.taken_s - before.taken_s)
@@ -204,7 +204,7 @@ def _supervised_rows(settings: Settings) -> list[Row]:
         restarts = None
     return [
         Row(
-            process.group, daemon_name(process.name), process.state, process.pid, process.uptime_s,
+            process.group, name_of_process(process.name), process.state, process.pid, process.uptime_s,
             None if restarts is None else restarts.get(process.name, 0), None,
         )
         for process in supervised(settings) or ()
@@ -212,7 +212,7 @@ def _supervised_rows(settings: Settings) -> list[Row]:
 
 
 def _registered_rows(todo: Client, settings: Settings) -> list[Row]:
-    pids = {repr(entry.name): entry.pid for entry in todo.registry.names(deadline_s=ASK_S)}
+    pids = {repr(each.name): each.pid for each in todo.registry.names(deadline_s=ASK_S)}
     rows = []
     for name in settings.daemon_names():
         pid = pids.get(repr(name)) or 0

@@ -2,6 +2,25 @@
 
 ``AsyncClient`` is loaded on first use: asyncio takes longer to import than all the rest, and most programs, the command
 line among them, never need it.
+
+What a caller has in hand:
+
+    client        the blocking face
+    pipeline      the face of futures
+    async_client  the face of asyncio
+    values        entries, names, where things are
+
+The way of a request:
+
+    operations    every operation: what is sent, what is made of the answer
+    request       a request on its way
+    session       under which number it is sent, sent again, given up, answered
+    numbers       the numbers of one list
+    connection    who drives the session
+    line          the sockets
+    endpoint      where the router is
+    outcomes      from an answer to a result or an error
+    futures       futures that cost little
 """
 
 from __future__ import annotations

@@ -19,10 +19,18 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from todomq.client import operations
 from todomq.client.connection import Connection
 from todomq.client.endpoint import choose
-from todomq.client.outcomes import FAILURES_MOST, AskAgain, check_deadline, outcome, refused, set_deadline
+from todomq.client.outcomes import (
+    FAILURES_MOST,
+    AskAgain,
+    check_deadline,
+    outcome,
+    refuse_to_resend,
+    refused,
+    set_deadline,
+)
 from todomq.client.request import Request
 from todomq.client.values import ServerRef
-from todomq.errors import UNKNOWN, InvalidRequest, TodoMQError
+from todomq.errors import UNKNOWN, TodoMQError
 from todomq.protocol.entries import check_list_name
 
 if TYPE_CHECKING:
@@ -288,7 +296,7 @@ def _completion(client_ref: weakref.ref[AsyncClient]) -> Callable[[list[Request[
 
     def complete(finished: list[Request[Any]]) -> list[Callable[[], None]]:
         client = client_ref()
-        resend = _refuse_to_resend if client is None else client.ask
+        resend = refuse_to_resend if client is None else client.ask
         by_loop: defaultdict[asyncio.AbstractEventLoop, list[_Outcome]] = defaultdict(list)
         for request in finished:
             if request.waiter is not None:
@@ -312,7 +320,3 @@ def _settle(outcomes: list[_Outcome]) -> None:
             future.set_result(value)
         else:
             future.set_exception(error)
-
-
-def _refuse_to_resend(request: Request[Any]) -> Any:
-    raise request.error or InvalidRequest("the client of this request is gone")

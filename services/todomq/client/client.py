@@ -17,11 +17,11 @@ from todomq.client import operations
 from todomq.client.connection import Connection
 from todomq.client.endpoint import choose
 from todomq.client.futures import settle
-from todomq.client.outcomes import check_deadline, outcome, refused, set_deadline
+from todomq.client.outcomes import check_deadline, outcome, refuse_to_resend, refused, set_deadline
 from todomq.client.pipeline import Pipeline
 from todomq.client.request import Request
 from todomq.client.values import ServerRef
-from todomq.errors import InvalidRequest, TodoMQError
+from todomq.errors import TodoMQError
 from todomq.protocol.entries import check_list_name
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def _completion(client_ref: weakref.ref[Client]) -> Callable[[list[Request[Any]]
 
     def complete(finished: list[Request[Any]]) -> list[Callable[[], None]]:
         client = client_ref()
-        resend = _refuse_to_resend if client is None else client.ask
+        resend = refuse_to_resend if client is None else client.ask
         asked = [request for request in finished if not request.is_cast]  # a cast was settled when it was handed over
         for request in asked:
             value, error = outcome(request, resend)
@@ -229,7 +229,3 @@ def _completion(client_ref: weakref.ref[Client]) -> Callable[[list[Request[Any]]
         return settle(asked)
 
     return complete
-
-
-def _refuse_to_resend(request: Request[Any]) -> Any:
-    raise request.error or InvalidRequest("the client of this request is gone")

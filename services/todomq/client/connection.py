@@ -41,7 +41,8 @@ OUTBOX_BYTES = 64 * limits.MIB
 
 TURN_REQUESTS = 300
 GATHER_MS = 1
-"""With so many on the way, fewer than that wait so long for answers first, after which there may be more to send."""
+"""Where as many as a turn takes are unanswered and fewer wait to be sent, a driver looks for answers for so long first:
+by then there may be more for one message."""
 NAP_S = 0.002
 SLEEP_MOST_MS = 60_000
 CLOSE_STEP_MS = 5
@@ -49,7 +50,7 @@ CLOSE_WAIT_S = 2.0
 Action = Callable[[], None]
 
 
-def now_ms() -> int:
+def steady_ms() -> int:
     """Return the milliseconds of the clock that sessions and deadlines run by; it never goes back."""
     return time.monotonic_ns() // 1_000_000
 
@@ -227,7 +228,7 @@ class Connection:
             raise InvalidRequest("a signal handler must not wait for a request while its thread takes in answers")
 
     def _wait_for_room(self, deadline_ms: int, may_wait: bool, most: int) -> None:
-        left_s = (deadline_ms - now_ms()) / 1000
+        left_s = (deadline_ms - steady_ms()) / 1000
         may_wait = may_wait and threading.current_thread() is not self._keeper
         if not may_wait or left_s <= 0 or self._driver == threading.get_ident():
             raise Overloaded(f"{self._requests} requests of this client are waiting or in flight")
@@ -351,7 +352,7 @@ class Connection:
         try:
             if session is None or line is None:
                 session, line = self._open()
-            now = now_ms()
+            now = steady_ms()
             with self._lock:
                 self._is_asleep = False
                 arrived, self._arrived = self._arrived, []
@@ -378,7 +379,7 @@ class Connection:
     def _open(self) -> tuple[Session, Line]:
         session = self._session = Session(os.urandom(16), random.random, silence=silence_at(self._endpoint))
         line = self._line = Line(self._endpoint, self._credentials)
-        now = now_ms()
+        now = steady_ms()
         line.connect(now)
         session.connected(now)
         return session, line
@@ -394,7 +395,7 @@ class Connection:
             if self._is_closed:
                 return CLOSE_STEP_MS
             self._is_asleep = True
-        return max(0, min(session.wake_at_ms() - now_ms(), SLEEP_MOST_MS))
+        return max(0, min(session.wake_at_ms() - steady_ms(), SLEEP_MOST_MS))
 
     def _finish(self, finished: list[Request[Any]]) -> None:
         callbacks = self._complete(finished)

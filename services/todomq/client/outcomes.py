@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from todomq.client.connection import now_ms
+from todomq.client.connection import steady_ms
 from todomq.client.request import Repetition, Request
 from todomq.errors import UNKNOWN, InvalidRequest, ProtocolError, TodoMQError
 from todomq.protocol import limits
@@ -116,4 +116,13 @@ def set_deadline(request: Request[Any], default_ms: int) -> None:
     """Set when a request's time is up, counted from now."""
     if request.deadline_s is not None:
         default_ms = int(check_deadline(request.deadline_s) * 1000)
-    request.deadline_ms = now_ms() + default_ms
+    request.deadline_ms = steady_ms() + default_ms
+
+
+def refuse_to_resend(request: Request[Any]) -> Any:
+    """Take the place of ``resend`` where the client is gone.
+
+    Raises:
+        TodoMQError: what came of the request.
+    """
+    raise request.error or InvalidRequest("the client of this request is gone")

@@ -268,9 +268,9 @@ class Session:
     def _fillers(self, batch: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
         """Return casts that change nothing, under the closed numbers that the requests of a batch may be waiting for.
 
-        The list takes only the next number. Casts die with a router, and changes are given up, between others that
-        are sent again; for each of these in turn it would wait, and then refuse all behind it with ``OutOfOrder``. One
-        that arrived after all has taken its number or, given up as it is, finds it taken.
+        The list takes only the next number. A cast that died with the router, or a change that was given up, leaves a
+        gap between changes that are sent again: the list would wait at each, and then refuse all behind it with
+        ``OutOfOrder``. A filler whose number was taken after all changes nothing.
         """
         last = {wire[1]: wire for wire in batch if wire[0] is not None and type(wire[1]) is str and wire[4]}
         fillers = []

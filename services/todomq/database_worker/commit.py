@@ -33,7 +33,7 @@ from todomq.protocol.messages import COMMITTED, FAILED, WANTED, Committed, Write
 GROUP_BYTES = 2 * limits.BATCH_BYTES
 GROUP_ITEMS = 4_096
 GROUP_GETS = 256
-"""Where they find much, all but a few are taken for nothing, and wait again."""
+"""Of these, as many as are worth taking: where the first find much, the others are put back."""
 SENDER_WAITING_BYTES = 16 * limits.BATCH_BYTES
 CALL_BYTES = 16 * limits.MIB
 CALL_ITEMS = 16_384

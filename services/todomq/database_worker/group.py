@@ -33,7 +33,7 @@ class Batch(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A claim, a store, a record of the worker's own; without writes, a mark passed once all before it is on disk."""
+    """A claim, a store, a record of the worker's own; without writes, answered once all before it is on disk."""
 
     size: int
     writes: list[Write]

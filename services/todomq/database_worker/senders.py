@@ -30,8 +30,8 @@ class Sender:
     def greet(self, number: int) -> None:
         """Take the sender's hello: it goes on with ``number``, the lowest that it keeps or else its next.
 
-        A number that was taken already says that it sends again what it keeps, and changes nothing; so does one from
-        before it heard of a failure. What a higher one leaves out was given up.
+        A number that was taken already means that it sends again what it keeps: nothing changes, and a sender that is
+        broken stays so. A higher number than the next means that what lies between was given up.
         """
         if number >= self.next:
             if number > self.next:

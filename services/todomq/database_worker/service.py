@@ -1,7 +1,8 @@
 """The database worker's requests and batches.
 
 Owns: the PULL socket that batches come in on; the checks of what is asked; the stop. Must not know: lists and entries;
-which engine is used. Talks to: list servers (hello, claim, read, batches), the router (store, get), the probe (check).
+which engine is used. Talks to: list servers (hello, claim, read, batches), the router (store, get), the probe (check),
+backups (checkpoint).
 
 Law 4: a get sees the stores sent before it and none sent after. Law 7: whatever comes in on the PULL socket and is not
 a batch is counted, logged and dropped.
@@ -110,8 +111,11 @@ class DatabaseWorkerService(Service):
 
     def _hello(self, call: Call) -> Any:
         incarnation, address, next_number = _arguments(call, bytes, str, int)
-        if not 1 <= len(incarnation) <= 64 or not is_address(address) or not 0 <= next_number < 1 << 63:
-            raise InvalidRequest("hello has an incarnation (1-64 bytes), an ipc or tcp address and a number")
+        is_incarnation = 1 <= len(incarnation) <= limits.SENDER_BYTES
+        if not is_incarnation or not is_address(address) or not 0 <= next_number < messages.LIMIT:
+            raise InvalidRequest(
+                f"hello has an incarnation (1-{limits.SENDER_BYTES} bytes), an ipc or tcp address and a number"
+            )
         forgotten = self._shard.commits.hello(incarnation, next_number)
         if forgotten is not None:
             self._words.disconnect(forgotten)
@@ -122,7 +126,7 @@ class DatabaseWorkerService(Service):
 
     def _claim(self, call: Call) -> None:
         partition, epoch = _arguments(call, int, int)
-        if not 0 < epoch < 1 << 63:
+        if not 0 < epoch < messages.LIMIT:
             raise InvalidRequest("an epoch is a number from 1")
         self._shard.check_writable()
         self._shard.commits.take_claim(partition, epoch, _answering(call))

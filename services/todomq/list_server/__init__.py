@@ -23,6 +23,7 @@ Beside it:
     words         what the workers say of batches
     loading       the load of one list, page by page
     reading       the pages that lists wait for, many to a call of a worker
+    pages         where a page of a long answer ends
     snapshots     long reads that are taken page by page
     sweeping      deletes what a clear has left
     remains       finds lists that nobody asks for and of which something is left to be cleared away

@@ -21,7 +21,6 @@ from todomq.errors import (
     TodoMQError,
     Unavailable,
 )
-from todomq.list_server import records
 from todomq.list_server.gate import RECORD_OVERHEAD_BYTES, Reply
 from todomq.list_server.operations import (
     PAGED,
@@ -33,6 +32,7 @@ from todomq.list_server.operations import (
     read_operation,
     read_within,
 )
+from todomq.list_server.pages import FIT_ALWAYS, FIT_NEVER, end_of_page, read_cursor
 from todomq.list_server.recording import RecordedList
 from todomq.list_server.sessions import IN_MEMORY, SESSIONS, Session
 from todomq.list_server.todo_list import Entry, TodoList
@@ -52,20 +52,8 @@ QUARANTINED = "quarantined"
 KEY_TAIL_BYTES = 13
 """What the key of an entry has behind the list's prefix: a letter, the generation (4), the id (8)."""
 
-FIT_ALWAYS = limits.DECODED_ITEMS // limits.ENTRY_BYTES
-"""So many entries fit into a page, whatever they are."""
-ENTRY_OVERHEAD_BYTES = 24
-"""What an entry has in a page besides its title and its open fields, about."""
-FIT_NEVER = limits.PAGE_BYTES // ENTRY_OVERHEAD_BYTES
-"""More entries than this do not fit into one."""
-
-EXTRA_IN_PAGE_TIMES = 4
-"""Open fields count so many times towards a page: they may be all arrays and maps, each of a byte, and of these whoever
-reads a page takes ``DECODED_ITEMS`` only. With the last entry, which goes over, a page has no more bytes of them.
-"""
-
 LAST_PAGE_BYTES = 1_024
-"""A question and its page are kept where they are no longer, for most lists are read again before they change."""
+"""The last question and its page are kept where both have no more bytes: most lists are read again before a change."""
 
 LATE = "the deadline had passed before the list could take the request"
 FLOOR_ABOVE = "a request's floor lies above its own number"
@@ -244,7 +232,7 @@ class ListActor(RecordedList):
             self._reply(peer, identifier, *session.answered(number))
 
     def _declare(self, session: Session, floor: int, sent_before: int, now_ms: int) -> None:
-        """Take a request's floor; whatever had waited for that and names no number over ``sent_before`` goes first."""
+        """Take a request's floor; what that sets free and was sent before it, up to ``sent_before``, is served now."""
         session.declare(floor)
         if session.waiting is not None:
             self._serve_waiting(session, sent_before, now_ms)
@@ -324,9 +312,7 @@ class ListActor(RecordedList):
         cursor = arguments.pop() if len(arguments) == count + 1 else None
         if cursor is None:
             return self._page(read(self.todo, arguments), 0, None)
-        if type(cursor) is not list or [type(part) for part in cursor] != [int, int, int]:
-            raise InvalidRequest("a cursor is what the page before answered")
-        number, start, epoch = cursor
+        number, start, epoch = read_cursor(cursor)
         snapshot = self.partition.snapshots.get(number, self.activation)
         if epoch != self.partition.epoch:  # of another life of this list server, which gave the same numbers
             snapshot = None
@@ -340,13 +326,7 @@ class ListActor(RecordedList):
         snapshots = self.partition.snapshots
         if snapshot is None and len(entries) > FIT_NEVER:
             snapshots.check_place()
-        end, size = start, 0
-        while end < len(entries) and size < limits.PAGE_BYTES:
-            entry = entries[end]
-            size += ENTRY_OVERHEAD_BYTES + len(entry.title) * (1 if entry.title.isascii() else 4)
-            if entry.extra is not None:
-                size += EXTRA_IN_PAGE_TIMES * records.stored_bytes(entry)
-            end += 1
+        end = end_of_page(entries, start)
         if end == len(entries):
             if snapshot is not None:
                 snapshots.end(snapshot)

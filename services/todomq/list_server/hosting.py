@@ -224,7 +224,7 @@ class Hosting:
         if self._is_current(read):
             self.load(read.actor, now_ms)
 
-    def read(self, read: Read, value: bytes | None, pairs: list[bytes], last: bytes | None, now_ms: int) -> None:
+    def page_read(self, read: Read, value: bytes | None, pairs: list[bytes], last: bytes | None, now_ms: int) -> None:
         """Take a page that was read."""
         actor, job = read.actor, read.job
         if not self._is_current(read):

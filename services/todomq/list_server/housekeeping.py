@@ -20,7 +20,8 @@ QUICK_ROUND_MS = 1_000
 """The same where the budget is reached, or seems to be."""
 STEP_MS = 50
 VISITS_LEAST, VISITS_MOST = 32, 4_000
-"""In a step. As many as there may be hold up everybody for 10 ms; a round of very many lists takes longer then."""
+"""Lists that one step visits. The most take 10 ms, for which everybody waits; where they are not enough, a round takes
+longer than it should."""
 GROWTH = 3
 """What is written or loaded may take so many times its bytes in memory: a guess, upon which all lists are weighed."""
 IDLE_OVER_BUDGET_MS = 60_000

@@ -83,16 +83,8 @@ class NarrowedListing(Listing):
         return names, None if self._next is None else [self._next, None]
 
 
-class NoListing(Listing):
-    """A listing of nothing: no pattern leaves a name that begins so. The workers are asked for it, and not believed."""
-
-    def page(self) -> Page:
-        """Return the end."""
-        return [], None
-
-
-def listing_of(operation: str, arguments: list[Any], workers: int) -> Listing:
-    """Return the listing that a request asks for: ``list_names``, or that within patterns.
+def listing_of(operation: str, arguments: list[Any], workers: int) -> Listing | None:
+    """Return the listing that a request asks for: ``list_names``, or that within patterns; None where those leave none.
 
     Raises:
         InvalidRequest: neither, or other arguments than theirs.
@@ -113,7 +105,7 @@ def listing_of(operation: str, arguments: list[Any], workers: int) -> Listing:
     prefix, after = _prefix_and_after(arguments)
     ranges = ranges_of(patterns, prefix)
     if not ranges:
-        return NoListing("\0", None, workers)
+        return None
     place, name = _read_place(ranges, after)
     return NarrowedListing(ranges, place, name, workers)
 

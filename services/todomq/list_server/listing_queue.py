@@ -17,7 +17,7 @@ from typing import Any
 
 from todomq.errors import DeadlineExceeded, Overloaded, TodoMQError, Unavailable
 from todomq.list_server.listing import Listing, listing_of
-from todomq.list_server.reading import Call, is_page
+from todomq.list_server.reading import AskWorker, is_page
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack
 from todomq.protocol.messages import BODY, DEADLINE_MS, ID
@@ -28,7 +28,7 @@ WAITING = 256
 """So many of each kind take a few seconds, which is what their clients wait."""
 WAITING_BYTES = limits.MIB
 
-Reply = Callable[[bytes, int | None, int, bytes], None]
+SendReply = Callable[[bytes, int | None, int, bytes], None]
 
 
 class _Asked:
@@ -70,7 +70,7 @@ class _Queue:
 class ListingQueue:
     """The listings of one list server."""
 
-    def __init__(self, calls: Sequence[Call], reply: Reply) -> None:
+    def __init__(self, calls: Sequence[AskWorker], reply: SendReply) -> None:
         """Begin none yet.
 
         Args:
@@ -92,6 +92,9 @@ class ListingQueue:
         try:
             operation, arguments = messages.read_body(request[BODY])
             listing = listing_of(operation, arguments, len(self._calls))
+            if listing is None:
+                self._reply(peer, request[ID], messages.OK, pack(([], None)))
+                return
             queue = self._going_on if listing.goes_on else self._new
             queue.check_room()
         except TodoMQError as error:

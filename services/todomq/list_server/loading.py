@@ -109,8 +109,7 @@ class Loading:
         """Take a session's record, which comes after all entries and knows of their adds below its next number."""
         client = records.read_session_key(self.name, key)
         stored = records.read_session(self.name, client, value)
-        answers = [(number, status, answer) for number, status, answer in stored.answers]
-        session = Session.stored(stored.next_number, stored.last_used_ms, answers)
+        session = Session.stored(stored.next_number, stored.last_used_ms, stored.answers)
         told = self.sessions.get(client)
         if told is not None and told.next > session.next:
             later = [answer for answer in told.answers if answer[0] >= session.next]

@@ -16,6 +16,7 @@ from typing import Any
 from todomq.errors import CorruptRecord, DeadlineExceeded, InvalidRequest, TodoMQError, Unavailable
 from todomq.list_server.hosting import Hosting
 from todomq.list_server.worker_link import WorkerLinks
+from todomq.protocol.messages import LIMIT
 from todomq.protocol.partitions import PARTITIONS
 from todomq.runtime.calls import LATER, Call, Operation
 from todomq.runtime.log import log_counted
@@ -159,7 +160,7 @@ def _partition_and_epoch(call: Call) -> tuple[int, int]:
     if (
         [type(item) for item in arguments] != [int, int]
         or not 0 <= arguments[0] < PARTITIONS
-        or not 0 < arguments[1] < 1 << 63
+        or not 0 < arguments[1] < LIMIT
     ):
         raise InvalidRequest(f"a partition (0-{PARTITIONS - 1}) and an epoch (from 1) are needed")
     return arguments[0], arguments[1]

@@ -21,7 +21,7 @@ PAGES_PER_CALL = 128
 CALLS_UNDER_WAY = 4
 BYTES = frozenset((bytes,))
 
-Call = Callable[..., None]
+AskWorker = Callable[..., None]
 
 
 class Reading:
@@ -29,7 +29,7 @@ class Reading:
 
     def __init__(
         self,
-        call: Call,
+        call: AskWorker,
         on_page: Callable[[Read, Any, Any, Any], None],
         on_error: Callable[[Read, TodoMQError], None],
     ) -> None:

@@ -32,8 +32,9 @@ NEW_LIST = ListRecord()
 ANSWERS_IN_ENTRIES = 64
 ANSWERS_IN_ENTRIES_BYTES = 1_024
 SESSIONS_IN_ENTRIES = 16
-"""Past these a session's record is written with an add as well: any other change writes the records of all that stand
-beside entries only, and they must fit into one batch.
+"""Up to these an add's answer stands in its entry's record alone. Past them the session's record is written with it:
+the next change that is no add writes the records of all sessions that stand in entries only, and they must fit into one
+batch.
 """
 
 
@@ -45,7 +46,7 @@ class RecordedList:
         record: the list's record as it is stored or about to be; None where the list is not stored.
         last_batch: the number of the last batch that carries a write of this list.
         sessions_to_write: clients whose session's record this turn is to write, with its key; None when none is.
-        in_entries: clients of whom an entry's record tells an add that their session's record does not.
+        in_entries: clients with an add that only an entry's record tells of, and not yet their session's record.
         runs: which entries lie in one record; None where each has its own.
     """
 

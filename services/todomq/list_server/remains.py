@@ -19,7 +19,7 @@ from todomq.list_server import records
 from todomq.list_server.actor import QUARANTINED, ListActor
 from todomq.list_server.hosting import Hosting
 from todomq.list_server.partition import Partition
-from todomq.list_server.reading import Call, is_page
+from todomq.list_server.reading import AskWorker, is_page
 from todomq.protocol import limits
 from todomq.runtime.log import log_counted
 from todomq.runtime.peers import Answer
@@ -34,7 +34,7 @@ NOTES = 1_024
 class Remains:
     """The notes of one list server's partitions."""
 
-    def __init__(self, hosting: Hosting, calls: Mapping[int, Call]) -> None:
+    def __init__(self, hosting: Hosting, calls: Mapping[int, AskWorker]) -> None:
         """Look for nothing yet.
 
         Args:

@@ -1,7 +1,7 @@
 """The list server's wiring: forwarded requests in, replies out, batches and reads to the database workers.
 
-Owns: the order of a turn: requests, releases, activations, then batches, replies and reads. Must not know: what a
-request does, which batch is committed, how a partition comes and goes. Talks to: the router (forward), the cache
+Owns: the order of a turn: requests, releases, activations, listings, then batches, replies and reads. Must not know:
+what a request does, which batch is committed, how a partition comes and goes. Talks to: the router (forward), the cache
 (``ownership``, ``list_calls``), database workers (batches, reads, ``words``).
 """
 
@@ -140,7 +140,7 @@ class ListServerService(Service):
         self._listings.begin(self._loop.now_ms())
 
     def _page_read(self, read: Read, value: Any, pairs: Any, last: Any) -> None:
-        self.hosting.read(read, value, pairs, last, self._loop.now_ms())
+        self.hosting.page_read(read, value, pairs, last, self._loop.now_ms())
 
     def _page_failed(self, read: Read, error: TodoMQError) -> None:
         if self.hosting.read_failed(read, error):

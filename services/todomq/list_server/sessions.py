@@ -1,7 +1,7 @@
 """What a list remembers of one client: which number it takes next, what it answered, what waits for its turn.
 
-Owns: law 3 (once) and law 4 (in order) for one client and one list. Must not know: entries, storage, sockets. How long
-a session is remembered says ``limits.REMEMBERED_MS``; ``recording.py`` forgets it then.
+Owns: law 3 (once) and law 4 (in order) for one client and one list. Must not know: entries, storage, sockets. It is
+remembered for ``limits.REMEMBERED_MS``; ``recording.py`` forgets it then.
 The model is RIFL (Lee et al., "Implementing Linearizability at Large Scale and Low Latency", SOSP 2015): the record of
 a change is made durable with the change, and the client says which answers it no longer needs.
 """

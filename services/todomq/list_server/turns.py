@@ -19,7 +19,7 @@ from todomq.protocol import limits
 from todomq.protocol.messages import BODY
 
 TURN_REQUEST_BYTES = 64 * limits.KIB
-"""What a turn serves, and the request that reaches it: some hundred plain changes, a few milliseconds."""
+"""A turn serves requests until they have this many bytes: some hundred plain changes, a few milliseconds."""
 ALLOWANCE_BYTES = 4 * limits.KIB
 """What one client has served before the next one's turn comes."""
 WAITING_BYTES = 8 * limits.MIB

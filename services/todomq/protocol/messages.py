@@ -53,7 +53,7 @@ NOT_THIS_TIME = "not this time"
 """Outcome of an error, besides those of ``errors.py``: not applied, but it was sent before, and may have been then."""
 
 SAID_UNDER_THE_NUMBER = (errors.InvalidRequest, errors.EntryNotFound, errors.QuotaExceeded)
-"""What a list says of a change when its turn comes, and so says of it however often it is sent."""
+"""Errors by which a list answers a change for good: they use up its number, and each repetition gets the same."""
 
 # Outcome of a batch of writes.
 COMMITTED = "committed"
@@ -143,9 +143,10 @@ def read_refusal(value: bytes) -> tuple[TodoMQError, bool]:
 
 
 def not_this_time(value: bytes) -> bytes:
-    """Return a packed error as it is for a request that was sent twice: what it says holds for the last time only.
+    """Return a packed error as it is for a request that was sent to two daemons, one after the other.
 
-    What the list itself says under the request's number holds for all of them.
+    That the second has not applied it says nothing of the first: the outcome becomes NOT_THIS_TIME. What a list answers
+    when a change's turn comes (SAID_UNDER_THE_NUMBER) is the same for every sending, and stays.
     """
     error = read_error(value)
     if error.outcome != errors.NOT_APPLIED or type(error) in SAID_UNDER_THE_NUMBER:

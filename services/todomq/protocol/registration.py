@@ -1,6 +1,6 @@
 """Who is registered under a name, as the registry tells it.
 
-Owns: the shape. Must not know: leases, how a registration comes and goes. The client makes its public value of it.
+Owns: the shape. Must not know: leases, how a registration comes and goes. ``client/values.py`` has the public value.
 """
 
 from __future__ import annotations

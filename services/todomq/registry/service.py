@@ -1,7 +1,7 @@
 """The registry's requests: names registered, taken away, looked up, watched; effects of the registrations carried out.
 
 Owns: the shape of requests, the watchers that wait for a change, the order "written to the journal, then answered".
-Must not know: what the names mean. Every daemon, router and client talks to it.
+Must not know: what the names mean. Every daemon talks to it, and clients do so through the router.
 
 Deaths are taken in before each request is looked at, so a name is never said to be held by a process that has ended.
 Leases run by the monotonic clock: setting the machine's clock ends nobody.
@@ -59,13 +59,13 @@ class RegistryService(Service):
         # Versions begin at the time (in 1/1024 ms), so that those of an earlier registry are lower.
         first_version = self._loop.now_ms() << 10
         lease_ms = daemon.settings.lease_ms
-        self._registrations = Registrations(lease_ms, _monotonic_ms(), first_version, self._journal.lost)
+        self._registrations = Registrations(lease_ms, _steady_ms(), first_version, self._journal.lost)
         self._watchers: list[_Watcher] = []
         self._told_version = first_version
         self._killed = 0
         self._restore()
         own = self._processes.watch(os.getpid())
-        self._registrations.register(daemon.name, daemon.reached_at, own, daemon.incarnation, 0, _monotonic_ms())
+        self._registrations.register(daemon.name, daemon.reached_at, own, daemon.incarnation, 0, _steady_ms())
         self._carry_out()
         self._loop.watch(self._processes.fileno(), self._take_in_deaths)
         self._loop.every(min(0.1, lease_ms / 8000), self._tick)
@@ -90,13 +90,13 @@ class RegistryService(Service):
         try:
             if process is not None and lease_ms and not is_endable(process):
                 raise InvalidRequest(f"a lease needs a process that may be ended when it hangs, and {pid} may not")
-            now_ms = _monotonic_ms()
+            now_ms = _steady_ms()
             is_accepted = self._registrations.register(name, address, process, incarnation, lease_ms, now_ms)
         finally:
             self._release(process)
         unwritten = self._carry_out()
         if unwritten is not None:
-            self._registrations.unregister(name, incarnation, _monotonic_ms())
+            self._registrations.unregister(name, incarnation, _steady_ms())
             self._carry_out()
             raise Unavailable(f"the name can't be written to the registry's journal: {unwritten.strerror}")
         return is_accepted
@@ -108,14 +108,14 @@ class RegistryService(Service):
         if canonical(name) == self._own_key:
             raise InvalidRequest("this is the registry's own name")
         self._take_in_deaths()
-        is_freed = self._registrations.unregister(name, incarnation, _monotonic_ms())
+        is_freed = self._registrations.unregister(name, incarnation, _steady_ms())
         self._carry_out()
         return is_freed
 
     def _whereis_name(self, call: Call) -> Any:
         (name,) = _padded(call.arguments, least=1, most=1)
         self._take_in_deaths()
-        return self._registrations.whereis(name, _monotonic_ms())
+        return self._registrations.whereis(name, _steady_ms())
 
     def _names(self, call: Call) -> Any:
         _padded(call.arguments, least=0, most=0)
@@ -152,7 +152,7 @@ class RegistryService(Service):
 
     def _tick(self) -> None:
         self._take_in_deaths()
-        self._registrations.tick(_monotonic_ms())
+        self._registrations.tick(_steady_ms())
         self._carry_out()
         now_ms = self._loop.now_ms()
         ending = [watcher for watcher in self._watchers if watcher.until_ms <= now_ms]
@@ -174,7 +174,7 @@ class RegistryService(Service):
                 self._write(Forget(key))
                 continue
             name, address, _, incarnation = registration
-            self._registrations.register(name, address, process, incarnation, 0, _monotonic_ms())
+            self._registrations.register(name, address, process, incarnation, 0, _steady_ms())
 
     def _is_alive(self, process: Process) -> bool:
         try:
@@ -242,5 +242,5 @@ def _padded(arguments: list[Any], least: int, most: int) -> list[Any]:
     return arguments + [None] * (most - len(arguments))
 
 
-def _monotonic_ms() -> int:
+def _steady_ms() -> int:
     return time.monotonic_ns() // 1_000_000

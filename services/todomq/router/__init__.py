@@ -9,4 +9,5 @@
     door_keeper  whether it listens over TCP, and to whom
     remote       clients with a key: what each may do
     key_use      what each key uses, against its quota
+    list_count   how many lists a key has
 """

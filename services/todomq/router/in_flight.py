@@ -51,6 +51,14 @@ class Flight(Struct, gc=False):
 _peer = attrgetter("peer")
 
 
+class _Share(Struct, gc=False):
+    """What one connection has in flight."""
+
+    requests: int = 0
+    bytes: int = 0
+    to_lists: int = 0
+
+
 class InFlight:
     """All requests in flight, by the id under which they were sent last."""
 
@@ -62,8 +70,8 @@ class InFlight:
         """Ids of requests that wait here: nobody has got them under this id."""
         self.bytes = 0
         self._next_id = 1
-        self._shares: dict[bytes, list[int]] = {}
-        """Requests, bytes, and requests to lists of each connection that has any."""
+        self._shares: dict[bytes, _Share] = {}
+        """Of each connection that has anything in flight."""
         self._none_before_ms = 0
         """No deadline of those in flight is earlier."""
 
@@ -119,10 +127,10 @@ class InFlight:
         """Count requests that are taken in; ``earliest_ms`` is the first of their deadlines."""
         share = self._shares.get(peer)
         if share is None:
-            share = self._shares[peer] = [0, 0, 0]
-        share[0] += requests
-        share[1] += size
-        share[2] += to_lists
+            share = self._shares[peer] = _Share()
+        share.requests += requests
+        share.bytes += size
+        share.to_lists += to_lists
         self.bytes += size
         if earliest_ms < self._none_before_ms or not self.flights:
             self._none_before_ms = earliest_ms
@@ -135,7 +143,7 @@ class InFlight:
     def share(self, peer: bytes) -> tuple[int, int]:
         """Return how many requests, and bytes of them, of one connection are in flight."""
         share = self._shares.get(peer)
-        return (0, 0) if share is None else (share[0], share[1])
+        return (0, 0) if share is None else (share.requests, share.bytes)
 
     def renew(self, identifier: int) -> int:
         """Give a request a new id, so that an answer to the old one is not taken; return the new id."""
@@ -167,17 +175,17 @@ class InFlight:
             size = sum([flight.size for flight in flights])
             self.bytes -= size
             share = self._shares[peer]
-            share[0] -= len(flights)
-            share[1] -= size
-            share[2] -= sum([type(flight.place) is int for flight in flights])
-            if not share[0]:
+            share.requests -= len(flights)
+            share.bytes -= size
+            share.to_lists -= sum([type(flight.place) is int for flight in flights])
+            if not share.requests:
                 del self._shares[peer]
         return ended
 
     def to_lists(self, peer: bytes) -> int:
         """Return how many requests to lists a connection has in flight."""
         share = self._shares.get(peer)
-        return 0 if share is None else share[2]
+        return 0 if share is None else share.to_lists
 
     def expire(self, now_ms: int) -> list[int]:
         """Return the ids of requests whose deadline has passed; the caller ends them.

@@ -75,7 +75,11 @@ class StoredLists:
         return True
 
     def counted(self, names: Iterable[str], steady_ms: int) -> None:
-        """Take what the count found; what was touched lately stays, for it may have come to be behind the count."""
+        """Take what the count found.
+
+        Names to which an add was sent since shortly before the count began stay: such a list may have been stored
+        after the count had passed its place.
+        """
         since_ms = steady_ms if self._counting_since_ms is None else self._counting_since_ms
         found = dict.fromkeys(names, 0)
         for name, touched_ms in self._touched_ms.items():
@@ -135,7 +139,7 @@ class KeyUse:
             raise Overloaded(f"this key has {most} connections, which is the most")
         self.connections.add(connection)
 
-    def in_flight(self, share: Share) -> Room:
+    def room(self, share: Share) -> Room:
         """Return what may still be added to what is in flight over all connections."""
         requests = size = 0
         for connection in self.connections:

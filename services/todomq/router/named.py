@@ -14,7 +14,7 @@ from todomq.protocol import limits
 from todomq.protocol.messages import TARGET
 from todomq.router.in_flight import REQUESTS, Flight, InFlight
 
-Batch = list[tuple[int, Flight]]
+NamedBatch = list[tuple[int, Flight]]
 """Requests of one sender under the router's ids. Each counts for ``OVERHEAD_BYTES`` at least, so that a batch is far
 from ``MESSAGE_REQUESTS``."""
 
@@ -72,7 +72,7 @@ class NamedRouting:
         """Return the canonical names that requests wait for."""
         return list(self._waiting)
 
-    def ready(self) -> dict[bytes, list[Batch]]:
+    def ready(self) -> dict[bytes, list[NamedBatch]]:
         """Return and forget what goes out this turn, by canonical name: a message for each batch."""
         outgoing, self._outgoing = self._outgoing, {}
         flights = self._in_flight.flights
@@ -82,9 +82,9 @@ class NamedRouting:
         }
 
 
-def _batches(flights: list[tuple[int, Flight]]) -> list[Batch]:
+def _batches(flights: list[tuple[int, Flight]]) -> list[NamedBatch]:
     """Cut requests into batches of one sender each, in order, none over ``BATCH_BYTES`` but a large one alone."""
-    batches: list[Batch] = []
+    batches: list[NamedBatch] = []
     left_bytes = 0
     for identifier, flight in flights:
         key = flight.request[TARGET]

@@ -15,15 +15,16 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from todomq.errors import InvalidRequest, Overloaded, ProtocolError, TodoMQError, Unauthorized
+from todomq.errors import InvalidRequest, Overloaded, TodoMQError, Unauthorized
 from todomq.keys.rights import READ, operation_of
 from todomq.keys.store import KeyPair, KeyStore, Stamp
 from todomq.protocol import limits, messages
-from todomq.protocol.codec import pack, unpack
+from todomq.protocol.codec import pack
 from todomq.protocol.messages import BODY, TARGET
 from todomq.router.in_flight import OVERHEAD_BYTES
 from todomq.router.key_use import KeyUse
-from todomq.runtime.calls import CallServer, OwnPeer, Replies, Service
+from todomq.router.list_count import ListCount
+from todomq.runtime.calls import CallServer, Service
 from todomq.runtime.daemon import Daemon
 from todomq.runtime.door import Guest
 from todomq.runtime.log import log
@@ -41,6 +42,7 @@ WRAPPING_BYTES = 64
 FOR_EVERYBODY = frozenset((b"hello", b"ping"))
 ADDING = frozenset((b"add_entry", b"add_entries"))
 UNSEEN = frozenset((b"", b"within"))
+"""Operations that may hide an add: one whose name is not in the shortest form, and a wrapper of the client's own."""
 NOT_ALLOWED = "this key does not allow that"
 
 
@@ -78,7 +80,7 @@ class Remote(Service):
             for request in requests:
                 self._refuse(use, peer, request, error)
             return
-        room = use.in_flight(share)
+        room = use.room(share)
         allowed = []
         for request in requests:
             try:
@@ -87,7 +89,7 @@ class Remote(Service):
                     self._check(use, request)
                     use.take_request(now_ms)
                     room.take(len(request[BODY]) + OVERHEAD_BYTES)
-                    self._narrow(use, request, now_ms)
+                    self._narrow(use, request)
                 allowed.append(request)
             except TodoMQError as error:
                 self._refuse(use, peer, request, error)
@@ -131,12 +133,15 @@ class Remote(Service):
         if not allowed:
             raise Unauthorized(NOT_ALLOWED)
 
-    def _narrow(self, use: KeyUse, request: list[Any], now_ms: int) -> None:
-        """Send with the request what whoever carries it out must know of the key."""
+    def _narrow(self, use: KeyUse, request: list[Any]) -> None:
+        """Wrap the body, where need be, with what limits the key, for the list server to check.
+
+        That is its patterns around ``list_names``, its quota around an add.
+        """
         target, body, client = request[TARGET], request[BODY], use.client
         if type(target) is not str or len(body) > limits.REQUEST_BYTES - WRAPPING_BYTES:
-            return self._check_wrappable(use, request)
-        if target == "":
+            self._check_wrappable(use, request)
+        elif target == "":
             if not client.rights.is_admin:
                 request[BODY] = pack(["list_names_within", client.rights.patterns, body])
         elif client.quota.lists or client.quota.entries_per_list:
@@ -156,22 +161,18 @@ class Remote(Service):
         lists, most, steady_ms = use.lists, use.client.quota.lists, self._loop.steady_ms()
         may = lists.is_counted and lists.count_if_room(name, most, steady_ms)
         if not may and lists.begin_count_if_due(steady_ms):
-            ListCount(self, use, most).ask(None)
+            ListCount(use, most, self._loop.steady_ms, self._ask_in_own_name).ask(None)
         if not lists.is_counted:
             raise Overloaded("the lists of this key are being counted")
         return may
 
+    def _ask_in_own_name(self, count: ListCount, request: list[Any]) -> None:
+        """Ask the directory of lists for a count, in a turn of its own: this one may have been flushed."""
+        self._loop.post(lambda: self._router.on_call(self._daemon.server, count, b"count", [request]))
+
     def _refuse(self, use: KeyUse, peer: Guest, request: Any, error: TodoMQError) -> None:
         use.counts[error.code] += 1
         self._router.refuse(peer, messages.request_id(request), error)
-
-    def ask(self, count: ListCount, request: list[Any]) -> None:
-        """Ask the directory of lists in the router's own name, in a turn of its own: this one may have been flushed."""
-        self._loop.post(lambda: self._router.on_call(self._daemon.server, count, b"count", [request]))
-
-    def steady_ms(self) -> int:
-        """Return the time by which lists are counted, of the monotonic clock."""
-        return self._loop.steady_ms()
 
     # -- keys ----------------------------------------------------------------------------------------------------------
 
@@ -211,46 +212,6 @@ class Remote(Service):
             else:
                 use.learn(client, now_ms)
         log("keys", let_in=len(self._uses))
-
-
-class ListCount(OwnPeer):
-    """A count of the stored lists of one key: asks for their names, page by page, in the place of a client."""
-
-    def __new__(cls, remote: Remote, use: KeyUse, most: int) -> ListCount:
-        """Begin with nothing asked."""
-        made = super().__new__(cls, b"")
-        made._remote, made._use, made._most = remote, use, most
-        made._names = []
-        return made
-
-    _remote: Remote
-    _use: KeyUse
-    _most: int
-    _names: list[str]
-
-    def ask(self, after: Any) -> None:
-        """Ask for the next page."""
-        patterns = self._use.client.rights.patterns or ("*",)
-        body = pack(["list_names_within", patterns, pack(["list_names", "", after])])
-        self._remote.ask(self, [1, "", 0, body, 0, 0])
-
-    def take_replies(self, items: Replies) -> None:
-        """Take a page. As many names as the key may have are enough: then it may have no other."""
-        steady_ms = self._remote.steady_ms()
-        for _, status, value in items:
-            if status != messages.OK:
-                self._use.lists.count_ended(steady_ms)
-                continue
-            try:
-                names, after = unpack(value)
-            except (ProtocolError, ValueError, TypeError):
-                self._use.lists.count_ended(steady_ms)
-                continue
-            self._names += names
-            if after is None or len(self._names) >= self._most:
-                self._use.lists.counted(self._names, steady_ms)
-            else:
-                self.ask(after)
 
 
 def _check_registration(body: bytes) -> None:

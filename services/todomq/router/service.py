@@ -30,8 +30,7 @@ from todomq.protocol.codec import canonical
 from todomq.protocol.messages import BODY, DEADLINE_MS, ID, TARGET
 from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
 from todomq.router.in_flight import REQUESTS_PER_CONNECTION, Flight, InFlight
-from todomq.router.named import Batch as NamedBatch
-from todomq.router.named import NamedRouting
+from todomq.router.named import NamedBatch, NamedRouting
 from todomq.router.pacing import Pacing
 from todomq.router.routing import Batch, Routing
 from todomq.router.table import read_table
@@ -76,12 +75,12 @@ class RouterService(Service):
         self._loop.every(EXPIRE_S, self._expire)
         self._loop.every(1.0, self.pacing.tick)
         self._loop.at_turn_end(self._flush)
-        self._doorkeeper: DoorKeeper | None = None
+        self._door_keeper: DoorKeeper | None = None
         if daemon.settings.tcp:
             from todomq.router.door_keeper import DoorKeeper  # not loaded where there is no door
 
-            self._doorkeeper = DoorKeeper(self, daemon)
-            self.also_at = self._doorkeeper.open_to_all
+            self._door_keeper = DoorKeeper(self, daemon)
+            self.also_at = self._door_keeper.open_to_all
 
     def on_call(self, server: CallServer, peer: bytes, sender: bytes, requests: list[Any]) -> None:
         """Send each request of a call on its way, or refuse it."""
@@ -165,11 +164,11 @@ class RouterService(Service):
             "moving_partitions": len(self.routing.moving),
             "moving": sorted(self.routing.moving),
             "sent_again": self.routing.sent_again,
-            **({} if self._doorkeeper is None else self._doorkeeper.stats()),
+            **({} if self._door_keeper is None else self._door_keeper.stats()),
         }
 
     def _hello(self, call: Call) -> list[Any]:
-        window = WINDOW if self._doorkeeper is None else self._doorkeeper.window_of(call.peer, WINDOW)
+        window = WINDOW if self._door_keeper is None else self._door_keeper.window_of(call.peer, WINDOW)
         return [messages.VERSION, self._loop.now_ms(), self._daemon.incarnation, window]
 
     def _table(self, call: Call) -> bool | list[tuple[int, int]]:

@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 
 DRAIN_MESSAGES = 64
 DRAIN_BYTES = 32 * 1024
-"""What a turn takes in, and the message that reaches it: one peer's full batches must not make it long for others.
-A service that only queues what it is given may take more (``Service.drain_bytes``)."""
+"""A turn reads messages until they have this many bytes; the one that reaches the limit is read whole. With more, one
+peer's full batches would hold up the others. A service that only queues what it is given may take more
+(``Service.drain_bytes``)."""
 TURN_MS = 20
 """How long the calls that a turn brings may take, and then those that had waited; what is left waits on."""
 LOOK_AT_CLOCK = 16
-"""After so many of them."""
+"""The clock is looked at after this many calls."""
 BACKLOG_BYTES = 8 * limits.MIB
 UNREAD_BYTES = BACKLOG_BYTES // 2
 """Of what waits for a peer: above, long answers to it are better refused than made, for further ones are dropped."""

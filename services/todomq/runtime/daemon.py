@@ -27,7 +27,7 @@ from todomq.runtime.loop import Loop
 from todomq.runtime.parent import die_with_parent
 from todomq.runtime.peers import Answer, Peer
 from todomq.runtime.pipes import Pull, Push
-from todomq.settings import Settings, SettingsError, read_settings, socket_name
+from todomq.settings import Settings, read_settings, socket_name
 
 if TYPE_CHECKING:
     from todomq.runtime.door import Door
@@ -44,8 +44,8 @@ DRAIN_S = 5.0
 COLLECT = (10_000, 1_000_000)
 """When the interpreter looks for cycles (gc.set_threshold): among what is young, and never again among what has stayed.
 
-Requests make no cycles, and what parts from others for good takes its own apart. To look at all lists of a list server
-would stop it for 0.2 s at a time, and find nothing.
+Requests make no reference cycles, and what is dropped for good (a partition's lists, a connection) breaks its own. A
+full collection would find nothing, and stop a list server with many lists for 0.2 s.
 """
 REFUSED_TO_START = 78  # EX_CONFIG of sysexits.h
 FAILED = 1
@@ -362,7 +362,7 @@ def main(name: Name, make_service: Callable[[Daemon], Service], *, registers: bo
     gc.set_threshold(*COLLECT)
     try:
         daemon, service = start(name, read_settings(), make_service, registers=registers)
-    except (SettingsError, TodoMQError, OSError) as error:
+    except (TodoMQError, OSError) as error:
         log("refused_to_start", name=socket_name(name), why=str(error))
         sys.exit(REFUSED_TO_START)
     try:

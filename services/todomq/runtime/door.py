@@ -35,7 +35,8 @@ from todomq.runtime.loop import Loop
 T = TypeVar("T")
 
 UNFINISHED_BYTES = 32 * limits.MIB
-"""More than what the pipe holds (``DOOR_PIPE_MESSAGES`` of ``DOOR_BYTES``) and the kernel has not handed over yet."""
+"""More than can lie unread between the network and this process: in libzmq's pipe (``DOOR_PIPE_MESSAGES`` of
+``DOOR_BYTES``) and in the kernel."""
 
 SILENT_S = 60.0
 WATCH_S = 0.25
@@ -68,7 +69,7 @@ class Guest(OwnPeer):
         return self.door.backlog_of(self)
 
 
-class Line:
+class Accepted:
     """One accepted TCP connection, as the kernel knows it."""
 
     __slots__ = ("base", "far_end", "guest", "is_ended", "is_heard", "since_s")
@@ -102,16 +103,16 @@ class Door(CallServer):
         super().__init__(loop, address, service, opened)
         self._who = who
         self._guests: dict[bytes, Guest] = {}
-        self._lines: dict[int, Line] = {}
+        self._accepted: dict[int, Accepted] = {}
         # The other half of the descriptors is for this machine: libzmq ends a process that has none left for ipc.
         self._most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
         loop.watch(self._monitor, self._on_monitor)
-        loop.every(WATCH_S, self._watch_lines)
+        loop.every(WATCH_S, self._watch_accepted)
 
     @property
     def connections(self) -> int:
         """How many connections there are, those in their handshake among them."""
-        return len(self._lines)
+        return len(self._accepted)
 
     def look_again(self) -> None:
         """Cut whoever is not let in any more."""
@@ -126,7 +127,7 @@ class Door(CallServer):
         self._end(guest)
         self.counts["cut"] += 1
         log_counted("cut", why=why, key=guest.user[:8])
-        for descriptor, line in self._lines.items():
+        for descriptor, line in self._accepted.items():
             if line.guest is guest:
                 _hang_up(descriptor, line)
 
@@ -136,9 +137,6 @@ class Door(CallServer):
             self.counts["replies_dropped"] += len(items)
         else:
             self.send_replies(guest, items)
-
-    def restore(self) -> None:
-        """Nothing to do: nobody can remove a TCP address."""
 
     def _end(self, guest: Guest) -> None:
         guest.is_cut = True
@@ -185,15 +183,15 @@ class Door(CallServer):
             line.is_heard = True
         return None if guest.is_cut else guest
 
-    def _line(self, frame: zmq.Frame) -> Line | None:
+    def _line(self, frame: zmq.Frame) -> Accepted | None:
         descriptor = frame.get(zmq.SRCFD)
-        line = self._lines.get(descriptor)
+        line = self._accepted.get(descriptor)
         if line is None:
             self._on_monitor()  # it was accepted in this very turn
-            line = self._lines.get(descriptor)
+            line = self._accepted.get(descriptor)
         return line
 
-    def _newcomer(self, routing_id: bytes, user: str, line: Line | None) -> Guest:
+    def _newcomer(self, routing_id: bytes, user: str, line: Accepted | None) -> Guest:
         guest = Guest(routing_id)
         guest.user = user
         guest.key = None
@@ -212,21 +210,21 @@ class Door(CallServer):
     def _on_monitor(self) -> None:
         while (event := sockets.read_event(self._monitor)) is not None:
             number, descriptor = event
-            line = self._lines.pop(descriptor, None)
+            line = self._accepted.pop(descriptor, None)
             if line is not None and line.guest is not None:
                 self._end(line.guest)
             if number == zmq.EVENT_ACCEPTED:
                 far_end = _ask_kernel(descriptor, _far_end)
                 if far_end is not None:
-                    line = self._lines[descriptor] = Line(far_end, time.monotonic())
-                    if len(self._lines) > self._most:
+                    line = self._accepted[descriptor] = Accepted(far_end, time.monotonic())
+                    if len(self._accepted) > self._most:
                         self.counts["too_many"] += 1
                         line.is_ended = True
                         _hang_up(descriptor, line)
 
-    def _watch_lines(self) -> None:
+    def _watch_accepted(self) -> None:
         now_s = time.monotonic()
-        for descriptor, line in list(self._lines.items()):
+        for descriptor, line in list(self._accepted.items()):
             if line.is_ended:
                 continue  # libzmq has yet to see it
             if line.guest is None and now_s - line.since_s > SILENT_S:
@@ -284,7 +282,7 @@ def _received(connection: socket.socket) -> int:
     return received
 
 
-def _hang_up(descriptor: int, line: Line) -> None:
+def _hang_up(descriptor: int, line: Accepted) -> None:
     """Shut a connection down, if the descriptor still is this one's: the duplicate can't become another's meanwhile."""
     try:
         ours = socket.socket(socket.AF_INET6, socket.SOCK_STREAM, 0, fileno=os.dup(descriptor))

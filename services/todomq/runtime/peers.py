@@ -27,7 +27,8 @@ from todomq.runtime.loop import Loop, Timer
 
 DRAIN_MESSAGES = 64
 DRAIN_BYTES = 32 * limits.KIB
-"""What a turn takes in of one peer's replies, and the message that reaches it: some thousand small ones."""
+"""A turn reads one peer's replies until they have this many bytes, some thousand small ones; the message that reaches
+the limit is read whole."""
 OUTBOX_BYTES = 32 * limits.MIB
 
 

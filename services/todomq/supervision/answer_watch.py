@@ -1,7 +1,7 @@
 """Whether a process that should be heard of has hung.
 
-The registry watches all others, and nobody watches it: it is to answer a ping. The others are to be registered, for a
-registry that has just started never knew of one that hung before.
+The registry watches all others and nobody watches the registry, so it must answer a ping. The others must be
+registered: a registry that has just started does not know of a daemon that hung before.
 
 Owns: how long silence may last. Must not know: how the process is asked, or ended.
 """

@@ -24,7 +24,8 @@ EAGER_TICK_MS = 5
 PATIENT_TICK_MS = 100
 
 REFUSES = "refuses to start: "
-"""How the end of a process is told, with what follows, that has said itself why it can't be: nothing broke."""
+"""How the end of a process is told that would not start and has logged why, which follows: a setting is wrong, nothing
+crashed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ was started again has none there, and is ended here.
 
 Law 9: within the restart limit the same set of processes is back, soon; past it everything stops with a reason. The
 listener keeps nothing that it cannot find again: killed, it is restarted and learns the processes from supervisord. So
-one that hangs is ended, by the kernel (``HANG_S``); that one was stopped by a signal is told by ``probe health``.
+a listener that hangs may be ended: the kernel does it after ``HANG_S``. One that a signal has stopped is not ended;
+``probe health`` tells of it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -93,7 +93,7 @@ class Listener:
         if process.state == RUNNING:
             self._follow(process.name, process.pid)
         elif process.state not in STOPPED_STATES:
-            self._carry_out(self._intensity.vanished(process.name, _now_ms()))
+            self._carry_out(self._intensity.vanished(process.name, _steady_ms()))
 
     def _read_events(self) -> None:
         data = os.read(sys.stdin.fileno(), EVENTS_BYTES)
@@ -116,7 +116,7 @@ class Listener:
             log("exited", process=event.process, pid=event.pid, how=how)
             ago_ms = evidence.ended_ms_ago(self._settings.log, event.process, event.pid, datetime.now())
             self._unfollow(event.process)
-            self._carry_out(self._intensity.exited(event.process, event.group, how, _now_ms(), ago_ms))
+            self._carry_out(self._intensity.exited(event.process, event.group, how, _steady_ms(), ago_ms))
             self._keep_restarts()
         elif event.state == "BACKOFF":
             how = evidence.how_it_ended(self._settings.log, event.process)
@@ -139,17 +139,17 @@ class Listener:
         try:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
-            self._carry_out(self._intensity.vanished(process, _now_ms()))
+            self._carry_out(self._intensity.vanished(process, _steady_ms()))
             return
         self._pidfds[process] = pidfd
         self._intensity.settled(process)
         self._loop.watch(pidfd, lambda: self._on_death(process))
         if process == "registry":
-            self._registry_watch.began(_now_ms(), _age_ms(pid))
+            self._registry_watch.began(_steady_ms(), _age_ms(pid))
             self._ping_registry()
         elif process in self._names:
             watch = AnswerWatch(2 * self._settings.lease_ms, int(PING_S * 1000), REGISTERED_MS)
-            watch.began(_now_ms(), _age_ms(pid))
+            watch.began(_steady_ms(), _age_ms(pid))
             self._watched[process] = (pid, watch)
 
     def _unfollow(self, process: str) -> None:
@@ -164,7 +164,7 @@ class Listener:
 
     def _on_death(self, process: str) -> None:
         self._unfollow(process)
-        self._carry_out(self._intensity.vanished(process, _now_ms()))
+        self._carry_out(self._intensity.vanished(process, _steady_ms()))
 
     def _carry_out(self, effects: list[Effect]) -> None:
         for effect in effects:
@@ -172,7 +172,7 @@ class Listener:
                 case Wake():
                     knock(self._settings.run)
                 case StopGroup(group):
-                    self._loop.offload(_bound(self._manager.stop_group, group), self._log_failure)
+                    self._loop.offload(partial(self._manager.stop_group, group), self._log_failure)
                 case GiveUp(reason):
                     self._give_up(reason)
         self._plan_tick()
@@ -197,7 +197,7 @@ class Listener:
             log("stop_group_refused", why=str(error))
 
     def _plan_tick(self) -> None:
-        delay_ms = self._intensity.next_tick_ms(_now_ms())
+        delay_ms = self._intensity.next_tick_ms(_steady_ms())
         if delay_ms is not None and self._next_tick is None:
             self._next_tick = self._loop.after(delay_ms / 1000, self._tick)
 
@@ -210,7 +210,7 @@ class Listener:
         self._watch_registry()
 
     def _watch_registry(self) -> None:
-        if self._registry_watch.tick(_now_ms()):
+        if self._registry_watch.tick(_steady_ms()):
             log("registry_hangs", silent_ms=self._settings.lease_ms)
             self._registry_watch.ended()
             kill(self._pidfds["registry"])
@@ -231,11 +231,11 @@ class Listener:
             return
         pid, watch = self._watched[process]
         if answer.error is not None:
-            watch.unknown(_now_ms())
+            watch.unknown(_steady_ms())
             return
         if _pid_of(answer.value) == pid:
-            watch.answered(_now_ms())
-        if watch.tick(_now_ms()):
+            watch.answered(_steady_ms())
+        if watch.tick(_steady_ms()):
             log("unregistered_process_killed", process=process, pid=pid)
             watch.ended()
             kill(self._pidfds[process])
@@ -245,7 +245,7 @@ class Listener:
 
     def _registry_answered(self, answer: Answer) -> None:
         if answer.error is None:
-            self._registry_watch.answered(_now_ms())
+            self._registry_watch.answered(_steady_ms())
 
 
 def _restarts_before(settings: Settings, manager_pid: int) -> dict[str, int]:
@@ -270,9 +270,5 @@ def _pid_of(registration: Any) -> Any:
     return registration[2] if type(registration) is list and len(registration) == 4 else None
 
 
-def _bound(method: Callable[[str], None], argument: str) -> Callable[[], None]:
-    return lambda: method(argument)
-
-
-def _now_ms() -> int:
+def _steady_ms() -> int:
     return time.monotonic_ns() // 1_000_000

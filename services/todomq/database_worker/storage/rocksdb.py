@@ -180,13 +180,13 @@ class RocksDBStorage:
     def tend(self) -> None:
         """Sync the mark of what was acknowledged, for the next power cut."""
         with self._lock:
-            mark = None if self._db is None else self._acknowledged.to_sync()
-        if mark is None:
+            descriptor = None if self._db is None else self._acknowledged.to_sync()
+        if descriptor is None:
             return
         try:
-            os.fdatasync(mark)  # without the lock: it must hold up nobody, and the shard may be closed meanwhile
+            os.fdatasync(descriptor)  # without the lock: it must hold up nobody, and the shard may be closed meanwhile
         finally:
-            os.close(mark)
+            os.close(descriptor)
 
     def stats(self) -> dict[str, int]:
         with self._lock:

@@ -1,0 +1,65 @@
+"""A count of the stored lists that one key may see: for a quota of lists, asked for page by page.
+
+Owns: one count, from its first page to its last. Must not know: when one is due (``key_use.py``), where lists are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from todomq.errors import ProtocolError
+from todomq.protocol import messages
+from todomq.protocol.codec import pack, unpack
+from todomq.router.key_use import KeyUse
+from todomq.runtime.calls import OwnPeer, Replies
+
+
+class ListCount(OwnPeer):
+    """Takes the place of a client: the names of the lists come to it as answers to its requests."""
+
+    _use: KeyUse
+    _most: int
+    _steady_ms: Callable[[], int]
+    _ask: Callable[[ListCount, list[Any]], None]
+    _names: list[str]
+
+    def __new__(
+        cls, use: KeyUse, most: int, steady_ms: Callable[[], int], ask: Callable[[ListCount, list[Any]], None]
+    ) -> ListCount:
+        """Begin with nothing asked.
+
+        Args:
+            use: of the key whose lists are counted; it hears of the end.
+            most: how many lists the key may have.
+            steady_ms: the time by which lists are counted.
+            ask: sends a request of this count to the directory of lists.
+        """
+        made = super().__new__(cls, b"")
+        made._use, made._most, made._steady_ms, made._ask = use, most, steady_ms, ask
+        made._names = []
+        return made
+
+    def ask(self, after: Any) -> None:
+        """Ask for the page behind this place (None: the first)."""
+        patterns = self._use.client.rights.patterns or ("*",)
+        body = pack(["list_names_within", patterns, pack(["list_names", "", after])])
+        self._ask(self, [1, "", 0, body, 0, 0])
+
+    def take_replies(self, items: Replies) -> None:
+        """Take a page. As many names as the key may have are enough: then it may have no other."""
+        steady_ms = self._steady_ms()
+        for _, status, value in items:
+            if status != messages.OK:
+                self._use.lists.count_ended(steady_ms)
+                continue
+            try:
+                names, after = unpack(value)
+            except (ProtocolError, ValueError, TypeError):
+                self._use.lists.count_ended(steady_ms)
+                continue
+            self._names += names
+            if after is None or len(self._names) >= self._most:
+                self._use.lists.counted(self._names, steady_ms)
+            else:
+                self.ask(after)
