@@ -6,7 +6,7 @@ Owns: nothing that lasts. Must not know: what is asked. The probe uses it, for w
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -51,6 +51,24 @@ def ask_all(todo: Client, questions: Mapping[K, Callable[[Pipeline], Future[Any]
     except* TodoMQError:
         pass  # each future says it of its own question
     return {key: _answer(future, ended.get(key, time.monotonic()) - began[key]) for key, future in futures.items()}
+
+
+def calling(
+    name: Sequence[str | int], operation: str, *arguments: Any, deadline_s: float
+) -> Callable[[Pipeline], Future[Any]]:
+    """Return what asks a daemon by its registered name."""
+    from todomq.client.values import Via
+
+    return lambda pipeline: pipeline.call(Via(list(name)), operation, *arguments, deadline_s=deadline_s)
+
+
+def first_failure(failures: BaseExceptionGroup[TodoMQError]) -> TodoMQError:
+    """Return the first error of a pipeline's, however deep it stands."""
+    first: BaseException = failures
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    assert isinstance(first, TodoMQError)
+    return first
 
 
 def _clock(ended: dict[K, float], key: K) -> Callable[[Future[Any]], None]:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from todomq.cli.asking import first_failure
 from todomq.cli.connection import connect
 from todomq.cli.demo_report import Memory, Report
 from todomq.cli.formats import read_todo_txt
@@ -207,10 +208,7 @@ def _failures_are_told() -> Iterator[None]:
     try:
         yield
     except* TodoMQError as failures:
-        first: BaseException = failures
-        while isinstance(first, BaseExceptionGroup):
-            first = first.exceptions[0]
-        _tell(f"some requests failed, the first with: {safe(str(first))}")
+        _tell(f"some requests failed, the first with: {safe(str(first_failure(failures)))}")
 
 
 def _tell(text: str) -> None:

@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from todomq.cli.asking import Answer, ask_all
+from todomq.cli.asking import Answer, ask_all, calling
 from todomq.cli.connection import named_by, unreachable
 from todomq.cli.stack_parts import Name, expected_daemons, name_of_process, supervised
 from todomq.errors import CorruptRecord, DeadlineExceeded, TodoMQError
@@ -126,22 +126,16 @@ def _list_of(worker: int, pool_size: int) -> str:
     return next(name for name in names if worker_of(partition_of(name.encode()), pool_size) == worker)
 
 
-def _via(name: Name) -> Any:
-    from todomq.client.values import Via
-
-    return Via(list(name))
-
-
 def _stats_of(name: Name, check_s: float) -> Begin:
-    return lambda pipeline: pipeline.call(_via(name), "stats", deadline_s=check_s)
+    return calling(name, "stats", deadline_s=check_s)
 
 
 def _check_of(worker: int, check_s: float) -> Begin:
-    return lambda pipeline: pipeline.call(_via(("database_worker", worker)), "check", deadline_s=check_s)
+    return calling(["database_worker", worker], "check", deadline_s=check_s)
 
 
 def _server_of(list_name: str, check_s: float) -> Begin:
-    return lambda pipeline: pipeline.call(_via(("cache",)), "whereis_list", list_name, deadline_s=check_s)
+    return calling(["cache"], "whereis_list", list_name, deadline_s=check_s)
 
 
 def _add_to(list_name: str, check_s: float) -> Begin:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from todomq.cli.asking import ask_all
+from todomq.cli.asking import ask_all, calling
 from todomq.cli.connection import connect_to_look_in
 from todomq.cli.killing import kill_daemon, read_daemon_name
 from todomq.cli.list_probe import kill_list, show_list, why
@@ -88,7 +88,7 @@ def ping(
 
     with connect_to_look_in(PING_S) as todo:
         names = [read_daemon_name(daemon)] if daemon else [list(name) for name in _all_daemons()]
-        answers = ask_all(todo, {place: _begin_ping(name) for place, name in enumerate(names)})
+        answers = ask_all(todo, {place: calling(name, "ping", deadline_s=PING_S) for place, name in enumerate(names)})
         silent = [answer.error for answer in answers.values() if isinstance(answer.error, RouterSilent)]
         if len(silent) == len(names):
             raise silent[0]  # nothing is known of any of them
@@ -188,12 +188,6 @@ def _kill_daemon(name: list[str | int]) -> Result:
     with connect_to_look_in() as todo:
         pid = kill_daemon(todo, name)
     return Result({"killed": name, "pid": pid}, f"{name_of(name)} (pid {pid}) is killed.")
-
-
-def _begin_ping(name: Any) -> Any:
-    from todomq.client.values import Via
-
-    return lambda pipeline: pipeline.call(Via(name), "ping", deadline_s=PING_S)
 
 
 def _all_daemons() -> list[Name]:

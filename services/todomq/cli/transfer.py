@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from todomq.cli.asking import first_failure
 from todomq.cli.connection import connect
 from todomq.cli.lists import ListName, is_absent
 from todomq.cli.outcome import Result, command
@@ -184,10 +185,7 @@ def lines_of(entries: list[Entry], format: Format) -> list[bytes]:
 
 
 def _fail(failures: ExceptionGroup[TodoMQError], stored: int, total: int) -> NoReturn:
-    first: BaseException = failures
-    while isinstance(first, BaseExceptionGroup):
-        first = first.exceptions[0]
-    assert isinstance(first, TodoMQError)
+    first = first_failure(failures)
     text = f"{stored:,} of {counted(total, 'entry', 'entries')} are in the list; then: {first.text}"
     raise type(first)(text, retryable=first.retryable, outcome=first.outcome) from None
 

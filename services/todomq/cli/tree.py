@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from todomq.cli.asking import ask_all
+from todomq.cli.asking import ask_all, calling
 from todomq.cli.show import coloured, counted, dim, duration, name_of, safe, size, table
 from todomq.cli.stack_parts import Name, name_of_process, processor_seconds, resident_bytes, supervised, uptime_s
 from todomq.errors import CorruptRecord
@@ -60,10 +60,9 @@ def memory_value(pid: int) -> dict[str, int] | None:
 
 def gather(todo: Client, settings: Settings) -> list[Row]:
     """Return every process of the stack, in the order of the tree. One that does not answer is there all the same."""
-    from todomq.client.values import Via
-
     rows = _supervised_rows(settings) or _registered_rows(todo, settings)
-    questions = {row.name: _begin_stats(Via(list(row.name))) for row in rows if row.pid and row.group != "supervision"}
+    asked = [row.name for row in rows if row.pid and row.group != "supervision"]
+    questions = {name: calling(name, "stats", deadline_s=ASK_S) for name in asked}
     # The router first and alone, or it would count the other questions among the requests in flight.
     answers = ask_all(todo, {name: begin for name, begin in questions.items() if name == ROUTER})
     answers |= ask_all(todo, {name: begin for name, begin in questions.items() if name != ROUTER})
@@ -219,7 +218,3 @@ def _registered_rows(todo: Client, settings: Settings) -> list[Row]:
         state = "REGISTERED" if repr(name) in pids else "ABSENT"
         rows.append(Row(GROUPS[str(name[0])], tuple(name), state, pid, uptime_s(pid) if pid else None, None, None))
     return rows
-
-
-def _begin_stats(via: Any) -> Any:
-    return lambda pipeline: pipeline.call(via, "stats", deadline_s=ASK_S)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from todomq.cli.asking import Answer, ask_all
+from todomq.cli.asking import Answer, ask_all, calling
+from todomq.cli.show import name_of
 from todomq.cli.stack_parts import Name, expected_daemons, supervised
 from todomq.errors import NameNotFound, TodoMQError
 from todomq.protocol.partitions import partition_of, worker_of
@@ -62,8 +63,6 @@ def find(todo: Client, settings: Settings, list_name: str) -> Whereabouts:
     Raises:
         InvalidRequest: not a list's name. Unavailable: the router does not answer.
     """
-    from todomq.client.values import Via
-
     todo.todo_list(list_name)  # checks the name
     daemons = expected_daemons(settings, supervised(settings))
     workers = sum(name[0] == "database_worker" for name in daemons)
@@ -73,9 +72,10 @@ def find(todo: Client, settings: Settings, list_name: str) -> Whereabouts:
     asked: dict[Any, str] = {("router",): "stats", ("cache",): "stats", ("database_worker", worker): "check"}
     questions: dict[Any, Any] = {"names": lambda pipeline: pipeline.registry.names(deadline_s=HOP_S)}
     for name, operation in asked.items():
-        questions[name] = _begin(Via(list(name)), operation)
+        questions[name] = calling(name, operation, deadline_s=HOP_S)
     for number in servers:
-        questions["list_server", number] = _begin(Via(["list_server", number]), "describe_list", list_name)
+        name = ("list_server", number)
+        questions[name] = calling(name, "describe_list", list_name, deadline_s=HOP_S)
     answers: dict[Any, Answer] = ask_all(todo, questions)
     names = answers.pop("names")
     if names.error is not None and all(answer.error is not None for answer in answers.values()):
@@ -130,7 +130,7 @@ def _no_server(found: Whereabouts) -> Reason:
     if found.answers["cache",].error is not None:
         return Reason(("cache",), f"{waits}, and the cache, which would place it, {_absence(found, ('cache',))}")
     if silent:
-        return Reason(silent[0], f"{waits}: {_spelled(silent[0])} {_absence(found, silent[0])}")
+        return Reason(silent[0], f"{waits}: {name_of(list(silent[0]))} {_absence(found, silent[0])}")
     return Reason(("router",), f"{waits}: it is moving, and requests wait at the router")
 
 
@@ -138,9 +138,9 @@ def _worker_trouble(found: Whereabouts) -> str:
     worker: Name = ("database_worker", found.worker)
     error = found.answers[worker].error
     if error is not None:
-        return f"{_spelled(worker)} {_absence(found, worker, error)}"
+        return f"{name_of(list(worker))} {_absence(found, worker, error)}"
     if found.description.get("worker_greeted") is False:
-        return f"{_spelled(worker)} has not answered the greeting of list_server {found.server} yet"
+        return f"{name_of(list(worker))} has not answered the greeting of list_server {found.server} yet"
     return ""
 
 
@@ -152,13 +152,5 @@ def _absence(found: Whereabouts, name: Name, error: TodoMQError | None = None) -
     return f"does not answer: {error}" if error is not None else "does not answer"
 
 
-def _spelled(name: Name) -> str:
-    return " ".join(map(str, name))
-
-
 def _is_key(name: list[Any]) -> bool:
     return all(isinstance(part, str | int) for part in name)
-
-
-def _begin(via: Any, operation: str, *arguments: str) -> Any:
-    return lambda pipeline: pipeline.call(via, operation, *arguments, deadline_s=HOP_S)

@@ -294,7 +294,7 @@ class Hosting:
             worker: whose.
             text: why.
             outcome: UNKNOWN, or NOT_APPLIED where it is known that none of them is on disk, nor will be.
-            steady_ms: the time of the monotonic clock.
+            steady_ms: the time of the steady clock.
         """
         gate = self.gates[worker]
         if outcome == NOT_APPLIED:
@@ -320,7 +320,7 @@ class Hosting:
 
         Args:
             now_ms: the time that requests and records go by.
-            steady_ms: the time of the monotonic clock.
+            steady_ms: the time of the steady clock.
         """
         self.snapshots.tick(steady_ms)
         for gate in self.gates.values():

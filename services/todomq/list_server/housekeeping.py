@@ -72,7 +72,7 @@ class Housekeeping:
 
         Args:
             now_ms: the time that requests and records go by.
-            steady_ms: the time of the monotonic clock.
+            steady_ms: the time of the steady clock.
         """
         is_full = self._memory_at_most() > self._memory_bytes
         if (is_full and not self._is_quick) or (self.is_between_rounds and steady_ms >= self._next_round_ms):

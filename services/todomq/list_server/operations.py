@@ -32,7 +32,7 @@ def add_entry(todo: TodoList, arguments: list[Any], touched: Touched) -> int:
 
     One that says title and date only, and is right, goes by ``_add_titled``.
     """
-    _check_count(arguments, 1, 4)
+    messages.check_count(arguments, 1, 4)
     title, date, extra, done = check_new_entry(*arguments)
     entry = todo.add(title, date, extra, done)
     touched[entry.id] = entry
@@ -41,7 +41,7 @@ def add_entry(todo: TodoList, arguments: list[Any], touched: Touched) -> int:
 
 def add_entries(todo: TodoList, arguments: list[Any], touched: Touched) -> list[int]:
     """``["add_entries", [[title, date, extra, done], ...]]``: all or none; answers the ids."""
-    _check_count(arguments, 1, 1)
+    messages.check_count(arguments, 1, 1)
     items = arguments[0]
     if type(items) is not list:
         raise InvalidRequest("add_entries: an array of entries is needed")
@@ -75,7 +75,7 @@ def _checked_columns(items: list[Any]) -> list[tuple[Any, ...]]:
 
 def update_entry(todo: TodoList, arguments: list[Any], touched: Touched) -> Entry:
     """``["update_entry", id, {field: value}]``: fields left out stay; answers the entry."""
-    _check_count(arguments, 2, 2)
+    messages.check_count(arguments, 2, 2)
     entry = todo.update(check_id(arguments[0]), check_changes(arguments[1]))
     touched[entry.id] = entry
     return entry
@@ -83,7 +83,7 @@ def update_entry(todo: TodoList, arguments: list[Any], touched: Touched) -> Entr
 
 def delete_entry(todo: TodoList, arguments: list[Any], touched: Touched) -> bool:
     """``["delete_entry", id]``: answers whether there was one."""
-    _check_count(arguments, 1, 1)
+    messages.check_count(arguments, 1, 1)
     identifier = check_id(arguments[0])
     deleted = todo.delete(identifier)
     if deleted:
@@ -93,26 +93,26 @@ def delete_entry(todo: TodoList, arguments: list[Any], touched: Touched) -> bool
 
 def clear(todo: TodoList, arguments: list[Any], touched: Touched) -> None:
     """``["clear"]``: empties the list under a new generation; ids start at 1 again."""
-    _check_count(arguments, 0, 0)
+    messages.check_count(arguments, 0, 0)
     touched.clear()
     todo.clear()
 
 
 def size(todo: TodoList, arguments: list[Any]) -> int:
     """``["size"]``: answers the number of entries."""
-    _check_count(arguments, 0, 0)
+    messages.check_count(arguments, 0, 0)
     return len(todo)
 
 
 def entries(todo: TodoList, arguments: list[Any]) -> list[Entry]:
     """``["entries", cursor]``: all entries, in pages."""
-    _check_count(arguments, 0, 0)
+    messages.check_count(arguments, 0, 0)
     return todo.all()
 
 
 def entries_on(todo: TodoList, arguments: list[Any]) -> list[Entry]:
     """``["entries_on", date, cursor]``: those of a date, or without one (nil), in pages."""
-    _check_count(arguments, 1, 1)
+    messages.check_count(arguments, 1, 1)
     return todo.on(check_date(arguments[0]))
 
 
@@ -190,9 +190,3 @@ def read_within(arguments: list[Any]) -> tuple[bool, int, str, list[Any], Change
     if change is None or operation not in ADDS:
         raise InvalidRequest("within takes add_entry or add_entries")
     return arguments[0], arguments[1], operation, inner, change
-
-
-def _check_count(arguments: list[Any], least: int, most: int) -> None:
-    if not least <= len(arguments) <= most:
-        wanted = str(least) if least == most else f"{least} to {most}"
-        raise InvalidRequest(f"{len(arguments)} arguments where {wanted} are needed")

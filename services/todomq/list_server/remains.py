@@ -53,7 +53,7 @@ class Remains:
 
         Args:
             now_ms: the time that notes go by.
-            steady_ms: the time of the monotonic clock.
+            steady_ms: the time of the steady clock.
         """
         if self._taken:
             self._end_notes(now_ms)

@@ -106,7 +106,7 @@ class Snapshots:
             self._ended[number] = kept
 
     def tick(self, steady_ms: int) -> None:
-        """Give up what nobody has asked for in ``KEPT_MS``, by the monotonic clock."""
+        """Give up what nobody has asked for in ``KEPT_MS``, by the steady clock."""
         self._now_ms = steady_ms
         for reads in (self._under_way, self._ended):
             while reads:

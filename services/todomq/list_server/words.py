@@ -40,24 +40,25 @@ class Words:
         if word.sender != self._incarnation:
             return
         for number, link in self._links.items():
-            if link.incarnation != word.receiver:
-                continue
-            self._check(number, word)
-            committed = self._hosting.gates[number].committed
-            if word.outcome == messages.COMMITTED and word.first <= committed + 1:
-                for partition in self._hosting.committed(number, word.last, word.refused):
-                    log("partition_lost", partition=partition, worker=number)
-            elif word.outcome in (messages.FAILED, NOT_APPLIED) and word.last <= committed:
-                continue  # these batches were given up when their failure was first heard of
-            elif word.outcome in (messages.FAILED, NOT_APPLIED):
-                log_counted("commit_failed", worker=number, why=word.text)
-                # With a word lost before this one, an earlier batch may be on disk.
-                is_known = word.outcome == NOT_APPLIED and word.first <= committed + 1
-                outcome = NOT_APPLIED if is_known else UNKNOWN
-                self._hosting.failed(number, word.text, outcome, self._steady_ms())
-                link.greet()
-            else:
-                link.greet()  # a word or a batch was lost on the way: what is not committed is sent again
+            if link.incarnation == word.receiver:
+                self._check(number, word)
+                self._believe(number, word)
+
+    def _believe(self, number: int, word: messages.Committed) -> None:
+        """Do what a word of a worker asks for."""
+        committed_to = self._hosting.gates[number].committed
+        has_gap = word.first > committed_to + 1  # a word before this one was lost
+        if word.outcome == messages.COMMITTED and not has_gap:
+            for partition in self._hosting.committed(number, word.last, word.refused):
+                log("partition_lost", partition=partition, worker=number)
+            return
+        if word.outcome in (messages.FAILED, NOT_APPLIED):
+            if word.last <= committed_to:
+                return  # these batches were given up when their failure was first heard of
+            log_counted("commit_failed", worker=number, why=word.text)
+            outcome = NOT_APPLIED if word.outcome == NOT_APPLIED and not has_gap else UNKNOWN
+            self._hosting.failed(number, word.text, outcome, self._steady_ms())
+        self._links[number].greet()  # what is not committed is sent again, or begins anew
 
     def _check(self, worker: int, word: messages.Committed) -> None:
         if word.outcome == messages.COMMITTED and not word.first <= word.last < self._hosting.gates[worker].open.number:

@@ -319,6 +319,19 @@ def read_body(packed: bytes) -> tuple[str, list[Any]]:
     return operation, value
 
 
+def check_count(arguments: list[Any], least: int, most: int) -> None:
+    """Check how many arguments an operation was given.
+
+    Raises:
+        InvalidRequest: fewer than ``least``, or more than ``most``.
+    """
+    if not least <= len(arguments) <= most:
+        wanted = str(least) if least == most else f"{least} to {most}"
+        raise errors.InvalidRequest(
+            f"{len(arguments)} arguments where {wanted} {'is' if wanted == '1' else 'are'} needed"
+        )
+
+
 def read_replies(fields: Fields) -> list[Any]:
     """Check the shape of a reply message and return its ``[id, status, value]`` items.
 

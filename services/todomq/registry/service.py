@@ -14,7 +14,7 @@ import time
 from typing import Any, NamedTuple
 
 from todomq.errors import InvalidRequest, Overloaded, Unavailable
-from todomq.protocol import limits
+from todomq.protocol import limits, messages
 from todomq.protocol.codec import canonical
 from todomq.registry.journal import Journal
 from todomq.registry.processes import LocalProcesses, boot, is_endable
@@ -113,17 +113,17 @@ class RegistryService(Service):
         return is_freed
 
     def _whereis_name(self, call: Call) -> Any:
-        (name,) = _padded(call.arguments, least=1, most=1)
+        name = call.only_argument()
         self._take_in_deaths()
         return self._registrations.whereis(name, _steady_ms())
 
     def _names(self, call: Call) -> Any:
-        _padded(call.arguments, least=0, most=0)
+        messages.check_count(call.arguments, 0, 0)
         self._take_in_deaths()
         return self._registrations.names()
 
     def _watch(self, call: Call) -> Any:
-        (version,) = _padded(call.arguments, least=1, most=1)
+        version = call.only_argument()
         if type(version) is not int:
             raise InvalidRequest("version: an integer, 0 for whoever has seen none")
         self._take_in_deaths()
@@ -236,9 +236,7 @@ def _read_registration(arguments: list[Any]) -> tuple[Any, str, int | None, byte
 
 
 def _padded(arguments: list[Any], least: int, most: int) -> list[Any]:
-    if not least <= len(arguments) <= most:
-        counts = str(least) if least == most else f"{least} to {most}"
-        raise InvalidRequest(f"{len(arguments)} arguments where {counts} are needed")
+    messages.check_count(arguments, least, most)
     return arguments + [None] * (most - len(arguments))
 
 

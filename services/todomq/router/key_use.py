@@ -47,7 +47,7 @@ class Rate:
 
 
 class StoredLists:
-    """The names of the stored lists that count for one key; its times are of the monotonic clock."""
+    """The names of the stored lists that count for one key; its times are of the steady clock."""
 
     def __init__(self) -> None:
         self.is_counted = False

@@ -66,8 +66,7 @@ class Call:
         Raises:
             InvalidRequest: there are none, or several.
         """
-        if len(self.arguments) != 1:
-            raise InvalidRequest(f"{len(self.arguments)} arguments where 1 is needed")
+        messages.check_count(self.arguments, 1, 1)
         return self.arguments[0]
 
     def answer(self, value: Any) -> None:
