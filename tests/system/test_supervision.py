@@ -113,11 +113,15 @@ def test_starting_again_what_runs_is_harmless(shared_stack: RunningStack) -> Non
 
 def test_a_variable_that_is_no_setting_is_named_with_the_nearest_that_is(shared_stack: RunningStack) -> None:
     meant = {"TODOMQ_MAX_RESTARTS_CACHE": shared_stack.environment.get("TODOMQ_MAX_RESTARTS_CACHE", "")}
-    result = shared_stack.run(STACK, "up", settings={"TODOMQ_LISTSERVERS": "4", **meant})
+    wrong = {"TODOMQ_LISTSERVERS": "4", "TODOMQ_MAX_RESTARTS_LIST": "9", "TODOMQ_ZZZ": "1"}
+    result = shared_stack.run(STACK, "up", settings={**wrong, **meant})
     assert result.returncode == 0, result.stderr
     told = [line for line in result.stdout.splitlines() if "is no setting" in line]
-    nearest = "did you mean TODOMQ_LIST_SERVERS?"
-    assert told == [f"TODOMQ_LISTSERVERS is no setting of TodoMQ and changes nothing; {nearest}"]
+    assert told == [
+        "TODOMQ_LISTSERVERS is no setting of TodoMQ and changes nothing; did you mean TODOMQ_LIST_SERVERS?",
+        "TODOMQ_MAX_RESTARTS_LIST is no setting of TodoMQ and changes nothing; did you mean TODOMQ_MAX_RESTARTS_LISTS?",
+        "TODOMQ_ZZZ is no setting of TodoMQ and changes nothing",
+    ]
 
 
 def test_starting_again_starts_what_was_stopped_of_what_runs(shared_stack: RunningStack) -> None:

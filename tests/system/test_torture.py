@@ -23,7 +23,7 @@ from todomq import Client
 from torture.damage import Flip
 from torture.nemesis import Nemesis
 from torture.probe import Probe
-from torture.provoke import PROVOCATIONS, Provoked, provoke
+from torture.provoke import CUT_SHORT, PROVOCATIONS, Provoked, provoke
 from torture.report import Report, as_markdown
 from torture.torture import torture
 
@@ -123,7 +123,8 @@ def test_a_provocation_finds_a_law_that_is_broken(
         PYTHONPATH=f"{tests / 'mutations' / 'entry'}{os.pathsep}{tests}",
     )  # fmt: skip
     stack.start()
-    assert provoke(stack, Random(1), print, [provocation] * TRIES)[-1].problems
+    problems = provoke(stack, Random(1), print, [provocation] * TRIES)[-1].problems
+    assert [problem for problem in problems if not problem.startswith(CUT_SHORT)], problems
 
 
 def test_an_answer_that_no_order_explains_fails_the_run(tmp_path: Path) -> None:

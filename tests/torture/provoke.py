@@ -31,6 +31,7 @@ PROVOCATIONS: dict[str, Provocation] = {
     )
 }  # fmt: skip
 
+CUT_SHORT = "it could not go on: "
 DEADLINE_S = 15.0
 """What is only slow is no finding."""
 
@@ -67,5 +68,5 @@ def _problems(stage: Stage, provocation: Provocation) -> list[str]:
         stage.settle()
         found += provocation(stage)
     except (TodoMQError, TimeoutError) as error:
-        found.append(f"{type(error).__name__}: {error}")
+        found.append(f"{CUT_SHORT}{type(error).__name__}: {error}")
     return found

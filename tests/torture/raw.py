@@ -54,14 +54,13 @@ class Raw:
 
     def send(
         self, target: Any, *body: Any, number: int = 1, floor: int = 1, deadline_s: float = 10.0, times: int = 1,
-        message_bytes: int = MESSAGE_BYTES,
     ) -> list[int]:  # fmt: skip
         """Send a request as it is, so many times in as few messages as hold it; return the ids to wait for."""
         deadline_ms = time.time_ns() // 1_000_000 + int(deadline_s * 1000)
         packed = messages.body(*body)
         rest = [] if target is None or type(target) is list else [number, floor]
         requests = [[next(self._ids), target, deadline_ms, packed, *rest] for _ in range(times)]
-        at_once = max(1, message_bytes // (len(packed) + 64))
+        at_once = max(1, MESSAGE_BYTES // (len(packed) + 64))
         for start in range(0, times, at_once):
             self.send_frame(messages.call(self.sender, requests[start : start + at_once]))
         return [request[0] for request in requests]

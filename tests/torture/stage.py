@@ -228,8 +228,9 @@ class Stage:
     def paused_behind_writes(self, worker: int) -> Iterator[Paused]:
         """Have a worker stand still for so long with much to write, which comes before what it is sent meanwhile."""
         daemon = f"database_worker-{worker}"
-        place = self.place(self.fresh(worker=worker))
-        key = records.list_key(self.fresh(worker=worker))
+        name = self.fresh(worker=worker)
+        place = self.place(name)
+        key = records.entry_key(records.prefix(name), 0, 1)  # of a list that nobody knows or asks for
         with contextlib.ExitStack() as ends:
             written: list[Writer] = []
             with Paused(self.pid(daemon)) as paused:
@@ -238,7 +239,6 @@ class Stage:
                     for writer in writers:
                         for _ in range(WRITES):
                             writer.send(place.partition, place.epoch, [key, WRITTEN])
-                        writer.send(place.partition, place.epoch, [key, None])
                     written += writers
                     if self.call(daemon, "stats")["waiting_bytes"] >= WRITES_WAITING_BYTES:
                         break
@@ -247,6 +247,7 @@ class Stage:
             for writer in written:
                 with contextlib.suppress(Unavailable):  # what is behind a claim is refused
                     writer.wait(WRITTEN_S)
+            self.wait(lambda: self._is_written(name, key, None), "what was written is removed")
 
     def take_for_dead(self, server: int) -> None:
         """Have everybody take a list server for gone: it is no longer registered, until it registers itself again.
@@ -263,3 +264,7 @@ class Stage:
         with Writer(f"database_worker-{place.worker}", self.call) as writer:
             writer.send(place.partition, place.epoch, list(pairs))
             writer.wait(ANSWERED_S)
+
+    def _is_written(self, name: str, *pairs: bytes | None) -> bool:
+        self.write(name, *pairs)
+        return True

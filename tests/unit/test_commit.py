@@ -325,15 +325,24 @@ def test_law_6_gets_that_find_much_are_answered_in_several_commits_in_their_orde
     assert bench.commits.depths()["waiting_bytes"] == 0
 
 
-def test_law_5_a_commit_takes_so_many_gets_and_leaves_the_others_where_they_wait(bench: Bench) -> None:
-    for _ in range(2 * commit.GROUP_GETS + 1):
-        bench.commits.take_get(b"kkey", bench.ask("get"))
-    steps = []
-    while not bench.commits.is_idle:
-        before = len(bench.answers)
-        bench.step()
-        steps.append(len(bench.answers) - before)
-    assert steps == [commit.GROUP_GETS, commit.GROUP_GETS, 1]
+def test_a_commit_takes_few_gets_while_they_find_much_and_all_where_they_find_little(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group, "FOUND_BYTES", 25)
+    taken = []
+
+    def step() -> None:
+        taken.append(len(bench.commits.next_group()))
+        bench.commits.committed(commit_group(bench.commits._in_flight, bench.storage))
+        bench.take()
+
+    for value in (b"much" * 5, b""):
+        for _ in range(1_000):
+            bench.commits.take_get(b"kkey", bench.ask("get"))
+        bench.disk[b"kkey"] = value
+        step()
+        step()
+    assert taken == [1_000, commit.GETS_LEAST, commit.GETS_LEAST, 2 * commit.GETS_LEAST]
 
 
 def test_law_5_clients_take_turns_and_a_batch_waits_for_none_of_them(
@@ -383,6 +392,7 @@ def test_law_1_what_waits_is_not_told_to_be_on_disk_because_a_later_batch_was_re
     bench.commits.refuse_batch(Writes(A, ME, 3, []), "the shard is damaged")
     bench.send(A, 1)  # again
     assert outcomes(bench.take()) == [(A, 3, 3, NOT_APPLIED)]
+
 
 @pytest.mark.parametrize("fails", ["before", "after"])
 def test_a_failed_commit_fails_everything_in_it_and_behind_it(bench: Bench, fails: str) -> None:

@@ -16,7 +16,7 @@ from todomq.database_worker.shard import Shard
 from todomq.database_worker.storage import StorageFailed
 from todomq.database_worker.storage.memory import MemoryStorage
 from todomq.errors import NOT_APPLIED, UNKNOWN, CorruptRecord, TodoMQError
-from todomq.protocol.messages import COMMITTED, WANTED, Committed, Writes
+from todomq.protocol.messages import WANTED, Committed, Writes
 
 ME, SENDER = b"worker", b"sender"
 NOW_MS = 1_000
@@ -221,30 +221,36 @@ def test_law_8_a_damaged_shard_tells_everybody_what_is_damaged_and_lives_on(wher
     assert closed == [True]
 
 
-def test_law_8_what_waits_when_a_shard_turns_out_damaged_is_told_so_and_not_left_waiting() -> None:
+@pytest.mark.parametrize("is_under_way", [True, False], ids=["behind a group", "with none under way"])
+def test_law_8_what_waits_when_a_shard_turns_out_damaged_is_told_so_and_not_left_waiting(is_under_way: bool) -> None:
     bench = Bench()
     bench.start()
     bench.cannot_write = FULL
     fail_a_write(bench)
-    bench.shard.commits.hello(SENDER, 2)
+    failed_commits = bench.shard.stats()["failed_commits"]
     bench.cannot_write = CorruptRecord("000012.log is damaged")
-    commits, answers = bench.shard.commits, list[Any]()
+    commits, found, answers, other = bench.shard.commits, list[Any](), list[Any](), b"another sender"
+    commits.hello(other, 1)
     for timer in bench.loop.timers:
         timer()  # it is being opened for changes
-    other = b"another sender"
-    commits.hello(other, 1)
-    for number in (1, 2):  # the first of each goes to work behind that, the second waits
-        bench.shard.take_batch(Writes(other, ME, number, [(0, 1, [b"nlist", b"x"])]), 100)
-        commits.take_change([(b"kkey", b"v")], None, answers.append, None)
-        commits.take_claim(0, number + 1, answers.append)
-        commits.take_get(b"kkey", answers.append)
-        bench.words += bench.shard.end_turn()
+    if is_under_way:
+        commits.take_get(b"kkey", found.append)
+        bench.shard.end_turn()
+    bench.shard.take_batch(Writes(other, ME, 1, [(0, 1, [b"nlist", b"x"])]), 100)
+    commits.take_change([(b"kkey", b"v")], None, answers.append, None)
+    commits.take_claim(0, 2, answers.append)
+    commits.take_get(b"kkey", answers.append)
+    if not is_under_way:
+        opening, opened = bench.loop.work.popleft()
+        with pytest.raises(CorruptRecord) as damage:
+            opening()
+        opened(None, damage.value)
     bench.run()
-    assert bench.shard.state == "damaged" and commits.is_idle
-    assert len(answers) == 6 and sum(type(answer) is CorruptRecord for answer in answers) == 3
-    told = {number for word in bench.words if word.sender == other for number in range(word.first, word.last + 1)}
-    assert told == {1, 2} and COMMITTED not in {word.outcome for word in bench.words if word.sender == other}
-    assert b"nlist" not in bench.disk
+    assert bench.shard.state == "damaged" and commits.is_idle and found == [None] * is_under_way
+    assert [(type(answer), answer.outcome) for answer in answers] == [(CorruptRecord, NOT_APPLIED)] * 3
+    told = [(word.first, word.last, word.outcome) for word in bench.words if word.sender == other]
+    assert told == [(1, 1, NOT_APPLIED)] and b"nlist" not in bench.disk
+    assert bench.shard.stats()["failed_commits"] == failed_commits, "nobody tried to commit any of it"
 
 
 def test_law_6_once_records_whose_time_is_over_go_page_after_page_and_living_ones_stay() -> None:

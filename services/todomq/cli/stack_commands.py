@@ -23,7 +23,6 @@ from todomq.cli.lists import Yes
 from todomq.cli.outcome import DONE, REFUSED, UNREACHABLE, Result, command
 from todomq.cli.show import is_terminal, safe
 from todomq.errors import CorruptRecord, TodoMQError, Unavailable
-from todomq.settings import VARIABLES
 
 if TYPE_CHECKING:
     from todomq.supervision.manager import Process
@@ -63,7 +62,7 @@ def up() -> Result:
         text = f"TodoMQ was up already; its home is {safe(home)}{_not_taken_text(not_taken)}"
     else:
         text = NEXT.format(home=safe(home), todomq=_this_command())
-    return Result(value, text + _unknown_text(unknown))
+    return Result(value, "\n".join([text, *_unknown_lines(unknown)]))
 
 
 def down(
@@ -173,6 +172,8 @@ def run() -> Result:
         if stack.is_running():
             raise TodoMQError(f"the stack of {stack.settings.home} runs already; stop it with: {_this_command()} down")
         stack.prepare()
+        for line in _unknown_lines(stack.unknown_variables()):
+            print(line, file=sys.stderr, flush=True)
         manager = subprocess.Popen(stack.command("-n"), env=stack.environment(), start_new_session=True)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: manager.terminate())
@@ -233,13 +234,16 @@ def _not_taken_text(names: list[str]) -> str:
     )
 
 
-def _unknown_text(names: list[str]) -> str:
+def _unknown_lines(names: list[str]) -> list[str]:
+    from todomq.supervision.stack import KNOWN_VARIABLES
+
+    known = sorted(each.removeprefix(PREFIX) for each in KNOWN_VARIABLES)
     lines = []
     for name in names:
-        nearest = get_close_matches(name.removeprefix(PREFIX), [each.removeprefix(PREFIX) for each in VARIABLES], 1)
+        nearest = get_close_matches(name.removeprefix(PREFIX), known, 1)
         meant = f"; did you mean {PREFIX}{nearest[0]}?" if nearest else ""
-        lines.append(f"\n{safe(name)} is no setting of TodoMQ and changes nothing{meant}")
-    return "".join(lines)
+        lines.append(f"{safe(name)} is no setting of TodoMQ and changes nothing{meant}")
+    return lines
 
 
 def _this_command() -> str:

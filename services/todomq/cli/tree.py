@@ -135,7 +135,7 @@ def _tree_line(row: Row, name_width: int) -> str:
 
 
 class Sample(NamedTuple):
-    """All processes at one time, in seconds of the monotonic clock."""
+    """All processes at one time, in seconds of the steady clock."""
 
     taken_s: float
     rows: list[Row]

@@ -32,8 +32,9 @@ from todomq.protocol.messages import COMMITTED, FAILED, WANTED, Committed, Write
 
 GROUP_BYTES = 2 * limits.BATCH_BYTES
 GROUP_ITEMS = 4_096
-GROUP_GETS = 256
-"""Of these, as many as are worth taking: where the first find much, the others are put back."""
+GETS_LEAST = 64
+"""How many gets a group takes where those of the last one found much: what is over is put back, which is work for
+nothing, and more each time, the more wait."""
 SENDER_WAITING_BYTES = 16 * limits.BATCH_BYTES
 CALL_BYTES = 16 * limits.MIB
 CALL_ITEMS = 16_384
@@ -60,6 +61,7 @@ class Commits:
         self._senders: dict[bytes, Sender] = {}
         self._queue: deque[Batch | Change] = deque()
         self._calls = CallTurns()
+        self._gets_most = GROUP_ITEMS
         self._in_flight: list[Item] = []
         self._call_bytes = 0
         self._call_items = 0
@@ -205,7 +207,7 @@ class Commits:
             group.append(self._queue.popleft())
             size += group[-1].size
         gets = 0
-        while self._calls and len(group) < GROUP_ITEMS and gets < GROUP_GETS and size < GROUP_BYTES:
+        while self._calls and len(group) < GROUP_ITEMS and gets < self._gets_most and size < GROUP_BYTES:
             item = self._calls.take()
             if isinstance(item, Get):
                 if item.until_ms < now_ms:
@@ -225,6 +227,7 @@ class Commits:
         """
         taken, left = self._in_flight[: len(outcomes)], self._in_flight[len(outcomes) :]
         self._in_flight = []
+        self._gets_most = GETS_LEAST if left else min(2 * self._gets_most, GROUP_ITEMS)
         self._calls.put_back([item for item in left if not isinstance(item, Batch)])  # gets, and what is behind them
         self.counts["commits"] += 1
         self.counts["committed_bytes"] += sum(item.size for item in taken)
@@ -248,17 +251,27 @@ class Commits:
         Nothing may be taken until ``reopened``: the epochs of claims that failed are still in force here.
         """
         self.counts["failed_commits"] += 1
-        given_up = [*self._in_flight, *self._queue, *self._calls.take_all()]
-        self._in_flight = []
+        failed, self._in_flight = self._in_flight, []
+        self._give_up(failed + self._take_waiting(), error, FAILED)
+
+    def give_up_waiting(self, error: TodoMQError) -> None:
+        """What waits is never written. No group may be in flight: what a commit leaves of it would wait again."""
+        self._give_up(self._take_waiting(), error, NOT_APPLIED)
+
+    def _take_waiting(self) -> list[Item]:
+        waiting = [*self._queue, *self._calls.take_all()]
         self._queue.clear()
-        for item in given_up:
+        return waiting
+
+    def _give_up(self, items: list[Item], error: TodoMQError, outcome: str) -> None:
+        for item in items:
             if isinstance(item, Batch):
-                self._settle(item, item.fault or error.text)
+                self._settle(item, item.fault or error.text, outcome)
                 if item.sender in self._senders:
                     self._senders[item.sender].broken = True
             elif item.done is not None:
                 self._answers.append(Answered(item.done, error))
-        self._release(given_up)
+        self._release(items)
 
     def reopened(self, epochs: dict[int, int]) -> None:
         """Go on, with what storage holds; senders that did not fail hear what is wanted of them."""

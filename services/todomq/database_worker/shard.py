@@ -251,7 +251,7 @@ class Shard:
     def _give_up_what_waits(self) -> None:
         """Tell those who wait that nothing is written any more; a group that is under way ends first."""
         if not self.commits.is_in_flight and not self.commits.is_idle:
-            self.commits.failed(self._refusal())
+            self.commits.give_up_waiting(self._refusal())
 
     def _let_go(self, storage: Storage) -> None:
         """Close a storage that another takes the place of, behind all that was begun with it."""

@@ -4,7 +4,7 @@ Owns: the shape of requests, the watchers that wait for a change, the order "wri
 Must not know: what the names mean. Every daemon talks to it, and clients do so through the router.
 
 Deaths are taken in before each request is looked at, so a name is never said to be held by a process that has ended.
-Leases run by the monotonic clock: setting the machine's clock ends nobody.
+Leases run by the steady clock: setting the machine's clock ends nobody.
 """
 
 from __future__ import annotations

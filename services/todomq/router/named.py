@@ -50,7 +50,8 @@ class NamedRouting:
 
         Where another is to come for certain, so do those that were never sent to this one.
         """
-        unsent = self._in_flight.unsent.union(self._outgoing.pop(name, ()))
+        unsent = self._in_flight.unsent
+        unsent.update(each for each in self._outgoing.pop(name, ()) if each in self._in_flight.flights)
         waiting: list[int] = []
         failed: list[tuple[int, Unavailable]] = []
         for identifier, flight in sorted(self._in_flight.flights.items(), key=lambda item: item[1].order):

@@ -127,9 +127,9 @@ class Door(CallServer):
         self._end(guest)
         self.counts["cut"] += 1
         log_counted("cut", why=why, key=guest.user[:8])
-        for descriptor, line in self._accepted.items():
-            if line.guest is guest:
-                _hang_up(descriptor, line)
+        for descriptor, accepted in self._accepted.items():
+            if accepted.guest is guest:
+                _hang_up(descriptor, accepted)
 
     def deliver(self, guest: Guest, items: Replies) -> None:
         """Send a turn's replies to one connection, unless it is cut."""
@@ -169,40 +169,40 @@ class Door(CallServer):
         """Return whose message this is; None where it is not served."""
         last = frames[-1]
         user = _property(last, "User-Id")
-        line = self._line(last)
+        accepted = self._accepted_of(last)
         guest = self._guests.get(frames[0].bytes)
-        if guest is None or guest.user != user or (line is not None and line.guest is not guest):
-            guest = self._newcomer(frames[0].bytes, user, line)
+        if guest is None or guest.user != user or (accepted is not None and accepted.guest is not guest):
+            guest = self._newcomer(frames[0].bytes, user, accepted)
         guest.key = self._who(user)
-        if line is None or guest.key is None:
+        if accepted is None or guest.key is None:
             self.cut(guest, "revoked" if guest.key is None else "gone already")
         elif _property(last, "Identity"):
             # Whoever names a routing id could take that of another, and with it what is answered to that one.
             self.cut(guest, "names a routing id")
         else:
-            line.is_heard = True
+            accepted.is_heard = True
         return None if guest.is_cut else guest
 
-    def _line(self, frame: zmq.Frame) -> Accepted | None:
+    def _accepted_of(self, frame: zmq.Frame) -> Accepted | None:
         descriptor = frame.get(zmq.SRCFD)
-        line = self._accepted.get(descriptor)
-        if line is None:
+        accepted = self._accepted.get(descriptor)
+        if accepted is None:
             self._on_monitor()  # it was accepted in this very turn
-            line = self._accepted.get(descriptor)
-        return line
+            accepted = self._accepted.get(descriptor)
+        return accepted
 
-    def _newcomer(self, routing_id: bytes, user: str, line: Accepted | None) -> Guest:
+    def _newcomer(self, routing_id: bytes, user: str, accepted: Accepted | None) -> Guest:
         guest = Guest(routing_id)
         guest.user = user
         guest.key = None
         guest.is_cut = False
         guest.door = self
-        for before in (self._guests.get(routing_id), None if line is None else line.guest):
+        for before in (self._guests.get(routing_id), None if accepted is None else accepted.guest):
             if before is not None:
                 self._end(before)
         self._guests[routing_id] = guest
-        if line is not None:
-            line.guest = guest
+        if accepted is not None:
+            accepted.guest = guest
         return guest
 
     # -- connections ---------------------------------------------------------------------------------------------------
@@ -210,37 +210,38 @@ class Door(CallServer):
     def _on_monitor(self) -> None:
         while (event := sockets.read_event(self._monitor)) is not None:
             number, descriptor = event
-            line = self._accepted.pop(descriptor, None)
-            if line is not None and line.guest is not None:
-                self._end(line.guest)
+            accepted = self._accepted.pop(descriptor, None)
+            if accepted is not None and accepted.guest is not None:
+                self._end(accepted.guest)
             if number == zmq.EVENT_ACCEPTED:
                 far_end = _ask_kernel(descriptor, _far_end)
                 if far_end is not None:
-                    line = self._accepted[descriptor] = Accepted(far_end, time.monotonic())
+                    accepted = self._accepted[descriptor] = Accepted(far_end, time.monotonic())
                     if len(self._accepted) > self._most:
                         self.counts["too_many"] += 1
-                        line.is_ended = True
-                        _hang_up(descriptor, line)
+                        accepted.is_ended = True
+                        _hang_up(descriptor, accepted)
 
     def _watch_accepted(self) -> None:
         now_s = time.monotonic()
-        for descriptor, line in list(self._accepted.items()):
-            if line.is_ended:
+        for descriptor, accepted in list(self._accepted.items()):
+            if accepted.is_ended:
                 continue  # libzmq has yet to see it
-            if line.guest is None and now_s - line.since_s > SILENT_S:
+            if accepted.guest is None and now_s - accepted.since_s > SILENT_S:
                 self.counts["silent"] += 1
-                line.is_ended = True
-                _hang_up(descriptor, line)
+                accepted.is_ended = True
+                _hang_up(descriptor, accepted)
                 continue
             received = _ask_kernel(descriptor, _received) or 0
-            if line.is_heard:
-                line.is_heard = False
-                line.base = received
-            elif received - line.base > UNFINISHED_BYTES:
+            if accepted.is_heard:
+                accepted.is_heard = False
+                accepted.base = received
+            elif received - accepted.base > UNFINISHED_BYTES:
                 self.counts["flooded"] += 1
-                line.is_ended = True
-                log_counted("cut", why="sends without end", key="" if line.guest is None else line.guest.user[:8])
-                _hang_up(descriptor, line)
+                accepted.is_ended = True
+                key = "" if accepted.guest is None else accepted.guest.user[:8]
+                log_counted("cut", why="sends without end", key=key)
+                _hang_up(descriptor, accepted)
 
 
 def _property(frame: zmq.Frame, name: str) -> str:
@@ -282,7 +283,7 @@ def _received(connection: socket.socket) -> int:
     return received
 
 
-def _hang_up(descriptor: int, line: Accepted) -> None:
+def _hang_up(descriptor: int, accepted: Accepted) -> None:
     """Shut a connection down, if the descriptor still is this one's: the duplicate can't become another's meanwhile."""
     try:
         ours = socket.socket(socket.AF_INET6, socket.SOCK_STREAM, 0, fileno=os.dup(descriptor))
@@ -290,7 +291,7 @@ def _hang_up(descriptor: int, line: Accepted) -> None:
         return
     with ours:
         try:
-            if ours.getpeername() == line.far_end:
+            if ours.getpeername() == accepted.far_end:
                 ours.shutdown(socket.SHUT_RDWR)
         except OSError:
             return  # it has ended by itself

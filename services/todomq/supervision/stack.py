@@ -31,6 +31,7 @@ from todomq.supervision.manager import Manager
 
 CONFIGURATION = Path(__file__).with_name("supervisord.conf")
 SERVER_PACKAGES = ("supervisor", "rocksdict")
+KNOWN_VARIABLES = VARIABLES | LIMIT_VARIABLES | {"TODOMQ_PYTHON"}
 OF_CLIENTS = ("TODOMQ_ENDPOINT", "TODOMQ_CREDENTIALS")
 STACK_LOCK = "stack.lock"
 """Held by who starts or stops the stack, or puts data in its place."""
@@ -100,13 +101,12 @@ class Stack:
             return []  # it has ended meanwhile
         theirs = dict(line.split("=", 1) for line in held.split("\0") if "=" in line)
         ours = self.environment()
-        names = (VARIABLES | LIMIT_VARIABLES) - {"TODOMQ_HOME"}
+        names = KNOWN_VARIABLES - {"TODOMQ_HOME", "TODOMQ_PYTHON"}
         return sorted(name for name in names if theirs.get(name, "") != ours.get(name, ""))
 
     def unknown_variables(self) -> list[str]:
         """Return the variables that are named as settings are, and are none: they change nothing."""
-        known = VARIABLES | LIMIT_VARIABLES | {"TODOMQ_PYTHON"}
-        return sorted(name for name in self._environment if name.startswith("TODOMQ_") and name not in known)
+        return sorted(name for name in self._environment if name.startswith("TODOMQ_") and name not in KNOWN_VARIABLES)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
