@@ -13,7 +13,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -235,6 +234,8 @@ def _not_taken_text(names: list[str]) -> str:
 
 
 def _unknown_lines(names: list[str]) -> list[str]:
+    from difflib import get_close_matches
+
     from todomq.supervision.stack import KNOWN_VARIABLES
 
     known = sorted(each.removeprefix(PREFIX) for each in KNOWN_VARIABLES)
