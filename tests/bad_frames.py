@@ -15,7 +15,7 @@ def bad_frames(random: Random) -> list[bytes]:
     return [
         b"", b"\xc1", random.randbytes(50), good[:cut], b"\x91" * 2_000, b"\xdd\xff\xff\xff\xff",
         pack([1, "call"]), pack([2, "call", b"", []]), pack([1, "forward", 5]),
-        pack([1, "writes", b"", b"", 1, 5]), pack([1, "committed", b"", b"", 1, 1, "x", [], ""]),
+        pack([1, "writes", b"", b"", 1, 5, b"", [], []]), pack([1, "committed", b"", b"", 1, 1, "x", [], ""]),
         pack([1, "call", b"s", [5, {}, [1, 2]]]),
         pack([1, "call", b"s", [[1, None, 0, b"\xc1"], [2, 5, 0, b""], [3, None, 0, pack([b"ping"])]]]),
     ]  # fmt: skip

@@ -136,9 +136,13 @@ def writes(data: bytes) -> list[bytes]:
     chosen = Bytes(data)
     if chosen.one() % 4 == 0:
         return [chosen.rest()]
-    pairs = [chosen.choice((b"lx", b"\x00", b"", None, b"n")), chosen.choice((None, b"v", b"", 1))]
-    partitions = [[chosen.one(), chosen.number(), pairs * (chosen.one() % 3)] for _ in range(chosen.one() % 4)]
-    message = packed([1, "writes", chosen.choice((SENDER, bytes(16))), SENDER, chosen.number(), partitions])
+    epochs = [[chosen.one(), chosen.number()] for _ in range(chosen.one() % 4)]
+    count = chosen.one() % 4
+    partitions = bytes(chosen.choice([*(partition for partition, _ in epochs), 7]) for _ in range(count))
+    keys = [chosen.choice((b"lx", b"\x00", b"", None, b"n"))] * count
+    values = [chosen.choice((None, b"v", b"", 1))] * (count if chosen.one() % 8 else 1)
+    sender = chosen.choice((SENDER, bytes(16)))
+    message = packed([1, "writes", sender, SENDER, chosen.number(), epochs, partitions, keys, values])
     return [spoiled(message, chosen)] if chosen.one() % 2 else [message]
 
 

@@ -21,13 +21,14 @@ import pytest
 import zmq
 
 import todomq
+from batches import batch_of
 from todomq.database_worker import records, words
 from todomq.database_worker.storage.rocksdb import RocksDBStorage
 from todomq.database_worker.storage.small_files import write_file
 from todomq.errors import CorruptRecord, InvalidRequest, ProtocolError, TodoMQError, Unavailable
 from todomq.protocol import messages
 from todomq.protocol.codec import canonical, pack, unpack
-from todomq.protocol.messages import COMMITTED, WANTED, Committed, Writes
+from todomq.protocol.messages import COMMITTED, WANTED, Committed
 from todomq.runtime import sockets
 from todomq.runtime.loop import Loop
 from todomq.runtime.pipes import Push
@@ -148,7 +149,7 @@ class Sender:
 
     def send(self, number: int, *partitions: Any) -> None:
         """Send a batch of (partition, epoch, [key, value, ...])."""
-        packed = messages.writes(Writes(self.incarnation, self.receiver, number, list(partitions)))
+        packed = messages.writes(batch_of(self.incarnation, self.receiver, number, list(partitions)))
         self.worker.wait(lambda: sockets.send(self.writes, [packed]) or None)
 
     def hear(self) -> Committed:
@@ -358,11 +359,13 @@ def test_a_wrong_request_is_refused_with_the_reason(worker: Worker, body: tuple[
 
 def test_garbage_at_both_sockets_is_counted_and_changes_nothing(worker: Worker) -> None:
     rng = random.Random(5)
-    whole = messages.writes(Writes(b"s", b"r", 1, [(3, 1, [b"n", b"x"])]))
+    whole = messages.writes(batch_of(b"s", b"r", 1, [(3, 1, [b"n", b"x"])]))
     garbage = [
         b"", b"\xc1", b"\x91" * 1_000_000, whole[:-3], whole + b"x", messages.call(b"s", []),
-        pack([1, "writes", b"s", b"r", -1, []]), pack([1, "writes", b"s", b"r", 1, [[3, 1, [b"n"]]]]),
-        pack([1, "writes", b"s", b"r", 1, [[3, 1, [b"n", 5]]]]), pack([2, "writes", 0, 0, 0, 0]),
+        pack([1, "writes", b"s", b"r", -1, [[3, 1]], b"", [], []]),
+        pack([1, "writes", b"s", b"r", 1, [[3, 1]], b"\3", [b"n"], []]),
+        pack([1, "writes", b"s", b"r", 1, [[3, 1]], b"\4", [b"n"], [b"x"]]),
+        pack([1, "writes", b"s", b"r", 1, [[3, 1]], b"\3", [b"n"], [5]]), pack([2, "writes", 0, 0, 0, 0, 0, 0, 0]),
         pack([1, "committed", 1, 2, 3, 4, 5, 6, 7]),
         *(rng.randbytes(rng.randrange(200)) for _ in range(50)),
     ]  # fmt: skip
@@ -384,7 +387,7 @@ def test_hello_with_an_address_where_nobody_listens_holds_up_nobody(worker: Work
     push = worker.open(zmq.PUSH, worker.address_for_writes)
     receiver = worker.call("stats")["incarnation"]
     for number in (1, 2, 3):
-        packed = messages.writes(Writes(b"ghost", receiver, number, [(3, 0, [b"n", b"x"])]))
+        packed = messages.writes(batch_of(b"ghost", receiver, number, [(3, 0, [b"n", b"x"])]))
         worker.wait(lambda packed=packed: sockets.send(push, [packed]) or None)  # type: ignore[misc]
     worker.wait(lambda: worker.call("stats")["batches"] == 3 or None)
     worker.call("store", "k", 1)

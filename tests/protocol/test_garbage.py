@@ -11,6 +11,7 @@ import pytest
 import zmq
 from running import Running, running, wait_until
 
+from batches import batch_of
 from todomq.errors import InvalidRequest, ProtocolError, TodoMQError, Unauthorized, Unavailable
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack, unpack
@@ -88,7 +89,7 @@ REFUSED_FRAMES: dict[str, bytes] = {
     "two million empty maps": b"\xdc\x00\x10" + (b"\xdd" + (131_000).to_bytes(4, "big") + b"\x80" * 131_000) * 16,
     "too many requests": pack([1, "call", ME, [[None, None, 0, PING]] * (limits.MESSAGE_REQUESTS + 1)]),
     "a wrong forward": pack([1, "forward", [["sender", []]]]),
-    "writes": messages.writes(messages.Writes(ME, ME, 1, [])),
+    "writes": messages.writes(batch_of(ME, ME, 1, [])),
     "a word": messages.committed(messages.Committed(ME, ME, 1, 1, messages.COMMITTED, [], "")),
 }
 
@@ -423,9 +424,9 @@ def test_words_with_absurd_numbers_open_no_gate(stack: Running) -> None:
 def test_batches_of_strangers_write_nothing(stack: Running) -> None:
     worker = stack.ask("database_worker-1", "stats")["incarnation"]
     batches = [
-        messages.Writes(ME, worker, 1, [(0, 1, [b"nforged", b"x"])]),
-        messages.Writes(ME, b"", HUGE, [(0, 1, [b"nforged", b"x"])]),
-        messages.Writes(b"", worker, 0, [(0, HUGE, [b"", None])]),
+        batch_of(ME, worker, 1, [(0, 1, [b"nforged", b"x"])]),
+        batch_of(ME, b"", HUGE, [(0, 1, [b"nforged", b"x"])]),
+        batch_of(b"", worker, 0, [(0, HUGE, [b"", None])]),
     ]
     push(stack, "database_worker-1.writes", *([messages.writes(batch)] for batch in batches))
     assert stack.ask("database_worker-1", "read", b"nforged", None, None, 100)[0] is None

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from batches import batch_of
 from todomq import errors
 from todomq.errors import (
     BY_CODE,
@@ -25,7 +26,7 @@ from todomq.list_server import records
 from todomq.protocol import limits, messages
 from todomq.protocol.addresses import is_address
 from todomq.protocol.codec import canonical, pack, unpack
-from todomq.protocol.messages import COMMITTED, Committed, Request, Writes
+from todomq.protocol.messages import COMMITTED, Committed, Request
 
 ME = b"\x00\x01"
 QUIET = settings(
@@ -45,8 +46,8 @@ GOLDEN: list[tuple[bytes, str]] = [
     (messages.error_value(Overloaded("full")), "94aa6f7665726c6f61646564a466756c6cc3ab6e6f74206170706c696564"),
     (messages.forward([(ME, [(7, "a", 5, PING, 3, 2, 9)])]),
      "9301a7666f72776172649192c40200019197 07a16105c40691a470696e67030209"),
-    (messages.writes(Writes(ME, b"\x02", 4, [(37, 1, [b"k", b"v", b"g", None])])),
-     "9601a6777269746573c4020001c401020491932501 94c4016bc40176c40167c0"),
+    (messages.writes(batch_of(ME, b"\x02", 4, [(37, 1, [b"k", b"v", b"g", None])])),
+     "9901a6777269746573c4020001c401020491922501c402252592c4016bc4016792c40176c0"),
     (messages.committed(Committed(ME, b"\x02", 1, 3, COMMITTED, [[2, 37, 5]], "")),
      "9901a9636f6d6d6974746564c4020001c401020103a9636f6d6d69747465649193022505a0"),
 ]  # fmt: skip
@@ -71,7 +72,7 @@ def test_replies_come_back_as_they_were_made() -> None:
 
 
 def test_writes_words_and_forwards_come_back_as_they_were_made() -> None:
-    batch = Writes(ME, b"\x02", 4, [(37, 1, [b"k", b"v", b"g", None])])
+    batch = batch_of(ME, b"\x02", 4, [(37, 1, [b"k", b"v", b"g", None])])
     read = messages.read_writes(messages.read(messages.writes(batch))[1])
     assert read == batch
     word = Committed(ME, b"\x02", 1, 3, COMMITTED, [[2, 37, 5]], "")
@@ -128,6 +129,7 @@ def test_what_is_no_message_is_refused(data: bytes) -> None:
 
 HUGE = 1 << 63
 REQUEST = [1, "a", 5, PING, 3, 2]
+NO_WRITES = [[], b"", [], []]
 MALFORMED: dict[Callable[[list[Any]], Any], list[list[Any]]] = {
     messages.read_call: [
         [], [ME], [ME, [REQUEST], 3], ["me", [REQUEST]], [bytes(65), [REQUEST]], [ME, REQUEST[0]], [ME, {}], [ME, []],
@@ -139,12 +141,19 @@ MALFORMED: dict[Callable[[list[Any]], Any], list[list[Any]]] = {
         [[[[1], 0, b""]]], [[[{}, 0, b""]]], [[["1", 0, b""]]], [[[1.5, 0, b""]]], [[[-1, 0, b""]]], [[[HUGE, 0, b""]]],
     ],
     messages.read_writes: [
-        [], [ME, ME, 1], [ME, ME, 1, [], 5], ["me", ME, 1, []], [ME, None, 1, []], [ME, ME, -1, []],
-        [ME, ME, HUGE, []], [ME, ME, True, []], [ME, ME, 1, {}], [bytes(65), ME, 1, []], [ME, bytes(65), 1, []],
-        [ME, ME, 1, [1]], [ME, ME, 1, [[1, 1]]], [ME, ME, 1, [[256, 1, []]]], [ME, ME, 1, [[-1, 1, []]]],
-        [ME, ME, 1, [[1, -1, []]]], [ME, ME, 1, [[1, HUGE, []]]], [ME, ME, 1, [[1, 1, [b"k"]]]],
-        [ME, ME, 1, [[1, 1, ["k", b"v"]]]], [ME, ME, 1, [[1, 1, [b"k", "v"]]]], [ME, ME, 1, [[1, 1, [None, b"v"]]]],
-        [ME, ME, 1, [[[], 1, []]]],
+        [], [ME, ME, 1], [ME, ME, 1, *NO_WRITES, 5], ["me", ME, 1, *NO_WRITES], [ME, None, 1, *NO_WRITES],
+        [ME, ME, -1, *NO_WRITES], [ME, ME, HUGE, *NO_WRITES], [ME, ME, True, *NO_WRITES],
+        [bytes(65), ME, 1, *NO_WRITES], [ME, bytes(65), 1, *NO_WRITES],
+        [ME, ME, 1, {}, b"", [], []], [ME, ME, 1, [1], b"", [], []], [ME, ME, 1, [[1]], b"", [], []],
+        [ME, ME, 1, [[256, 1]], b"", [], []], [ME, ME, 1, [[-1, 1]], b"", [], []], [ME, ME, 1, [[[], 1]], b"", [], []],
+        [ME, ME, 1, [[1, -1]], b"", [], []], [ME, ME, 1, [[1, HUGE]], b"", [], []],
+        [ME, ME, 1, [[1, True]], b"", [], []],
+        [ME, ME, 1, [[1, 1]], [1], [b"k"], [b"v"]], [ME, ME, 1, [[1, 1]], b"\1", b"k", [b"v"]],
+        [ME, ME, 1, [[1, 1]], b"\1", [b"k"], {}], [ME, ME, 1, [[1, 1]], b"\1", ["k"], [b"v"]],
+        [ME, ME, 1, [[1, 1]], b"\1", [b"k"], ["v"]], [ME, ME, 1, [[1, 1]], b"\1", [None], [b"v"]],
+        [ME, ME, 1, [[1, 1]], b"", [b"k"], [b"v"]], [ME, ME, 1, [[1, 1]], b"\1", [], [b"v"]],
+        [ME, ME, 1, [[1, 1]], b"\1", [b"k"], []], [ME, ME, 1, [[1, 1]], b"\2", [b"k"], [b"v"]],
+        [ME, ME, 1, [], b"\1", [b"k"], [b"v"]],
     ],
     messages.read_committed: [
         [], [ME, ME, 1, 3, COMMITTED, []], [ME, ME, 1, 3, "perhaps", [], ""], [ME, ME, 1, 3, [], [], ""],
@@ -180,7 +189,7 @@ def test_messages_of_another_shape_are_refused(read: Callable[[messages.Fields],
     "message",
     [
         messages.call(ME, [Request(1, "a", 5, PING, 3, 2)]), messages.reply([(7, 0, b"\xc0"), (None, 1, b"x")]),
-        messages.writes(Writes(ME, ME, 4, [(37, 1, [b"k", b"v", b"g", None])])),
+        messages.writes(batch_of(ME, ME, 4, [(37, 1, [b"k", b"v", b"g", None])])),
         messages.forward([[ME, [[7, "a", 5, PING, 3, 2, 9]]]]),
     ],
 )  # fmt: skip

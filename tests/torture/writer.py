@@ -16,6 +16,7 @@ from typing import Any
 
 import zmq
 
+from batches import batch_of
 from todomq.errors import Unavailable
 from todomq.protocol import messages
 
@@ -58,7 +59,7 @@ class Writer:
     def send(self, partition: int, epoch: int, pairs: list[bytes | None]) -> None:
         """Send the next batch: records key, value, key, value, of a partition under its epoch."""
         self._number += 1
-        batch = messages.Writes(self._incarnation, self._receiver, self._number, [(partition, epoch, pairs)])
+        batch = batch_of(self._incarnation, self._receiver, self._number, [(partition, epoch, pairs)])
         self._writes.send(messages.writes(batch))
 
     def wait(self, within_s: float) -> None:

@@ -100,21 +100,19 @@ def test_a_change_and_the_record_of_it_are_in_the_same_batch() -> None:
         bench.send("a", "add_entry", "milk", number=number)
     bench.turn()
     (batch,) = bench.sent
-    ((_, pairs),) = batch.partitions.values()
     prefix = records.prefix("a")
     keys = [records.entry_key(prefix, 0, 1), records.list_key("a"), records.entry_key(prefix, 0, 2)]
-    assert pairs[::2] == keys
-    assert pairs[-1] is not None
-    added, _ = records.read_run("a", 2, pairs[-1])
+    assert batch.keys == keys
+    assert batch.values[-1] is not None
+    added, _ = records.read_run("a", 2, batch.values[-1])
     assert added == (b"client", 2, 1, bench.now_ms, None)
     bench.settle()
     bench.send("a", "update_entry", 1, {"done": True}, number=3)
     bench.turn()
     (batch,) = bench.sent
-    ((_, pairs),) = batch.partitions.values()
-    assert pairs[::2] == [records.entry_key(prefix, 0, 1), records.session_key(prefix, b"client")]
-    assert pairs[-1] is not None
-    assert records.read_session("a", b"client", pairs[-1]).next_number == 4
+    assert batch.keys == [records.entry_key(prefix, 0, 1), records.session_key(prefix, b"client")]
+    assert batch.values[-1] is not None
+    assert records.read_session("a", b"client", batch.values[-1]).next_number == 4
 
 
 CHANGING = [("update_entry", 1, {"done": True}), ("delete_entry", 1), ("delete_entry", 9), ("clear",), ("delete",)]
@@ -588,8 +586,7 @@ def test_a_turn_of_many_large_changes_leaves_in_messages_that_a_connection_takes
     bench.turn()
     assert len(bench.sent) > 1
     for batch in bench.sent:
-        partitions = [(number, epoch, pairs) for number, (epoch, pairs) in batch.partitions.items()]
-        message = messages.writes(messages.Writes(bytes(16), bytes(16), batch.number, partitions))
+        message = messages.writes(batch.as_sent(bytes(16), bytes(16)))
         assert len(message) <= 2 * limits.BATCH_BYTES
     bench.settle()
     assert [bench.answer(identifier) for identifier in changes] == list(range(1, 801))
@@ -616,10 +613,9 @@ def test_one_change_writes_no_more_than_a_message_takes() -> None:
         bench.ask(name, "add_entries", [["x"]] * 20_000, number=1)
     added = bench.send(name, "add_entries", [["x"]] * 8_000, number=2)
     bench.turn()
-    ((number, (epoch, pairs)),) = bench.sent[0].partitions.items()
-    message = messages.writes(messages.Writes(bytes(16), bytes(16), 1, [(number, epoch, pairs)]))
+    message = messages.writes(bench.sent[0].as_sent(bytes(16), bytes(16)))
     assert len(message) <= limits.TRANSPORT_BYTES
-    assert messages.read_writes(messages.read(message)[1]).partitions[0][0] == number
+    assert messages.read_writes(messages.read(message)[1]).keys == bench.sent[0].keys
     bench.settle()
     assert len(bench.answer(added)) == 8_000
 
@@ -630,8 +626,7 @@ def test_the_largest_change_of_the_shortest_entries_can_be_read_by_its_worker_an
     count = limits.CHANGE_BYTES // (len(records.prefix("a")) + actor_module.KEY_TAIL_BYTES + 32 + 4)
     added = bench.send("a", "add_entries", [["x"]] * count)
     bench.turn()
-    ((number, (epoch, pairs)),) = bench.sent[0].partitions.items()
-    messages.read(messages.writes(messages.Writes(bytes(16), bytes(16), 1, [(number, epoch, pairs)])))
+    messages.read_writes(messages.read(messages.writes(bench.sent[0].as_sent(bytes(16), bytes(16))))[1])
     bench.settle()
     assert bench.answer(added)[-1] == count
     assert Bench(bench.disk, page=10_000).ask("a", "size", client=b"other") == count

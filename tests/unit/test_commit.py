@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batches import batch_of
 from todomq.database_worker import commit, group, records
 from todomq.database_worker.commit import Commits
 from todomq.database_worker.group import commit_group
 from todomq.database_worker.storage import StorageFailed, Write
 from todomq.database_worker.storage.memory import MemoryStorage
 from todomq.errors import NOT_APPLIED, CorruptRecord, DeadlineExceeded, InvalidRequest, Overloaded
-from todomq.protocol.messages import COMMITTED, FAILED, WANTED, Committed, Writes
+from todomq.protocol.messages import COMMITTED, FAILED, WANTED, Committed
 
 ME = b"worker"
 A, B = b"sender a", b"sender b"
@@ -43,7 +44,7 @@ class Bench:
             (p, e, [b"n%b-%d-%d" % (sender, number, p), b"", b"last%b-%d" % (sender, p), records.packed_number(number)])
             for p, e in partitions or ((0, 1),)
         ]
-        self.commits.take_batch(Writes(sender, receiver, number, writes), 100)  # type: ignore[arg-type]
+        self.commits.take_batch(batch_of(sender, receiver, number, writes), 100)
 
     def step(self, fails: str | None = None) -> Sequence[Any]:
         """Commit one group, or fail it before or after it has reached the disk; then take words and answers."""
@@ -214,7 +215,7 @@ def test_a_batch_for_another_shard_or_with_a_key_of_the_worker_fails_and_names_i
     bench.send(A, 1)
     bench.send(A, 2, (1, 1))
     for number, key in ((3, b"p\0"), (4, b"kx"), (5, b"d"), (6, b"h"), (7, b"")):
-        bench.commits.take_batch(Writes(A, ME, number, [(0, 1, [key, b"x"])]), 10)
+        bench.commits.take_batch(batch_of(A, ME, number, [(0, 1, [key, b"x"])]), 10)
     bench.send(A, 8)
     words = bench.step()
     assert [(word.first, word.last, word.outcome) for word in words] == [
@@ -389,7 +390,7 @@ def test_a_get_of_a_damaged_record_fails_alone(bench: Bench, monkeypatch: pytest
 def test_law_1_what_waits_is_not_told_to_be_on_disk_because_a_later_batch_was_refused(bench: Bench) -> None:
     bench.send(A, 1)
     assert bench.commits.next_group()
-    bench.commits.refuse_batch(Writes(A, ME, 3, []), "the shard is damaged")
+    bench.commits.refuse_batch(batch_of(A, ME, 3, []), "the shard is damaged")
     bench.send(A, 1)  # again
     assert outcomes(bench.take()) == [(A, 3, 3, NOT_APPLIED)]
 
@@ -493,7 +494,7 @@ def test_claims_and_reads_and_repeats_of_what_is_stored_go_on_while_there_is_no_
     bench.claim(0, 7)
     store(bench, b"x")
     bench.commits.take_get(b"kkey", bench.ask("get"))
-    bench.commits.take_batch(Writes(B, ME, 1, [(0, 1, [])]), 10)  # asks whether the partition is still B's
+    bench.commits.take_batch(batch_of(B, ME, 1, [(0, 1, [])]), 10)  # asks whether the partition is still B's
     (word,) = bench.step()
     assert bench.answers == [("claim 0 7", [True, 7]), ("store", None), ("get", b"x")]
     assert (word.outcome, word.refused) == (COMMITTED, [[1, 0, 7]])
@@ -501,8 +502,8 @@ def test_claims_and_reads_and_repeats_of_what_is_stored_go_on_while_there_is_no_
 
 
 def test_a_batch_that_storage_cannot_even_be_opened_for_is_refused_with_all_behind_it_until_hello(bench: Bench) -> None:
-    bench.commits.refuse_batch(Writes(A, ME, 1, []), "damaged")
-    bench.commits.refuse_batch(Writes(A, ME, 3, []), "damaged")  # 2 was lost on the way
+    bench.commits.refuse_batch(batch_of(A, ME, 1, []), "damaged")
+    bench.commits.refuse_batch(batch_of(A, ME, 3, []), "damaged")  # 2 was lost on the way
     bench.send(A, 4)
     bench.send(A, 2)
     assert outcomes(bench.take()) == [
@@ -528,7 +529,7 @@ def test_however_many_failures_a_failed_batch_is_never_called_committed(bench: B
 
 def test_a_group_is_bounded_in_bytes_and_holds_at_least_one_item(bench: Bench) -> None:
     for number in (1, 2, 3):
-        bench.commits.take_batch(Writes(A, ME, number, [(0, 1, [b"n", b"x"])]), commit.GROUP_BYTES - 1)
+        bench.commits.take_batch(batch_of(A, ME, number, [(0, 1, [b"n", b"x"])]), commit.GROUP_BYTES - 1)
     assert outcomes(bench.step()) == [(A, 1, 1, COMMITTED)]
     assert outcomes(bench.step()) == [(A, 2, 2, COMMITTED)]
 
@@ -536,7 +537,7 @@ def test_a_group_is_bounded_in_bytes_and_holds_at_least_one_item(bench: Bench) -
 def test_a_sender_beyond_its_room_is_asked_again_when_there_is_some_and_loses_nothing(bench: Bench) -> None:
     big = commit.SENDER_WAITING_BYTES // 2
     for number in (1, 2, 3, 4):
-        bench.commits.take_batch(Writes(A, ME, number, [(0, 1, [b"n%d" % number, b"x"])]), big)
+        bench.commits.take_batch(batch_of(A, ME, number, [(0, 1, [b"n%d" % number, b"x"])]), big)
     bench.send(B, 1)
     assert bench.take() == []
     assert outcomes(bench.step()) == [(A, 1, 1, COMMITTED), (A, 3, 3, WANTED)]

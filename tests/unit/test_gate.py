@@ -82,8 +82,8 @@ def test_a_forgotten_partition_is_neither_written_nor_answered() -> None:
     gate.hold(gate.write(5, 1, b"key", b"value"), reply(2, 5))
     gate.hold(gate.write(6, 1, b"key", b"value"), reply(3, 6))
     gate.forget(5)
-    assert closed.partitions == {}
-    assert list(gate.open.partitions) == [6]
+    assert (closed.epochs, closed.keys) == ({}, [])
+    assert (gate.open.epochs, list(gate.open.partitions)) == ({6: 1}, [6])
     gate.close(0)
     assert gate.commit(2, []) == [reply(3, 6)]
     assert gate.bytes == 0

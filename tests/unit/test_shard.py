@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
+from batches import batch_of
 from todomq.database_worker import records
 from todomq.database_worker.shard import Shard
 from todomq.database_worker.storage import StorageFailed
 from todomq.database_worker.storage.memory import MemoryStorage
 from todomq.errors import NOT_APPLIED, UNKNOWN, CorruptRecord, TodoMQError
-from todomq.protocol.messages import WANTED, Committed, Writes
+from todomq.protocol.messages import WANTED, Committed
 
 ME, SENDER = b"worker", b"sender"
 NOW_MS = 1_000
@@ -96,7 +97,7 @@ class Bench:
         return self._answer(lambda ask: self.shard.read(lambda storage: storage.get(b"kkey"), ask))
 
     def send(self, number: int) -> None:
-        self.shard.take_batch(Writes(SENDER, ME, number, [(0, 1, [b"nlist", b"x"])]), 100)
+        self.shard.take_batch(batch_of(SENDER, ME, number, [(0, 1, [b"nlist", b"x"])]), 100)
         self.run()
 
     def _answer(self, begin: Callable[[Any], None]) -> Any:
@@ -178,7 +179,7 @@ def test_what_comes_while_storage_is_opened_again_is_dropped_for_it_is_asked_for
     with pytest.raises(StorageFailed) as failure:
         work()
     done(None, failure.value)
-    bench.shard.take_batch(Writes(SENDER, ME, 1, [(0, 1, [b"nlist", b"x"])]), 100)
+    bench.shard.take_batch(batch_of(SENDER, ME, 1, [(0, 1, [b"nlist", b"x"])]), 100)
     bench.run()
     assert [(word.outcome, word.first) for word in bench.words] == [(WANTED, 1)]
     bench.send(1)
@@ -236,7 +237,7 @@ def test_law_8_what_waits_when_a_shard_turns_out_damaged_is_told_so_and_not_left
     if is_under_way:
         commits.take_get(b"kkey", found.append)
         bench.shard.end_turn()
-    bench.shard.take_batch(Writes(other, ME, 1, [(0, 1, [b"nlist", b"x"])]), 100)
+    bench.shard.take_batch(batch_of(other, ME, 1, [(0, 1, [b"nlist", b"x"])]), 100)
     commits.take_change([(b"kkey", b"v")], None, answers.append, None)
     commits.take_claim(0, 2, answers.append)
     commits.take_get(b"kkey", answers.append)

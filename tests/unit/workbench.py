@@ -40,16 +40,17 @@ class Disk:
     def apply(self, batch: Batch) -> list[list[int]]:
         """Apply one batch; return what was refused for an old epoch, as a worker tells it."""
         refused = []
-        for partition, (epoch, pairs) in batch.partitions.items():
+        for partition, epoch in batch.epochs.items():
             if epoch != self.epochs.get(partition, 0):
                 refused.append([batch.number, partition, self.epochs.get(partition, 0)])
+        fenced = {partition for _, partition, _ in refused}
+        for partition, key, value in zip(batch.partitions, batch.keys, batch.values, strict=True):
+            if partition in fenced:
                 continue
-            for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-                assert key is not None
-                if value is None:
-                    self.records.pop(key, None)
-                else:
-                    self.records[key] = value
+            if value is None:
+                self.records.pop(key, None)
+            else:
+                self.records[key] = value
         return refused
 
     def page(self, prefix: bytes, after: bytes | None, limit: int) -> tuple[list[bytes], bytes | None]:

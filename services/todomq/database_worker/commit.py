@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from itertools import chain
 from math import inf
 from typing import Any
 
@@ -298,22 +297,21 @@ class Commits:
 
     def _checked(self, batch: Writes, size: int) -> Batch:
         """Return the batch as it goes into the queue: what its epochs allow of it."""
-        partitions = [partition for partition, _, _ in batch.partitions]
-        if not self._partitions.issuperset(partitions):
-            foreign = next(partition for partition in partitions if partition not in self._partitions)
-            return _faulty(batch, size, f"partition {foreign} is not of this shard")
-        refused = self._fenced(batch)
-        fenced = {partition for _, partition, _ in refused}
-        pairs = [*chain.from_iterable([pairs for partition, _, pairs in batch.partitions if partition not in fenced])]
-        keys = pairs[::2]
-        if not RESERVED.isdisjoint([key[:1] for key in keys]):  # type: ignore[index]  # keys are bytes
+        foreign = [partition for partition, _ in batch.epochs if partition not in self._partitions]
+        if foreign:
+            return _faulty(batch, size, f"partition {foreign[0]} is not of this shard")
+        if not RESERVED.isdisjoint([key[:1] for key in batch.keys]):
             return _faulty(batch, size, "a batch writes a key that is the worker's own")
-        writes: list[Write] = list(zip(keys, pairs[1::2]))  # type: ignore[arg-type]  # keys are bytes
+        writes = list(zip(batch.keys, batch.values))
+        refused = self._fenced(batch)
+        if refused:
+            fenced = {partition for _, partition, _ in refused}
+            writes = [write for partition, write in zip(batch.partitions, writes) if partition not in fenced]
         return Batch(size, writes, batch.sender, batch.number, refused, "")
 
     def _fenced(self, batch: Writes) -> list[list[int]]:
         epoch_of = self._epochs.get
-        old = [partition for partition, epoch, _ in batch.partitions if epoch != epoch_of(partition, 0)]
+        old = [partition for partition, epoch in batch.epochs if epoch != epoch_of(partition, 0)]
         self.counts["fenced"] += len(old)
         return [[batch.number, partition, epoch_of(partition, 0)] for partition in old]
 

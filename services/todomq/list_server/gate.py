@@ -7,12 +7,11 @@ While the worker has no room, changes are refused here before they touch a list;
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from msgspec import Struct
 
 from todomq.errors import Overloaded, Unavailable
 from todomq.protocol import limits
+from todomq.protocol.messages import Writes
 
 TRY_AGAIN_MS = 250
 """How long after a refusal, or the last try, the next change is let through to the worker."""
@@ -34,18 +33,34 @@ class Reply(Struct, frozen=True, gc=False):
 
 
 class Batch:
-    """Writes of one turn by partition, ``{partition: [epoch, [key, value, ...]]}``, and the replies behind them."""
+    """Writes of one turn, in columns, and the replies behind them.
 
-    __slots__ = ("bytes", "closed_ms", "expected_bytes", "held_bytes", "number", "partitions", "replies")
+    Attributes:
+        epochs: under which epoch each partition is written or asked about.
+        partitions, keys, values: of each write; a value of None deletes.
+    """
+
+    __slots__ = (
+        "bytes", "closed_ms", "epochs", "expected_bytes", "held_bytes", "keys", "number", "partitions", "replies",
+        "values",
+    )  # fmt: skip
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.partitions: dict[int, tuple[int, list[bytes | None]]] = {}
+        self.epochs: dict[int, int] = {}
+        self.partitions = bytearray()
+        self.keys: list[bytes] = []
+        self.values: list[bytes | None] = []
         self.replies: list[Reply] = []
         self.bytes = 0
         self.expected_bytes = 0
         self.held_bytes = 0
         self.closed_ms = 0
+
+    def as_sent(self, sender: bytes, receiver: bytes) -> Writes:
+        """Return what a message carries of it, from one incarnation to another."""
+        epochs = list(self.epochs.items())
+        return Writes(sender, receiver, self.number, epochs, bytes(self.partitions), self.keys, self.values)
 
 
 class Gate:
@@ -102,13 +117,10 @@ class Gate:
     def write(self, partition: int, epoch: int, key: bytes, value: bytes | None) -> int:
         """Put a record into the open batch (None deletes it); return the batch's number."""
         batch = self.open
-        known = batch.partitions.get(partition)
-        if known is None:
-            batch.partitions[partition] = (epoch, [key, value])
-        else:
-            pairs = known[1]
-            pairs.append(key)
-            pairs.append(value)
+        batch.epochs[partition] = epoch
+        batch.partitions.append(partition)
+        batch.keys.append(key)
+        batch.values.append(value)
         size = len(key) + RECORD_OVERHEAD_BYTES
         if value is not None:
             size += len(value)
@@ -116,19 +128,18 @@ class Gate:
         self.bytes += size
         return batch.number
 
-    def take_back(self, partition: int, size: int) -> None:
-        """Take back what was last written about a partition, until the open batch has ``size`` bytes again."""
+    def take_back(self, size: int) -> None:
+        """Take back what was written last, until the open batch has ``size`` bytes again."""
         batch = self.open
-        _, pairs = batch.partitions.get(partition, (0, []))
         while batch.bytes > size:
-            taken = _size(pairs[-2:])
-            del pairs[-2:]
+            batch.partitions.pop()
+            taken = _size(batch.keys.pop(), batch.values.pop())
             batch.bytes -= taken
             self.bytes -= taken
 
     def ask(self, partition: int, epoch: int) -> None:
         """Have the open batch name the partition: refused if the epoch is old, and else it writes nothing."""
-        self.open.partitions.setdefault(partition, (epoch, []))
+        self.open.epochs[partition] = epoch
 
     def hold(self, number: int, reply: Reply) -> Batch:
         """Hold a reply until the batch of this number, which is not committed, is; return that batch."""
@@ -153,7 +164,7 @@ class Gate:
     def close(self, now_ms: int) -> Batch | None:
         """Close the open batch and return it to be sent; None where nothing was written."""
         batch = self.open
-        if not batch.partitions:
+        if not batch.epochs:
             return None
         batch.closed_ms = now_ms
         self.batches[batch.number] = batch
@@ -193,12 +204,17 @@ class Gate:
     def forget(self, partition: int) -> None:
         """Another list server owns the partition: nothing of it is written or answered here any more."""
         for batch in (*self.batches.values(), self.open):
-            _, pairs = batch.partitions.pop(partition, (0, []))
-            size = _size(pairs)
+            batch.replies = [reply for reply in batch.replies if reply.partition != partition]
+            if batch.epochs.pop(partition, None) is None:
+                continue
+            writes = list(zip(batch.partitions, batch.keys, batch.values))
+            batch.partitions = bytearray([of for of, _, _ in writes if of != partition])
+            batch.keys = [key for of, key, _ in writes if of != partition]
+            batch.values = [value for of, _, value in writes if of != partition]
+            size = sum([_size(key, value) for of, key, value in writes if of == partition])
             batch.bytes -= size
             self.bytes -= size
-            batch.replies = [reply for reply in batch.replies if reply.partition != partition]
 
 
-def _size(pairs: Sequence[bytes | None]) -> int:
-    return sum(map(len, filter(None, pairs))) + RECORD_OVERHEAD_BYTES * (len(pairs) // 2)
+def _size(key: bytes, value: bytes | None) -> int:
+    return len(key) + len(value or b"") + RECORD_OVERHEAD_BYTES

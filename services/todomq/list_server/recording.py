@@ -129,7 +129,7 @@ class RecordedList:
                 self.in_entries += (sender,)
             session.took(number, messages.OK, value, now_ms)  # last: a session that is noted is written in any case
         except Exception:
-            gate.take_back(self.partition.number, size)
+            gate.take_back(size)
             raise
 
     def write_sessions(self) -> None:

@@ -186,10 +186,7 @@ class WorkerLink:
     def _send_unsent(self) -> None:
         sent = 0
         for batch in self._unsent:
-            partitions = [(number, epoch, pairs) for number, (epoch, pairs) in batch.partitions.items()]
-            message = messages.writes(
-                messages.Writes(self._daemon.incarnation, self.incarnation, batch.number, partitions)
-            )
+            message = messages.writes(batch.as_sent(self._daemon.incarnation, self.incarnation))
             if self._push is None or not self._push.send(message):
                 self._send_again.plan()
                 break

@@ -6,7 +6,7 @@ A message is one msgpack array ``[version, kind, ...]``. Every kind carries 1..n
     call       [1, "call", sender, [request, ...]]                     a client or daemon asks
     reply      [1, "reply", [[id, status, value], ...]]                answers, by id, in any order
     forward    [1, "forward", [[sender, [forwarded, ...]], ...]]       router -> list server
-    writes     [1, "writes", sender, receiver, number, [[partition, epoch, [key, value, ...]], ...]]
+    writes     [1, "writes", sender, receiver, number, [[partition, epoch], ...], partitions, [key, ...], [value, ...]]
     committed  [1, "committed", sender, receiver, first, last, outcome, refused, text]
 
     request    [id, target, deadline_ms, body]  or  [id, target, deadline_ms, body, number, floor]
@@ -19,7 +19,6 @@ decoded within the codec's bounds and looked at field by field, so that the answ
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 from typing import Annotated, Any, Final, NamedTuple
 
 from msgspec import Meta
@@ -74,12 +73,19 @@ class Request(NamedTuple):
 
 
 class Writes(NamedTuple):
-    """One numbered batch of absolute puts (and deletes, value None) with the epoch of each partition it touches."""
+    """One numbered batch of absolute puts (and deletes, value None), in columns.
+
+    ``epochs`` has ``(partition, epoch)`` of each partition that is written or asked about, ``partitions`` one byte for
+    each write, in the order of ``keys`` and ``values``.
+    """
 
     sender: bytes
     receiver: bytes
     number: int
-    partitions: list[tuple[int, int, list[bytes | None]]]
+    epochs: list[tuple[int, int]]
+    partitions: bytes
+    keys: list[bytes]
+    values: list[bytes | None]
 
 
 class Committed(NamedTuple):
@@ -161,10 +167,10 @@ _Text = Annotated[str, Meta(max_length=limits.REQUEST_BYTES // 4)]
 _ToList = tuple[_Counter | None, _Text, _Counter, _Packed, _Counter, _Counter]
 _Forwarded = tuple[_Counter, _Text, _Counter, _Packed, _Counter, _Counter, _Counter]
 _Reply = tuple[_Counter | None, Annotated[int, Meta(ge=0, le=MOVED)], _Packed]
-_Pairs = Annotated[list[_Packed | None], Meta(max_length=limits.DECODED_ITEMS)]
+_Partition = Annotated[int, Meta(ge=0, le=PARTITIONS - 1)]
+_MOST = Meta(max_length=limits.DECODED_ITEMS)
 _SOME = Meta(min_length=1, max_length=limits.DECODED_ITEMS // 2)
 _Group = tuple[_Sender, Annotated[list[_Forwarded], _SOME]]
-_PartitionWrites = tuple[Annotated[int, Meta(ge=0, le=PARTITIONS - 1)], _Counter, _Pairs]
 
 
 class _Call(NamedTuple):
@@ -192,14 +198,17 @@ class _Writes(NamedTuple):
     sender: _Sender
     receiver: _Sender
     number: _Counter
-    partitions: Annotated[list[_PartitionWrites], _SOME]
+    epochs: Annotated[list[tuple[_Partition, _Counter]], _SOME]
+    partitions: _Packed
+    keys: Annotated[list[_Packed], _MOST]
+    values: Annotated[list[_Packed | None], _MOST]
 
 
 _TYPED: tuple[tuple[bytes, Decoder[Any]], ...] = (
     (b"\x94\x01\xa4call", Decoder(_Call)),
     (b"\x93\x01\xa5reply", Decoder(_Replies)),
     (b"\x93\x01\xa7forward", Decoder(_Forward)),
-    (b"\x96\x01\xa6writes", Decoder(_Writes)),
+    (b"\x99\x01\xa6writes", Decoder(_Writes)),
 )
 """By the bytes that a message begins with: version and kind."""
 
@@ -391,35 +400,34 @@ def read_writes(fields: Fields) -> Writes:
         ProtocolError: anything else.
     """
     if type(fields) is _Writes:
-        if not _are_pairs([pairs for _, _, pairs in fields.partitions]):
-            raise ProtocolError("a partition's writes are [partition, epoch, [key, value, ...]]")
-        return Writes(*fields[2:])
-    if len(fields) != 4:
-        raise ProtocolError("writes have a sender, a receiver, a number and partitions")
-    sender, receiver, number, partitions = fields
-    if not _is_sender(sender) or not _is_sender(receiver) or not _is_counter(number):
-        raise ProtocolError("writes have a sender, a receiver and a number")
-    if type(partitions) is not list or not _are_partitions_writes(partitions):
-        raise ProtocolError("a partition's writes are [partition, epoch, [key, value, ...]]")
-    return Writes(sender, receiver, number, partitions)
+        batch = Writes(*fields[2:])
+    elif len(fields) == 7:
+        batch = Writes(*fields)
+        if not _is_sender(batch.sender) or not _is_sender(batch.receiver) or not _is_counter(batch.number):
+            raise ProtocolError("writes have a sender, a receiver and a number")
+        if not _are_epochs(batch.epochs) or not _are_writes(batch):
+            raise ProtocolError(_NO_WRITES)
+    else:
+        raise ProtocolError("writes have a sender, a receiver, a number, epochs, partitions, keys and values")
+    if not len(batch.partitions) == len(batch.keys) == len(batch.values):
+        raise ProtocolError(_NO_WRITES)
+    if not {partition for partition, _ in batch.epochs}.issuperset(batch.partitions):
+        raise ProtocolError("a batch names the epoch of each partition that it writes")
+    return batch
 
 
-def _are_partitions_writes(items: list[Any]) -> bool:
-    columns = _columns(items, 3)
-    if columns is None:
+_NO_WRITES = "writes are [[partition, epoch], ...], then of each write its partition (a byte), its key, and its value"
+
+
+def _are_epochs(items: Any) -> bool:
+    columns = _columns(items, 2) if type(items) is list else None
+    return columns is not None and _are_counters(columns[0], PARTITIONS) and _are_counters(columns[1])
+
+
+def _are_writes(batch: Writes) -> bool:
+    if [type(column) for column in batch[4:]] != [bytes, list, list]:
         return False
-    numbers, epochs, lists = columns
-    if not _are_counters(numbers, PARTITIONS) or not _are_counters(epochs) or not _LIST.issuperset(map(type, lists)):
-        return False
-    return _are_pairs(lists) and _BYTES_OR_NIL.issuperset(map(type, chain.from_iterable(lists)))
-
-
-def _are_pairs(lists: Sequence[list[Any]]) -> bool:
-    """Tell whether each is ``[key, value, ...]`` with keys of bytes."""
-    if 1 in [len(pairs) % 2 for pairs in lists]:
-        return False
-    together = [*chain.from_iterable(lists)]
-    return _BYTES.issuperset(map(type, together[::2]))
+    return _BYTES.issuperset(map(type, batch.keys)) and _BYTES_OR_NIL.issuperset(map(type, batch.values))
 
 
 def committed(outcome: Committed) -> bytes:
