@@ -7,6 +7,7 @@ Owns: these numbers. A seed that no longer finds its switch has taken another co
 KNOWN: dict[str, int] = {
     "answers_before_commit": 3,
     "shows_uncommitted": 7,
+    "plain_adds_are_answered_at_once": 1,
     "worker_says_committed_first": 3,
     "deletes_in_memory_only": 1,
     "clears_in_memory_only": 1,
@@ -17,6 +18,7 @@ KNOWN: dict[str, int] = {
     "skips_the_dedupe": 1,
     "forgets_sessions_at_load": 9,
     "session_in_the_next_batch": 9,
+    "plain_adds_tell_of_nobody": 5,
     "accepts_past_deadline": 1,
     "remembers_too_briefly": 5,
     "retries_under_a_new_number": 3,

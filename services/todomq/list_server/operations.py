@@ -13,14 +13,11 @@ and ``tests/torture/workload.py``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
-
-from msgspec import Meta
-from msgspec.msgpack import Decoder
+from typing import Any
 
 from todomq.errors import InvalidRequest
 from todomq.list_server.todo_list import Entry, TodoList
-from todomq.protocol import limits, messages
+from todomq.protocol import messages
 from todomq.protocol.entries import are_titles, check_changes, check_date, check_id, check_new_entry
 
 Touched = dict[int, Entry | None]
@@ -28,10 +25,7 @@ Touched = dict[int, Entry | None]
 
 
 def add_entry(todo: TodoList, arguments: list[Any], touched: Touched) -> int:
-    """``["add_entry", title, date, extra, done]``, later ones may be left out; answers the id.
-
-    One that says title and date only, and is right, goes by ``_add_titled``.
-    """
+    """``["add_entry", title, date, extra, done]``, later ones may be left out; answers the id."""
     messages.check_count(arguments, 1, 4)
     title, date, extra, done = check_new_entry(*arguments)
     entry = todo.add(title, date, extra, done)
@@ -140,38 +134,18 @@ PAGED: dict[str, tuple[Callable[[TodoList, list[Any]], list[Entry]], int]] = {
 """Reads that are answered in pages, and how many arguments stand before the cursor."""
 
 
-_PLAIN_ADD = b"\x93\xa9add_entry"
-"""What the body of an add begins with that says title and date, and no more."""
-_Title = Annotated[str, Meta(min_length=1, max_length=limits.TITLE_CHARACTERS)]
-_unpack_plain_add = Decoder(tuple[Literal["add_entry"], _Title, str | None]).decode
-
-
 Question = tuple[str, list[Any], Change | None]
 """An operation, its arguments, and what makes the change, None where it is none (or stands in a ``WITHIN``)."""
 
 
 def read_operation(body: bytes) -> Question:
-    """Read a request's body: most are adds of a title and a date, and of these the title is looked at on the way.
+    """Read a request's body.
 
     Raises:
         ProtocolError: it can't be read.
     """
-    if body.startswith(_PLAIN_ADD):
-        try:
-            name, title, date = _unpack_plain_add(body)
-        except ValueError:
-            pass  # something about it is wrong: what, is said below
-        else:
-            return name, [title, date], _add_titled
     operation, arguments = messages.read_body(body)
     return operation, arguments, CHANGES.get(operation)
-
-
-def _add_titled(todo: TodoList, arguments: list[Any], touched: Touched) -> int:
-    title, date = arguments
-    entry = todo.add(title, check_date(date))
-    touched[entry.id] = entry
-    return entry.id
 
 
 def read_within(arguments: list[Any]) -> tuple[bool, int, str, list[Any], Change]:

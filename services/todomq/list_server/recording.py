@@ -205,8 +205,7 @@ class RecordedList:
             for first, last, run in records.pack_run(next(iter(touched)), list(touched.values()), added):
                 partition.gate.write(number, epoch, records.entry_key(prefix, generation, first), run)
                 self._note_run(first, last)
-        record = self.record
-        if record is not NEW_LIST and (record is None or record.deleted or record.version != records.VERSION):
+        if is_to_be_written(self.record):
             self._write_record(todo, False)
         self.last_batch = partition.gate.open.number
 
@@ -275,6 +274,11 @@ class RecordedList:
         )
         if self.is_to_be_swept:
             partition.to_sweep[self.name] = self
+
+
+def is_to_be_written(record: ListRecord | None) -> bool:
+    """Tell whether an add writes the list's record: it is not stored, says that the list is deleted, or is old."""
+    return record is not NEW_LIST and (record is None or record.deleted or record.version != records.VERSION)
 
 
 def write_sessions(lists: list[RecordedList]) -> None:

@@ -156,6 +156,11 @@ def pack_entry(entry: Entry, added: AddedBy | None = None) -> bytes:
     return pack((added, _fields(entry)))
 
 
+def pack_titled(title: str, date: str | None, added: AddedBy) -> bytes:
+    """Pack an entry that has a record of its own and of which no more than this is known."""
+    return pack((added, (title,) if date is None else (title, date)))
+
+
 def pack_run(
     first: int, entries: Sequence[Entry | None], added: AddedBy | None = None
 ) -> list[tuple[int, int, bytes | None]]:
