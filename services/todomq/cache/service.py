@@ -13,7 +13,8 @@ from todomq.cache.directory import Directory, Own, Owner, Release, Server
 from todomq.errors import DeadlineExceeded, Overloaded, TodoMQError, Unavailable
 from todomq.protocol.addresses import is_address
 from todomq.protocol.entries import check_list_name
-from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
+from todomq.protocol.messages import is_epoch, is_partition
+from todomq.protocol.partitions import partition_of, worker_of
 from todomq.protocol.registration import Registration
 from todomq.runtime.calls import LATER, Call, Service
 from todomq.runtime.daemon import Daemon
@@ -238,5 +239,5 @@ def _is_pair(value: Any) -> bool:
 def _is_owned(value: Any) -> bool:
     """Tell whether an answer is ``[[partition, epoch], ...]``."""
     return type(value) is list and all(
-        _is_pair(item) and type(item[0]) is int and 0 <= item[0] < PARTITIONS for item in value
+        type(item) is list and len(item) == 2 and is_partition(item[0]) and is_epoch(item[1]) for item in value
     )

@@ -126,7 +126,7 @@ class DatabaseWorkerService(Service):
 
     def _claim(self, call: Call) -> None:
         partition, epoch = _arguments(call, int, int)
-        if not 0 < epoch < messages.LIMIT:
+        if not messages.is_epoch(epoch):
             raise InvalidRequest("an epoch is a number from 1")
         self._shard.check_writable()
         self._shard.commits.take_claim(partition, epoch, _answering(call))

@@ -16,7 +16,7 @@ from typing import Any
 from todomq.errors import CorruptRecord, DeadlineExceeded, InvalidRequest, TodoMQError, Unavailable
 from todomq.list_server.hosting import Hosting
 from todomq.list_server.worker_link import WorkerLinks
-from todomq.protocol.messages import LIMIT
+from todomq.protocol.messages import is_epoch, is_partition
 from todomq.protocol.partitions import PARTITIONS
 from todomq.runtime.calls import LATER, Call, Operation
 from todomq.runtime.log import log_counted
@@ -157,11 +157,7 @@ class Ownership:
 
 def _partition_and_epoch(call: Call) -> tuple[int, int]:
     arguments = call.arguments
-    if (
-        [type(item) for item in arguments] != [int, int]
-        or not 0 <= arguments[0] < PARTITIONS
-        or not 0 < arguments[1] < LIMIT
-    ):
+    if len(arguments) != 2 or not is_partition(arguments[0]) or not is_epoch(arguments[1]):
         raise InvalidRequest(f"a partition (0-{PARTITIONS - 1}) and an epoch (from 1) are needed")
     return arguments[0], arguments[1]
 

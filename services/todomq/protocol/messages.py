@@ -300,6 +300,16 @@ def _is_counter(value: Any) -> bool:
     return type(value) is int and 0 <= value < LIMIT
 
 
+def is_partition(value: Any) -> bool:
+    """Tell whether what a peer says is the number of a partition."""
+    return type(value) is int and 0 <= value < PARTITIONS
+
+
+def is_epoch(value: Any) -> bool:
+    """Tell whether what a peer says is an epoch, which begins at 1."""
+    return type(value) is int and 0 < value < LIMIT
+
+
 def _is_sender(value: Any) -> bool:
     return type(value) is bytes and len(value) <= limits.SENDER_BYTES
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from todomq.errors import InvalidRequest
-from todomq.protocol import limits
+from todomq.protocol import limits, messages
 from todomq.protocol.addresses import is_address
-from todomq.protocol.partitions import PARTITIONS
 from todomq.router.routing import Row
 
 
@@ -41,7 +40,7 @@ def _is_server(server: Any) -> bool:
 
 
 def _is_row(row: Any) -> bool:
-    if type(row) is not list or [type(field) for field in row] != [int, int, int]:
+    if type(row) is not list or len(row) != 3:
         return False
-    partition, _, epoch = row
-    return bool(0 <= partition < PARTITIONS and 0 < epoch < 1 << 63)
+    partition, number, epoch = row
+    return messages.is_partition(partition) and type(number) is int and messages.is_epoch(epoch)
