@@ -19,11 +19,11 @@ from todomq.protocol.codec import canonical, pack
 from todomq.protocol.partitions import PARTITIONS
 from todomq.protocol.registration import Registration
 from todomq.router.service import RouterService
-from todomq.runtime import peers, sockets
+from todomq.runtime import sockets
+from todomq.runtime.callee import OUTBOX_BYTES, Answer, Callee
 from todomq.runtime.calls import LATER, Call, CallServer, Service
 from todomq.runtime.daemon import Daemon
 from todomq.runtime.loop import Loop
-from todomq.runtime.peers import Answer, Peer
 from todomq.settings import Settings
 
 BOUND_S = 15.0
@@ -86,7 +86,7 @@ class Stand:
         self.daemon.begin(self.router)
         self.loop = self.daemon.loop
         self.replies: list[list[Any]] = []
-        self.client = Peer(self.loop, self.daemon.address, b"client", on_replies=self._replied)
+        self.client = Callee(self.loop, self.daemon.address, b"client", on_replies=self._replied)
         self.loop.at_turn_end(self.client.flush)
         self._ids = count(1)
 
@@ -108,7 +108,7 @@ class Stand:
         """Tell the router which list servers there are, and that one owns every partition; its number is the epoch."""
         self.register(["cache"], "ipc:///nowhere", self.daemon.incarnation)
         told: list[Answer] = []
-        cache = Peer(self.loop, self.daemon.address, self.daemon.incarnation)
+        cache = Callee(self.loop, self.daemon.address, self.daemon.incarnation)
         numbered = [[number, address.encode()[-16:], address] for number, address in enumerate(servers, 1)]
         rows = [[partition, owner, owner] for partition in range(PARTITIONS)]
         cache.call("table", numbered, rows, done=told.append)
@@ -198,7 +198,7 @@ def deaf(stand: Stand) -> Iterator[str]:
 def test_law_6_what_waits_for_a_daemon_that_reads_nothing_is_bounded_and_the_rest_is_refused_at_once(
     stand: Stand, deaf: str, monkeypatch: pytest.MonkeyPatch, target: Any
 ) -> None:
-    monkeypatch.setattr(peers, "OUTBOX_BYTES", ROOM)
+    monkeypatch.setattr("todomq.runtime.callee.OUTBOX_BYTES", ROOM)
     stand.register(JOB, deaf)
     stand.learn_table(deaf)
     asked = 0
@@ -220,7 +220,7 @@ def test_law_6_what_waits_for_a_daemon_that_reads_nothing_is_bounded_and_the_res
 def test_a_cast_for_which_there_is_no_room_is_dropped_and_counted(
     stand: Stand, deaf: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peers, "OUTBOX_BYTES", ROOM)
+    monkeypatch.setattr("todomq.runtime.callee.OUTBOX_BYTES", ROOM)
     stand.register(JOB, deaf)
     asked = 0
     while stand.router.counts["casts_dropped"] < 20:
@@ -255,7 +255,7 @@ def test_law_3_what_another_list_server_got_before_may_have_taken_effect_though_
     stand.learn_table(at_first, nobody)
     before = stand.ask("some list", "size")
     stand.turn_until(lambda: first.forwarded)
-    monkeypatch.setattr(stand.router._servers[2][1], "outbox_bytes", peers.OUTBOX_BYTES + 1)
+    monkeypatch.setattr(stand.router._servers[2][1], "outbox_bytes", OUTBOX_BYTES + 1)
     stand.learn_table(at_first, nobody, owner=2)
     after = stand.ask("some list", "size")
     stand.turn_until(lambda: len(stand.replies) == 2)

@@ -24,12 +24,12 @@ import zmq
 from todomq.errors import UNKNOWN, DeadlineExceeded, EntryNotFound, InvalidRequest, Overloaded, TodoMQError, Unavailable
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack
-from todomq.runtime import call_queue, calls, locks, peers, sockets
+from todomq.runtime import call_queue, calls, locks, sockets
+from todomq.runtime.callee import Answer, Callee
 from todomq.runtime.calls import LATER, Call, CallServer, Service, batches_of
 from todomq.runtime.daemon import FAILED, REFUSED_TO_START
 from todomq.runtime.local_process import age_ms, has_ended, kill
 from todomq.runtime.loop import Loop, Once
-from todomq.runtime.peers import Answer, Peer
 from todomq.runtime.pipes import Pull, Push
 from todomq.settings import Settings, SettingsError
 
@@ -57,7 +57,7 @@ def loop() -> Iterator[Loop]:
         source.close(0)
 
 
-def turn_until(loop: Loop, condition: Callable[[], bool], *flush: Peer | CallServer) -> None:
+def turn_until(loop: Loop, condition: Callable[[], bool], *flush: Callee | CallServer) -> None:
     """Turn the loop until the condition holds, within a bound."""
     give_up = time.monotonic() + BOUND_S
     while not condition():
@@ -219,7 +219,7 @@ class Echo(Service):
 
 
 class Pair:
-    """A server and a peer of it on one loop."""
+    """A server and a connection to it on one loop."""
 
     def __init__(self, loop: Loop, home: Path) -> None:
         self.loop = loop
@@ -227,7 +227,7 @@ class Pair:
         self.service = Echo()
         self.server = CallServer(loop, self.address, self.service)
         self.events: list[str] = []
-        self.peer = Peer(
+        self.callee = Callee(
             loop, self.address, b"sender",
             on_break=lambda: self.events.append("broke"),
             on_connect=lambda: self.events.append("connected"),
@@ -235,10 +235,10 @@ class Pair:
         )  # fmt: skip
         self.answers: list[Answer] = []
         loop.at_turn_end(lambda: self.server.flush())
-        loop.at_turn_end(lambda: self.peer.flush())
+        loop.at_turn_end(lambda: self.callee.flush())
 
     def call(self, operation: str, *arguments: Any, timeout_s: float = BOUND_S) -> None:
-        self.peer.call(operation, *arguments, done=self.answers.append, timeout_s=timeout_s)
+        self.callee.call(operation, *arguments, done=self.answers.append, timeout_s=timeout_s)
 
     def wait(self, answers: int = 1) -> list[Answer]:
         turn_until(self.loop, lambda: len(self.answers) >= answers)
@@ -285,10 +285,10 @@ def test_law_6_calls_that_take_longer_than_a_turn_wait_while_others_are_served(p
 
     served: list[int] = []
     pair.service.operations["slow"] = lambda call: served.append(slow(call))
-    other = Peer(pair.loop, pair.address, b"other")
+    other = Callee(pair.loop, pair.address, b"other")
     pair.loop.at_turn_end(other.flush)
     answers: list[int] = []
-    pair.peer.send(messages.call(b"sender", [(n, None, 0, messages.body("slow")) for n in range(1, 1_001)]))
+    pair.callee.send(messages.call(b"sender", [(n, None, 0, messages.body("slow")) for n in range(1, 1_001)]))
     turn_until(pair.loop, lambda: bool(served))
     other.call("ping", done=lambda answer: answers.append(len(served)))
     turn_until(pair.loop, lambda: bool(answers))
@@ -387,7 +387,7 @@ def test_an_operation_that_does_not_exist_is_refused_and_ping_always_exists(pair
 
 
 def test_a_cast_is_served_and_nothing_comes_back(pair: Pair) -> None:
-    pair.peer.send(messages.call(b"sender", [(None, None, 0, messages.body("later", 7))]))
+    pair.callee.send(messages.call(b"sender", [(None, None, 0, messages.body("later", 7))]))
     turn_until(pair.loop, lambda: bool(pair.service.later))
     pair.service.later[0].answer("into nothing")
     pair.service.later[0].refuse(Unavailable("counted"))
@@ -418,7 +418,7 @@ def test_a_call_that_is_not_answered_fails_in_time_though_the_clock_was_set_back
 
 
 def test_a_request_past_its_deadline_is_not_carried_out(pair: Pair) -> None:
-    pair.peer.send(messages.call(b"sender", [(999, None, 1, messages.body("later"))]))
+    pair.callee.send(messages.call(b"sender", [(999, None, 1, messages.body("later"))]))
     pair.call("ping")
     pair.wait()
     assert pair.service.later == []
@@ -440,19 +440,19 @@ def test_calls_in_flight_fail_at_once_when_the_connection_breaks_and_go_through_
 
 def test_a_call_to_a_server_that_is_not_there_yet_goes_through_when_it_is(loop: Loop, home: Path) -> None:
     answers: list[Answer] = []
-    peer = Peer(loop, f"ipc://{home}/late", b"sender")
-    peer.call("ping", done=answers.append, timeout_s=BOUND_S)
-    turn_until(loop, lambda: not peer._requests, peer)
-    server = CallServer(loop, peer.address, Echo())
-    turn_until(loop, lambda: bool(answers), peer, server)
+    callee = Callee(loop, f"ipc://{home}/late", b"sender")
+    callee.call("ping", done=answers.append, timeout_s=BOUND_S)
+    turn_until(loop, lambda: not callee._requests, callee)
+    server = CallServer(loop, callee.address, Echo())
+    turn_until(loop, lambda: bool(answers), callee, server)
     assert answers[0].value == "pong"
 
 
 def test_closing_fails_what_is_in_flight_and_what_is_called_after_it(pair: Pair) -> None:
     pair.call("later")
-    pair.peer.close()
+    pair.callee.close()
     pair.call("ping")
-    pair.peer.close()
+    pair.callee.close()
     assert [type(answer.error) for answer in pair.answers] == [Unavailable, Unavailable]
     assert pair.events.count("closed") == 1
 
@@ -460,12 +460,12 @@ def test_closing_fails_what_is_in_flight_and_what_is_called_after_it(pair: Pair)
 def test_a_connection_that_was_closed_leaves_memory_though_whoever_closed_it_is_told_which(
     loop: Loop, home: Path
 ) -> None:
-    known: list[Peer] = []
+    known: list[Callee] = []
 
-    def connect() -> weakref.ref[Peer]:
-        peer = Peer(loop, f"ipc://{home}/nobody", b"sender", on_close=lambda: known.remove(peer))
-        known.append(peer)
-        return weakref.ref(peer)
+    def connect() -> weakref.ref[Callee]:
+        callee = Callee(loop, f"ipc://{home}/nobody", b"sender", on_close=lambda: known.remove(callee))
+        known.append(callee)
+        return weakref.ref(callee)
 
     reference = connect()
     gc.disable()
@@ -479,29 +479,29 @@ def test_a_connection_that_was_closed_leaves_memory_though_whoever_closed_it_is_
 def test_what_waits_for_a_peer_that_takes_nothing_is_bounded(
     loop: Loop, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peers, "OUTBOX_BYTES", 10_000)
-    peer = Peer(loop, f"ipc://{home}/nobody", b"sender")
+    monkeypatch.setattr("todomq.runtime.callee.OUTBOX_BYTES", 10_000)
+    callee = Callee(loop, f"ipc://{home}/nobody", b"sender")
     answers: list[Answer] = []
     for _ in range(sockets.PIPE_MESSAGES + 100):
-        peer.call("echo", bytes(1_000), done=answers.append, timeout_s=BOUND_S)
-        peer.flush()
+        callee.call("echo", bytes(1_000), done=answers.append, timeout_s=BOUND_S)
+        callee.flush()
     assert answers
     assert all(isinstance(answer.error, Overloaded) for answer in answers)
-    assert peer.outbox_bytes <= 12_000
-    assert not peer.send(bytes(1_000)) and peer.outbox_bytes <= 12_000
+    assert callee.outbox_bytes <= 12_000
+    assert not callee.send(bytes(1_000)) and callee.outbox_bytes <= 12_000
 
 
 def test_whole_messages_for_a_peer_that_takes_nothing_are_bounded_and_it_is_told_which_were_not_taken(
     loop: Loop, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peers, "OUTBOX_BYTES", 10_000)
-    peer = Peer(loop, f"ipc://{home}/nobody", b"sender")
+    monkeypatch.setattr("todomq.runtime.callee.OUTBOX_BYTES", 10_000)
+    callee = Callee(loop, f"ipc://{home}/nobody", b"sender")
     taken = 0
     for _ in range(sockets.PIPE_MESSAGES + 100):
-        taken += peer.send(bytes(1_000))
-        peer.flush()
-    assert peer.outbox_bytes <= 11_000
-    assert taken == sockets.PIPE_MESSAGES + peer.outbox_bytes // 1_000
+        taken += callee.send(bytes(1_000))
+        callee.flush()
+    assert callee.outbox_bytes <= 11_000
+    assert taken == sockets.PIPE_MESSAGES + callee.outbox_bytes // 1_000
 
 
 def req(address: str) -> zmq.Socket[bytes]:
@@ -740,10 +740,10 @@ class Stack:
 
     def ask(self, loop: Loop, part: str, operation: str, *arguments: Any) -> Any:
         answers: list[Answer] = []
-        peer = Peer(loop, f"ipc://{self.home}/run/{part}", b"test")
-        peer.call(operation, *arguments, done=answers.append, timeout_s=BOUND_S)
-        turn_until(loop, lambda: bool(answers), peer)
-        peer.close()
+        callee = Callee(loop, f"ipc://{self.home}/run/{part}", b"test")
+        callee.call(operation, *arguments, done=answers.append, timeout_s=BOUND_S)
+        turn_until(loop, lambda: bool(answers), callee)
+        callee.close()
         if answers[0].error is not None:
             raise answers[0].error
         return answers[0].value

@@ -16,8 +16,8 @@ from todomq.list_server import worker_link
 from todomq.list_server.actor import READY
 from todomq.list_server.service import ListServerService
 from todomq.protocol.partitions import partition_of
+from todomq.runtime.callee import Answer
 from todomq.runtime.calls import Call
-from todomq.runtime.peers import Answer
 from todomq.runtime.pipes import Push
 from todomq.settings import Settings, socket_name
 from topology.client import Client, outcome_of

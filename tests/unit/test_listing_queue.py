@@ -14,7 +14,7 @@ from todomq.list_server.listing_queue import UNDER_WAY, WAITING, WAITING_BYTES, 
 from todomq.list_server.records import ListRecord, pack_list
 from todomq.protocol import messages
 from todomq.protocol.codec import unpack
-from todomq.runtime.peers import Answer
+from todomq.runtime.callee import Answer
 
 NOW_MS = 1_000_000
 WORKERS = 2

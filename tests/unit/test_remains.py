@@ -12,7 +12,7 @@ from todomq.list_server import records, remains
 from todomq.list_server.records import MINUTE_MS
 from todomq.protocol import limits
 from todomq.protocol.partitions import partition_of
-from todomq.runtime.peers import Answer
+from todomq.runtime.callee import Answer
 
 PREFIX = records.prefix("a")
 LATER_MS = limits.REMEMBERED_MS + 2 * MINUTE_MS

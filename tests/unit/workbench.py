@@ -19,7 +19,7 @@ from todomq.list_server.remains import Remains
 from todomq.protocol import messages
 from todomq.protocol.codec import unpack
 from todomq.protocol.partitions import PARTITIONS, partition_of
-from todomq.runtime.peers import Answer
+from todomq.runtime.callee import Answer
 
 ROUTER = b"router"
 START_MS = 1_800_000_000_000

@@ -16,10 +16,10 @@ from todomq.protocol.entries import check_list_name
 from todomq.protocol.messages import is_epoch, is_partition
 from todomq.protocol.partitions import partition_of, worker_of
 from todomq.protocol.registration import Registration
+from todomq.runtime.callee import Answer, Callee
 from todomq.runtime.calls import LATER, Call, Service
 from todomq.runtime.daemon import Daemon
 from todomq.runtime.log import log
-from todomq.runtime.peers import Answer, Peer
 
 VERIFY_S = 1.0
 ASK_AGAIN_S = 0.02
@@ -63,8 +63,8 @@ class CacheService(Service):
     def _server_process(self, call: Call) -> object:
         """Get or create: answer where the list's actor lives; it is loaded first if it must be."""
         name = check_list_name(call.only_argument())
-        owner, peer = self._owner(name)
-        if owner is None or peer is None:
+        owner, callee = self._owner(name)
+        if owner is None or callee is None:
             self._let_wait(call)
             return LATER
 
@@ -78,7 +78,7 @@ class CacheService(Service):
             else:
                 self._try_again(call, answer.error or UNREADABLE)
 
-        peer.call("activate", name, done=activated, timeout_s=self._time_left_s(call))
+        callee.call("activate", name, done=activated, timeout_s=self._time_left_s(call))
         return LATER
 
     def _whereis_list(self, call: Call) -> list[Any]:
@@ -92,8 +92,8 @@ class CacheService(Service):
     def _of_list(self, call: Call, operation: str) -> object:
         """Ask the list's server in the caller's place."""
         name = check_list_name(call.only_argument())
-        owner, peer = self._owner(name)
-        if owner is None or peer is None:
+        owner, callee = self._owner(name)
+        if owner is None or callee is None:
             raise Unavailable("the list's partition has no list server at the moment")
 
         def answered(answer: Answer) -> None:
@@ -104,7 +104,7 @@ class CacheService(Service):
             else:
                 call.answer(answer.value)
 
-        peer.call(operation, name, done=answered, timeout_s=self._time_left_s(call))
+        callee.call(operation, name, done=answered, timeout_s=self._time_left_s(call))
         return LATER
 
     def _try_again(self, call: Call, error: TodoMQError) -> None:
@@ -128,9 +128,9 @@ class CacheService(Service):
             else:
                 self._server_process(call)
 
-    def _owner(self, name: str) -> tuple[Owner | None, Peer | None]:
+    def _owner(self, name: str) -> tuple[Owner | None, Callee | None]:
         owner = self.directory.owners[partition_of(name.encode())]
-        return owner, None if owner is None else self._daemon.peer(["list_server", owner.server.number])
+        return owner, None if owner is None else self._daemon.callee(["list_server", owner.server.number])
 
     def _time_left_s(self, call: Call) -> float:
         return (call.deadline_ms - self._loop.now_ms()) / 1000
@@ -166,8 +166,8 @@ class CacheService(Service):
             self._serve_waiting()
 
     def _ask(self, server: Server) -> None:
-        peer = self._daemon.peer(["list_server", server.number])
-        if peer is None or server.incarnation in self._asked:
+        callee = self._daemon.callee(["list_server", server.number])
+        if callee is None or server.incarnation in self._asked:
             return
         self._asked.add(server.incarnation)
 
@@ -176,11 +176,11 @@ class CacheService(Service):
             if answer.error is None and _is_owned(answer.value):
                 self.directory.reported(server, [(partition, epoch) for partition, epoch in answer.value])
 
-        peer.call("owned", server.incarnation, done=answered, timeout_s=1.0)
+        callee.call("owned", server.incarnation, done=answered, timeout_s=1.0)
 
     def _carry_out(self, effect: Own | Release) -> None:
-        peer = self._daemon.peer(["list_server", effect.server.number])
-        if peer is None:
+        callee = self._daemon.callee(["list_server", effect.server.number])
+        if callee is None:
             self.directory.failed(effect)
             return
 
@@ -194,12 +194,12 @@ class CacheService(Service):
 
         operation = "own" if isinstance(effect, Own) else "release"
         incarnation = effect.server.incarnation
-        peer.call(operation, effect.partition, effect.epoch, incarnation, done=answered, timeout_s=5.0)
+        callee.call(operation, effect.partition, effect.epoch, incarnation, done=answered, timeout_s=5.0)
 
     def _tell_router(self) -> None:
         router = self._daemon.whereis(["router"])
-        peer = self._daemon.peer(["router"])
-        if router is None or peer is None:
+        callee = self._daemon.callee(["router"])
+        if router is None or callee is None:
             self._router_incarnation = b""
             return
         rows = self.directory.changes()
@@ -210,7 +210,7 @@ class CacheService(Service):
             return
         servers = {owner.server for _, owner in rows}
         table = [(partition, owner.server.number, owner.epoch) for partition, owner in rows]
-        peer.call("table", list(servers), table, done=self._router_told, timeout_s=1.0)
+        callee.call("table", list(servers), table, done=self._router_told, timeout_s=1.0)
 
     def _router_told(self, answer: Answer) -> None:
         if answer.error is not None:

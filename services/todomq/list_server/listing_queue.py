@@ -21,7 +21,7 @@ from todomq.list_server.reading import AskWorker, is_page
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack
 from todomq.protocol.messages import BODY, DEADLINE_MS, ID
-from todomq.runtime.peers import Answer
+from todomq.runtime.callee import Answer
 
 UNDER_WAY = 4
 WAITING = 256

@@ -18,10 +18,10 @@ from todomq.list_server.hosting import Hosting
 from todomq.list_server.worker_link import WorkerLinks
 from todomq.protocol.messages import is_epoch, is_partition
 from todomq.protocol.partitions import PARTITIONS
+from todomq.runtime.callee import Answer
 from todomq.runtime.calls import LATER, Call, Operation
 from todomq.runtime.log import log_counted
 from todomq.runtime.loop import Loop
-from todomq.runtime.peers import Answer
 
 CLAIM_S = 30.0
 """How long a claim is tried. The cache waits less long, and asks again: what takes a slow worker longer counts then."""

@@ -15,7 +15,7 @@ from typing import Any
 from todomq.errors import CorruptRecord, ProtocolError, TodoMQError
 from todomq.list_server.hosting import Read
 from todomq.protocol import limits
-from todomq.runtime.peers import Answer
+from todomq.runtime.callee import Answer
 
 PAGES_PER_CALL = 128
 CALLS_UNDER_WAY = 4

@@ -21,8 +21,8 @@ from todomq.list_server.hosting import Hosting
 from todomq.list_server.partition import Partition
 from todomq.list_server.reading import AskWorker, is_page
 from todomq.protocol import limits
+from todomq.runtime.callee import Answer
 from todomq.runtime.log import log_counted
-from todomq.runtime.peers import Answer
 
 LOOK_MS = 60_000
 """How often each partition's notes are looked at."""

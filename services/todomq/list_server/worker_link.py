@@ -16,10 +16,10 @@ from todomq.list_server.gate import Batch, Gate
 from todomq.protocol import messages
 from todomq.protocol.addresses import is_address
 from todomq.protocol.partitions import worker_of
+from todomq.runtime.callee import Answer, Callee
 from todomq.runtime.daemon import Daemon
 from todomq.runtime.log import log, log_counted
 from todomq.runtime.loop import Once
-from todomq.runtime.peers import Answer, Peer
 from todomq.runtime.pipes import Push
 
 GREET_AGAIN_S = 0.05
@@ -62,7 +62,7 @@ class WorkerLink:
         self._commits_address = commits_address
         self._gate = gate
         self._on_new_life = on_new_life
-        self._peer: Peer | None = None
+        self._callee: Callee | None = None
         self._address = ""
         self._push: Push | None = None
         self._unsent: list[Batch] = []
@@ -80,10 +80,10 @@ class WorkerLink:
         if not is_address(registration.address):  # somebody else's: the worker is away
             log_counted("registered_nowhere", name=self._name)
             return
-        if self._peer is not None:
-            self._peer.close()
+        if self._callee is not None:
+            self._callee.close()
         self._address = registration.address
-        self._peer = self._daemon.connect(
+        self._callee = self._daemon.connect(
             registration.address,
             on_break=self._lost,
             on_connect=self.greet,
@@ -100,9 +100,9 @@ class WorkerLink:
         self._ask(_Asked(body, done, self._loop.steady_ms() + timeout_s * 1000))
 
     def _ask(self, asked: _Asked) -> None:
-        if self._peer is not None and self.greeted:
+        if self._callee is not None and self.greeted:
             left_s = (asked.until_ms - self._loop.steady_ms()) / 1000
-            self._peer.call(*asked.body, done=partial(self._answered, asked), timeout_s=min(CALL_S, max(left_s, 0)))
+            self._callee.call(*asked.body, done=partial(self._answered, asked), timeout_s=min(CALL_S, max(left_s, 0)))
         elif len(self._waiting) < WAITING_CALLS:
             self._waiting.append(asked)
         else:
@@ -126,11 +126,11 @@ class WorkerLink:
     def greet(self) -> None:
         """Say hello (again): the worker is to expect the first batch that is not committed."""
         self.greeted = False
-        if self._peer is None or self._greeting:
+        if self._callee is None or self._greeting:
             return
         self._greeting = True
         first = min(self._gate.batches, default=self._gate.open.number)
-        self._peer.call(
+        self._callee.call(
             "hello", self._daemon.incarnation, self._commits_address, first, done=self._greeted, timeout_s=2.0
         )
 

@@ -34,9 +34,9 @@ from todomq.router.named import NamedBatch, NamedRouting
 from todomq.router.pacing import Pacing
 from todomq.router.routing import Batch, Routing
 from todomq.router.table import read_table
+from todomq.runtime.callee import Callee
 from todomq.runtime.calls import DEFAULT_DEADLINE_MS, UNREAD_BYTES, Call, CallServer, Service
 from todomq.runtime.daemon import Daemon
-from todomq.runtime.peers import Peer
 from todomq.settings import is_daemon_name
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ WINDOW = REQUESTS_PER_CONNECTION // 2
 SHORT_BYTES = limits.KIB
 """An answer that is sent also to who does not read: a refusal would not be shorter by much."""
 EXPIRE_S = 0.1
-NAMED_PEERS = 256
+NAMED_CALLEES = 256
 _TEXT = frozenset((str,))
 
 
@@ -64,8 +64,8 @@ class RouterService(Service):
         self.operations |= {"hello": self._hello, "table": self._table}
         self._daemon = daemon
         self._loop = daemon.loop
-        self._servers: dict[int, tuple[bytes, Peer]] = {}
-        self._peers: dict[bytes, tuple[bytes, Peer]] = {}
+        self._servers: dict[int, tuple[bytes, Callee]] = {}
+        self._callees: dict[bytes, tuple[bytes, Callee]] = {}
         self._own_daemons = {canonical(name) for name in daemon.settings.daemon_names()}
         self._cache = canonical(["cache"])
         self._workers = {
@@ -187,13 +187,13 @@ class RouterService(Service):
                 return
             known[1].close()
             self.routing.server_lost(number)
-        peer = self._daemon.connect(
+        callee = self._daemon.connect(
             address,
             on_replies=self._answered,
             on_break=lambda: self.routing.server_lost(number),
             on_connect=lambda: self.routing.server_found(number, incarnation),
         )
-        self._servers[number] = (incarnation, peer)
+        self._servers[number] = (incarnation, callee)
 
     def _deadline(self, deadline_ms: int, now_ms: int) -> int:
         if not deadline_ms:
@@ -280,11 +280,11 @@ class RouterService(Service):
 
     def _registry_changed(self) -> None:
         registrations = self._daemon.registrations
-        for name, (incarnation, peer) in list(self._peers.items()):
+        for name, (incarnation, callee) in list(self._callees.items()):
             registration = registrations.get(name)
             if registration is None or registration.incarnation != incarnation:
-                del self._peers[name]
-                peer.close()
+                del self._callees[name]
+                callee.close()
                 self._lost(name)
         for name in self.named.names_waited_for():
             if name in registrations:
@@ -296,8 +296,8 @@ class RouterService(Service):
         if name in self._daemon.registrations:
             self.named.found(name)
 
-    def _peer(self, name: bytes) -> Peer | None:
-        known = self._peers.get(name)
+    def _callee(self, name: bytes) -> Callee | None:
+        known = self._callees.get(name)
         if known is not None:
             return known[1]
         registration = self._daemon.registrations.get(name)
@@ -305,23 +305,23 @@ class RouterService(Service):
             return None
         if not is_address(registration.address):
             raise Unavailable("what is registered under this name is no address to connect to", retryable=False)
-        if len(self._peers) >= NAMED_PEERS:
-            self._close_idle_peer()
-        peer = self._daemon.connect(
+        if len(self._callees) >= NAMED_CALLEES:
+            self._close_idle_callee()
+        callee = self._daemon.connect(
             registration.address,
             on_replies=partial(self._answered_by, name),
             on_break=lambda: self._lost(name),
             on_connect=lambda: self.named.found(name),
             is_daemon=is_daemon_name(registration.name),
         )
-        self._peers[name] = (registration.incarnation, peer)
-        return peer
+        self._callees[name] = (registration.incarnation, callee)
+        return callee
 
-    def _close_idle_peer(self) -> None:
+    def _close_idle_callee(self) -> None:
         busy = {flight.place for flight in self.in_flight.flights.values()} | self._own_daemons
-        for name in self._peers:
+        for name in self._callees:
             if name not in busy:
-                self._peers.pop(name)[1].close()
+                self._callees.pop(name)[1].close()
                 return
 
     def _flush(self) -> None:
@@ -329,25 +329,25 @@ class RouterService(Service):
             assert isinstance(flight.place, int)
             self.routing.forward(identifier, flight.sender, flight.request, flight.place)
         for number, batches in self.routing.ready().items():
-            peer = self._servers[number][1]
+            callee = self._servers[number][1]
             for batch in batches:
-                if not peer.send(_packed(batch)):
+                if not callee.send(_packed(batch)):
                     self._refuse_unsent((item[0] for group in batch.groups.values() for item in group), _no_room())
         for name, named_batches in self.named.ready().items():
             self._send_named(name, named_batches)
 
     def _send_named(self, name: bytes, batches: list[NamedBatch]) -> None:
         try:
-            peer = self._peer(name)
+            callee = self._callee(name)
         except Unavailable as error:
             self._refuse_unsent((identifier for identifier, _ in chain.from_iterable(batches)), error)
             return
-        if peer is None or not peer.is_connected:
+        if callee is None or not callee.is_connected:
             for identifier, _ in chain.from_iterable(batches):
                 self.named.forward(identifier, name, present=False)
             return
         for batch in batches:
-            if not peer.send(messages.call(batch[0][1].sender, [_for_daemon(*item) for item in batch])):
+            if not callee.send(messages.call(batch[0][1].sender, [_for_daemon(*item) for item in batch])):
                 self._refuse_unsent((identifier for identifier, _ in batch), _no_room())
 
     def _refuse_unsent(self, identifiers: Iterable[int], error: TodoMQError) -> None:

@@ -6,7 +6,7 @@ Only this package and ``todomq.client`` import zmq. It knows messages but not wh
     loop           the poll loop: sockets, timers, work off the loop
     calls          being asked: a ROUTER, a service's operations, the replies
     call_queue     calls that wait for their turn
-    peers          asking: a DEALER to one daemon
+    callee         asking: a DEALER to one daemon
     pipes          one way: PUSH and PULL
     sockets        every socket and its options
     door           clients with a key over TCP, connection by connection

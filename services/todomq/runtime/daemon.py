@@ -20,12 +20,12 @@ from todomq.errors import InvalidRequest, TodoMQError, Unavailable
 from todomq.protocol.codec import canonical
 from todomq.protocol.registration import Registration
 from todomq.runtime import locks
+from todomq.runtime.callee import Answer, Callee
 from todomq.runtime.calls import CallServer, Service
 from todomq.runtime.curve import DOOR, STACK, Curve
 from todomq.runtime.log import log, log_counted
 from todomq.runtime.loop import Loop
 from todomq.runtime.parent import die_with_parent
-from todomq.runtime.peers import Answer, Peer
 from todomq.runtime.pipes import Pull, Push
 from todomq.settings import Settings, read_settings, socket_name
 
@@ -72,10 +72,10 @@ class Daemon:
         self.settled = False
         self.on_registry_change: list[Callable[[], None]] = []
         self._registers = registers
-        self._registry: Peer | None = None
-        self._peers: dict[bytes, tuple[bytes, Peer]] = {}
-        self._connections: list[Peer] = []
-        self._outgoing: list[Peer] = []
+        self._registry: Callee | None = None
+        self._callees: dict[bytes, tuple[bytes, Callee]] = {}
+        self._connections: list[Callee] = []
+        self._outgoing: list[Callee] = []
         self._pulls: list[Pull] = []
         self._doors: list[Door] = []
         self._zap_handler: ZapHandler | None = None
@@ -116,21 +116,21 @@ class Daemon:
         on_connect: Callable[[], None] | None = None,
         *,
         is_daemon: bool = True,
-    ) -> Peer:
+    ) -> Callee:
         """Return a connection for calls to an address; what it has to send leaves at the end of each turn.
 
         Where daemons listen at TCP addresses, it comes with the stack's key, unless what listens there is no daemon.
         """
 
         def closed() -> None:
-            self._connections.remove(peer)
+            self._connections.remove(callee)
 
         curve = self._curve_for(address, is_daemon)
-        peer = Peer(
+        callee = Callee(
             self.loop, address, self.incarnation, on_replies, on_break, on_connect, closed, self._outgoing.append, curve
         )
-        self._connections.append(peer)
-        return peer
+        self._connections.append(callee)
+        return callee
 
     def pull(self, address: str, take: Callable[[bytes], None]) -> Pull:
         """Bind a PULL and give each message of one frame to ``take``; others are counted and dropped."""
@@ -186,16 +186,16 @@ class Daemon:
         """Return the registration of a name in this process's copy of the registry, or None."""
         return self.registrations.get(canonical(name))
 
-    def peer(self, name: Name) -> Peer | None:
+    def callee(self, name: Name) -> Callee | None:
         """Return the connection to the daemon that is registered under the name now, or None.
 
         A restarted daemon gets a new connection; calls in flight on the old one fail.
         """
         key = canonical(name)
         registration = self.registrations.get(key)
-        known = self._peers.get(key)
+        known = self._callees.get(key)
         if known is not None and (registration is None or known[0] != registration.incarnation):
-            del self._peers[key]
+            del self._callees[key]
             known[1].close()
             known = None
         if registration is None:
@@ -206,7 +206,7 @@ class Daemon:
             except Unavailable as error:
                 log_counted("registered_nowhere", name=name, why=error.text)
                 return None
-            self._peers[key] = known
+            self._callees[key] = known
         return known[1]
 
     def _stats(self, service: Service) -> dict[str, Any]:
@@ -215,7 +215,7 @@ class Daemon:
             "pid": os.getpid(),
             "incarnation": self.incarnation,
             "turns": self.loop.turns,
-            "unsent_bytes": sum(peer.outbox_bytes for peer in self._connections),
+            "unsent_bytes": sum(callee.outbox_bytes for callee in self._connections),
             **service.stats(),
             **(self.server.counts + service.counts),
         }
@@ -226,8 +226,8 @@ class Daemon:
             door.flush()
         if self._outgoing:
             outgoing, self._outgoing[:] = self._outgoing[:], ()
-            for peer in outgoing:
-                peer.flush()
+            for callee in outgoing:
+                callee.flush()
 
     def _restore_sockets(self) -> None:
         self.server.restore()
@@ -270,11 +270,11 @@ class Daemon:
         self.settled = settled
         fresh = {canonical(registration.name): registration for registration in registrations}
         self.registrations = fresh if settled else {**self.registrations, **fresh}
-        for key, (incarnation, peer) in list(self._peers.items()):
+        for key, (incarnation, callee) in list(self._callees.items()):
             known = self.registrations.get(key)
             if known is None or known.incarnation != incarnation:
-                self._peers.pop(key, None)
-                peer.close()
+                self._callees.pop(key, None)
+                callee.close()
         for action in self.on_registry_change:
             action()
 

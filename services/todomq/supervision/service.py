@@ -22,10 +22,10 @@ from functools import partial
 from typing import Any
 
 from todomq.errors import CorruptRecord
+from todomq.runtime.callee import Answer, Callee
 from todomq.runtime.local_process import age_ms, kill
 from todomq.runtime.log import log
 from todomq.runtime.loop import Loop, Timer
-from todomq.runtime.peers import Answer, Peer
 from todomq.settings import Settings, socket_name
 from todomq.supervision import evidence, records
 from todomq.supervision.answer_watch import AnswerWatch
@@ -61,7 +61,7 @@ class Listener:
         self._pidfds: dict[str, int] = {}
         self._heard_of: set[str] = set()
         self._next_tick: Timer | None = None
-        self._registry = Peer(loop, settings.address("registry"), os.urandom(16))
+        self._registry = Callee(loop, settings.address("registry"), os.urandom(16))
         self._registry_watch = AnswerWatch(settings.lease_ms, int(PING_S * 1000))
         self._names = {socket_name(name): name for name in settings.daemon_names()}
         self._watched: dict[str, tuple[int, AnswerWatch]] = {}

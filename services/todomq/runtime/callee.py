@@ -27,7 +27,7 @@ from todomq.runtime.loop import Loop, Timer
 
 DRAIN_MESSAGES = 64
 DRAIN_BYTES = 32 * limits.KIB
-"""A turn reads one peer's replies until they have this many bytes, some thousand small ones; the message that reaches
+"""A turn reads one daemon's replies until they have this many bytes, some thousand small ones; the message that reaches
 the limit is read whole."""
 OUTBOX_BYTES = 32 * limits.MIB
 
@@ -42,8 +42,8 @@ class Answer(NamedTuple):
 Done = Callable[[Answer], None]
 
 
-class Peer:
-    """One connection to one daemon's address."""
+class Callee:
+    """One daemon that is called: the connection to its address."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Peer:
         on_break: Callable[[], None] | None = None,
         on_connect: Callable[[], None] | None = None,
         on_close: Callable[[], None] | None = None,
-        on_outgoing: Callable[[Peer], None] | None = None,
+        on_outgoing: Callable[[Callee], None] | None = None,
         curve: Curve | None = None,
     ) -> None:
         """Connect.
