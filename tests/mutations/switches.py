@@ -13,8 +13,7 @@ from todomq import errors
 from todomq.client.request import Request
 from todomq.client.session import Session as ClientSession
 from todomq.database_worker.commit import Commits
-from todomq.database_worker.group import Batch as TakenBatch
-from todomq.database_worker.group import Get, commit_group
+from todomq.database_worker.group import Get, TakenBatch, commit_group
 from todomq.database_worker.service import DatabaseWorkerService
 from todomq.database_worker.shard import COMMITS, Shard
 from todomq.list_server import hosting, operations, partition, plain_adds

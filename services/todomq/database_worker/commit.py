@@ -21,7 +21,7 @@ from math import inf
 from typing import Any
 
 from todomq.database_worker.call_turns import CallTurns
-from todomq.database_worker.group import Answered, Batch, Change, Done, Get, Item
+from todomq.database_worker.group import Answered, Change, Done, Get, Item, TakenBatch
 from todomq.database_worker.records import RESERVED, epoch_key, packed_number
 from todomq.database_worker.senders import Sender
 from todomq.database_worker.storage import Write
@@ -58,7 +58,7 @@ class Commits:
         self.counts = {"commits": 0, "failed_commits": 0, "committed_bytes": 0, "batches": 0, "dropped": 0, "fenced": 0}
         self._epochs = epochs
         self._senders: dict[bytes, Sender] = {}
-        self._queue: deque[Batch | Change] = deque()
+        self._queue: deque[TakenBatch | Change] = deque()
         self._calls = CallTurns()
         self._gets_most = GROUP_ITEMS
         self._in_flight: list[Item] = []
@@ -227,12 +227,13 @@ class Commits:
         taken, left = self._in_flight[: len(outcomes)], self._in_flight[len(outcomes) :]
         self._in_flight = []
         self._gets_most = GETS_LEAST if left else min(2 * self._gets_most, GROUP_ITEMS)
-        self._calls.put_back([item for item in left if not isinstance(item, Batch)])  # gets, and what is behind them
+        # What is left are gets, and what is behind them.
+        self._calls.put_back([item for item in left if not isinstance(item, TakenBatch)])
         self.counts["commits"] += 1
         self.counts["committed_bytes"] += sum(item.size for item in taken)
         refusals: dict[bytes, str] = {}
         for item, outcome in zip(taken, outcomes, strict=True):
-            if isinstance(item, Batch):
+            if isinstance(item, TakenBatch):
                 if outcome is None or item.fault:
                     self._settle(item, item.fault)
                 else:
@@ -264,7 +265,7 @@ class Commits:
 
     def _give_up(self, items: list[Item], error: TodoMQError, outcome: str) -> None:
         for item in items:
-            if isinstance(item, Batch):
+            if isinstance(item, TakenBatch):
                 self._settle(item, item.fault or error.text, outcome)
                 if item.sender in self._senders:
                     self._senders[item.sender].broken = True
@@ -295,7 +296,7 @@ class Commits:
         self._call_items += 1
         self._call_bytes += item.size
 
-    def _checked(self, batch: Writes, size: int) -> Batch:
+    def _checked(self, batch: Writes, size: int) -> TakenBatch:
         """Return the batch as it goes into the queue: what its epochs allow of it."""
         foreign = [partition for partition, _ in batch.epochs if partition not in self._partitions]
         if foreign:
@@ -307,7 +308,7 @@ class Commits:
         if refused:
             fenced = {partition for _, partition, _ in refused}
             writes = [write for partition, write in zip(batch.partitions, writes) if partition not in fenced]
-        return Batch(size, writes, batch.sender, batch.number, refused, "")
+        return TakenBatch(size, writes, batch.sender, batch.number, refused, "")
 
     def _fenced(self, batch: Writes) -> list[list[int]]:
         epoch_of = self._epochs.get
@@ -324,7 +325,7 @@ class Commits:
             # Whether it was fenced then is not kept. Whoever lost the partition since must hear so in any case.
             self._say(batch.sender, number, COMMITTED, self._fenced(batch), "")
 
-    def _settle(self, batch: Batch, fault: str, outcome: str = FAILED) -> None:
+    def _settle(self, batch: TakenBatch, fault: str, outcome: str = FAILED) -> None:
         sender = self._senders.get(batch.sender)
         if sender is None:
             return
@@ -333,10 +334,14 @@ class Commits:
 
     def _give_up_behind(self, refusals: dict[bytes, str]) -> None:
         """Give up what waits of senders of which something was refused: it was made on top of that."""
-        behind = [item for item in self._queue if isinstance(item, Batch) and item.sender in refusals]
-        self._queue = deque(item for item in self._queue if not isinstance(item, Batch) or item.sender not in refusals)
-        for item in behind:
-            self._settle(item, item.fault or refusals[item.sender], NOT_APPLIED)
+        queue, self._queue = self._queue, deque()
+        behind: list[TakenBatch] = []
+        for item in queue:
+            if isinstance(item, TakenBatch) and item.sender in refusals:
+                behind.append(item)
+                self._settle(item, item.fault or refusals[item.sender], NOT_APPLIED)
+            else:
+                self._queue.append(item)
         for name in refusals.keys() & self._senders.keys():
             self._senders[name].broken = True
         self._release(behind)
@@ -355,7 +360,7 @@ class Commits:
     def _release(self, items: Iterable[Item]) -> None:
         """Give back the room that items took, and ask starved senders to go on."""
         for item in items:
-            if isinstance(item, Batch):
+            if isinstance(item, TakenBatch):
                 sender = self._senders.get(item.sender)
                 if sender is not None:
                     sender.waiting_bytes -= item.size
@@ -366,8 +371,8 @@ class Commits:
                 self._call_bytes -= item.size
 
 
-def _faulty(batch: Writes, size: int, fault: str) -> Batch:
-    return Batch(size, [], batch.sender, batch.number, [], fault)
+def _faulty(batch: Writes, size: int, fault: str) -> TakenBatch:
+    return TakenBatch(size, [], batch.sender, batch.number, [], fault)
 
 
 def _size(writes: list[Write]) -> int:

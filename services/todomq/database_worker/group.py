@@ -21,7 +21,7 @@ Done = Callable[[Any], None]
 """Whoever waits for a change; called with the value, or with the ``TodoMQError`` that it failed with."""
 
 
-class Batch(NamedTuple):
+class TakenBatch(NamedTuple):
     """One batch of a sender as it was taken."""
 
     size: int
@@ -54,7 +54,7 @@ class Get(NamedTuple):
     until_ms: float = inf
 
 
-Item = Batch | Change | Get
+Item = TakenBatch | Change | Get
 
 FOUND_BYTES = limits.MIB
 """What the gets of one commit may find: they are answered all at once, and each may find a megabyte."""
@@ -97,7 +97,7 @@ def commit_group(group: Sequence[Item], storage: Storage, refusal: str = "") -> 
             if isinstance(found, bytes):
                 found_bytes += len(found)
             outcomes.append(found)
-        elif isinstance(item, Batch):
+        elif isinstance(item, TakenBatch):
             if refusal and (item.writes or item.sender in refused):
                 refused.add(item.sender)  # what it sent after this rests on it
                 outcomes.append(refusal)

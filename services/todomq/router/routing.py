@@ -26,7 +26,7 @@ class Row(NamedTuple):
     epoch: int
 
 
-class Batch:
+class Forward:
     """What goes to one list server in one message: requests grouped by their sender, in order."""
 
     __slots__ = ("bytes", "groups")
@@ -44,8 +44,8 @@ class Routing:
         self.moving: set[int] = set(range(PARTITIONS))
         self.sent_again = 0
         self._in_flight = in_flight
-        self._batches: dict[int, list[Batch]] = {}
-        self._open: dict[int, Batch] = {}
+        self._forwards: dict[int, list[Forward]] = {}
+        self._open: dict[int, Forward] = {}
 
     def forward(self, identifier: int, sender: bytes, request: list[Any], partition: int) -> None:
         """Send an admitted request to its list server this turn; one of a moving partition waits in flight."""
@@ -82,13 +82,13 @@ class Routing:
             identifier += 1
 
     def _room_for(self, server: int, size: int) -> dict[bytes, list[Any]]:
-        """Return the groups of a batch to a list server that has room for so many bytes, and take that room."""
-        batch = self._open.get(server)
-        if batch is None or batch.bytes + size > limits.BATCH_BYTES:
-            batch = self._open[server] = Batch()
-            self._batches.setdefault(server, []).append(batch)
-        batch.bytes += size
-        return batch.groups
+        """Return the groups of a message to a list server that has room for so many bytes, and take that room."""
+        forward = self._open.get(server)
+        if forward is None or forward.bytes + size > limits.BATCH_BYTES:
+            forward = self._open[server] = Forward()
+            self._forwards.setdefault(server, []).append(forward)
+        forward.bytes += size
+        return forward.groups
 
     def not_taken(self, identifier: int) -> None:
         """A list server says that it does not own the request's partition: it waits for a newer row of the table."""
@@ -130,11 +130,11 @@ class Routing:
             }
         )
 
-    def ready(self) -> dict[int, list[Batch]]:
+    def ready(self) -> dict[int, list[Forward]]:
         """Return and forget what goes out this turn, by list server."""
-        batches, self._batches = self._batches, {}
+        forwards, self._forwards = self._forwards, {}
         self._open.clear()
-        return batches
+        return forwards
 
     def _send_again(self, partitions: set[int]) -> None:
         if not partitions:

@@ -32,7 +32,7 @@ from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
 from todomq.router.in_flight import REQUESTS_PER_CONNECTION, Flight, InFlight
 from todomq.router.named import NamedBatch, NamedRouting
 from todomq.router.pacing import Pacing
-from todomq.router.routing import Batch, Routing
+from todomq.router.routing import Forward, Routing
 from todomq.router.table import read_table
 from todomq.runtime.callee import Callee
 from todomq.runtime.calls import DEFAULT_DEADLINE_MS, UNREAD_BYTES, Call, CallServer, Service
@@ -328,13 +328,13 @@ class RouterService(Service):
         for identifier, flight in self.pacing.released():
             assert isinstance(flight.place, int)
             self.routing.forward(identifier, flight.sender, flight.request, flight.place)
-        for number, batches in self.routing.ready().items():
+        for number, forwards in self.routing.ready().items():
             callee = self._servers[number][1]
-            for batch in batches:
-                if not callee.send(_packed(batch)):
-                    self._refuse_unsent((item[0] for group in batch.groups.values() for item in group), _no_room())
-        for name, named_batches in self.named.ready().items():
-            self._send_named(name, named_batches)
+            for forward in forwards:
+                if not callee.send(_packed(forward)):
+                    self._refuse_unsent((item[0] for group in forward.groups.values() for item in group), _no_room())
+        for name, batches in self.named.ready().items():
+            self._send_named(name, batches)
 
     def _send_named(self, name: bytes, batches: list[NamedBatch]) -> None:
         try:
@@ -376,8 +376,8 @@ def _no_room() -> Overloaded:
     return Overloaded("too much waits for the daemon that this goes to")
 
 
-def _packed(batch: Batch) -> bytes:
-    return messages.forward(list(batch.groups.items()))
+def _packed(forward: Forward) -> bytes:
+    return messages.forward(list(forward.groups.items()))
 
 
 def _for_daemon(identifier: int, flight: Any) -> list[Any]:
