@@ -8,6 +8,7 @@ KNOWN: dict[str, int] = {
     "answers_before_commit": 3,
     "shows_uncommitted": 7,
     "plain_adds_are_answered_at_once": 1,
+    "reads_again_show_uncommitted": 7,
     "worker_says_committed_first": 3,
     "deletes_in_memory_only": 1,
     "clears_in_memory_only": 1,

@@ -133,16 +133,19 @@ class Trials:
         disk.syncs_stalled_us = int(STALLED_S * SECOND_US)
         adding = self._submit(operations.add_entry(name, "on its way"), STALLED_S / 6)
         reading = self._submit(operations.size(name), 5 * STALLED_S)
+        again = [self._submit(operations.entries(name), 5 * STALLED_S) for _ in range(2)]  # the second as the first
         self._run(int(STALLED_S * SECOND_US / 3))
         self.world.running[f"database_worker-{worker}"].process.die()
         owner.die()
         disk.syncs_stalled_us = 0
-        self.world.clock.run_until(self.world.clock.now_us + PATIENCE_US, lambda: bool(adding and reading))
+        self.world.clock.run_until(self.world.clock.now_us + PATIENCE_US, lambda: all([adding, reading, *again]))
         stored = self._good(operations.size(name))
         if not adding or (adding[0].error is None and stored != 2):
             self.problems.append("a change that was acknowledged has been undone")
         if not reading or reading[0].error is not None or unpack(reading[0].value) != stored:
             self.problems.append(f"what a read showed has been undone: {stored} entries are stored")
+        if not all(read and len(outcome_of(read[0])[0] or ()) == stored for read in again):
+            self.problems.append(f"what a read in pages showed has been undone: {stored} entries are stored")
 
     def claim(self) -> None:
         """Law 2: nobody shows a list before the claim of its partition is on disk, and all that was written before."""

@@ -7,7 +7,7 @@ The way of a request, from file to file:
     hosting       which partitions are owned, where the list of a request is: finds its actor, or has it loaded
     partition     one owned partition and its actors
     actor         one list: serves its requests in order, each change once
-    plain_adds    the short way of the commonest request: all that is done for it, in one place
+    short_ways    the two commonest requests, each served in one place
     sessions      what the list remembers of one client
     operations    the operations by name: their arguments, what they do
     todo_list     the entries themselves

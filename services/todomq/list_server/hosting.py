@@ -23,8 +23,8 @@ from todomq.list_server.gate import Batch, Gate, Reply
 from todomq.list_server.housekeeping import Housekeeping
 from todomq.list_server.loading import Loading, Wanted
 from todomq.list_server.partition import Partition
-from todomq.list_server.plain_adds import add_plainly
 from todomq.list_server.recording import RecordedList, write_sessions
+from todomq.list_server.short_ways import add_plainly, read_again
 from todomq.list_server.snapshots import Snapshots
 from todomq.list_server.sweeping import Sweeping
 from todomq.protocol import messages
@@ -185,7 +185,8 @@ class Hosting:
                 if actor is not None and add_plainly(actor, peer, sender, request, now_ms):
                     partition.close_batch_if_full(now_ms)
                     continue
-                self._give(partition, name, (peer, sender, request), now_ms)
+                if actor is None or not read_again(actor, peer, sender, request, now_ms):
+                    self._give(partition, name, (peer, sender, request), now_ms)
                 if snapshots.is_turn_full():
                     return list(coming)
             else:

@@ -1,6 +1,6 @@
-"""The short way of a plain add and the long way: whatever comes, both write, answer and remember the same.
+"""The short ways and the long one: whatever comes, both write, answer and remember the same.
 
-Two list servers get the same requests, failures and turns, one of them with the short way closed. Laws 1, 3, 4, 5.
+Two list servers get the same requests, failures and turns, one of them with the short ways closed. Laws 1, 3, 4, 5.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from workbench import ROUTER, START_MS, Bench
 
-from todomq.list_server import hosting, plain_adds, records
+from todomq.list_server import hosting, records, short_ways
 from todomq.list_server.actor import READY, ListActor
-from todomq.list_server.plain_adds import add_plainly
 from todomq.list_server.recording import ANSWERS_IN_ENTRIES
 from todomq.list_server.records import ListRecord
+from todomq.list_server.short_ways import add_plainly, read_again
+from todomq.list_server.snapshots import TURN_ANSWER_BYTES
 from todomq.protocol import limits, messages
 from todomq.protocol.partitions import partition_of
 
@@ -31,15 +32,27 @@ Move = tuple[Any, ...]
 
 @contextmanager
 def taken() -> Iterator[list[bool]]:
-    """Note of each request whether it goes the short way."""
+    """Note of each request whether it goes a short way."""
     took: list[bool] = []
 
-    def noted(*asked: Any) -> bool:
+    def added(*asked: Any) -> bool:
         took.append(add_plainly(*asked))
         return took[-1]
 
-    with patch.object(hosting, "add_plainly", noted):
+    def answered(*asked: Any) -> bool:
+        took[-1] = read_again(*asked)
+        return took[-1]
+
+    with patch.object(hosting, "add_plainly", added), patch.object(hosting, "read_again", answered):
         yield took
+
+
+@contextmanager
+def closed() -> Iterator[None]:
+    """Let everything go the long way."""
+    nothing = lambda *asked: False  # noqa: E731
+    with patch.object(hosting, "add_plainly", nothing), patch.object(hosting, "read_again", nothing):
+        yield
 
 
 def loaded() -> Bench:
@@ -56,7 +69,7 @@ def picture(bench: Bench, first_id: int) -> dict[str, Any]:
         "replies": [(r.peer, r.id - first_id, r.status, r.value, r.partition) for r in bench.every_reply],
         "records": bench.disk.records,
         "batches": [columns(batch) for batch in (*bench.sent, *gate.batches.values(), gate.open)],
-        "bytes": (gate.bytes, gate.held_bytes, gate.committed),
+        "bytes": (gate.bytes, gate.held_bytes, gate.committed, bench.hosting.snapshots._turn_bytes),
         "lists": {
             name: remembered(actor)
             for name in LIST_NAMES
@@ -92,7 +105,7 @@ def run(moves: list[Move]) -> dict[str, Any]:
         if kind == "send":
             client, name, body, step, floor_below, late = arguments
             number = max(0, next_number[client, name] + step)
-            if step == 0 and body[0] != "entries":
+            if step == 0 and not body[0].startswith("entries"):
                 next_number[client, name] += 1
             deadline_ms = bench.now_ms - 1 if late else None
             bench.send(
@@ -116,11 +129,13 @@ PLAIN = st.tuples(st.just("add_entry"), TITLES, DATES)
 OTHERS = st.sampled_from([
     ("add_entry", "milk"), ("add_entry", "milk", None, {"room": 4}), ("add_entry", "milk", None, None, True),
     ("add_entries", [["a"], ["b"]]), ("update_entry", 1, {"done": True}), ("delete_entry", 1), ("delete_entry", 2),
-    ("clear",), ("delete",), ("entries",), ("nonsense",),
+    ("clear",), ("delete",), ("nonsense",), ("entries", None, 5), ("entries_on", "2026-02-30", None),
 ])  # fmt: skip
 ADDED = st.just(("add_entry", "milk", None))
+READ = st.sampled_from([("entries_on", None, None), ("entries_on", "2026-12-01", None), ("entries", None)])
 SENDS = st.tuples(
-    st.just("send"), st.sampled_from(CLIENTS), st.sampled_from(LIST_NAMES), ADDED | ADDED | ADDED | PLAIN | OTHERS,
+    st.just("send"), st.sampled_from(CLIENTS), st.sampled_from(LIST_NAMES),
+    ADDED | ADDED | ADDED | READ | READ | PLAIN | OTHERS,
     st.sampled_from([0] * 12 + [-1, 1]), st.sampled_from([0] * 6 + [1, 3, -1]), st.sampled_from([False] * 19 + [True]),
 )  # fmt: skip
 MOVES = SENDS | SENDS | SENDS | st.sampled_from([
@@ -129,7 +144,7 @@ MOVES = SENDS | SENDS | SENDS | st.sampled_from([
 ])  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=1_000, deadline=None)
 @given(st.lists(MOVES, min_size=5, max_size=40))
 def test_whatever_comes_both_ways_write_answer_and_remember_the_same(moves: list[Move]) -> None:
     event(f"by the short way: {min(by_both_ways(moves), 5)}")
@@ -139,7 +154,7 @@ def by_both_ways(moves: list[Move]) -> int:
     """Compare both ways; return how many requests went the short one."""
     with taken() as took:
         short = run(moves)
-    with patch.object(hosting, "add_plainly", lambda *asked: False):
+    with closed():
         long = run(moves)
     assert short == long
     return sum(took)
@@ -183,7 +198,7 @@ def test_past_a_bound_of_clients_the_long_way_says_what_becomes_of_one_more(
     monkeypatch: pytest.MonkeyPatch, most: str
 ) -> None:
     bench = loaded()
-    monkeypatch.setattr(plain_adds, most, 1)
+    monkeypatch.setattr(short_ways, most, 1)
     with taken() as took:
         bench.ask("a", "add_entry", "milk", None, client=b"another")
     assert took == [False]
@@ -215,6 +230,67 @@ def test_what_is_not_plain_is_left_as_it_was(spoil: Callable[[Bench], object]) -
     assert picture(bench, 0) == before
 
 
+def test_a_list_that_is_read_again_before_it_changes_answers_the_short_way() -> None:
+    bench = loaded()
+    read = ("a", "entries_on", None, None)
+    with taken() as took:
+        first = bench.ask(*read, number=2)
+        assert bench.ask(*read, number=2) == bench.ask(*read, client=b"another") == first
+        bench.ask("a", "entries_on", "2026-12-01", None, number=2)
+        bench.ask(*read, number=2)
+    assert took == [False, True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("client", "number", "floor", "late"),
+    [(b"client", 3, 1, False), (b"client", 2, 3, False), (b"client", 2, 1, True), (b"another", 2, 1, False)],
+    ids=["a change before it has not come", "its floor is above it", "late", "of a client unknown"],
+)
+def test_a_read_whose_turn_it_is_not_is_left_as_it_was(client: bytes, number: int, floor: int, late: bool) -> None:
+    bench = loaded()
+    bench.ask("a", "entries", None, number=2)
+    before = picture(bench, 0)
+    deadline_ms = START_MS + (-1 if late else 5_000)
+    body = messages.body("entries", None)
+    request = (1, "a", deadline_ms, body, number, floor, bench.partition("a").epoch)
+    assert not read_again(bench.actor("a"), ROUTER, client, request, START_MS)
+    assert picture(bench, 0) == before
+
+
+def test_a_turn_that_has_answered_enough_answers_no_more_the_short_way() -> None:
+    bench = loaded()
+    bench.ask("a", "entries", None, number=2)
+    bench.hosting.snapshots.packed(TURN_ANSWER_BYTES)
+    with taken() as took:
+        bench.ask("a", "entries", None, number=2)
+    assert took == [False]
+
+
+def test_what_is_answered_again_counts_for_the_turn() -> None:
+    bench = loaded()
+    bench.ask("a", "entries", None, number=2)
+    bytes_of = []
+    for _ in range(2):
+        before = bench.hosting.snapshots._turn_bytes
+        bench.send("a", "entries", None, number=2)
+        bytes_of.append(bench.hosting.snapshots._turn_bytes - before)
+    with closed():
+        bench.send("a", "entries", None, number=2)
+    assert bytes_of[0] == bytes_of[1] == bench.hosting.snapshots._turn_bytes // 3 > 0
+
+
+def test_a_read_of_what_is_not_on_disk_is_held_as_on_the_long_way() -> None:
+    bench = loaded()
+    bench.send("a", "add_entry", "bread", None, number=2)
+    with taken() as took:
+        reads = [bench.send("a", "entries", None, number=3) for _ in range(2)]
+    bench.turn()
+    assert took == [False, False]
+    assert not bench.replies.keys() & set(reads)
+    bench.settle()
+    assert bench.answer(reads[0]) == bench.answer(reads[1])
+
+
 def test_a_fault_on_the_short_way_is_met_again_on_the_long_one_and_ends_that_list_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -223,7 +299,7 @@ def test_a_fault_on_the_short_way_is_met_again_on_the_long_one_and_ends_that_lis
     def broken(*_: object) -> bytes:
         raise RuntimeError
 
-    monkeypatch.setattr(plain_adds, "entry_key", broken)
+    monkeypatch.setattr(short_ways, "entry_key", broken)
     assert bench.ask("a", "add_entry", "milk", None, number=2) == 2  # the long way has no such fault
     monkeypatch.setattr("todomq.list_server.records.entry_key", broken)
     crashed = bench.send("a", "add_entry", "milk", None, number=3)

@@ -1,15 +1,17 @@
-"""The short way of a plain add, which most requests are: from the request to the held reply in one function.
+"""The short ways of the two commonest requests: from the request to the reply in one function each.
 
-Owns: which adds are plain, and all that is done for one. Must not know: any other request.
+Owns: which requests go a short way, and all that is done for them. Must not know: any other request.
 
-Plain is ``["add_entry", title, date]`` to a list that is loaded and stored, by a client whose turn it is and of which
-nothing waits, where its answer may stand beside the entry (``recording.py``). What actor, session, recording and gate
-do for it in some twenty calls is done here in six, in half the time (``docs/performance.md``). What is not plain goes
-the long way, by ``ListActor.take``, and so may everything: ``tests/unit/test_plain_adds.py`` sends the same requests
-both ways and compares all that is written, answered and remembered.
+A **plain add** is ``["add_entry", title, date]`` to a list that is loaded and stored, by a client whose turn it is and
+of which nothing waits, where its answer may stand beside the entry (``recording.py``). A **read again** asks what the
+list answered last, before it has changed. What actor, session, recording and gate do for these in some twenty calls is
+done here in a few, in half the time (``docs/performance.md``). All else goes the long way, by ``ListActor.take``, and
+so may these: ``tests/unit/test_short_ways.py`` sends the same requests both ways and compares all that is written,
+answered and remembered.
 
-Keeps law 1 (the reply is held until its batch is on disk), law 3 (the client's number stands beside the entry, in its
-record) and law 4 (only the next number is taken). Law 5: what might fail comes before anything is changed.
+Keeps law 1 (a reply to an add is held until its batch is on disk; nothing is read here that is not), law 3 (a client's
+number stands beside the entry, in its record) and law 4 (only the next number is taken, and a read waits for those
+before it). Law 5: what might fail comes before anything is changed.
 """
 
 from __future__ import annotations
@@ -108,6 +110,35 @@ def add_plainly(actor: ListActor, peer: bytes, sender: bytes, request: Any, now_
     actor.last_batch = gate.write(partition.number, epoch, key, packed)
     gate.open.replies.append(reply)
     session.took(number, OK, value, now_ms)
+    return True
+
+
+def read_again(actor: ListActor, peer: bytes, sender: bytes, request: Any, now_ms: int) -> bool:
+    """Answer a request if it is a read again; arguments and result as of ``add_plainly``."""
+    identifier, _, deadline_ms, body, number, floor, _ = request
+    last, partition = actor.last_page, actor.partition
+    if (
+        last is None
+        or last[0] != body
+        or actor.state is not READY
+        or actor.last_batch > partition.gate.committed
+        or deadline_ms < now_ms
+        or floor > number
+        or partition.snapshots.is_turn_full()
+    ):
+        return False
+    session = actor.sessions.get(sender)
+    if session is None:
+        if number > max(floor, 1):
+            return False
+    elif session.waiting is not None or number > session.next:
+        return False
+    elif session.answers:
+        session.declare(floor)
+    page = last[1]
+    actor.used_ms = now_ms
+    partition.snapshots.packed(len(page))
+    partition.replies.append(Reply(peer, identifier, OK, page, partition.number))
     return True
 
 
