@@ -66,7 +66,7 @@ def test_whatever_ends_the_demo_the_lists_that_were_begun_are_removed(error: Bas
 
 def test_lists_that_cannot_be_removed_are_named_with_how_to_remove_them(capsys: pytest.CaptureFixture[str]) -> None:
     tidied(Lists(undeletable="demo/x/1"))
-    assert "todomq lists demo/x/ | xargs -n 1 todomq drop --yes" in capsys.readouterr().err
+    assert "todomq lists demo/x/ | xargs -r -n 1 todomq drop --yes" in capsys.readouterr().err
 
 
 def test_an_interrupt_of_a_demo_that_keeps_its_lists_says_where_they_are(capsys: pytest.CaptureFixture[str]) -> None:

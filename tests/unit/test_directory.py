@@ -35,7 +35,7 @@ def carry_out(directory: Directory) -> list[Own | Release]:
         done += effects
         for effect in effects:
             if isinstance(effect, Own):
-                directory.owned(effect, True, effect.epoch)
+                directory.claimed(effect, True, effect.epoch)
             else:
                 directory.released(effect)
     return done
@@ -149,7 +149,7 @@ def test_a_refused_claim_is_made_again_above_the_stored_epoch() -> None:
     directory.reported(ONE, [])
     effect = directory.plan(placing=True)[0]
     assert isinstance(effect, Own)
-    directory.owned(effect, False, 41)
+    directory.claimed(effect, False, 41)
     assert directory.owners[effect.partition] is None
     assert directory.plan(placing=True) == [Own(ONE, effect.partition, 42)]
 
@@ -242,9 +242,9 @@ def test_what_was_asked_of_a_server_that_died_is_dropped_and_its_late_answer_ign
     assert isinstance(late, Own)
     directory.servers_are([TWO])
     assert Own(TWO, late.partition, late.epoch) in directory.plan(placing=True)
-    directory.owned(late, True, late.epoch)
+    directory.claimed(late, True, late.epoch)
     assert directory.owners[late.partition] is None
-    directory.owned(Own(TWO, late.partition, late.epoch), False, late.epoch)
+    directory.claimed(Own(TWO, late.partition, late.epoch), False, late.epoch)
     assert directory.plan(placing=True) == [Own(TWO, late.partition, late.epoch + 1)]
 
 
@@ -319,7 +319,7 @@ class Placement(RuleBasedStateMachine):
                 if granted:
                     self.stored[effect.partition] = effect.epoch
                     self.owned[effect.server][effect.partition] = effect.epoch
-                self.directory.owned(effect, granted, self.stored[effect.partition])
+                self.directory.claimed(effect, granted, self.stored[effect.partition])
 
     @rule(partition=PARTITIONS_SEEN)
     def a_server_is_refused_by_a_worker(self, partition: int) -> None:

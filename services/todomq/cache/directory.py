@@ -98,7 +98,7 @@ class Directory:
                 self.owners[partition] = None
 
     def plan(self, placing: bool) -> list[Own | Release]:
-        """Return what is to be asked of list servers now; each is answered by ``owned``, ``released`` or ``failed``.
+        """Return what is to be asked of list servers now; each is answered by ``claimed``, ``released`` or ``failed``.
 
         Args:
             placing: whether it is known which list servers live; while it is not, nothing is moved.
@@ -121,7 +121,7 @@ class Directory:
             effects.append(effect)
         return effects
 
-    def owned(self, effect: Own, granted: bool, stored_epoch: int) -> None:
+    def claimed(self, effect: Own, granted: bool, stored_epoch: int) -> None:
         """Take the answer to ``Own``: granted, or refused because a higher epoch is stored."""
         self._epochs[effect.partition] = max(self._epochs[effect.partition], stored_epoch)
         if self._pending.get(effect.partition) != effect:

@@ -73,8 +73,8 @@ class CacheService(Service):
                 self._try_again(call, Unavailable("the list's partition has another owner by now"))
             elif answer.error is None and _is_pair(answer.value):
                 activation, epoch = answer.value
-                number = ["list_server", owner.server.number]
-                call.answer([number, owner.server.incarnation, activation, partition_of(name.encode()), epoch])
+                server = ["list_server", owner.server.number]
+                call.answer([server, owner.server.incarnation, activation, partition_of(name.encode()), epoch])
             else:
                 self._try_again(call, answer.error or UNREADABLE)
 
@@ -173,7 +173,7 @@ class CacheService(Service):
 
         def answered(answer: Answer) -> None:
             self._asked.discard(server.incarnation)
-            if answer.error is None and _is_owned(answer.value):
+            if answer.error is None and _are_epochs(answer.value):
                 self.directory.reported(server, [(partition, epoch) for partition, epoch in answer.value])
 
         callee.call("owned", server.incarnation, done=answered, timeout_s=1.0)
@@ -188,7 +188,7 @@ class CacheService(Service):
             if answer.error is not None or (isinstance(effect, Own) and not _is_pair(answer.value)):
                 self._loop.after(ASK_AGAIN_S, lambda: self.directory.failed(effect))
             elif isinstance(effect, Own):
-                self.directory.owned(effect, *answer.value)
+                self.directory.claimed(effect, *answer.value)
             else:
                 self.directory.released(effect)
 
@@ -215,7 +215,7 @@ class CacheService(Service):
     def _router_told(self, answer: Answer) -> None:
         if answer.error is not None:
             self._loop.after(ASK_AGAIN_S, self._tell_all_again)
-        elif _is_owned(answer.value):
+        elif _are_epochs(answer.value):
             for partition, epoch in answer.value:
                 self.directory.outdated(partition, epoch)
 
@@ -236,7 +236,7 @@ def _is_pair(value: Any) -> bool:
     return type(value) is list and len(value) == 2 and isinstance(value[0], int) and type(value[1]) is int
 
 
-def _is_owned(value: Any) -> bool:
+def _are_epochs(value: Any) -> bool:
     """Tell whether an answer is ``[[partition, epoch], ...]``."""
     return type(value) is list and all(
         type(item) is list and len(item) == 2 and is_partition(item[0]) and is_epoch(item[1]) for item in value

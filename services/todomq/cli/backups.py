@@ -192,7 +192,7 @@ def _held(shard: ShardReport) -> str:
     held = ", ".join(counted(shard.counts.get(kind, 0), noun, kind) for kind, noun in nouns.items())
     deleted = shard.counts.get("deleted", 0)
     swept = f"; {counted(deleted, 'deleted list')} to be swept, of which entries and sessions are still counted"
-    return f"worker {shard.worker}  {held}{swept if deleted else ''}"
+    return f"database_worker {shard.worker}  {held}{swept if deleted else ''}"
 
 
 def _problem_line(problem: Problem) -> str:

@@ -82,7 +82,7 @@ def unreachable(endpoint: str, variable: str) -> str:
     is_there = _is_there(endpoint)
     said = f"the router does not answer at {endpoint}" if is_there else f"no stack runs at {endpoint}"
     if not variable:
-        return f"{said}; what runs, says: todomq status" if is_there else f"{said}; start one with: todomq up"
+        return f"{said}; todomq status says what runs" if is_there else f"{said}; start one with: todomq up"
     if endpoint.startswith("tcp://") and variable != CREDENTIALS:
         return f"{said}, which {variable} names; is one there? A stack with keys answers only with {CREDENTIALS}"
     return f"{said}, which {variable} names"

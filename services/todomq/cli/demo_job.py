@@ -176,7 +176,7 @@ def _tidying(todo: Client, promises: Promises, keep: bool, begin: Begin) -> Iter
     try:
         yield
     except KeyboardInterrupt:
-        _tell(f"interrupted; the lists {f'are kept under {promises.prefix}' if keep else 'are removed'}")
+        _tell(f"interrupted; the lists {f'are kept under {promises.prefix}' if keep else 'are being removed'}")
         raise
     finally:
         if not keep:
@@ -199,7 +199,7 @@ def _remove(todo: Client, promises: Promises, begin: Begin) -> None:
     finally:
         counter.finish()
         if counter.count < len(names):
-            _tell(f"lists are left; remove them: todomq lists {promises.prefix} | xargs -n 1 todomq drop --yes")
+            _tell(f"lists are left; remove them: todomq lists {promises.prefix} | xargs -r -n 1 todomq drop --yes")
 
 
 @contextmanager

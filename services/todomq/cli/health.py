@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from todomq.cli.asking import Answer, ask_all, calling
 from todomq.cli.connection import named_by, unreachable
+from todomq.cli.show import counted
 from todomq.cli.stack_parts import Name, expected_daemons, name_of_process, supervised
-from todomq.errors import CorruptRecord, DeadlineExceeded, TodoMQError
+from todomq.errors import UNKNOWN, CorruptRecord, DeadlineExceeded, TodoMQError
 from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
 from todomq.runtime.local_process import is_stopped
 
@@ -210,6 +211,8 @@ def _judge_daemon(name: Name, answers: dict[Any, Answer]) -> Part:
         check = answers["check", name[1]]
         if isinstance(check.error, CorruptRecord):
             return Part(name, FAILED, f"its storage is damaged: {check.error}")
+        if check.error is not None and check.error.outcome == UNKNOWN:
+            return Part(name, FAILED, f"what became of the check of its storage is not known: {check.error}")
         if check.error is not None:
             return Part(name, FAILED, f"its storage can't be written: {check.error}")
     return Part(name, OK, _good_news(name, answer))
@@ -245,7 +248,7 @@ def _good_news(name: Name, answer: Answer) -> str:
     if name[0] != "list_server":
         return ""
     quarantined = answer.value["quarantined"]
-    held = f"{answer.value['partitions']} partitions, {answer.value['lists']} lists loaded"
+    held = f"{counted(answer.value['partitions'], 'partition')}, {counted(answer.value['lists'], 'list')} loaded"
     if answer.value["damaged_partitions"]:
         held += f", {answer.value['damaged_partitions']} partitions refused, for their shard is damaged"
     return f"{held}, {len(quarantined)} quarantined, for they can't be read" if quarantined else held

@@ -66,7 +66,7 @@ def init() -> Result:
     text = (
         f"The keys of this stack are in {safe(str(store.directory))}\n"
         "Next, a key for each client, and the stack started with TODOMQ_TCP:\n"
-        "  todomq keys new alice --lists 'alice/*' --rights read,write\n"
+        "  todomq keys new alice --lists 'alice/*' --rights read,write --endpoint tcp://HOST:7447\n"
         "  todomq down; TODOMQ_TCP=tcp://HOST:7447 todomq up"
     )
     return Result({"directory": str(store.directory), "server_public_key": pair.public}, text)
@@ -91,7 +91,7 @@ def new(
 
     A running router lets it in at once. The file holds the only copy of the client's secret key.
 
-    Example: todomq keys new alice --lists 'alice/*' --rights read,write
+    Example: todomq keys new alice --lists 'alice/*' --rights read,write --endpoint tcp://HOST:7447
     """
     from todomq.keys.credentials import Credentials, write_credentials
     from todomq.keys.rights import Rights

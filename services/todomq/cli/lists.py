@@ -51,7 +51,9 @@ def read_date(text: str) -> datetime.date:
 
 def read_id(text: str) -> int:
     """Return the entry's id that a text is."""
-    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+    from todomq.protocol.messages import LIMIT
+
+    if not (text.isascii() and text.isdecimal() and len(text) < 20 and 0 < int(text) < LIMIT):
         raise typer.BadParameter(f"{safe(text)!r} is no id; ls shows the ids")
     return int(text)
 
@@ -131,9 +133,8 @@ def ls(
         no_list = not entries and is_absent(todo, list_name)
     if entries:
         return Result([entry_value(entry) for entry in entries], entries_text(entries))
-    if no_list:
-        return Result([], dim(f"There is no list {safe(list_name)}."))
-    return Result([], dim(f"No entries{' of that kind' if undated or date else ''} in {safe(list_name)}."))
+    note = f"No entries{' of that kind' if undated or date else ''} in {safe(list_name)}."
+    return Result([], "", note=dim(f"There is no list {safe(list_name)}." if no_list else note))
 
 
 def done(
@@ -224,7 +225,7 @@ def lists(
     none = "There are no lists yet; add an entry to one to create it."
     if prefix:
         none = f"No list begins with {safe(prefix)}."
-    return Result(names, _lines(names) if names else dim(none))
+    return Result(names, _lines(names), note="" if names else dim(none))
 
 
 def _lines(names: Iterable[str]) -> str:

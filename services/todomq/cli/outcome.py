@@ -1,7 +1,8 @@
 """How every command ends: what it prints, for a person or as JSON, and its exit code.
 
 Owns: ``--json``, the exit codes, how an error is told. Must not know: what the commands do. A command returns a
-``Result``; it never prints and never exits, unless it draws something that moves.
+``Result`` and leaves standard output to this file; what it tells meanwhile goes to standard error. Two show what goes
+on until they are ended: ``logs --follow``, and a ``probe top`` that draws.
 
 Exit codes: 0 done, 1 refused by the service, 2 usage (an option, an argument or a setting that can't be used), 3 the
 service can't be reached, or a part of it did not answer in time. With ``--json`` a command that was understood prints
@@ -75,11 +76,13 @@ class Result(NamedTuple):
         value: for programs; any value that ``json_text`` takes.
         text: for a person, safe already; or what prints it.
         code: the exit code.
+        note: for a person, where there is nothing to print; on standard error, so that no pipe takes it for data.
     """
 
     value: Any
     text: str | Callable[[], None]
     code: int = DONE
+    note: str = ""
 
 
 def command(app: typer.Typer, name: str | None = None, **options: Any) -> Callable[[F], F]:
@@ -145,12 +148,16 @@ def _print(result: Result, as_json: bool) -> None:
         result.text()
     elif result.text:
         say(result.text)
+    if result.note and not as_json:
+        typer.echo(result.note, err=True)
     if sys.stdout is not None:
         sys.stdout.flush()
 
 
 def _close_output() -> None:
     """Have what could not be written go nowhere, or the interpreter would try it again as it ends."""
+    if sys.stdout is None:
+        return
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)

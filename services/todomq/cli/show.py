@@ -15,7 +15,7 @@ import os
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
-from io import TextIOWrapper
+from io import StringIO, TextIOWrapper
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 if TYPE_CHECKING:
@@ -81,8 +81,8 @@ def console(stderr: bool = False) -> Console:
     from rich.console import Console
 
     file = sys.stderr if stderr else sys.stdout
-    width = None if file.isatty() else WIDTH_OF_A_PIPE
-    return Console(file=file, width=width, markup=False, emoji=False, highlight=False)
+    width = None if is_terminal(file) else WIDTH_OF_A_PIPE
+    return Console(file=file or StringIO(), width=width, markup=False, emoji=False, highlight=False)
 
 
 def table(

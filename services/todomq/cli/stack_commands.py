@@ -7,6 +7,7 @@ Owns: their options, what a person is told, that one at a time starts or stops a
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -14,13 +15,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from todomq.cli.lists import Yes
 from todomq.cli.outcome import DONE, REFUSED, UNREACHABLE, Result, command
-from todomq.cli.show import is_terminal, safe
+from todomq.cli.show import duration, is_terminal, safe, say
 from todomq.errors import CorruptRecord, TodoMQError, Unavailable
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from todomq.supervision.stack import Stack
 
 LOG_LINES = 20
+READ_BYTES = 1 << 16
 PREFIX = "TODOMQ_"
 
 NEXT = """\
@@ -50,7 +52,7 @@ def up() -> Result:
     Example: todomq up
     """
     stack = _stack()
-    with _alone(stack):
+    with _told_if_interrupted("what has begun to start goes on"), _alone(stack):
         ran = stack.is_running()
         stack.start()
         stack.wait_healthy()
@@ -74,6 +76,8 @@ def down(
 
     Example: todomq down
     """
+    from todomq.database_worker.storage.manifest import remove_data_in
+
     stack = _stack()
     data = safe(str(stack.settings.data))
     is_asked = remove_data and not yes and is_terminal(sys.stdin)
@@ -87,7 +91,7 @@ def down(
         ran = stack.stop()
         removed = remove_data and stack.settings.data.exists()
         if removed:
-            _remove_data(stack.settings.data)
+            remove_data_in(stack.settings.data)
         if remove_data:
             stack.settings.note_of_data.unlink(missing_ok=True)  # last: interrupted, the same command can go on
     state = "down" if ran else "not running"
@@ -108,7 +112,7 @@ def restart() -> Result:
     stack = _stack()
     if not stack.is_running():
         raise Unavailable(_nothing_runs(stack))
-    with _alone(stack):
+    with _told_if_interrupted("the processes not named above are those that ran before"), _alone(stack):
         stack.restart(lambda line: typer.echo(line, err=True))
         not_taken = stack.settings_not_taken()
     text = f"Every process is a new one, and the stack is healthy.{_not_taken_text(not_taken)}"
@@ -156,7 +160,7 @@ def logs(
     if not files:
         return Result({}, f"There are no logs in {safe(str(stack.settings.log))}.")
     if follow:
-        os.execvp("tail", ["tail", "-n", str(LOG_LINES), "-F", *map(str, files)])
+        _follow(files)
     last = {file.name: _last_lines(file) for file in files}
     return Result(last, "\n".join("\n".join([f"==> {name} <==", *map(safe, lines)]) for name, lines in last.items()))
 
@@ -173,7 +177,8 @@ def run() -> Result:
         stack.prepare()
         for line in _unknown_lines(stack.unknown_variables()):
             print(line, file=sys.stderr, flush=True)
-        manager = subprocess.Popen(stack.command("-n"), env=stack.environment(), start_new_session=True)
+        # What supervisord says goes to standard error: standard output is for this command's one answer.
+        manager = subprocess.Popen(stack.command("-n"), env=stack.environment(), start_new_session=True, stdout=2)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: manager.terminate())
     code = manager.wait()
@@ -181,6 +186,29 @@ def run() -> Result:
     if reason is not None or code != 0:
         raise TodoMQError(reason or f"supervisord ended with exit status {code}")
     return Result({"running": False, "home": str(stack.settings.home)}, "TodoMQ is down.")
+
+
+def _follow(files: list[Path]) -> NoReturn:
+    """Show what is written to files until somebody has had enough."""
+    tail = subprocess.Popen(["tail", "-n", str(LOG_LINES), "-F", *map(str, files)], stdout=subprocess.PIPE, bufsize=0)
+    assert tail.stdout is not None
+    source, rest = tail.stdout.fileno(), b""
+    watched = select.poll()
+    watched.register(source, select.POLLIN)
+    if sys.stdout is not None:
+        watched.register(sys.stdout.fileno(), 0)  # tells only that whoever read it is gone
+    try:
+        while all(descriptor == source for descriptor, _ in watched.poll()):
+            written = os.read(source, READ_BYTES)
+            if not written:
+                raise TodoMQError("tail, which follows the logs, was ended")
+            *lines, rest = (rest + written).split(b"\n")
+            for line in lines:
+                say(safe(line.decode(errors="replace")))
+        raise BrokenPipeError
+    finally:
+        tail.kill()
+        tail.wait()
 
 
 def _stack() -> Stack:
@@ -197,23 +225,6 @@ def _nothing_runs(stack: Stack) -> str:
     return f"TodoMQ is not running in {stack.settings.home}; start it with: {_this_command()} up"
 
 
-def _remove_data(data: Path) -> None:
-    """Remove every stored list; where the directory is a disk of its own, or a link to one, that stays, empty."""
-    from todomq.database_worker.storage.manifest import LOST_AND_FOUND
-
-    directory = data.resolve()
-    if not data.is_symlink() and not directory.is_mount():
-        shutil.rmtree(directory)
-        return
-    for path in directory.iterdir():
-        if path.name == LOST_AND_FOUND:
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-
-
 @contextmanager
 def _alone(stack: Stack) -> Iterator[None]:
     """Start or stop alone. A stack that does not come up has failed: waiting and trying again won't help."""
@@ -222,6 +233,17 @@ def _alone(stack: Stack) -> Iterator[None]:
             yield
     except Unavailable as error:
         raise TodoMQError(error.text) from None
+
+
+@contextmanager
+def _told_if_interrupted(what: str) -> Iterator[None]:
+    """Say what an interrupt leaves, and how to look at it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        command = _this_command()
+        typer.echo(f"Interrupted: {what}; {command} status says what runs, {command} down stops it.", err=True)
+        raise
 
 
 def _not_taken_text(names: list[str]) -> str:
@@ -254,7 +276,7 @@ def _this_command() -> str:
 
 
 def _status_line(process: Process, restarts: int) -> str:
-    where = f"pid {process.pid:<8} up {process.uptime_s} s" if process.pid else safe(process.trouble)
+    where = f"pid {process.pid:<8} up {duration(max(process.uptime_s, 1))}" if process.pid else safe(process.trouble)
     return f"{process.group:<12} {process.name:<20} {process.state:<9} restarts {restarts:<4} {where}".rstrip()
 
 

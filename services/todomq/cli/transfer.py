@@ -7,6 +7,7 @@ in batches, each all or none, many in flight; they keep the order of the file.
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
@@ -20,7 +21,7 @@ from todomq.cli.asking import first_failure
 from todomq.cli.connection import connect
 from todomq.cli.lists import ListName, is_absent
 from todomq.cli.outcome import Result, command
-from todomq.cli.show import counted, safe
+from todomq.cli.show import counted, is_terminal, safe
 from todomq.errors import TodoMQError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ BATCH_BYTES = 256 * 1024
 BATCH_ENTRIES = 4_000
 ENTRY_OVERHEAD_BYTES = 24
 DEADLINE_S = 60.0
-STANDARD_INPUT = Path("-")
+STANDARD_STREAM = Path("-")
 
 
 class Format(Enum):
@@ -70,7 +71,7 @@ def import_file(
 
     if file.is_dir():
         raise typer.BadParameter(f"{safe(str(file))} is a directory; name a file in it")
-    if file != STANDARD_INPUT and not file.exists():
+    if file != STANDARD_STREAM and not file.exists():
         raise typer.BadParameter(f"there is no file {safe(str(file))}")
     chosen = _format_of(file, format)
     with bars(transient=True) as begin, connect(DEADLINE_S) as todo:
@@ -93,6 +94,10 @@ def export_list(
 
     Example: todomq export "Bob's list" bob.csv
     """
+    if file == STANDARD_STREAM:
+        file = None
+    if file is not None and file.is_dir():
+        raise typer.BadParameter(f"{safe(str(file))} is a directory; name a file in it")
     chosen = Format.TODO_TXT if file is None and format is None else _format_of(file, format)
     with connect(DEADLINE_S) as todo:
         lines = lines_of(todo.todo_list(list_name).entries(), chosen)
@@ -119,7 +124,7 @@ def read_file(file: Path, format: Format, begin: Begin) -> list[EntryFields]:
     from todomq.cli.formats import read_csv, read_todo_txt
 
     read = read_csv if format is Format.CSV else read_todo_txt
-    if file == STANDARD_INPUT:
+    if file == STANDARD_STREAM:
         if sys.stdin is None:
             raise typer.BadParameter("standard input is closed")
         return list(read(sys.stdin.buffer))
@@ -194,7 +199,7 @@ def _format_of(file: Path | None, format: Format | None) -> Format:
     if format is not None:
         return format
     suffix = "" if file is None else file.suffix.lower()
-    if file == STANDARD_INPUT:
+    if file == STANDARD_STREAM:
         raise typer.BadParameter("standard input has no name that tells its format; say --format csv or todo.txt")
     if suffix not in SUFFIXES:
         raise typer.BadParameter("the file's name ends with neither .csv nor .txt; say --format csv or todo.txt")
@@ -224,7 +229,9 @@ def _watched(lines: Iterable[bytes], advance: Advance) -> Iterator[bytes]:
 
 def _write_out(lines: list[bytes]) -> None:
     """Write lines to standard output: as they are, but harmless where that is a terminal."""
-    if sys.stdout.isatty():
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, "it is closed, so nothing was written")
+    if is_terminal(sys.stdout):
         for line in lines:
             print(safe(line.decode().removesuffix("\n")))
     else:

@@ -38,6 +38,10 @@ _LAST = int(zmq.NOBLOCK)
 _NOT_LAST = int(zmq.NOBLOCK | zmq.SNDMORE)
 
 
+_of_parents: list[tuple[object, ...]] = []
+"""Sockets that a forked child has from its parents and may not close: kept, for pyzmq warns of any that is let go."""
+
+
 class Line:
     """The sockets of one connection. All their options stand here.
 
@@ -174,6 +178,7 @@ class Line:
 
     def forget_parent(self) -> None:
         """Leave the sockets to the parent, in a forked child."""
+        _of_parents.append((self._context, self._dealer, self._monitor))
         self._is_closed = True
         self._close_pipe()
 

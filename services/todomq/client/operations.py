@@ -68,7 +68,6 @@ class Unchanged(Enum):
 UNCHANGED = Unchanged.UNCHANGED
 
 
-
 # One list.
 
 
@@ -537,7 +536,10 @@ def _id(value: Any) -> int:
     return value
 
 
-_integer = _id
+def _integer(value: Any) -> int:
+    if type(value) is not int:
+        raise ValueError("an integer is needed")
+    return value
 
 
 def _boolean(value: Any) -> bool:

@@ -241,4 +241,5 @@ def _padded(arguments: list[Any], least: int, most: int) -> list[Any]:
 
 
 def _steady_ms() -> int:
+    """Return milliseconds of a clock that stands still while the machine sleeps: so do those who are waited for."""
     return time.monotonic_ns() // 1_000_000

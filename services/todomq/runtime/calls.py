@@ -214,9 +214,9 @@ class CallServer:
 
     def backlog_bytes(self, peer: bytes) -> int:
         """Return how much waits for a peer that does not read its replies, here or where it takes them."""
-        return peer.backlog_bytes() if isinstance(peer, OwnPeer) else self.backlog_of(peer)
+        return peer.backlog_bytes() if isinstance(peer, OwnPeer) else self.backlog_at_socket(peer)
 
-    def backlog_of(self, peer: bytes) -> int:
+    def backlog_at_socket(self, peer: bytes) -> int:
         """Return how much waits here for a peer."""
         return sum(map(len, self._backlog.get(peer, ())))
 

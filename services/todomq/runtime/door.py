@@ -66,7 +66,7 @@ class Guest(OwnPeer):
 
     def backlog_bytes(self) -> int:
         """Return how much waits at the door for this connection."""
-        return self.door.backlog_of(self)
+        return self.door.backlog_at_socket(self)
 
 
 class Accepted:

@@ -64,7 +64,7 @@ class Push:
         return sockets.send(self._socket, (message,))
 
     def look(self) -> None:
-        """Take in what happened to the connection: of one that breaks again and again libzmq keeps each time."""
+        """Take in what happened to the connection: libzmq keeps a note of each time it broke until somebody looks."""
         sockets.has_more(self._socket)
 
     def close(self) -> None:

@@ -207,15 +207,21 @@ class Listener:
 
     def _watch(self) -> None:
         signal.setitimer(signal.ITIMER_REAL, HANG_S)
-        self._watch_registry()
+        if self._watch_registry():
+            self._watch_daemons()
 
-    def _watch_registry(self) -> None:
+    def _watch_registry(self) -> bool:
+        """End the registry if it hangs, else ask whether it does; return whether it is there to be asked."""
         if self._registry_watch.tick(_steady_ms()):
             log("registry_hangs", silent_ms=self._settings.lease_ms)
             self._registry_watch.ended()
             kill(self._pidfds["registry"])
-            return
+            return False
         self._ping_registry()
+        return True
+
+    def _watch_daemons(self) -> None:
+        """Ask the registry for each daemon: one that runs and is not registered hangs."""
         for process in list(self._watched):
             self._registry.call(
                 "whereis_name", self._names[process], done=partial(self._looked_up, process), timeout_s=PING_S
@@ -271,4 +277,5 @@ def _pid_of(registration: Any) -> Any:
 
 
 def _steady_ms() -> int:
+    """Return milliseconds of a clock that stands still while the machine sleeps: so do those who are waited for."""
     return time.monotonic_ns() // 1_000_000

@@ -1,7 +1,7 @@
 """The whole stack from outside: what ``todomq up``, ``down`` and their like do.
 
 Owns: starting supervisord with what ``supervisord.conf`` expects, waiting until a real add and read have gone through,
-the stop that leaves no process and no socket. Must not know: what the daemons do, what a person is told.
+the stop that leaves no process and no socket. Must not know: what the daemons do.
 
 Law 9: after ``stop`` nothing runs and the data is there; ``start`` works at once, also after supervisord was killed.
 """
@@ -24,6 +24,7 @@ from todomq.errors import Unavailable
 from todomq.keys.required import check_keys
 from todomq.runtime.local_process import has_ended, kill
 from todomq.runtime.locks import hold, private_directory
+from todomq.runtime.parent import is_supervisord
 from todomq.settings import VARIABLES, SettingsError, read_settings
 from todomq.supervision import records
 from todomq.supervision.limits import LIMIT_VARIABLES, read_limits
@@ -285,11 +286,10 @@ class Stack:
         """Return the pid of a supervisord of this stack that lives, though it does not answer; None where none does."""
         try:
             pid = int((self.settings.run / "supervisord.pid").read_text())
-            ours = b"supervisord" in Path(f"/proc/{pid}/cmdline").read_bytes()
             at_home = Path(f"/proc/{pid}/cwd").readlink() == self.settings.home.resolve()
         except (OSError, ValueError):
             return None
-        return pid if ours and at_home else None
+        return pid if is_supervisord(pid) and at_home else None
 
     def _manager_pids(self) -> list[int]:
         """Return the pid of this stack's supervisord, whether it answers or not; empty where none lives."""

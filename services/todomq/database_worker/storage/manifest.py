@@ -105,6 +105,27 @@ def read_manifest(data: Path) -> dict[str, Any]:
     return read_file(data / MANIFEST, {"stack": str, "pool_size": int, "made": list})
 
 
+def remove_data_in(data: Path) -> None:
+    """Remove every stored list; where the directory is a disk of its own, or a link to one, that stays, empty.
+
+    Raises:
+        OSError: something cannot be removed.
+    """
+    import shutil  # see ``_make``
+
+    directory = data.resolve()
+    if not data.is_symlink() and not directory.is_mount():
+        shutil.rmtree(directory)
+        return
+    for path in directory.iterdir():
+        if path.name == LOST_AND_FOUND:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
 def _read_or_make_manifest(data: Path, pool_size: int, note: Path) -> dict[str, Any]:
     path = data / MANIFEST
     noted = read_file(note, {"stack": str}, f"where {data} is whole, remove it")["stack"] if note.exists() else None
