@@ -512,6 +512,17 @@ def test_a_refusal_of_an_earlier_epochs_batch_does_not_take_away_what_is_owned_a
     assert bench.ask("a", "add_entry", "milk") == 1
 
 
+def test_a_batch_that_left_under_an_earlier_epoch_is_refused_and_what_is_owned_again_stays() -> None:
+    bench = Bench()
+    bench.ask("a", "add_entry", "milk")
+    bench.send("a", "add_entry", "bread", number=2)
+    bench.turn()
+    number = bench.sent[0].number
+    epoch = bench.own(PARTITION)
+    assert bench.hosting.committed(1, number, [[number, PARTITION, epoch]]) == set()
+    assert bench.partition("a").epoch == epoch
+
+
 def test_a_partition_is_released_once_its_writes_are_on_disk_and_everything_waiting_is_sent_back() -> None:
     bench = Bench()
     bench.ask("a", "size")

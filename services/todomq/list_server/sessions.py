@@ -85,14 +85,13 @@ class Session(Struct, gc=False):
         """Return status and value that the change of this number, which is below ``next``, was answered with.
 
         Raises:
-            ProtocolError: the client had declared that it no longer needs this answer.
+            ProtocolError: the client had declared that it no longer needs this answer, or it was too old for a load.
         """
         for known, status, value in self.answers:
             if known == number:
                 return status, value
-        raise ProtocolError(
-            f"change {number} lies below what this client declared answered or given up", outcome=UNKNOWN
-        )
+        text = f"change {number} lies below what this client declared answered or given up, or is over ten minutes old"
+        raise ProtocolError(text, outcome=UNKNOWN)
 
     def check_room(self) -> None:
         """Check that one more answer can be kept.

@@ -54,7 +54,7 @@ def add_plainly(actor: ListActor, peer: bytes, sender: bytes, request: Any, now_
         now_ms: the time.
 
     Returns:
-        whether it was; if not, nothing is done and nothing changed.
+        whether it was; if not, nothing is done but what the long way begins with: the floor is taken.
     """
     identifier, _, deadline_ms, body, number, floor, epoch = request
     todo, record = actor.todo, actor.record

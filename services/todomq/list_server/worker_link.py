@@ -68,6 +68,7 @@ class WorkerLink:
         self._unsent: list[Batch] = []
         self._waiting: list[_Asked] = []
         self._greeting = False
+        self._must_greet_again = False
         self._oldest = 0
         self._silent_since_ms = 0
         self._send_again = Once(daemon.loop, SEND_AGAIN_S, self._send_if_greeted)
@@ -126,7 +127,10 @@ class WorkerLink:
     def greet(self) -> None:
         """Say hello (again): the worker is to expect the first batch that is not committed."""
         self.greeted = False
-        if self._callee is None or self._greeting:
+        if self._callee is None:
+            return
+        if self._greeting:  # with what was not committed then: the worker may not have heard of a failure since
+            self._must_greet_again = True
             return
         self._greeting = True
         first = min(self._gate.batches, default=self._gate.open.number)
@@ -161,6 +165,10 @@ class WorkerLink:
 
     def _greeted(self, answer: Answer) -> None:
         self._greeting = False
+        if self._must_greet_again:
+            self._must_greet_again = False
+            self.greet()
+            return
         if answer.error is not None or not _is_greeting(answer.value):
             self._loop.after(GREET_AGAIN_S, self._greet_if_needed)
             return

@@ -1,0 +1,128 @@
+"""The link to a database worker: whatever is in the way, what is not committed is sent and nothing is refused twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from todomq.database_worker.commit import Commits
+from todomq.errors import Unavailable
+from todomq.list_server.hosting import Hosting
+from todomq.list_server.words import Words
+from todomq.list_server.worker_link import WorkerLink, WorkerLinks
+from todomq.protocol import messages
+from todomq.protocol.registration import Registration
+from todomq.runtime.callee import Answer
+from todomq.runtime.loop import Loop
+
+ME, WORKER = b"list server", b"worker"
+PARTITION = 1
+ADDRESS = "ipc:///nowhere"
+
+
+class Wire:
+    """The connections of one list server to one worker: what is on the way stands still until it is brought."""
+
+    def __init__(self) -> None:
+        self.hellos: list[tuple[tuple[Any, ...], Callable[[Answer], None]]] = []
+        self.batches: list[bytes] = []
+
+    def call(self, operation: str, *arguments: Any, done: Callable[[Answer], None], timeout_s: float) -> None:
+        self.hellos.append((arguments, done))
+
+    def send(self, message: bytes) -> bool:
+        self.batches.append(message)
+        return True
+
+    def close(self) -> None:
+        return
+
+
+class Pair:
+    """A list server's hosting, gate and link, and the commits of a worker, with a wire between them."""
+
+    def __init__(self) -> None:
+        self.wire = Wire()
+        self.commits = Commits(WORKER, range(256), {PARTITION: 1})
+        self.hosting = Hosting(1, 600_000, 1 << 30)
+        self.gate = self.hosting.gates[1]
+        links = WorkerLinks()
+        self.link = links[1] = WorkerLink(self, 1, ADDRESS, self.gate, lambda: None)  # type: ignore[arg-type]
+        self.words = Words(ME, self.hosting, links, lambda: 0)
+        self.link.registry_changed()
+
+    # What the link takes of its daemon.
+    incarnation = ME
+    loop = Loop()
+
+    def whereis(self, name: Any) -> Registration:
+        return Registration(name, ADDRESS, None, WORKER)
+
+    def connect(self, address: str, **_: Any) -> Wire:
+        return self.wire
+
+    push = connect
+
+    def hello(self) -> Callable[[], None]:
+        """Bring the hello that is on the way to the worker; return what brings the answer back."""
+        (incarnation, _, first), done = self.wire.hellos.pop(0)
+        self.commits.hello(incarnation, first)
+        return lambda: done(Answer([WORKER, ADDRESS, 1, 1], None))
+
+    def write(self) -> None:
+        self.gate.write(PARTITION, 1, b"n", b"x")
+        batch = self.gate.close(0)
+        assert batch is not None
+        self.link.send(batch)
+
+    def deliver(self) -> None:
+        """Bring the batches that are on the way."""
+        while self.wire.batches:
+            batch = messages.read_writes(messages.read(self.wire.batches.pop(0))[1])
+            self.commits.take_batch(batch, 10)
+
+    def say(self) -> None:
+        """Bring what the worker says of batches."""
+        for word in self.commits.drain()[0]:
+            self.words.take(messages.committed(word))
+
+
+@pytest.fixture
+def pair() -> Pair:
+    pair = Pair()
+    pair.link.greet()
+    pair.hello()()
+    assert pair.link.greeted
+    return pair
+
+
+def test_a_failure_that_is_heard_while_a_hello_is_on_its_way_is_answered_with_another_hello(pair: Pair) -> None:
+    pair.write()
+    pair.deliver()
+    assert pair.commits.next_group()
+    pair.link.greet()  # as after a long silence; it names the batch that is about to fail
+    answered = pair.hello()
+    pair.commits.failed(Unavailable("the disk"))
+    pair.commits.reopened({PARTITION: 1})
+    pair.say()
+    answered()
+    assert not pair.link.greeted, "the worker takes nothing before it has heard that all was given up"
+    pair.hello()()
+    pair.write()
+    pair.deliver()
+    group = pair.commits.next_group()
+    assert len(group) == 1, "what came after the failure is not refused"
+    pair.commits.committed([None])
+    pair.say()
+    assert not pair.gate.batches
+
+
+def test_one_hello_is_on_its_way_at_a_time(pair: Pair) -> None:
+    for _ in range(3):
+        pair.link.greet()
+    assert len(pair.wire.hellos) == 1
+    pair.hello()()
+    pair.hello()()
+    assert pair.link.greeted and not pair.wire.hellos
