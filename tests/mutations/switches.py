@@ -153,8 +153,8 @@ def clears_in_memory_only() -> Replaced:
         if self.record is None:
             record(self, todo, deleted)
 
-    record = ListActor._write_record
-    return [(ListActor, "_write_record", write_record)]
+    record = ListActor.write_list_record
+    return [(ListActor, "write_list_record", write_record)]
 
 
 @breaks(1)

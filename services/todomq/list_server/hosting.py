@@ -257,8 +257,11 @@ class Hosting:
             actor.forget_expired(now_ms)
         if actor.is_to_be_swept:
             partition.to_sweep[actor.name] = actor
-        for asked in waiting:
-            self._give(partition, actor.name, asked, now_ms)
+        for peer, sender, request in waiting:
+            if add_plainly(actor, peer, sender, request, now_ms):
+                partition.close_batch_if_full(now_ms)
+            else:
+                self._give(partition, actor.name, (peer, sender, request), now_ms)
 
     def read_failed(self, read: Read, error: TodoMQError) -> bool:
         """Take the word that a page could not be read.

@@ -206,7 +206,7 @@ class RecordedList:
                 partition.gate.write(number, epoch, records.entry_key(prefix, generation, first), run)
                 self._note_run(first, last)
         if is_to_be_written(self.record):
-            self._write_record(todo, False)
+            self.write_list_record(todo, False)
         self.last_batch = partition.gate.open.number
 
     def _write_changed(self, prefix: bytes, touched: Touched, deleted: bool) -> None:
@@ -224,7 +224,7 @@ class RecordedList:
             or record.lowest_next_id != todo.lowest_next_id
             or record.version != records.VERSION
         ):
-            self._write_record(todo, deleted)
+            self.write_list_record(todo, deleted)
         self.last_batch = partition.gate.open.number
 
     def _write_record_of(self, prefix: bytes, todo: TodoList, identifier: int) -> None:
@@ -264,7 +264,7 @@ class RecordedList:
         else:
             partition.gate.expect(answer_bytes + RECORD_OVERHEAD_BYTES)
 
-    def _write_record(self, todo: TodoList, deleted: bool) -> None:
+    def write_list_record(self, todo: TodoList, deleted: bool) -> None:
         partition = self.partition
         swept = self.record.swept_generation if self.record is not None else todo.generation
         record = ListRecord(todo.generation, todo.lowest_next_id, deleted, swept)

@@ -2,8 +2,8 @@
 
 Owns: which requests go a short way, and all that is done for them. Must not know: any other request.
 
-A **plain add** is ``["add_entry", title, date]`` to a list that is loaded and stored, by a client whose turn it is and
-of which nothing waits, where its answer may stand beside the entry (``recording.py``). A **read again** asks what the
+A **plain add** is ``["add_entry", title, date]`` to a list that is loaded, by a client whose turn it is and of which
+nothing waits, where its answer may stand beside the entry (``recording.py``). A **read again** asks what the
 list answered last, before it has changed. What actor, session, recording and gate do for these in some twenty calls is
 done here in a few, in half the time (``docs/performance.md``). All else goes the long way, by ``ListActor.take``, and
 so may these: ``tests/unit/test_short_ways.py`` sends the same requests both ways and compares all that is written,
@@ -57,11 +57,10 @@ def add_plainly(actor: ListActor, peer: bytes, sender: bytes, request: Any, now_
         whether it was; if not, nothing is done but what the long way begins with: the floor is taken.
     """
     identifier, _, deadline_ms, body, number, floor, epoch = request
-    todo, record = actor.todo, actor.record
+    todo = actor.todo
     if (
         todo is None
         or actor.state is not READY
-        or (record is not NEW_LIST and is_to_be_written(record))
         or actor.sessions_to_write is not None
         or deadline_ms < now_ms
         or floor > number
@@ -108,6 +107,8 @@ def add_plainly(actor: ListActor, peer: bytes, sender: bytes, request: Any, now_
     actor.used_ms = now_ms
     actor.last_page = None
     actor.last_batch = gate.write(partition.number, epoch, key, packed)
+    if actor.record is not NEW_LIST and is_to_be_written(actor.record):
+        actor.write_list_record(todo, False)
     gate.open.replies.append(reply)
     session.took(number, OK, value, now_ms)
     return True
