@@ -12,8 +12,8 @@ from todomq.cli.asking import Answer
 from todomq.cli.connection import named_by, unreachable
 from todomq.cli.formats import EntryFields
 from todomq.cli.health import judge
-from todomq.cli.killing import read_daemon_name
 from todomq.cli.outcome import REFUSED, UNREACHABLE, USAGE, exit_code
+from todomq.cli.stack_parts import read_daemon_name
 from todomq.cli.transfer import BATCH_BYTES, BATCH_ENTRIES, batches
 from todomq.cli.whereabouts import Whereabouts, explain
 from todomq.client.values import Entry, Registration

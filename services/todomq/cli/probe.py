@@ -14,11 +14,11 @@ import typer
 
 from todomq.cli.asking import ask_all, calling
 from todomq.cli.connection import connect_to_look_in
-from todomq.cli.killing import kill_daemon, read_daemon_name
+from todomq.cli.killing import kill_daemon
 from todomq.cli.list_probe import kill_list, show_list, why
 from todomq.cli.outcome import DONE, REFUSED, UNREACHABLE, Result, command
 from todomq.cli.show import coloured, console, name_of, safe, table
-from todomq.cli.stack_parts import expected_daemons, supervised
+from todomq.cli.stack_parts import expected_daemons, read_daemon_name, supervised
 from todomq.settings import read_settings
 
 if TYPE_CHECKING:

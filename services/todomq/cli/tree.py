@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ASK_S = 1.0
 ROUTER: Name = ("router",)
-GROUPS = {
+GROUP_OF = {
     "registry": "registry", "cache": "cache", "database_worker": "database", "list_server": "lists", "router": "edge",
 }  # fmt: skip
 
@@ -216,5 +216,5 @@ def _registered_rows(todo: Client, settings: Settings) -> list[Row]:
     for name in settings.daemon_names():
         pid = pids.get(repr(name)) or 0
         state = "REGISTERED" if repr(name) in pids else "ABSENT"
-        rows.append(Row(GROUPS[str(name[0])], tuple(name), state, pid, uptime_s(pid) if pid else None, None, None))
+        rows.append(Row(GROUP_OF[str(name[0])], tuple(name), state, pid, uptime_s(pid) if pid else None, None, None))
     return rows

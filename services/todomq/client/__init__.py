@@ -19,6 +19,7 @@ The way of a request:
     connection    who drives the session
     line          the sockets
     endpoint      where the router is
+    deadlines     how long a request may take, by which clock
     outcomes      from an answer to a result or an error
     futures       futures that cost little
 """

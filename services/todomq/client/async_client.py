@@ -18,15 +18,14 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from todomq.client import operations
 from todomq.client.connection import Connection
+from todomq.client.deadlines import check_deadline, set_deadline
 from todomq.client.endpoint import choose
 from todomq.client.outcomes import (
     FAILURES_MOST,
     AskAgain,
-    check_deadline,
     outcome,
     refuse_to_resend,
     refused,
-    set_deadline,
 )
 from todomq.client.request import Request
 from todomq.client.values import ServerRef

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from todomq.client import operations
 from todomq.client.connection import Connection
+from todomq.client.deadlines import check_deadline, set_deadline
 from todomq.client.endpoint import choose
 from todomq.client.futures import settle
-from todomq.client.outcomes import check_deadline, outcome, refuse_to_resend, refused, set_deadline
+from todomq.client.outcomes import outcome, refuse_to_resend, refused
 from todomq.client.pipeline import Pipeline
 from todomq.client.request import Request
 from todomq.client.values import ServerRef

@@ -24,6 +24,7 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from todomq.client.deadlines import steady_ms
 from todomq.client.endpoint import silence_at
 from todomq.client.line import CLOSE_LINGER_MS, Line
 from todomq.client.request import Request
@@ -48,11 +49,6 @@ SLEEP_MOST_MS = 60_000
 CLOSE_STEP_MS = 5
 CLOSE_WAIT_S = 2.0
 Action = Callable[[], None]
-
-
-def steady_ms() -> int:
-    """Return the milliseconds of the clock that sessions and deadlines run by; it never goes back."""
-    return time.monotonic_ns() // 1_000_000
 
 
 class _Follower:

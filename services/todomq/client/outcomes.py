@@ -9,10 +9,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from todomq.client.connection import steady_ms
 from todomq.client.request import Repetition, Request
 from todomq.errors import UNKNOWN, InvalidRequest, ProtocolError, TodoMQError
-from todomq.protocol import limits
 from todomq.protocol.codec import unpack_value
 
 Resend = Callable[[Request[Any]], Any]
@@ -56,8 +54,6 @@ class AskAgain:
 FAILURES_MOST = 10_000
 """Failures that a pipeline keeps to tell of them in the end."""
 
-DEADLINE_MOST_S = limits.DEADLINE_AHEAD_MS / 1000
-
 
 def outcome(
     request: Request[Any], resend: Resend, again: Callable[[Request[Any], Resend], Callable[[], Any]] = AskAgain
@@ -94,29 +90,6 @@ def refused(request: Request[Any], error: TodoMQError, resend: Resend) -> TodoMQ
 
 def _again_of(request: Request[Any]) -> Callable[[], Any] | None:
     return request.again if isinstance(request, Repetition) else None
-
-
-def check_deadline(deadline_s: float) -> float:
-    """Check how long a request may take: more than 0, at most 60 seconds.
-
-    Raises:
-        InvalidRequest: it is not that.
-    """
-    if not isinstance(deadline_s, int | float) or isinstance(deadline_s, bool) or not 0 < deadline_s <= DEADLINE_MOST_S:
-        given = "an integer of very many digits" if _is_huge(deadline_s) else f"{deadline_s!r:.40}"
-        raise InvalidRequest(f"deadline_s: more than 0 and at most {DEADLINE_MOST_S:g} seconds, not {given}")
-    return deadline_s
-
-
-def _is_huge(number: object) -> bool:
-    return isinstance(number, int) and number.bit_length() > 64
-
-
-def set_deadline(request: Request[Any], default_ms: int) -> None:
-    """Set when a request's time is up, counted from now."""
-    if request.deadline_s is not None:
-        default_ms = int(check_deadline(request.deadline_s) * 1000)
-    request.deadline_ms = steady_ms() + default_ms
 
 
 def refuse_to_resend(request: Request[Any]) -> Any:

@@ -1,0 +1,43 @@
+"""How long a request may take, and the clock by which that is measured.
+
+Owns: the client's clock, the bound of deadlines. Must not know: what becomes of a request that is late.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from todomq.client.request import Request
+from todomq.errors import InvalidRequest
+from todomq.protocol import limits
+
+DEADLINE_MOST_S = limits.DEADLINE_AHEAD_MS / 1000
+
+
+def steady_ms() -> int:
+    """Return the milliseconds of the clock that sessions and deadlines run by; it never goes back."""
+    return time.monotonic_ns() // 1_000_000
+
+
+def check_deadline(deadline_s: float) -> float:
+    """Check how long a request may take: more than 0, at most 60 seconds.
+
+    Raises:
+        InvalidRequest: it is not that.
+    """
+    if not isinstance(deadline_s, int | float) or isinstance(deadline_s, bool) or not 0 < deadline_s <= DEADLINE_MOST_S:
+        given = "an integer of very many digits" if _is_huge(deadline_s) else f"{deadline_s!r:.40}"
+        raise InvalidRequest(f"deadline_s: more than 0 and at most {DEADLINE_MOST_S:g} seconds, not {given}")
+    return deadline_s
+
+
+def _is_huge(number: object) -> bool:
+    return isinstance(number, int) and number.bit_length() > 64
+
+
+def set_deadline(request: Request[Any], default_ms: int) -> None:
+    """Set when a request's time is up, counted from now."""
+    if request.deadline_s is not None:
+        default_ms = int(check_deadline(request.deadline_s) * 1000)
+    request.deadline_ms = steady_ms() + default_ms
