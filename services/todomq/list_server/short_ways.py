@@ -3,11 +3,11 @@
 Owns: which requests go a short way, and all that is done for them. Must not know: any other request.
 
 A **plain add** is ``["add_entry", title, date]`` to a list that is loaded, by a client whose turn it is and of which
-nothing waits, where its answer may stand beside the entry (``recording.py``). A **read again** asks what the
-list answered last, before it has changed. What actor, session, recording and gate do for these in some twenty calls is
-done here in a few, in half the time (``docs/performance.md``). All else goes the long way, by ``ListActor.take``, and
-so may these: ``tests/unit/test_short_ways.py`` sends the same requests both ways and compares all that is written,
-answered and remembered.
+nothing waits, where its answer may stand beside the entry (``recording.py``). A **read again** asks what the list
+answered last, before it has changed. What actor, session, recording and gate do for these in some twenty calls is done
+here in a few, in half the time (``docs/performance.md``). All else goes the long way, by ``ListActor.take``, and so may
+these: ``tests/unit/test_short_ways.py`` sends the same requests both ways and compares all that is written, answered
+and remembered.
 
 Keeps law 1 (a reply to an add is held until its batch is on disk; nothing is read here that is not), law 3 (a client's
 number stands beside the entry, in its record) and law 4 (only the next number is taken, and a read waits for those
