@@ -6,6 +6,7 @@ Owns: their options, what a person is told, that one at a time starts or stops a
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import shutil
@@ -205,7 +206,7 @@ def _follow(files: list[Path]) -> NoReturn:
             *lines, rest = (rest + written).split(b"\n")
             for line in lines:
                 say(safe(line.decode(errors="replace")))
-        raise BrokenPipeError
+        raise BrokenPipeError(errno.EPIPE, "whoever read this is gone")
     finally:
         tail.kill()
         tail.wait()
