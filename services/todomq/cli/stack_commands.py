@@ -113,7 +113,7 @@ def restart() -> Result:
     stack = _stack()
     if not stack.is_running():
         raise Unavailable(_nothing_runs(stack))
-    with _told_if_interrupted("the processes not named above are those that ran before"), _alone(stack):
+    with _told_if_interrupted("what was stopped is started; the others not named above run as before"), _alone(stack):
         stack.restart(lambda line: typer.echo(line, err=True))
         not_taken = stack.settings_not_taken()
     text = f"Every process is a new one, and the stack is healthy.{_not_taken_text(not_taken)}"
