@@ -69,8 +69,7 @@ def import_file(
     """
     from todomq.cli.progress import bars
 
-    if file.is_dir():
-        raise typer.BadParameter(f"{safe(str(file))} is a directory; name a file in it")
+    _check_is_no_directory(file)
     if file != STANDARD_STREAM and not file.exists():
         raise typer.BadParameter(f"there is no file {safe(str(file))}")
     chosen = _format_of(file, format)
@@ -96,8 +95,8 @@ def export_list(
     """
     if file == STANDARD_STREAM:
         file = None
-    if file is not None and file.is_dir():
-        raise typer.BadParameter(f"{safe(str(file))} is a directory; name a file in it")
+    if file is not None:
+        _check_is_no_directory(file)
     chosen = Format.TODO_TXT if file is None and format is None else _format_of(file, format)
     with connect(DEADLINE_S) as todo:
         lines = lines_of(todo.todo_list(list_name).entries(), chosen)
@@ -193,6 +192,11 @@ def _fail(failures: ExceptionGroup[TodoMQError], stored: int, total: int) -> NoR
     first = first_failure(failures)
     text = f"{stored:,} of {counted(total, 'entry', 'entries')} are in the list; then: {first.text}"
     raise type(first)(text, retryable=first.retryable, outcome=first.outcome) from None
+
+
+def _check_is_no_directory(file: Path) -> None:
+    if file.is_dir():
+        raise typer.BadParameter(f"{safe(str(file))} is a directory; name a file in it")
 
 
 def _format_of(file: Path | None, format: Format | None) -> Format:

@@ -460,7 +460,7 @@ def read_committed(fields: Fields) -> Committed:
     if word.outcome not in _OUTCOMES or type(word.refused) is not list or type(word.text) is not str:
         raise ProtocolError("committed has an outcome, what was refused, and a text")
     for item in word.refused:
-        if type(item) is not list or len(item) != 3 or not all(map(_is_counter, item)) or item[1] >= PARTITIONS:
+        if type(item) is not list or len(item) != 3 or not all(map(_is_counter, item)) or not is_partition(item[1]):
             raise ProtocolError("what was refused is [number, partition, stored epoch]")
     return word
 
