@@ -144,7 +144,8 @@ class Network:
         self.connections: list[Connection] = []
         self.duplicates = 0.0
         """How likely a client's message to the router arrives twice."""
-        self.has_doubled = False
+        self.doubled: list[tuple[str, Frames]] = []
+        """Which did, by the name of the process that sent it."""
         self._clock = clock
         self._processes = processes
         self._random = random
@@ -264,7 +265,7 @@ class Network:
         direction.flying.append((event, frames))
         self._trace(f"{direction.source.process!r}->{direction.target.process!r} {sum(map(len, frames))}")
         if direction is connection.onward and self._is_to_be_doubled(connection):
-            self.has_doubled = True
+            self.doubled.append((direction.source.process.name, frames))
             direction.unread += 1
             direction.last_us += self._random.randint(1, 2_000)
             again = self._clock.after(direction.last_us - now_us, direction.land)

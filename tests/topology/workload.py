@@ -16,6 +16,7 @@ from todomq.client import operations
 from todomq.client.request import Request
 from todomq.client.values import Via
 from todomq.errors import UNKNOWN, EntryNotFound, ProtocolError
+from todomq.protocol import messages
 from topology.client import Client, outcome_of
 from topology.clock import MS_US
 from topology.world import World
@@ -74,12 +75,22 @@ class Workload:
         self._until_us = until_us
         self._pipelining = pipelining
         self._titles = 0
+        self._twice: set[tuple[str, int]] = set()
         self.clients = [Asker(self, world, f"client-{n}") for n in range(clients)]
 
     def title(self) -> str:
         """Return a title that nobody had."""
         self._titles += 1
         return f"t{self._titles}"
+
+    def came_twice(self, client: str, request: Request[Any]) -> bool:
+        """Tell whether the network has brought a request twice: of the two one may be refused and the other taken."""
+        doubled = self._world.network.doubled
+        while doubled:
+            name, frames = doubled.pop()
+            _, fields = messages.read(frames[-1])
+            self._twice.update((name, identifier) for identifier, *_ in messages.read_call(fields)[1])
+        return (client, request.id) in self._twice
 
     def is_over(self) -> bool:
         """Whether nothing more is asked and everything is answered."""
@@ -206,7 +217,8 @@ class Asker:
             elif isinstance(error, EntryNotFound):
                 pass
             elif error is not None:
-                operation = operation._replace(outcome="unknown" if error.outcome == UNKNOWN else "failed")
+                is_unknown = is_unknown or self._workload.came_twice(self.name, request)
+                operation = operation._replace(outcome="unknown" if is_unknown else "failed")
             else:
                 operation = operation._replace(result=_shown(kind, result))
                 self._learn(list_name, kind, operation.result)
@@ -252,8 +264,8 @@ class Asker:
             _, error = outcome_of(request)
             if error is None:
                 told.stored(value, sent_us, self._world.clock.now_us)
-            elif error.outcome != UNKNOWN and not self._world.network.has_doubled:
-                told.refused(value)  # of a store that arrived twice one may be refused and the other taken
+            elif error.outcome != UNKNOWN and not self._workload.came_twice(self.name, request):
+                told.refused(value)
             elif error.outcome == UNKNOWN and self._random.random() < AGAIN:
                 self._submit(request.repeated(), deadline_s, finished)
             else:
