@@ -163,6 +163,27 @@ def test_a_shard_that_cannot_be_opened_at_all_is_opened_as_soon_as_it_can_be() -
     bench.store()
 
 
+def fails(key: bytes) -> bytes | None:
+    raise StorageFailed("it cannot be read at the moment")
+
+
+def test_a_shard_whose_read_failed_while_it_was_being_opened_for_changes_knows_its_epochs_still(bench: Bench) -> None:
+    bench.cannot_write = FULL
+    fail_a_write(bench)
+    assert bench.shard.state == "read only"
+    bench.opened[-1].get = fails  # type: ignore[method-assign]
+    bench.shard.commits.take_change([(b"kkey", b"v")], b"dclient", None, None)
+    bench.words += bench.shard.end_turn()  # the commit is under way
+    bench.cannot_write = None
+    bench.ring()
+    while bench.shard.state != "open":
+        bench.ring()
+    claims: list[Any] = []
+    bench.shard.commits.take_claim(0, 1, claims.append)
+    bench.run()
+    assert claims == [[False, 1]]
+
+
 def test_a_sender_that_had_nothing_under_way_hears_once_what_is_wanted(bench: Bench) -> None:
     bench.cannot_write = FULL
     fail_a_write(bench)

@@ -237,7 +237,7 @@ class Shard:
             return
         if self._storage is None:
             self.commits.reopened(opened.epochs)
-        else:  # read only so far, so the epochs are the same
+        else:  # it is read only, so the epochs in force are those that are stored
             self._let_go(self._storage)
         self._storage = opened.storage
         self._trouble = None
@@ -270,7 +270,9 @@ class Shard:
 
     def _opened_for_changes(self, storage: Storage | None, error: BaseException | None) -> None:
         """Take the place of what is open for reading only, or try again later."""
-        if storage is not None:
+        if storage is not None and self._storage is None:  # what was open has failed meanwhile: it is opened anew
+            self._loop.offload(storage.close, _ignore, COMMITS)
+        elif storage is not None:
             self._take_storage(_Opened(storage, {}, ""))
         elif isinstance(error, CorruptRecord):
             self._opened(None, error)
