@@ -14,7 +14,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from workbench import START_MS, Bench, Client
+from workbench import START_MS, Bench, Client, Disk
 
 from todomq.errors import (
     UNKNOWN,
@@ -28,6 +28,7 @@ from todomq.errors import (
 )
 from todomq.list_server import gate, operations, records
 from todomq.list_server.actor import ListActor
+from todomq.list_server.gate import Batch
 from todomq.list_server.todo_list import TodoList
 from todomq.list_server.weight import ENTRY_IN_MEMORY_BYTES, LIST_BYTES, SESSION_BYTES
 from todomq.protocol import limits, messages
@@ -377,6 +378,45 @@ def test_a_session_that_expired_while_its_list_was_not_loaded_goes_with_the_next
     fresh.now_ms += limits.REMEMBERED_MS + 1
     assert fresh.ask("a", "size", client=b"other") == 1
     assert records.session_key(records.prefix("a"), b"client") not in bench.disk.records
+
+
+@pytest.mark.parametrize("when", ["visited", "loaded"])
+def test_law_6_sessions_that_are_forgotten_together_go_in_batches_that_fit_into_a_message(
+    monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    name = "x" * limits.LIST_NAME_BYTES
+    bench = Bench()
+    for client in range(4_000):
+        bench.send(name, "add_entry", "milk", client=b"%d" % client)
+    bench.settle()
+    sizes = []
+    apply = Disk.apply
+
+    def applied(disk: Disk, batch: Batch) -> list[list[int]]:
+        sizes.append(len(messages.writes(batch.as_sent(b"list server", b"worker"))))
+        return apply(disk, batch)
+
+    monkeypatch.setattr(Disk, "apply", applied)
+    if when == "loaded":
+        bench = Bench(bench.disk, page=1_000)
+        bench.now_ms += limits.REMEMBERED_MS + 1
+        assert bench.ask(name, "size") == 4_000
+    else:
+        bench.tick(limits.REMEMBERED_MS + 1)
+        bench.settle()
+    assert not bench.actor(name).sessions
+    assert sum(sizes) > 2 * limits.BATCH_BYTES and max(sizes) < 1.1 * limits.BATCH_BYTES
+
+
+def test_law_6_of_very_many_sessions_some_are_forgotten_at_each_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("todomq.list_server.recording.FORGOTTEN_MOST", 2)
+    bench = Bench()
+    for client in range(5):
+        bench.ask("a", "add_entry", "milk", client=b"%d" % client)
+    bench.now_ms += limits.REMEMBERED_MS + 1
+    for left in (3, 1, 0):
+        bench.actor("a").forget_expired(bench.now_ms)
+        assert len(bench.actor("a").sessions) == left
 
 
 # -- a failure stays where it is ---------------------------------------------------------------------------------------

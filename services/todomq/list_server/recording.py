@@ -12,6 +12,7 @@ leaves a note with it, by which that is cleared away later, by whoever owns the 
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from todomq.list_server import records
@@ -36,6 +37,8 @@ SESSIONS_IN_ENTRIES = 16
 the next change that is no add writes the records of all sessions that stand in entries only, and they must fit into one
 batch.
 """
+FORGOTTEN_MOST = 8_000
+"""Sessions that one look at a list forgets, some 15 ms; looks come every two minutes."""
 
 
 class RecordedList:
@@ -151,14 +154,18 @@ class RecordedList:
         self.sessions_to_write = None
 
     def forget_expired(self, now_ms: int) -> None:
-        """Forget the clients' sessions whose time is over, and see that their records go."""
-        expired = [
+        """Forget the clients' sessions whose time is over, and see that their records go; ``FORGOTTEN_MOST`` at once.
+
+        It may close the batch: not to be asked between a change and its sessions.
+        """
+        expired = (
             sender
             for sender, session in self.sessions.items()
             if session.used_ms + limits.REMEMBERED_MS < now_ms and session.waiting is None
-        ]
-        for sender in expired:
+        )
+        for sender in list(islice(expired, FORGOTTEN_MOST)):
             self._forget(sender)
+            self.partition.close_batch_if_full(now_ms)
 
     def _forget(self, sender: bytes) -> None:
         del self.sessions[sender]
@@ -169,8 +176,9 @@ class RecordedList:
 
     def end_note(self, key: bytes, now_ms: int) -> None:
         """Delete a note of remains whose time has come; where something remains even now, a later one follows."""
-        self.last_batch = self.partition.gate.write(self.partition.number, self.partition.epoch, key, None)
         self.forget_expired(now_ms)
+        # Both in one batch: what remains is never without a note.
+        self.last_batch = self.partition.gate.write(self.partition.number, self.partition.epoch, key, None)
         if self.has_remains:
             self._note_remains(max([session.used_ms for session in self.sessions.values()], default=now_ms))
 
