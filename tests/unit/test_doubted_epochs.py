@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 from workbench import Bench, Disk
 
+from todomq.errors import NOT_APPLIED
 from todomq.protocol.partitions import partition_of
 
 PARTITION = partition_of(b"a")
+OTHER = partition_of(b"b")
 
 
 def test_an_owner_that_was_paused_answers_no_read_from_memory_once_another_has_claimed() -> None:
@@ -21,6 +23,33 @@ def test_an_owner_that_was_paused_answers_no_read_from_memory_once_another_has_c
     with pytest.raises(KeyError):
         old.answer(read)
     assert old.hosting.owned() == []
+
+
+def test_what_is_refused_for_an_old_epoch_is_given_up_though_the_rest_of_the_batch_failed() -> None:
+    disk = Disk()
+    old = Bench(disk, owned=[PARTITION, OTHER])
+    disk.claim(PARTITION)
+    old.hosting.doubt_epochs()
+    old.send("b", "add_entry", "milk")
+    old.turn()
+    (batch,) = old.sent
+    assert old.hosting.failed(1, "the disk is full", NOT_APPLIED, 0, disk.apply(batch)) == {PARTITION}
+    assert [number for number, _ in old.hosting.owned()] == [OTHER]
+
+
+def test_an_owner_that_always_writes_to_one_partition_hears_of_a_successor_in_another() -> None:
+    disk = Disk()
+    old = Bench(disk, owned=[PARTITION, OTHER])
+    disk.claim(PARTITION)
+    old.ask("b", "size")
+    for number in (1, 2):
+        old.send("b", "add_entry", "milk", number=number)
+        old.turn()
+        old.hosting.check_epochs()
+        old.turn()
+        old.commit(1)
+    old.settle()
+    assert [number for number, _ in old.hosting.owned()] == [OTHER]
 
 
 def test_an_owner_that_was_paused_and_still_owns_answers_when_that_is_known() -> None:

@@ -33,7 +33,7 @@ class Reply(Struct, frozen=True, gc=False):
 
 
 class Batch:
-    """Writes of one turn, in columns, and the replies behind them.
+    """Writes of a turn or of a part of it, in columns, and the replies behind them; it may only ask and write nothing.
 
     Attributes:
         epochs: under which epoch each partition is written or asked about.
@@ -78,6 +78,7 @@ class Gate:
         self.batches: dict[int, Batch] = {}
         self.bytes = 0
         self.held_bytes = 0
+        self._asked = 0
         self.refusal = ""  # why the worker last refused to write; empty once it has written again
         self._may_try = True
         self._tries_at_ms = 0
@@ -129,7 +130,7 @@ class Gate:
         return batch.number
 
     def take_back(self, size: int) -> None:
-        """Take back what was written last, until the open batch has ``size`` bytes again."""
+        """Take back what was written last, until the open batch has ``size`` bytes again; it names what it named."""
         batch = self.open
         while batch.bytes > size:
             batch.partitions.pop()
@@ -140,6 +141,12 @@ class Gate:
     def ask(self, partition: int, epoch: int) -> None:
         """Have the open batch name the partition: refused if the epoch is old, and else it writes nothing."""
         self.open.epochs[partition] = epoch
+        self._asked = self.open.number
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether it is not known yet what became of the last batch that asks."""
+        return self._asked > self.committed
 
     def hold(self, number: int, reply: Reply) -> Batch:
         """Hold a reply until the batch of this number, which is not committed, is; return that batch."""
@@ -162,7 +169,7 @@ class Gate:
         self.held_bytes += size
 
     def close(self, now_ms: int) -> Batch | None:
-        """Close the open batch and return it to be sent; None where nothing was written."""
+        """Close the open batch and return it to be sent; None where it names no partition."""
         batch = self.open
         if not batch.epochs:
             return None

@@ -11,6 +11,7 @@ A list is loaded or dropped only when none of its writes is uncommitted, for a r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import count, islice
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -146,12 +147,13 @@ class Hosting:
         return [(p.number, p.epoch) for p in self.partitions if p is not None and not p.releasing]
 
     def check_epochs(self) -> None:
-        """Ask each worker whether what is owned here still is, unless it has yet to say what became of a batch.
+        """Ask each worker whether what is owned here still is, unless it has yet to answer when it was asked last.
 
         An owner that others took for dead would else hear of its successor only when it writes (law 2).
         """
+        silent = [gate for gate in self.gates.values() if gate.is_asking]
         for partition in self.partitions:
-            if partition is not None and partition.damage is None and not partition.gate.batches:
+            if partition is not None and partition.damage is None and partition.gate not in silent:
                 partition.gate.ask(partition.number, partition.epoch)
 
     def doubt_epochs(self) -> None:
@@ -285,6 +287,12 @@ class Hosting:
     def committed(self, worker: int, last: int, refused: list[list[int]]) -> set[int]:
         """Open the gate up to a batch; drop the partitions that were refused for an old epoch and return them."""
         self.replies += self.gates[worker].commit(last, refused)
+        lost = self._disown_lost(refused)
+        self._end_stopping()
+        return lost
+
+    def _disown_lost(self, refused: Sequence[list[int]]) -> set[int]:
+        """Drop the partitions that were refused for an old epoch and return them."""
         # A batch of an earlier epoch of ours is refused as well: the partition is lost only if that is not ours now.
         lost = {
             number
@@ -293,10 +301,16 @@ class Hosting:
         }
         for partition in lost:
             self.disown(partition)
-        self._end_stopping()
         return lost
 
-    def failed(self, worker: int, text: str, outcome: str = UNKNOWN, steady_ms: int = 0) -> None:
+    def failed(
+        self,
+        worker: int,
+        text: str,
+        outcome: str = UNKNOWN,
+        steady_ms: int = 0,
+        refused: Sequence[list[int]] = (),
+    ) -> set[int]:
         """A commit failed, or was refused: the lists of the open batches are loaded again.
 
         Args:
@@ -304,7 +318,12 @@ class Hosting:
             text: why.
             outcome: UNKNOWN, or NOT_APPLIED where it is known that none of them is on disk, nor will be.
             steady_ms: the time of the steady clock.
+            refused: ``[number, partition, stored epoch]`` of what was refused for an old epoch besides.
+
+        Returns:
+            the partitions that were dropped because of that.
         """
+        lost = self._disown_lost(refused)
         gate = self.gates[worker]
         if outcome == NOT_APPLIED:
             gate.refuse(text, steady_ms)
@@ -321,6 +340,7 @@ class Hosting:
         for actor in suspects:
             actor.sessions_to_write = None
             self._stop(actor)
+        return lost
 
     # -- time ----------------------------------------------------------------------------------------------------------
 

@@ -49,16 +49,20 @@ class Words:
         committed_to = self._hosting.gates[number].committed
         has_gap = word.first > committed_to + 1  # a word before this one was lost
         if word.outcome == messages.COMMITTED and not has_gap:
-            for partition in self._hosting.committed(number, word.last, word.refused):
-                log("partition_lost", partition=partition, worker=number)
+            self._log_lost(number, self._hosting.committed(number, word.last, word.refused))
             return
         if word.outcome in (messages.FAILED, NOT_APPLIED):
             if word.last <= committed_to:
                 return  # these batches were given up when their failure was first heard of
             log_counted("commit_failed", worker=number, why=word.text)
             outcome = NOT_APPLIED if word.outcome == NOT_APPLIED and not has_gap else UNKNOWN
-            self._hosting.failed(number, word.text, outcome, self._steady_ms())
+            lost = self._hosting.failed(number, word.text, outcome, self._steady_ms(), word.refused)
+            self._log_lost(number, lost)
         self._links[number].greet()  # what is not committed is sent again, or begins anew
+
+    def _log_lost(self, worker: int, partitions: set[int]) -> None:
+        for partition in partitions:
+            log("partition_lost", partition=partition, worker=worker)
 
     def _check(self, worker: int, word: messages.Committed) -> None:
         if word.outcome == messages.COMMITTED and not word.first <= word.last < self._hosting.gates[worker].open.number:
