@@ -84,6 +84,8 @@ GOALS: tuple[Goal, ...] = (
     Goal(f"adds over {_MOST} lists / over 1,000", (f"adds over {_MOST} lists, uniform", TODOMQ),
          [(1, ("adds over 1,000 lists, uniform", TODOMQ))], 0.7, 0.9),
     Goal("lists created with an entry / BEAM's, empty", ("create", TODOMQ), [(1, ("create", beam.NAME))], 1, 2),
+    Goal("the same, later owners / BEAM's, empty", ("create, later owners", TODOMQ), [(1, ("create", beam.NAME))],
+         None, 1),
     Goal("2 list servers / 1", (_SIZES, "2 list servers, 3 workers"), [(1, (_SIZES, "1 list server, 3 workers"))],
          0.85, 1),
     Goal("3 database workers / 1", (_SIZES, "2 list servers, 3 workers"), [(1, (_SIZES, "2 list servers, 1 worker"))],

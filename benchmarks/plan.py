@@ -31,6 +31,7 @@ WORKLOADS = {
     "cold": "the first read of a list that is not loaded",
     "import": "a large CSV through the command line",
     "create": "100,000 lists created with one entry each; memory per loaded list",
+    "create later": "the same lists where others owned the partitions before, so that each is looked for first",
     "lists": "adds over 1,000, 100,000 and 1,000,000 lists, uniform and Zipf; memory and files of them",
     "recovery": "kill -9 of each daemon",
     "scaling": "adds with one list server, with one database worker",

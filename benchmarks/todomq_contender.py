@@ -143,6 +143,15 @@ def _create(stack: RunningStack, plan: Plan) -> Measurements:
     yield Measurement("bytes per loaded list", NAME, "one entry", grown / plan.lists, BYTES)
 
 
+def _create_later(stack: RunningStack, plan: Plan) -> Measurements:
+    for name in stack.names:
+        if name.startswith("list_server"):
+            stack.kill(name)
+            stack.wait_until_back(name)
+    load = in_clients(client_loads.create, [(stack.endpoint, 0, plan.lists)])
+    yield rate("create, later owners", NAME, "one entry, durable", load.requests, load.seconds, load.waits_s)
+
+
 def _lists(stack: RunningStack, plan: Plan) -> Measurements:
     created = plan.lists if plan.wants("create") else 0
     for lists in (1_000, plan.lists, plan.many_lists):
@@ -193,5 +202,5 @@ STACKS: tuple[tuple[dict[str, Work], dict[str, str]], ...] = (
     ({"batches": _batches, "clients": _clients}, {}),
     ({"long": _long, "cold": _cold, "import": _import}, {}),
     ({"create": _create, "lists": _lists}, {}),
-    ({"recovery": _recovery}, {"TODOMQ_MAX_RESTARTS": "1000000"}),
+    ({"recovery": _recovery, "create later": _create_later}, {"TODOMQ_MAX_RESTARTS": "1000000"}),
 )
