@@ -39,6 +39,8 @@ KNOWN: dict[str, int] = {
     "decoder_raises": 2,
     "unreadable_is_empty": 1,
     "missing_is_empty": 1,
+    "dropped_is_new": 1,
+    "stored_is_new": 1,
     "hung_are_left": 2,
     "orphans_stay": 1,
 }

@@ -23,6 +23,7 @@ from todomq.list_server.hosting import Hosting
 from todomq.list_server.loading import Loading
 from todomq.list_server.operations import CHANGES
 from todomq.list_server.ownership import Ownership
+from todomq.list_server.partition import Partition
 from todomq.list_server.recording import write_sessions
 from todomq.list_server.records import pack_entry
 from todomq.list_server.short_ways import add_plainly, read_again
@@ -527,6 +528,31 @@ def missing_is_empty() -> Replaced:
         return True if self.record is None else take(self, key, value)
 
     return [(Loading, "_take_entry", taken)]
+
+
+@breaks(8)
+def dropped_is_new() -> Replaced:
+    """A partition's first owner takes a list that it has dropped for one that was never stored."""
+    drop = Partition.drop
+
+    def dropped(self: Partition, actor: ListActor) -> None:
+        drop(self, actor)
+        if self._dropped is not None:
+            self._dropped.clear()
+
+    return [(Partition, "drop", dropped)]
+
+
+@breaks(8)
+def stored_is_new() -> Replaced:
+    """Every owner of a partition takes a list for new that it has not dropped itself."""
+    make = Partition.__init__
+
+    def made(self: Partition, number: int, *rest: Any) -> None:
+        make(self, number, *rest)
+        self._dropped = set()
+
+    return [(Partition, "__init__", made)]
 
 
 # Law 9: no orphans.

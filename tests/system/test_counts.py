@@ -14,6 +14,8 @@ import pytest
 from conftest import RunningStack, wait_until
 
 from todomq import Client
+from todomq.protocol.messages import FIRST_EPOCH
+from todomq.protocol.partitions import partition_of
 
 LISTS = 200
 REQUESTS = 5_000
@@ -94,6 +96,18 @@ def test_a_thousand_adds_in_flight_are_few_messages_batches_and_syncs(shared_sta
     assert counts.above(PIPELINED_MOST) == {}
     assert 0 < counts["syncs"] <= counts["commits"]
     assert counts["malformed"] == 0
+
+
+def test_lists_of_a_new_stack_are_not_looked_for_before_they_are_made(stack: RunningStack) -> None:
+    servers = [name for name in stack.daemons if name.startswith("list_server")]
+    owned = dict(row for name in servers for row in stack.ask(name, "owned"))
+    names = [f"new {number}" for number in range(LISTS)]
+    later = [name for name in names if owned[partition_of(name.encode())] > FIRST_EPOCH]
+    with Client(stack.endpoint) as todo, todo.pipeline() as pipeline:
+        for name in names:
+            pipeline.todo_list(name).add_entry("milk")
+    assert sum(stack.ask(name, "stats")["loads"] for name in servers) == len(later)
+    assert len(later) < LISTS / 2, "most partitions of a new stack have their first owner"
 
 
 def test_a_thousand_reads_in_flight_are_few_messages_without_a_commit(shared_stack: RunningStack, todo: Client) -> None:

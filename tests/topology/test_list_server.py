@@ -156,14 +156,17 @@ def test_a_list_is_loaded_when_its_worker_is_back_however_long_it_was_away(world
     world.start_all()
     run_until_owned(world)
     client = Client(world, "client")
+    added, sizes = list[Request[Any]](), list[Request[Any]]()
+    client.submit(operations.add_entry("a", "milk"), 0.5, added.append)
+    assert world.clock.run_until(world.clock.now_us + SECOND_US, lambda: bool(added))
+    partition = service_of(world).hosting.partitions[partition_of(b"a")]
+    assert partition is not None
+    partition.drop(partition.actors["a"])
     world.disks[1].stalled_us = 90 * SECOND_US
-    sizes = list[Request[Any]]()
     client.submit(operations.size("a"), 0.5, sizes.append)
     world.clock.run_until(world.clock.now_us + 60 * SECOND_US)
     assert sizes[0].error is not None
     world.disks[1].stalled_us = 0
-    partition = service_of(world).hosting.partitions[partition_of(b"a")]
-    assert partition is not None
     assert world.clock.run_until(world.clock.now_us + 99 * SECOND_US, lambda: partition.actors["a"].state == READY)
 
 

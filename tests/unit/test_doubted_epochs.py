@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from workbench import Bench, Disk
 
@@ -19,6 +21,47 @@ def test_an_owner_that_was_paused_answers_no_read_from_memory_once_another_has_c
     Bench(disk, owned=[PARTITION]).ask("a", "add_entry", "bread", client=b"other")
     old.hosting.doubt_epochs()
     read = old.send("a", "size", number=2)
+    old.settle()
+    with pytest.raises(KeyError):
+        old.answer(read)
+    assert old.hosting.owned() == []
+
+
+def test_an_owner_that_was_paused_takes_no_list_for_new_before_it_is_known_that_no_other_has_claimed() -> None:
+    disk = Disk.new()
+    old = Bench(disk, owned=[PARTITION])
+    Bench(disk, owned=[PARTITION]).ask("a", "add_entry", "bread", client=b"other")
+    old.hosting.doubt_epochs()
+    read = old.send("a", "size")
+    old.settle()
+    with pytest.raises(KeyError):
+        old.answer(read)
+    assert old.hosting.owned() == []
+
+
+@pytest.mark.parametrize("fails", [Bench.fail, Bench.refuse])
+def test_a_doubt_that_is_not_answered_since_the_commit_failed_leaves_no_list_to_be_taken_for_new(
+    fails: Callable[[Bench], None],
+) -> None:
+    disk = Disk.new()
+    old = Bench(disk, owned=[PARTITION])
+    old.settle()
+    Bench(disk, owned=[PARTITION]).ask("a", "add_entry", "bread", client=b"other")
+    old.hosting.doubt_epochs()
+    old.turn()
+    fails(old)
+    read = old.send("a", "size")
+    old.settle()
+    assert old.answer(read) == 1
+
+
+def test_a_grant_of_the_first_epoch_that_comes_late_lets_no_list_be_taken_for_new() -> None:
+    disk = Disk.new()
+    epoch = disk.claim(PARTITION)
+    Bench(disk, owned=[PARTITION]).ask("a", "add_entry", "bread", client=b"other")
+    old = Bench(disk, owned=[])
+    old.hosting.own(PARTITION, epoch)
+    read = old.send("a", "size")
     old.settle()
     with pytest.raises(KeyError):
         old.answer(read)

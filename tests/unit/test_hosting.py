@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from workbench import START_MS, Bench, Client, Disk
 
 from todomq.errors import (
@@ -32,6 +32,7 @@ from todomq.list_server.gate import Batch
 from todomq.list_server.todo_list import TodoList
 from todomq.list_server.weight import ENTRY_IN_MEMORY_BYTES, LIST_BYTES, SESSION_BYTES
 from todomq.protocol import limits, messages
+from todomq.protocol.messages import FIRST_EPOCH
 from todomq.protocol.partitions import PARTITIONS, partition_of
 
 HOUR_MS = 3_600_000
@@ -240,6 +241,89 @@ def test_an_idle_list_is_dropped_though_the_clock_was_set_back() -> None:
     for _ in range(10):
         bench.tick(500)
     assert bench.hosting.lists == 0
+
+
+# -- lists of which nothing can be stored ------------------------------------------------------------------------------
+
+
+def test_a_partitions_first_owner_takes_a_list_for_new_and_does_not_look_for_it() -> None:
+    bench, client = Bench(Disk.new()), Client()
+    first = bench.send("a", "add_entry", "milk")
+    bench.turn()
+    assert not bench.reads and first not in bench.replies, "it is promised no sooner than others"
+    bench.commit()
+    assert bench.answer(first) == 1
+    assert client.entries(bench, "a") == [[1, "milk", None, False, None]]
+    assert bench.ask(SAME_PARTITION, "size") == 0
+    assert bench.hosting.loads == 0
+    later = Bench(bench.disk)
+    assert client.entries(later, "a") == [[1, "milk", None, False, None]]
+    assert later.ask(SAME_PARTITION, "add_entry", "milk") == 1
+    assert later.hosting.loads == 2
+
+
+@pytest.mark.parametrize("how", ["idle", "killed", "failed", "failed on disk", "crashed", "deleted"])
+def test_law_8_what_the_first_owner_has_dropped_is_looked_for(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    bench, client = Bench(Disk.new(), idle_ms=1_000), Client()
+    client.change(bench, "a", "add_entry", "milk")
+    if how == "idle":
+        bench.settle_with_ticks(lambda: bench.hosting.lists == 0, 500)
+    elif how in ("killed", "deleted"):
+        if how == "deleted":
+            client.change(bench, "a", "delete")
+        bench.hosting.kill(bench.actor("a"))
+    elif how == "crashed":
+        with monkeypatch.context() as spoiled:
+            spoiled.setattr(ListActor, "_change", raises)
+            with pytest.raises(Unavailable, match="crashed"):
+                bench.ask("a", "clear", number=2, floor=2)
+    else:
+        bench.send("a", "add_entry", "bread", number=2, floor=2)
+        bench.turn()
+        bench.fail(on_disk=how == "failed on disk")
+    kept = {"failed on disk": ["milk", "bread"], "deleted": []}.get(how, ["milk"])
+    assert [entry[1] for entry in client.entries(bench, "a")] == kept
+    assert bench.hosting.loads == 1
+
+
+def test_law_6_past_a_number_of_dropped_lists_the_first_owner_looks_for_every_list(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("todomq.list_server.partition.NAMES_KEPT", 1)
+    bench = Bench(Disk.new())
+    for loads, name in enumerate(["a", SAME_PARTITION]):
+        bench.ask(name, "add_entry", "milk")
+        bench.hosting.kill(bench.actor(name))
+        assert bench.hosting.loads == 0
+        assert bench.partition("a").is_to_be_looked_for("never seen") is bool(loads)
+    assert bench.ask("a", "size") == 1
+
+
+def test_what_was_only_read_is_not_remembered_when_it_is_dropped() -> None:
+    bench = Bench(Disk.new())
+    bench.ask("a", "size")
+    bench.hosting.kill(bench.actor("a"))
+    assert bench.hosting.lists == 0 and not bench.partition("a").is_to_be_looked_for("a")
+
+
+def test_law_8_while_a_worker_refuses_to_write_lists_are_looked_for_so_that_its_trouble_shows() -> None:
+    bench = Bench(Disk.new())
+    bench.ask("a", "add_entry", "milk")
+    bench.send("a", "add_entry", "bread", number=2)
+    bench.turn()
+    bench.refuse()
+    bench.send(SAME_PARTITION, "size")
+    bench.turn()
+    assert [read.actor.name for read in bench.reads] == [SAME_PARTITION]
+
+
+def test_law_8_of_a_damaged_partition_nothing_is_taken_for_new() -> None:
+    bench = Bench(Disk.new())
+    bench.hosting.own_damaged(PARTITION, FIRST_EPOCH, CorruptRecord("damaged"))
+    assert bench.partition("a").is_to_be_looked_for("a")
+
+
+# -- the memory budget -------------------------------------------------------------------------------------------------
 
 
 def over_budget(bench: Bench, names: list[str]) -> None:
@@ -896,10 +980,15 @@ class Hostings(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.bench = self.gone = Bench(idle_ms=10_000, page=2, owned=OWNED)
+        self.bench = self.gone = Bench(owned=())
         self.models: dict[str, Model] = {}
         self.next: dict[tuple[bytes, str], int] = {}
         self.last_effect: dict[tuple[bytes, str], tuple[int, Any]] = {}
+
+    @initialize(is_new=st.booleans())
+    def begin(self, is_new: bool) -> None:
+        disk = Disk.new() if is_new else Disk()
+        self.bench = self.gone = Bench(disk, idle_ms=10_000, page=2, owned=OWNED)
 
     def model(self, name: str) -> Model:
         return self.models.setdefault(name, Model())

@@ -13,7 +13,7 @@ from unittest.mock import patch
 import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
-from workbench import ROUTER, START_MS, Bench
+from workbench import ROUTER, START_MS, Bench, Disk
 
 from todomq.list_server import hosting, records, short_ways
 from todomq.list_server.actor import READY, ListActor
@@ -95,8 +95,8 @@ def columns(batch: Any) -> tuple[Any, ...]:
     return batch.number, batch.bytes, dict(batch.epochs), bytes(batch.partitions), batch.keys, batch.values, held
 
 
-def run(moves: list[Move]) -> dict[str, Any]:
-    bench = Bench(owned=OWNED, page=2)
+def run(moves: list[Move], is_new: bool) -> dict[str, Any]:
+    bench = Bench(Disk.new() if is_new else Disk(), owned=OWNED, page=2)
     first_id = bench.send("a", "size")
     next_number = dict.fromkeys([(client, name) for client in CLIENTS for name in LIST_NAMES], 1)
     for client in CLIENTS:  # the other list is new
@@ -146,17 +146,17 @@ MOVES = SENDS | SENDS | SENDS | st.sampled_from([
 
 
 @settings(max_examples=1_000, deadline=None)
-@given(st.lists(MOVES, min_size=5, max_size=40))
-def test_whatever_comes_both_ways_write_answer_and_remember_the_same(moves: list[Move]) -> None:
-    event(f"by the short way: {min(by_both_ways(moves), 5)}")
+@given(st.lists(MOVES, min_size=5, max_size=40), st.booleans())
+def test_whatever_comes_both_ways_write_answer_and_remember_the_same(moves: list[Move], is_new: bool) -> None:
+    event(f"by the short way: {min(by_both_ways(moves, is_new), 5)}")
 
 
-def by_both_ways(moves: list[Move]) -> int:
-    """Compare both ways; return how many requests went the short one."""
+def by_both_ways(moves: list[Move], is_new: bool = False) -> int:
+    """Compare both ways, on the disk of a new stack or of another; return how many requests went the short one."""
     with taken() as took:
-        short = run(moves)
+        short = run(moves, is_new)
     with closed():
-        long = run(moves)
+        long = run(moves, is_new)
     assert short == long
     return sum(took)
 
@@ -201,7 +201,15 @@ def test_the_first_add_to_a_list_goes_the_short_way_once_it_is_known_that_nothin
         first, second = (bench.send("a", "add_entry", "milk", None, number=number) for number in (1, 2))
         bench.settle()
     assert (bench.answer(first), bench.answer(second)) == (1, 2)
-    assert took == [False, True, True]  # the second came while the list was being loaded
+    assert took == [False, False, True, True]  # both had to wait until it was looked for
+    assert records.list_key("a") in bench.disk.records
+
+
+def test_the_first_add_to_a_new_list_goes_the_short_way_at_once() -> None:
+    bench = Bench(Disk.new())
+    with taken() as took:
+        assert bench.ask("a", "add_entry", "milk", None) == 1
+    assert took == [True]
     assert records.list_key("a") in bench.disk.records
 
 

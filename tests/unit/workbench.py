@@ -18,6 +18,7 @@ from todomq.list_server.partition import Partition
 from todomq.list_server.remains import Remains
 from todomq.protocol import messages
 from todomq.protocol.codec import unpack
+from todomq.protocol.messages import FIRST_EPOCH
 from todomq.protocol.partitions import PARTITIONS, partition_of
 from todomq.runtime.callee import Answer
 
@@ -27,11 +28,18 @@ _ids = count(1)
 
 
 class Disk:
-    """What the database workers of one stack hold: records and epochs."""
+    """What the database workers of one stack hold: records and epochs, as left by an owner of every partition."""
 
     def __init__(self, held: dict[bytes, bytes] | None = None) -> None:
         self.records = held or {}
-        self.epochs: dict[int, int] = {}
+        self.epochs = dict.fromkeys(range(PARTITIONS), FIRST_EPOCH)
+
+    @classmethod
+    def new(cls) -> Disk:
+        """Return the disk of a stack of which nobody has owned anything yet."""
+        disk = cls()
+        disk.epochs.clear()
+        return disk
 
     def claim(self, partition: int) -> int:
         self.epochs[partition] = self.epochs.get(partition, 0) + 1

@@ -101,6 +101,11 @@ class ListActor(RecordedList):
         waiting = [request for session in self.sessions.values() for _, _, request in session.waiting or ()]
         return [*waiting, *(self.queue or ())]
 
+    def begin_new(self) -> None:
+        """Answer from now on, as a list of which nothing is stored."""
+        self.take_nothing_stored()
+        self.state = READY
+
     def loaded(self, loading: Loading, now_ms: int) -> list[Asked]:
         """Begin to answer; return what came meanwhile, in order, to be taken now."""
         self.take_stored(loading)

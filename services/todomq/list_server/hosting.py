@@ -1,4 +1,4 @@
-"""The hosting of many list actors: partitions owned, lists loaded on first use and dropped when idle.
+"""The hosting of many list actors: partitions owned, lists in memory from their first use until idle.
 
 Owns: which partitions this list server has under which epoch, the actors of each, one gate per database worker, what is
 read and written this turn. Must not know: sockets, the storage engine, how partitions are placed, which lists are idle
@@ -29,7 +29,7 @@ from todomq.list_server.short_ways import add_plainly, read_again
 from todomq.list_server.snapshots import Snapshots
 from todomq.list_server.sweeping import Sweeping
 from todomq.protocol import messages
-from todomq.protocol.messages import EPOCH, ID, TARGET
+from todomq.protocol.messages import EPOCH, FIRST_EPOCH, ID, TARGET
 from todomq.protocol.partitions import PARTITIONS, worker_of
 
 SWEEPS_A_STEP = 128
@@ -86,17 +86,18 @@ class Hosting:
     def own(self, number: int, epoch: int) -> None:
         """Serve a partition from now on, under an epoch that its worker has granted."""
         self.disown(number)
-        self.partitions[number] = Partition(number, epoch, worker_of(number, self._workers), self)
+        partition = Partition(number, epoch, worker_of(number, self._workers), self)
+        self.partitions[number] = partition
+        if epoch == FIRST_EPOCH:  # what is taken for new is read from nowhere; the grant may be an old one
+            partition.doubt()
 
     def own_damaged(self, number: int, epoch: int, damage: CorruptRecord) -> None:
         """Answer for a partition whose shard can't be read, so not even claimed: everything is refused with the reason.
 
         Nothing of it is read or written here, so law 2 asks for no epoch in storage.
         """
-        self.own(number, epoch)
-        partition = self.partitions[number]
-        assert partition is not None
-        partition.damage = damage
+        self.disown(number)
+        self.partitions[number] = Partition(number, epoch, worker_of(number, self._workers), self, damage)
 
     def worker_restarted(self, worker: int) -> None:
         """Try again what was damaged in the worker's life before: its files may have been put right."""
@@ -160,9 +161,7 @@ class Hosting:
         """Ask the same of every worker, and answer nothing from memory before it is known."""
         for partition in self.partitions:
             if partition is not None and partition.damage is None:
-                partition.gate.ask(partition.number, partition.epoch)
-                for actor in partition.actors.values():
-                    actor.last_batch = partition.gate.open.number
+                partition.doubt()
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
@@ -183,38 +182,40 @@ class Hosting:
             elif partition.damage is not None:
                 self._refuse(partition, peer, request[ID])
             elif name:
-                actor = partition.actors.get(name)
-                if actor is not None and add_plainly(actor, peer, sender, request, now_ms):
+                actor = partition.actors.get(name) or self.activate(partition, name, now_ms)
+                if add_plainly(actor, peer, sender, request, now_ms):
                     partition.close_batch_if_full(now_ms)
                     continue
-                if actor is None or not read_again(actor, peer, sender, request, now_ms):
-                    self._give(partition, name, (peer, sender, request), now_ms)
+                if not read_again(actor, peer, sender, request, now_ms):
+                    self._give(actor, (peer, sender, request), now_ms)
                 if snapshots.is_turn_full():
                     return list(coming)
             else:
                 self.listings.append((peer, request))
         return []
 
-    def _give(self, partition: Partition, name: str, asked: Asked, now_ms: int) -> None:
-        actor = partition.actors.get(name) or self.activate(partition, name, now_ms)
+    def _give(self, actor: ListActor, asked: Asked, now_ms: int) -> None:
         try:
             actor.take(asked, now_ms)
         except Crashed as crash:
             self._crashed(actor, crash)
-        partition.close_batch_if_full(now_ms)
+        actor.partition.close_batch_if_full(now_ms)
 
     def activate(self, partition: Partition, name: str, now_ms: int) -> ListActor:
-        """Return the actor of a list; the first use begins to load it."""
+        """Return the actor of a list; the first use begins to load it, unless nothing of it can be stored."""
         actor = partition.actors.get(name)
         if actor is None:
             actor = partition.actors[name] = ListActor(name, partition, next(self._activations), now_ms)
-            self.load(actor, now_ms)
+            if partition.is_to_be_looked_for(name):
+                self.load(actor, now_ms)
+            else:
+                actor.begin_new()
         return actor
 
     def kill(self, actor: ListActor) -> None:
         """End one activation as soon as its writes are on disk; the next request finds the list under another.
 
-        One that loads begins anew under another at once, with what waits for it.
+        What waits for one that loads waits for the next.
         """
         if actor.state is not STOPPING:
             self._stop(actor)
@@ -263,7 +264,7 @@ class Hosting:
             if add_plainly(actor, peer, sender, request, now_ms):
                 partition.close_batch_if_full(now_ms)
             else:
-                self._give(partition, actor.name, (peer, sender, request), now_ms)
+                self._give(self.activate(partition, actor.name, now_ms), (peer, sender, request), now_ms)
 
     def read_failed(self, read: Read, error: TodoMQError) -> bool:
         """Take the word that a page could not be read.
@@ -336,6 +337,9 @@ class Hosting:
         ]
         self.closed_batches[:] = [item for item in self.closed_batches if item[0] != worker]
         value = messages.error_value(Unavailable(text, outcome=outcome))
+        for partition in self.partitions:
+            if partition is not None and partition.gate is gate and partition.is_doubted:
+                partition.look_for_all()  # what was asked of the worker is not answered
         self.replies += [replace(reply, status=messages.ERROR, value=value) for reply in gate.fail()]
         for actor in suspects:
             actor.sessions_to_write = None

@@ -38,7 +38,7 @@ class ListCalls:
         self._activations: list[tuple[ListActor, Call]] = []
 
     def end_turn(self) -> None:
-        """Answer those whose list is loaded now."""
+        """Answer those whose list is ready now."""
         if not self._activations:
             return
         waiting, self._activations = self._activations, []

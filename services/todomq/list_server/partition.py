@@ -1,6 +1,11 @@
 """One owned partition: the epoch it is served under, and its list actors.
 
-Owns: what its lists share with each other and with those of other partitions. Must not know: how it came to be owned.
+Owns: what its lists share with each other and with those of other partitions; what is known of lists that are not in
+memory. Must not know: how it came to be owned.
+Law 8: a list is taken for new, and not looked for in storage, only where nothing of it can be stored. A worker grants
+the first epoch only where there was no owner before: nothing is stored then, so whatever is stored later was written
+here, by an actor that is in memory or was dropped. Law 2: that is believed once the worker has said, after the grant
+and after any doubt, that no other has claimed the partition since.
 """
 
 from __future__ import annotations
@@ -9,10 +14,15 @@ from typing import TYPE_CHECKING
 
 from todomq.errors import CorruptRecord
 from todomq.list_server.recording import RecordedList, write_sessions
+from todomq.protocol.messages import FIRST_EPOCH
 
 if TYPE_CHECKING:
     from todomq.list_server.actor import ListActor
     from todomq.list_server.hosting import Hosting
+
+
+NAMES_KEPT = 256
+"""Lists that a partition's first owner remembers to have dropped; past it, it looks for every list as others do."""
 
 
 class Partition:
@@ -21,6 +31,7 @@ class Partition:
     Attributes:
         number, epoch, worker: which partition it is, under which epoch it is owned, which database worker keeps it.
         damage: why it can't even be read; None where it can.
+        doubted: the number of the batch that asked last, in doubt, whether it is owned still.
         releasing: whether it is being given away.
         actors: by the name of the list.
         waiting: those of them with requests that can't be served yet.
@@ -30,16 +41,19 @@ class Partition:
     """
 
     __slots__ = (
-        "actors", "closed_batches", "damage", "epoch", "gate", "lists_to_write", "number", "releasing", "replies",
-        "snapshots", "to_sweep", "waiting", "worker",
+        "_dropped", "actors", "closed_batches", "damage", "doubted", "epoch", "gate", "lists_to_write", "number",
+        "releasing", "replies", "snapshots", "to_sweep", "waiting", "worker",
     )  # fmt: skip
 
-    def __init__(self, number: int, epoch: int, worker: int, hosting: Hosting) -> None:
+    def __init__(
+        self, number: int, epoch: int, worker: int, hosting: Hosting, damage: CorruptRecord | None = None
+    ) -> None:
         self.number = number
         self.epoch = epoch
         self.worker = worker
-        self.damage: CorruptRecord | None = None
+        self.damage = damage
         self.gate = hosting.gates[worker]
+        self.doubted = 0
         self.releasing = False
         self.actors: dict[str, ListActor] = {}
         self.replies = hosting.replies
@@ -48,11 +62,32 @@ class Partition:
         self.snapshots = hosting.snapshots
         self.waiting: dict[str, ListActor] = {}
         self.to_sweep: dict[str, RecordedList] = {}
+        self._dropped: set[str] | None = set() if epoch == FIRST_EPOCH and damage is None else None  # or not claimed
 
     @property
     def uncommitted(self) -> bool:
         """Whether a write of any of its lists is not on disk yet."""
         return any(actor.uncommitted for actor in self.actors.values())
+
+    def is_to_be_looked_for(self, name: str) -> bool:
+        """Tell whether a list that is not in memory may be stored, or its worker has trouble that is to show."""
+        return self._dropped is None or name in self._dropped or bool(self.gate.refusal)
+
+    def look_for_all(self) -> None:
+        """Take no list for new from now on."""
+        self._dropped = None
+
+    def doubt(self) -> None:
+        """Ask whether it is owned still, and let no list that is in memory, or is taken for new, answer before."""
+        self.gate.ask(self.number, self.epoch)
+        self.doubted = self.gate.open.number
+        for actor in self.actors.values():
+            actor.last_batch = self.doubted
+
+    @property
+    def is_doubted(self) -> bool:
+        """Whether that is not known yet."""
+        return self.doubted > self.gate.committed
 
     def close_batch_if_full(self, now_ms: int) -> None:
         """Close a batch that has become large within the turn, so that it fits into a message.
@@ -67,6 +102,10 @@ class Partition:
 
     def drop(self, actor: ListActor) -> None:
         """Let go of a list, of which nothing is uncommitted."""
+        if self._dropped is not None and (actor.record is not None or actor.sessions):
+            self._dropped.add(actor.name)
+            if len(self._dropped) > NAMES_KEPT:
+                self._dropped = None
         del self.actors[actor.name]
         self.waiting.pop(actor.name, None)
         self.to_sweep.pop(actor.name, None)

@@ -47,7 +47,7 @@ class RecordedList:
     Attributes:
         prefix: what the keys of its records begin with, once it is loaded.
         record: the list's record as it is stored or about to be; None where the list is not stored.
-        last_batch: the number of the last batch that carries a write of this list.
+        last_batch: the number of the last batch that writes of this list, or that asks, in doubt, about its partition.
         sessions_to_write: clients whose session's record this turn is to write, with its key; None when none is.
         in_entries: clients with an add that only an entry's record tells of, and not yet their session's record.
         runs: which entries lie in one record; None where each has its own.
@@ -85,6 +85,12 @@ class RecordedList:
     def has_remains(self) -> bool:
         """Whether something is stored that may be left for ever, since nobody need ask for this list again."""
         return self.is_to_be_swept or (self.record is None and bool(self.sessions))
+
+    def take_nothing_stored(self) -> None:
+        """Begin as a list of which nothing is stored."""
+        self.prefix = records.prefix(self.name)
+        self.todo = TodoList()
+        self.last_batch = self.partition.doubted
 
     def take_stored(self, loading: Loading) -> None:
         """Begin with what a load has read."""

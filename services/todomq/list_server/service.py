@@ -140,6 +140,7 @@ class ListServerService(Service):
         self._listings.begin(self._loop.now_ms())
 
     def _page_read(self, read: Read, value: Any, pairs: Any, last: Any) -> None:
+        self._ownership.check_epochs()
         self.hosting.page_read(read, value, pairs, last, self._loop.now_ms())
 
     def _page_failed(self, read: Read, error: TodoMQError) -> None:

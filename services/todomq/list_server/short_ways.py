@@ -2,7 +2,7 @@
 
 Owns: which requests go a short way, and all that is done for them. Must not know: any other request.
 
-A **plain add** is ``["add_entry", title, date]`` to a list that is loaded, by a client whose turn it is and of which
+A **plain add** is ``["add_entry", title, date]`` to a list that is ready, by a client whose turn it is and of which
 nothing waits, where its answer may stand beside the entry (``recording.py``). A **read again** asks what the list
 answered last, before it has changed. What actor, session, recording and gate do for these in some twenty calls is done
 here in a few, in half the time (``docs/performance.md``). All else goes the long way, by ``ListActor.take``, and so may

@@ -33,6 +33,8 @@ from todomq.protocol.partitions import PARTITIONS
 VERSION = 1
 LIMIT = 1 << 63
 """Ids, numbers, epochs and times are from 0 to below this."""
+FIRST_EPOCH = 1
+"""The epoch of a partition's first owner; 0 stands for that of a partition that was never owned."""
 
 # Where the fields of a request stand; the epoch only in a forwarded one, number and floor in those that have them.
 ID: Final = 0
@@ -198,7 +200,7 @@ class _Writes(NamedTuple):
     sender: _Sender
     receiver: _Sender
     number: _Counter
-    epochs: Annotated[list[tuple[_Partition, _Counter]], _SOME]
+    epochs: Annotated[list[tuple[_Partition, _Counter]], _MOST]
     partitions: _Packed
     keys: Annotated[list[_Packed], _MOST]
     values: Annotated[list[_Packed | None], _MOST]
@@ -306,8 +308,8 @@ def is_partition(value: Any) -> bool:
 
 
 def is_epoch(value: Any) -> bool:
-    """Tell whether what a peer says is an epoch, which begins at 1."""
-    return type(value) is int and 0 < value < LIMIT
+    """Tell whether what a peer says is an epoch."""
+    return type(value) is int and FIRST_EPOCH <= value < LIMIT
 
 
 def _is_sender(value: Any) -> bool:
