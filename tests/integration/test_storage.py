@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -11,15 +12,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from todomq.database_worker.storage import Storage, StorageFailed, Write
+from todomq.database_worker.storage import Page, Storage, StorageFailed, StorageInUse, Write, rocksdb, room
 from todomq.database_worker.storage.acknowledged import NOTHING
 from todomq.database_worker.storage.log_files import BLOCK_BYTES, damage_in
 from todomq.database_worker.storage.memory import MemoryStorage
 from todomq.database_worker.storage.rocksdb import RocksDBStorage
-from todomq.errors import CorruptRecord
+from todomq.errors import UNKNOWN, CorruptRecord
 
 Open = Callable[[], Storage]
 
@@ -406,6 +408,108 @@ def test_a_checkpoint_is_a_shard_of_its_own_with_all_that_was_applied_and_atomic
     with pytest.raises(StorageFailed, match="no checkpoint was made"):
         storage.checkpoint(tmp_path / "copies" / "1")
     storage.close()
+
+
+WRITTEN_AND_KILLED = """
+import os, sys
+from pathlib import Path
+from todomq.database_worker.storage.rocksdb import RocksDBStorage
+RocksDBStorage(Path(sys.argv[1])).apply([(b"a", b"1")])
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_law_8_a_checkpoint_of_what_is_open_for_reading_only_holds_what_lies_in_the_log(tmp_path: Path) -> None:
+    shard, copy = tmp_path / "shard", tmp_path / "copy"
+    shard.mkdir()
+    RocksDBStorage.create(shard)
+    written = subprocess.run([sys.executable, "-c", WRITTEN_AND_KILLED, str(shard)], timeout=60, check=False)
+    assert written.returncode == -signal.SIGKILL
+    storage = RocksDBStorage(shard, read_only=True)
+    storage.checkpoint(copy)
+    storage.close()
+    for directory in (copy, shard):  # and what is written to one is not in the other
+        opened = RocksDBStorage(directory)
+        assert opened.get(b"a") == b"1" and opened.get(b"b") is None
+        opened.apply([(b"b", b"2")])
+        opened.close()
+
+
+def test_a_checkpoint_for_which_there_is_no_room_is_refused_and_leaves_the_shard_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    RocksDBStorage.create(tmp_path)
+    storage = RocksDBStorage(tmp_path)
+    storage.apply([(b"a", b"1")])
+    monkeypatch.setattr(room, "_free_bytes", lambda directory: 1 << 20)
+    with pytest.raises(StorageFailed, match=r"the disk is full: 1\.0 MiB are left .* to copy the shard") as refusal:
+        storage.checkpoint(tmp_path / "copy")
+    assert not refusal.value.retryable
+    storage.apply([(b"a", b"2")])
+    assert storage.get(b"a") == b"2"
+    storage.close()
+
+
+def test_law_1_what_another_has_open_is_not_opened_and_not_read_beside_it(tmp_path: Path) -> None:
+    RocksDBStorage.create(tmp_path)
+    storage = RocksDBStorage(tmp_path)
+    with pytest.raises(StorageInUse):
+        RocksDBStorage(tmp_path)
+    storage.close()
+
+
+def test_laws_1_and_8_a_directory_that_is_moved_away_and_replaced_takes_no_more_changes(tmp_path: Path) -> None:
+    shard, aside = tmp_path / "shard", tmp_path / "aside"
+    shard.mkdir()
+    RocksDBStorage.create(shard)
+    storage = RocksDBStorage(shard)
+    storage.apply([(b"a", b"1")])
+    shard.rename(aside)
+    shutil.copytree(aside, shard)
+    with pytest.raises(StorageFailed, match="was replaced while it was open") as failure:
+        storage.apply([(b"a", b"2")])
+    assert failure.value.outcome == UNKNOWN
+    storage.close()
+    storage = RocksDBStorage(shard)
+    assert storage.get(b"a") in (b"1", b"2")
+    storage.close()
+
+
+def test_law_8_a_record_that_the_disk_cannot_read_is_damaged_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    RocksDBStorage.create(tmp_path)
+    storage = RocksDBStorage(tmp_path)
+    page = rocksdb._page
+
+    def failing(db: Any, bounds: Any, start: bytes, limit_bytes: int) -> Page:
+        if start.startswith(b"bad"):
+            raise Exception("IO error: While pread offset 0 len 4096: 000012.sst: Input/output error")
+        return page(db, bounds, start, limit_bytes)
+
+    monkeypatch.setattr(rocksdb, "_page", failing)
+    with pytest.raises(CorruptRecord, match=r"000012\.sst: Input/output error"):
+        storage.scan(b"bad", None, 100)
+    assert storage.scan(b"good", None, 100).items == []
+    storage.close()
+
+
+@pytest.mark.parametrize("name", ["acknowledged", "rocksdb/CURRENT"])
+def test_law_8_a_file_that_may_not_be_read_is_not_told_as_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    RocksDBStorage.create(tmp_path)
+    opened = os.open
+
+    def forbidden(path: object, *rest: int, **named: int) -> int:
+        if str(path) == str(tmp_path / name):
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *rest, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", forbidden)
+    monkeypatch.setattr(Path, "read_text", lambda path, **_: os.fdopen(forbidden(path, os.O_RDONLY)).read())
+    with pytest.raises((StorageFailed, OSError), match="Permission denied"):
+        RocksDBStorage(tmp_path)
 
 
 def test_damage_that_the_engine_meets_while_it_tidies_up_ends_the_writing_with_the_file_named(

@@ -14,10 +14,10 @@ import pytest
 from batches import batch_of
 from todomq.database_worker import records
 from todomq.database_worker.shard import Shard
-from todomq.database_worker.storage import StorageFailed
+from todomq.database_worker.storage import Page, StorageFailed, StorageInUse
 from todomq.database_worker.storage.memory import MemoryStorage
 from todomq.errors import NOT_APPLIED, UNKNOWN, CorruptRecord, TodoMQError
-from todomq.protocol.messages import WANTED, Committed
+from todomq.protocol.messages import COMMITTED, WANTED, Committed
 
 ME, SENDER = b"worker", b"sender"
 NOW_MS = 1_000
@@ -273,6 +273,59 @@ def test_law_8_what_waits_when_a_shard_turns_out_damaged_is_told_so_and_not_left
     told = [(word.first, word.last, word.outcome) for word in bench.words if word.sender == other]
     assert told == [(1, 1, NOT_APPLIED)] and b"nlist" not in bench.disk
     assert bench.shard.stats()["failed_commits"] == failed_commits, "nobody tried to commit any of it"
+
+
+def test_law_1_what_another_process_has_open_is_not_read_beside_it() -> None:
+    bench = Bench()
+    bench.cannot_write = StorageInUse("another process has it open")
+    assert bench.start().state == "closed"
+    with pytest.raises(StorageFailed, match="another process has it open"):
+        bench.get()
+    bench.cannot_write = None
+    bench.ring()
+    assert bench.shard.state == "open"
+
+
+def test_law_5_a_once_record_that_cannot_be_read_is_the_matter_of_its_change_only(bench: Bench) -> None:
+    def damaged(key: bytes) -> bytes | None:
+        raise CorruptRecord("000012.sst is damaged")
+
+    bench.opened[-1].get = damaged  # type: ignore[method-assign]
+    answers: list[Any] = []
+    bench.shard.commits.take_change([(b"kkey", b"v")], b"dclient", answers.append, None)
+    bench.shard.commits.take_change([(b"kother", b"v")], None, answers.append, "stored")
+    bench.send(1)
+    assert isinstance(answers[0], CorruptRecord) and answers[0].outcome == UNKNOWN
+    assert answers[1] == "stored" and bench.words[-1].outcome == COMMITTED
+    assert (bench.shard.state, b"kkey" in bench.disk) == ("open", False)
+
+
+def test_what_is_looked_at_each_second_is_seen_though_old_records_cannot_be_read(bench: Bench) -> None:
+    def damaged(prefix: bytes, after: bytes | None, limit_bytes: int) -> Page:
+        raise CorruptRecord("000012.sst is damaged")
+
+    bench.opened[-1].scan = damaged  # type: ignore[method-assign]
+    bench.opened[-1].full = "the disk is full"
+    bench.loop.sweep()
+    bench.run()
+    assert bench.shard.state == "full"
+
+
+def test_while_nothing_can_be_deleted_old_records_are_not_looked_for(bench: Bench) -> None:
+    bench.disk[records.once_key(b"client", 1)] = records.packed_number(NOW_MS - 1)
+    bench.opened[-1].full = "the disk is full"
+    bench.loop.sweep()
+    bench.run()
+    bench.ring()
+    for _ in range(3):
+        bench.loop.sweep()
+        bench.run()
+        assert not bench.loop.timers
+    bench.opened[-1].full = ""
+    for _ in range(2):
+        bench.loop.sweep()
+        bench.run()
+    assert records.once_key(b"client", 1) not in bench.disk
 
 
 def test_law_6_once_records_whose_time_is_over_go_page_after_page_and_living_ones_stay() -> None:

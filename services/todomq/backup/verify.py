@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 
 from todomq.backup.catalogue import DATA, NEEDED, Advance, read_catalogue, what_is_wrong
 from todomq.backup.contents import KINDS, Problem, ShardContents
-from todomq.database_worker.storage import Storage
+from todomq.database_worker.storage import Storage, StorageFailed
 from todomq.database_worker.storage.manifest import MANIFEST, check_identity, read_manifest, shard_name, shards_in
 from todomq.database_worker.storage.rocksdb import RocksDBStorage
-from todomq.errors import CorruptRecord
+from todomq.errors import CorruptRecord, TodoMQError
 from todomq.protocol import limits
 from todomq.protocol.partitions import PARTITIONS
 
@@ -131,8 +131,9 @@ def verify_shard(
         if stack is not None:
             check_identity(directory, stack, worker)
         storage = RocksDBStorage(directory, read_only=True)
-    except CorruptRecord as error:
-        return ShardReport(worker, {}, [Problem(str(directory), "", error.text)])
+    except (CorruptRecord, StorageFailed, OSError) as error:
+        text = error.text if isinstance(error, TodoMQError) else str(error)
+        return ShardReport(worker, {}, [Problem(str(directory), "", text)])
     try:
         advance = begin(f"reading worker {worker}", storage.stats()["records"])
         _read_all(storage, contents, advance)
@@ -153,7 +154,7 @@ def _read_all(storage: Storage, contents: ShardContents, advance: Advance) -> No
     while True:
         try:
             items, last = storage.scan(b"", after, limit_bytes)
-        except CorruptRecord as error:
+        except (CorruptRecord, StorageFailed) as error:
             if limit_bytes > 1:
                 limit_bytes = 1  # record by record, up to the one that can't be read
                 continue

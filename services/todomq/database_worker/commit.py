@@ -363,7 +363,7 @@ class Commits:
             if isinstance(item, TakenBatch):
                 sender = self._senders.get(item.sender)
                 if sender is not None:
-                    sender.waiting_bytes -= item.size
+                    sender.waiting_bytes = max(0, sender.waiting_bytes - item.size)  # it may have been forgotten since
                     sender.wants = sender.wants or sender.starved
                     sender.starved = False
             else:

@@ -14,7 +14,7 @@ from math import inf
 from typing import Any, NamedTuple
 
 from todomq.database_worker.storage import Storage, StorageFailed, Write
-from todomq.errors import NOT_APPLIED, TodoMQError
+from todomq.errors import NOT_APPLIED, UNKNOWN, TodoMQError
 from todomq.protocol import limits
 
 Done = Callable[[Any], None]
@@ -104,8 +104,10 @@ def commit_group(group: Sequence[Item], storage: Storage, refusal: str = "") -> 
             else:
                 outcomes.append(None)
                 writes.extend(item.writes)
-        elif item.once is not None and (item.once in changed or storage.get(item.once) is not None):
+        elif item.once is not None and item.once in changed:
             outcomes.append(item.value)
+        elif item.once is not None and (known := _found(storage, item.once)) is not None:
+            outcomes.append(_whether_known(known) if isinstance(known, TodoMQError) else item.value)
         elif refusal and item.writes and not item.is_claim:
             outcomes.append(StorageFailed(refusal, outcome=NOT_APPLIED))
         else:
@@ -114,6 +116,12 @@ def commit_group(group: Sequence[Item], storage: Storage, refusal: str = "") -> 
             writes.extend(item.writes)
     storage.apply(writes)
     return outcomes
+
+
+def _whether_known(error: TodoMQError) -> TodoMQError:
+    """Return what is said of a change of which it can't be read whether it has taken effect before."""
+    error.outcome = UNKNOWN
+    return error
 
 
 def _found(storage: Storage, key: bytes) -> bytes | TodoMQError | None:

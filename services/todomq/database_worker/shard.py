@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from todomq.database_worker import records
 from todomq.database_worker.commit import Commits
 from todomq.database_worker.group import Done, commit_group
-from todomq.database_worker.storage import OpenStorage, Storage, StorageFailed
+from todomq.database_worker.storage import OpenStorage, Storage, StorageFailed, StorageInUse
 from todomq.errors import NOT_APPLIED, CorruptRecord, Overloaded, TodoMQError
 from todomq.protocol.messages import Committed, Writes
 from todomq.runtime.log import log, log_counted
@@ -33,7 +33,7 @@ READS = "reads"
 COPIES = "checkpoints"
 WAITING_READS = 1_024
 REOPEN_S = 0.5
-SWEEP_S = 1.0
+TEND_S = 1.0
 SWEEP_ON_S = 0.02
 """When the next page is looked through where the last one had expired records: more may come than one page a second."""
 
@@ -68,7 +68,7 @@ class Shard:
         self._sweep_on = Once(loop, SWEEP_ON_S, self._sweep)
         self._storage_stats: dict[str, int] = {"records": 0}
         self.commits = Commits(incarnation, partitions, {})
-        loop.every(SWEEP_S, self._sweep)
+        loop.every(TEND_S, self._tend)
         try:
             opened = self._open()
         except SettingsError:
@@ -191,6 +191,7 @@ class Shard:
         if broken is None:
             return  # it is being closed
         if isinstance(error, CorruptRecord):
+            self._trouble = error
             self._loop.offload(broken.close, lambda result, close_error: self._opened(None, error), COMMITS)
             return
         self._is_opening = True
@@ -205,6 +206,8 @@ class Shard:
         """
         try:
             storage, why_read_only = self._open_storage(False), ""
+        except StorageInUse:
+            raise
         except (StorageFailed, OSError) as error:
             storage, why_read_only = self._open_storage(True), str(error)
         try:
@@ -281,31 +284,45 @@ class Shard:
 
     # -- upkeep --------------------------------------------------------------------------------------------------------
 
+    def _tend(self) -> None:
+        """Let storage do what may wait; each thing by itself, for one may fail."""
+        if self._storage is None:
+            return
+        self.read(lambda storage: (storage.stats(), storage.lack_of_room()), self._looked)
+        self.read(Storage.tend, _ignore_tended)
+        self._sweep()
+
+    def _looked(self, outcome: Any) -> None:
+        if isinstance(outcome, TodoMQError):
+            log_counted("look_failed", why=outcome)
+        else:
+            self._storage_stats, self._lack_of_room = outcome
+
     def _sweep(self) -> None:
-        """Let storage do what may wait; look through one page of once-records for those whose time is over."""
-        if self._storage is None or self._is_sweeping:
+        """Look through one page of once-records for those whose time is over, while they can be deleted."""
+        if self._storage is None or self._is_sweeping or self._trouble is not None or self._lack_of_room:
             return
         self._is_sweeping = True
         now_ms, after = self._loop.now_ms(), self._swept_to
-
-        def sweep(storage: Storage) -> tuple[Any, dict[str, int], str]:
-            storage.tend()
-            return records.expired_once_records(storage, after, now_ms), storage.stats(), storage.lack_of_room()
-
-        self.read(sweep, self._swept)
+        self.read(lambda storage: records.expired_once_records(storage, after, now_ms), self._swept)
 
     def _swept(self, outcome: Any) -> None:
         self._is_sweeping = False
         if isinstance(outcome, TodoMQError):
             log_counted("sweep_failed", why=outcome)
             return
-        (deletes, self._swept_to), self._storage_stats, self._lack_of_room = outcome
+        deletes, self._swept_to = outcome
         if deletes and self._storage is not None:
             self._sweep_on.plan()
             try:
                 self.commits.take_change(deletes, None, None, None)
             except Overloaded:
                 self._swept_to = None  # their turn comes again, when there is room
+
+
+def _ignore_tended(outcome: Any) -> None:
+    if isinstance(outcome, TodoMQError):
+        log_counted("tend_failed", why=outcome)
 
 
 def _ignore(result: Any, error: BaseException | None) -> None:

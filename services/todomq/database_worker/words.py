@@ -79,12 +79,12 @@ class Words:
                 waiting.popleft()
                 self._blocked_since_ms.pop(incarnation, None)
             if waiting:
-                self._blocked_since_ms.setdefault(incarnation, self._loop.now_ms())
+                self._blocked_since_ms.setdefault(incarnation, self._loop.steady_ms())
         if not self._blocked_since_ms:
             return []
         self._flush_again.plan()
-        now_ms = self._loop.now_ms()
-        gone = [sender for sender, since_ms in self._blocked_since_ms.items() if now_ms - since_ms > GONE_MS]
+        steady_ms = self._loop.steady_ms()
+        gone = [sender for sender, since_ms in self._blocked_since_ms.items() if steady_ms - since_ms > GONE_MS]
         for incarnation in gone:
             self.disconnect(incarnation)
         return gone

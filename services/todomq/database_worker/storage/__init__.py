@@ -26,6 +26,10 @@ class StorageFailed(Unavailable):
         super().__init__(text, retryable=retryable, outcome=outcome)
 
 
+class StorageInUse(StorageFailed):
+    """Another process has the shard open: what it holds may change, so it is not to be read either."""
+
+
 class Page(NamedTuple):
     """Part of an ordered scan. ``last`` is the key to go on after, None where nothing is left."""
 
@@ -34,7 +38,7 @@ class Page(NamedTuple):
 
 
 class Storage(Protocol):
-    """One shard. Any thread may call; a read waits while an ``apply`` is under way.
+    """One shard. Any thread may call; a read waits while an ``apply`` or a ``checkpoint`` is under way.
 
     Attributes:
         syncs: how often ``apply`` has waited for the disk so far.

@@ -15,7 +15,8 @@ from pathlib import Path
 from struct import Struct
 from typing import NamedTuple
 
-from todomq.database_worker.storage.small_files import ADVICE
+from todomq.database_worker.storage import StorageFailed
+from todomq.database_worker.storage.small_files import ADVICE, MISSING
 from todomq.errors import CorruptRecord
 
 ACKNOWLEDGED = "acknowledged"
@@ -46,13 +47,13 @@ class Acknowledged:
         """Open it.
 
         Raises:
-            CorruptRecord: it is missing.
+            CorruptRecord: it is missing. OSError: it cannot be opened at the moment, or by this user.
         """
         self._path = directory / ACKNOWLEDGED
         self._is_synced = True
         try:
             self._descriptor = os.open(self._path, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC)
-        except OSError as error:
+        except MISSING as error:
             raise CorruptRecord(f"{self._path}: {error.strerror}; nothing was changed; {ADVICE}") from None
 
     @staticmethod
@@ -88,6 +89,16 @@ class Acknowledged:
             return None
         self._is_synced = True
         return os.dup(self._descriptor)
+
+    def check_in_place(self) -> None:
+        """Check that the shard's directory is the one that was opened.
+
+        Raises:
+            StorageFailed: it was moved away, and another one is in its place. OSError: none is.
+        """
+        ours, there = os.fstat(self._descriptor), os.stat(self._path)
+        if (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino):
+            raise StorageFailed(f"{self._path.parent} was replaced while it was open")
 
     def close(self) -> None:
         """Close the file."""

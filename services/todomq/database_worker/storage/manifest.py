@@ -12,6 +12,7 @@ or is a mount point of which the disk is away, that is not taken for a new stack
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -64,7 +65,7 @@ def shard_directory(data: Path, worker: int, pool_size: int, fill: Callable[[Pat
     if data.is_symlink() and not data.exists():
         raise CorruptRecord(f"{data} is a link to {data.readlink()}, and nothing is there; {ADVICE}")
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    lock = os.open(data / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = _open_lock(data / LOCK)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the workers of a new stack all start at once
         manifest = _read_or_make_manifest(data, pool_size, note)
@@ -85,6 +86,15 @@ def shard_directory(data: Path, worker: int, pool_size: int, fill: Callable[[Pat
         return directory
     finally:
         os.close(lock)
+
+
+def _open_lock(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.ENOSPC, errno.EACCES):
+            raise
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # what can't be written may be read all the same
 
 
 def write_note(note: Path, stack: str) -> None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rocksdict import (
@@ -37,11 +37,11 @@ from rocksdict import (
     WriteOptions,
 )
 
-from todomq.database_worker.storage import Page, StorageFailed, Write
+from todomq.database_worker.storage import Page, StorageFailed, StorageInUse, Write
 from todomq.database_worker.storage.acknowledged import NOTHING, Acknowledged, Mark
 from todomq.database_worker.storage.log_files import damage_in, first_wrong_checksum
-from todomq.database_worker.storage.room import check_room_to_open, lack_of_room
-from todomq.database_worker.storage.small_files import ADVICE, sync_directory
+from todomq.database_worker.storage.room import check_room_to_flush, check_room_to_open, lack_of_room
+from todomq.database_worker.storage.small_files import ADVICE, MISSING, sync_directory
 from todomq.errors import NOT_APPLIED, UNKNOWN, CorruptRecord, TodoMQError
 
 FILES = ("acknowledged", "rocksdb/CURRENT")
@@ -49,13 +49,21 @@ FILES = ("acknowledged", "rocksdb/CURRENT")
 
 _ADVICE = f"nothing was changed; {ADVICE}"
 _DAMAGE = re.compile(r"Corruption|Invalid argument|IO error: No such file|Not found")
+_UNREADABLE = re.compile(r"IO error: .*Input/output error")
+_IN_USE = re.compile(r"IO error: .*(lock hold by|While lock file)")
+_NOT_DATA = ("LOG", "LOCK")
+"""What the names of files begin with that RocksDB makes for itself."""
 
 
 class _Manifest:
-    """The MANIFEST that RocksDB uses, looked at after every commit; what CURRENT says is read only when it is new."""
+    """The MANIFEST that RocksDB uses, looked at after every commit; what CURRENT says is read only when it is new.
 
-    def __init__(self, path: Path) -> None:
+    Then ``on_new`` is called as well: perhaps the whole directory is another one.
+    """
+
+    def __init__(self, path: Path, on_new: Callable[[], None]) -> None:
         self._path = path
+        self._on_new = on_new
         self._current = str(path / "CURRENT")
         self._seen: tuple[int, int] | None = None
         self._number = 0
@@ -69,6 +77,7 @@ class _Manifest:
         """
         found = os.stat(self._current)  # another file whenever it names another MANIFEST
         if self._seen != (found.st_ino, found.st_mtime_ns):
+            self._on_new()
             self._number, size = _manifest(self._path)
             self._name = str(self._path / f"MANIFEST-{self._number:06}")
             self._seen = (found.st_ino, found.st_mtime_ns)
@@ -93,11 +102,12 @@ class RocksDBStorage:
         self._directory = directory
         self._reserve_bytes = reserve_bytes
         self._lock = threading.Lock()
+        self._read_only = read_only
         self._failed = False
         self.syncs = 0
         self._unsynced = WriteOptions()
         self._acknowledged = Acknowledged(directory, read_only=read_only)
-        self._manifest = _Manifest(directory / "rocksdb")
+        self._manifest = _Manifest(directory / "rocksdb", self._acknowledged.check_in_place)
         try:
             expected = self._acknowledged.read()
             _check_log_files(directory / "rocksdb", expected)
@@ -147,7 +157,7 @@ class RocksDBStorage:
             try:
                 value: bytes | None = self._opened().get(key)
             except Exception as error:
-                raise _error(self._directory, "a record cannot be read: ", error) from None
+                raise _unreadable(self._directory, error) from None
         return value
 
     def scan(self, prefix: bytes, after: bytes | None, limit_bytes: int) -> Page:
@@ -160,7 +170,7 @@ class RocksDBStorage:
             try:
                 return _page(self._opened(), bounds, max(prefix, after + b"\0") if after else prefix, limit_bytes)
             except Exception as error:
-                raise _error(self._directory, "a record cannot be read: ", error) from None
+                raise _unreadable(self._directory, error) from None
 
     def lack_of_room(self) -> str:
         return lack_of_room(self._directory, self._reserve_bytes)
@@ -171,9 +181,16 @@ class RocksDBStorage:
             with self._lock:
                 db = self._opened()
                 sequence = db.latest_sequence_number()
-                Checkpoint(db).create_checkpoint(str(directory / "rocksdb"))
+                if self._read_only:
+                    _link_files(self._directory / "rocksdb", directory / "rocksdb")
+                else:
+                    memory_bytes = db.property_int_value("rocksdb.cur-size-all-mem-tables") or 0
+                    check_room_to_flush(self._directory, memory_bytes)
+                    Checkpoint(db).create_checkpoint(str(directory / "rocksdb"))
             Acknowledged.create(directory, Mark(sequence, *_manifest(directory / "rocksdb")))
             sync_directory(directory)
+            if self._read_only:  # another may have begun to write meanwhile
+                RocksDBStorage(directory, read_only=True).close()
         except Exception as error:  # rocksdict raises nothing narrower
             raise _error(self._directory, f"no checkpoint was made in {directory}: ", error) from None
 
@@ -302,6 +319,22 @@ def _is_damage(error: Exception) -> bool:
     return _DAMAGE.match(_first_line(error)) is not None
 
 
+def _link_files(source: Path, target: Path) -> None:
+    """Link the files of a shard that is open for reading only: RocksDB's own checkpoints lack what its logs hold."""
+    target.mkdir()
+    for path in source.iterdir():
+        if path.is_file() and not path.name.startswith(_NOT_DATA):
+            os.link(path, target / path.name)
+    sync_directory(target)
+
+
+def _unreadable(path: Path, error: Exception) -> TodoMQError:
+    """Return an error of the engine in a read as one of ours: what the disk can't read is as good as damaged."""
+    if not isinstance(error, TodoMQError) and _UNREADABLE.match(_first_line(error)):
+        return CorruptRecord(f"{path}: a record cannot be read: {_first_line(error)}; {_ADVICE}")
+    return _error(path, "a record cannot be read: ", error)
+
+
 def _error(path: Path, what: str, error: Exception, outcome: str = NOT_APPLIED) -> TodoMQError:
     """Return an error of the engine as one of ours: what was damaged, or what may go well another time."""
     if isinstance(error, TodoMQError):
@@ -309,6 +342,8 @@ def _error(path: Path, what: str, error: Exception, outcome: str = NOT_APPLIED) 
     text = f"{path}: {what}{_first_line(error)}"
     if _is_damage(error):
         return CorruptRecord(f"{text}; {_ADVICE}", outcome=outcome)
+    if _IN_USE.match(_first_line(error)):
+        return StorageInUse(text, outcome=outcome)
     return StorageFailed(text, outcome=outcome)
 
 
@@ -344,8 +379,10 @@ def _check_log_files(path: Path, expected: Mark) -> None:
             damage = damage_in(log, acknowledged_bytes)
             if damage:
                 raise CorruptRecord(f"{log}: {damage}; {_ADVICE}")
-    except (OSError, ValueError) as error:
+    except (*MISSING, ValueError) as error:
         raise CorruptRecord(f"{path}: {error}; {_ADVICE}") from None
+    except OSError as error:
+        raise StorageFailed(f"{path}: {error}", outcome=NOT_APPLIED) from None
 
 
 def _check_nothing_is_missing(directory: Path, db: Rdict, expected: Mark) -> None:

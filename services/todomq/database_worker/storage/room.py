@@ -41,6 +41,22 @@ def check_room_to_open(directory: Path) -> None:
         )
 
 
+def check_room_to_flush(directory: Path, memory_bytes: int) -> None:
+    """Refuse what would write a shard's memory to a table where there is no room: the engine fails for good then.
+
+    Raises:
+        StorageFailed: there is too little room.
+    """
+    needed_bytes, free_bytes = _OPENING_BYTES + memory_bytes, _free_bytes(directory)
+    if free_bytes < needed_bytes:
+        raise StorageFailed(
+            f"the disk is full: {_mebibytes(free_bytes)} are left at {directory} and {_mebibytes(needed_bytes)} are "
+            "needed to copy the shard; free some room",
+            retryable=False,
+            outcome=NOT_APPLIED,
+        )
+
+
 def _free_bytes(directory: Path) -> int:
     try:
         found = os.statvfs(directory)

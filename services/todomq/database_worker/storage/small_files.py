@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from todomq.errors import CorruptRecord
 from todomq.settings import SettingsError
 
 FORMAT = 2
+MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+"""What is raised where a file is gone. Whatever else the system says may pass, so it is no damage."""
 ADVICE = "restore it from a backup (todomq restore)"
 
 
@@ -36,10 +39,11 @@ def read_file(path: Path, fields: dict[str, type], advice: str = ADVICE) -> dict
     Raises:
         CorruptRecord: it is missing or damaged; the text names it.
         NewerFormat: a newer version of TodoMQ wrote it.
+        OSError: it cannot be read at the moment, or by this user.
     """
     try:
         value = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (*MISSING, ValueError) as error:
         raise CorruptRecord(f"{path} cannot be read ({error}); {advice}") from None
     if type(value) is not dict or type(value.get("format")) is not int:
         raise CorruptRecord(f"{path} is not a file of TodoMQ; {advice}")
@@ -65,12 +69,43 @@ def write_file(path: Path, value: dict[str, Any]) -> None:
     """
     value = {**value, "format": FORMAT}
     unfinished = path.with_name(path.name + ".unfinished")
-    with open(unfinished, "w") as file:
-        json.dump({**value, "checksum": _checksum(value)}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+    try:
+        with open(unfinished, "w") as file:
+            json.dump({**value, "checksum": _checksum(value)}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
     sync_directory(path.parent)
+
+
+def make_directories(path: Path) -> list[Path]:
+    """Make a directory and those above it that are missing; their names are on disk when this returns.
+
+    Returns:
+        those that were made, the lowest first.
+
+    Raises:
+        OSError: one cannot be made; none is left.
+    """
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for each in missing:
+            sync_directory(each.parent)
+    except BaseException:
+        remove_directories(missing)
+        raise
+    return missing
+
+
+def remove_directories(paths: list[Path]) -> None:
+    """Remove those of these directories that are empty, the lowest first."""
+    for each in paths:
+        with suppress(OSError):
+            each.rmdir()
 
 
 def sync_directory(path: Path) -> None:
