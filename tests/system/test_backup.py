@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -18,7 +19,10 @@ from conftest import RunningStack, kept_running, wait_until
 from test_recovery import Load
 
 from todomq import Client, Via
+from todomq.backup.restore import restore_all
+from todomq.backup.take import take_backup
 from todomq.database_worker.checkpoints import hold_checkpoint
+from todomq.settings import read_settings
 
 Make = Callable[..., RunningStack]
 ENTRIES = int(os.environ.get("TODOMQ_BACKUP_ENTRIES", "5000"))
@@ -38,6 +42,10 @@ def stopped_stack() -> Iterator[RunningStack]:
     for running in kept_running(stack):
         running.stop()
         yield running
+
+
+def watched_by_nobody(step: str, size: int) -> Callable[[int], None]:
+    return lambda done: None
 
 
 def todomq(stack: RunningStack, *arguments: str, code: int = 0) -> str:
@@ -114,6 +122,46 @@ def test_what_backup_restore_and_verify_refuse_changes_nothing_and_says_what_to_
     stack.start()
     with Client(stack.endpoint) as todo:
         assert [entry.title for entry in todo.todo_list("Bob's list").entries()] == ["milk"]
+
+
+def test_a_backup_that_fails_at_its_very_end_leaves_nothing_of_its_own(
+    stack: RunningStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("todomq.backup.take.sync_tree", lambda _: monkeypatch.setattr(json, "dump", full))
+    with Client(stack.endpoint) as todo, pytest.raises(OSError, match="No space left"):
+        take_backup(todo, stack.home / "data", tmp_path / "new" / "deep" / "backup", watched_by_nobody)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_backup_is_not_taken_into_the_data_itself(stack: RunningStack) -> None:
+    assert "name a directory elsewhere" in todomq(stack, "backup", str(stack.home / "data" / "mine"), code=1)
+    assert not (stack.home / "data" / "mine").exists()
+
+
+def test_law_8_where_a_restore_fails_what_was_noted_of_the_data_before_is_noted_still(
+    stack: RunningStack, backup: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    todomq(stack, "backup", str(backup))
+    stack.stop()
+    settings = read_settings({**os.environ, "TODOMQ_HOME": str(stack.home)})
+    (stack.home / "data").rename(stack.home / "aside")
+    before = settings.note_of_data.read_bytes()
+    noted: list[bytes] = []
+
+    def fails(path: Path, target: Path) -> None:
+        noted.append(settings.note_of_data.read_bytes())
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "rename", fails)
+        with pytest.raises(OSError, match="Input/output"):
+            restore_all(backup, settings, watched_by_nobody)
+    assert settings.note_of_data.read_bytes() == before and len(noted) == 1 and noted[0]
+    restore_all(backup, settings, watched_by_nobody)
+    stack.start()
 
 
 @pytest.mark.parametrize("kept", ["data", "data/manifest", "data/worker-1", "data/worker-2/identity"])

@@ -58,7 +58,10 @@ def restore_all(backup: Path, settings: Settings, begin: Callable[[str, int], Ad
             raise InvalidRequest(f"{data} is not empty, and restoring never replaces data; move it away first")
         unfinished = data / RESTORING if is_disk else data.with_name(RESTORING)
         _copy(backup, catalogue.files, unfinished, "", begin)
-        settings.note_of_data.unlink(missing_ok=True)  # of the stack whose data was there before
+        # Before there is data: where this ends in between, no daemon takes what is not there for a new stack.
+        note = settings.note_of_data
+        before = note.read_bytes() if note.exists() else None
+        write_note(note, catalogue.stack)
         try:
             if is_disk:
                 _put_in_place(unfinished, data)
@@ -68,9 +71,9 @@ def restore_all(backup: Path, settings: Settings, begin: Callable[[str, int], Ad
                 unfinished.rename(data)
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
+            note.unlink() if before is None else note.write_bytes(before)
             raise
         sync_directory(data if is_disk else data.parent)
-        write_note(settings.note_of_data, catalogue.stack)
     return catalogue
 
 
@@ -84,13 +87,15 @@ def _put_in_place(restored: Path, data: Path) -> None:
     restored.rmdir()
 
 
-def restore_worker(backup: Path, settings: Settings, worker: int, begin: Callable[[str, int], Advance]) -> Path:
+def restore_worker(
+    backup: Path, settings: Settings, worker: int, begin: Callable[[str, int], Advance]
+) -> Path | None:
     """Put one worker's shard of a backup in the place of the stack's own, which is kept under another name.
 
     Its lists are as they were when the backup was made; all other shards stay as they are.
 
     Returns:
-        where the shard that was replaced is kept; it need not exist where there was none.
+        where the shard that was replaced is kept; None where there is none.
 
     Raises:
         InvalidRequest: the backup is of another stack or has no such worker, or the stack runs.
@@ -107,12 +112,11 @@ def restore_worker(backup: Path, settings: Settings, worker: int, begin: Callabl
         shard = settings.data / shard_name(worker)
         unfinished = shard.with_name(shard.name + ".restoring")
         _copy(backup, files, unfinished, f"{shard.name}/", begin)
-        kept = shard.with_name(f"{shard.name}.replaced-{int(time.time())}")
         if shard.exists():
-            shard.rename(kept)
+            shard.rename(shard.with_name(f"{shard.name}.replaced-{int(time.time())}"))
         unfinished.rename(shard)
         sync_directory(settings.data)
-    return kept
+    return max(settings.data.glob(f"{shard.name}.replaced-*"), default=None)
 
 
 def _copy(

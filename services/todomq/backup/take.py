@@ -24,7 +24,7 @@ from todomq.backup.catalogue import (
 from todomq.backup.checkpoints import checkpoints
 from todomq.client import Client
 from todomq.database_worker.storage.manifest import MANIFEST, read_manifest, shard_name
-from todomq.database_worker.storage.small_files import write_file
+from todomq.database_worker.storage.small_files import make_directories, remove_directories, write_file
 from todomq.errors import InvalidRequest, TodoMQError
 
 
@@ -41,11 +41,14 @@ def take_backup(todo: Client, data: Path, backup: Path, begin: Callable[[str, in
         what is in the backup.
 
     Raises:
-        InvalidRequest: the directory is not empty.
+        InvalidRequest: the directory is not empty, or within the stack's own data.
         TodoMQError, OSError: a shard or a file can't be copied; the text names it. Nothing is left of the backup.
     """
     todo.registry.names()  # where no stack answers, nothing is begun
+    if backup.resolve().is_relative_to(data.resolve()):
+        raise InvalidRequest(f"{backup} is within {data}, which it is to be a backup of; name a directory elsewhere")
     made_at = datetime.now(UTC).isoformat(timespec="seconds")
+    made_directories = make_directories(backup)
     copied = _claim(backup)
     try:
         manifest = read_manifest(data)
@@ -64,6 +67,7 @@ def take_backup(todo: Client, data: Path, backup: Path, begin: Callable[[str, in
         write_catalogue(backup, catalogue)
     except BaseException:
         shutil.rmtree(copied, ignore_errors=True)
+        remove_directories(made_directories)
         raise
     return catalogue
 
@@ -75,9 +79,6 @@ def _claim(backup: Path) -> Path:
         InvalidRequest: the backup's directory is not empty.
     """
     not_empty = InvalidRequest(f"{backup} is not empty; name a directory that is, or that does not exist yet")
-    if backup.exists() and not backup.is_dir():
-        raise not_empty
-    backup.mkdir(parents=True, exist_ok=True, mode=0o700)
     copied = backup / DATA
     try:
         copied.mkdir(mode=0o700)

@@ -77,9 +77,10 @@ def restore(
     with bars(transient=True) as begin:
         if worker is not None:
             kept = restore_worker(source, settings, worker, begin)
-            value: dict[str, Any] = {"data": str(settings.data), "worker": worker, "replaced": str(kept)}
-            text = f"The shard of database_worker {worker} is restored; the one before is kept as {safe(str(kept))}."
-            return Result(value, text)
+            replaced = None if kept is None else str(kept)
+            value: dict[str, Any] = {"data": str(settings.data), "worker": worker, "replaced": replaced}
+            before = "" if kept is None else f"; the one before is kept as {safe(str(kept))}"
+            return Result(value, f"The shard of database_worker {worker} is restored{before}.")
         restored = restore_all(source, settings, begin)
     value = {"data": str(settings.data), "shards": restored.pool_size, "made_at": restored.made_at}
     text = f"The backup of {restored.made_at} is restored to {safe(str(settings.data))}. Start it with: todomq up"
