@@ -112,3 +112,14 @@ def test_by_no_timing_are_there_more_lists_than_the_quota(
         if name in stored or lists.count_if_room(name, most, now_ms):
             under_way.append((now_ms + delay_ms, name))
         assert len(stored | {each for _, each in under_way}) <= most
+
+
+def test_where_the_patterns_or_the_quota_of_lists_change_the_lists_are_counted_anew() -> None:
+    use = use_of(lists=5)
+    for patterns, most in ((["a*"], 5), (["*"], 5), (["*"], 0), (["*"], 5)):
+        counted = use.lists
+        changed = ClientKey("alice", "A" * 40, Rights(["read"], patterns), Quota(lists=most))
+        use.learn(changed, 0)
+        assert (use.lists is counted) == ((patterns, most) == (["a*"], 5))
+        use.learn(changed, 0)
+        assert use.lists is use.lists

@@ -306,16 +306,22 @@ class TestVersionAndEffects:
 
     def test_past_the_limit_a_registration_is_overloaded_and_changes_nothing(self) -> None:
         names = settled()
-        for number in range(900):
+        for number in range(800):
             register(names, ALICE, name=number, address="a" * 1000)
         with pytest.raises(Overloaded) as refusal:
-            [register(names, ALICE, name=number, address="a" * 1000) for number in range(900, 1_100)]
+            [register(names, ALICE, name=number, address="a" * 1000) for number in range(800, 1_100)]
         assert refusal.value.retryable
         full, version = len(names), names.version
         with pytest.raises(Overloaded):
             register(names, ALICE, name="one more", address="a" * 1000)
         assert (len(names), names.version) == (full, version)
         assert names.unregister(0, None, LEASE_MS) and register(names, name="one more", address="a" * 1000)
+
+    def test_law_9_a_daemon_comes_back_to_a_registry_that_others_have_filled(self) -> None:
+        names = settled()
+        with pytest.raises(Overloaded):
+            [register(names, ALICE, name=number, address="a" * 1000) for number in range(1_100)]
+        assert register(names, BOB, name=["list_server", 1], address="a" * 100, incarnation=b"i" * 16)
 
 
 class Interleavings(RuleBasedStateMachine):

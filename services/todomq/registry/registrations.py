@@ -30,6 +30,9 @@ from todomq.protocol.registration import Registration
 REGISTERED_BYTES = limits.REQUEST_BYTES - 64 * limits.KIB
 """All registrations together, so that one reply carries them."""
 
+RESERVED_BYTES = 64 * limits.KIB
+"""Of these, for those that name an incarnation, as the stack's own daemons do: they come back to a full registry."""
+
 _FIXED_BYTES = 32  # most that a packed registration takes beyond its name, address and incarnation
 
 
@@ -233,7 +236,7 @@ class Registrations:
 
     def _add(self, key: bytes, holder: _Holder) -> None:
         size = _size(key, holder.registration)
-        self._check_room(size)
+        self._check_room(size, holder)
         self._bytes += size
         self._holders[key] = holder
         if holder.process is not None:
@@ -250,13 +253,14 @@ class Registrations:
         if held.registration.address == holder.registration.address and bool(held.lease_ms) == bool(holder.lease_ms):
             held.lease_ms, held.ends_ms = holder.lease_ms, holder.ends_ms
             return
-        self._check_room(_size(key, holder.registration) - _size(key, held.registration))
+        self._check_room(_size(key, holder.registration) - _size(key, held.registration), holder)
         self._remove(key)
         self._add(key, holder)
 
-    def _check_room(self, more_bytes: int) -> None:
-        if self._bytes + more_bytes > REGISTERED_BYTES:
-            raise Overloaded(f"the registry is full: {len(self)} names, {REGISTERED_BYTES} bytes are the most in all")
+    def _check_room(self, more_bytes: int, holder: _Holder) -> None:
+        most = REGISTERED_BYTES if holder.registration.incarnation else REGISTERED_BYTES - RESERVED_BYTES
+        if self._bytes + more_bytes > most:
+            raise Overloaded(f"the registry is full: {len(self)} names, {most} bytes are the most in all")
 
     def _remove(self, key: bytes) -> None:
         holder = self._holders.pop(key)

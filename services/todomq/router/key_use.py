@@ -110,6 +110,7 @@ class KeyUse:
         self.lists = StoredLists()
         self._handshakes = Rate(HANDSHAKES_PER_S, HANDSHAKES_AT_ONCE, now_ms)
         self._requests: Rate | None = None
+        self.client = client
         self.learn(client, now_ms)
 
     def learn(self, client: ClientKey, now_ms: int) -> None:
@@ -119,7 +120,9 @@ class KeyUse:
             self._requests = None
         elif self._requests is None or self._requests.per_s != per_s:
             self._requests = Rate(per_s, per_s, now_ms)
-        self.client = client
+        before, self.client = self.client, client
+        if (before.rights.patterns, before.quota.lists) != (client.rights.patterns, client.quota.lists):
+            self.lists = StoredLists()  # other lists count, or none were counted
 
     def take_handshake(self, now_ms: int) -> bool:
         """Take one handshake; False where there were too many lately."""
