@@ -7,6 +7,7 @@ import concurrent.futures
 import copy
 import datetime
 import gc
+import itertools
 import os
 import pickle
 import shutil
@@ -30,6 +31,7 @@ from todomq import AsyncClient, Client, Entry, Registration, ServerRef, Via, err
 from todomq.client import connection, futures
 from todomq.client.connection import Connection
 from todomq.client.line import Line
+from todomq.client.outcomes import AskAgain
 from todomq.client.session import Session
 from todomq.protocol import messages
 from todomq.protocol.codec import pack, unpack
@@ -623,6 +625,28 @@ class TestTrouble:
         assert again.value.retry() == unknown.retry() == again.value.retry() == Entry(1, "milk")
         assert [request[4] for request in router.requests] == [1, 1, 1]
 
+    def test_a_forked_child_asks_again_though_a_thread_of_its_parent_was_asking(
+        self, client: Client, router: ScriptedRouter, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        unknown = lost_add(client, router)
+        again = unknown._resend
+        assert isinstance(again, AskAgain)
+        holder = threading.Thread(target=again._asking.acquire)
+        holder.start()
+        holder.join()
+        monkeypatch.setattr(again, "_pid", 0)  # as in a child
+        assert unknown.retry() == Entry(1, "milk")
+
+    def test_of_a_change_whose_answer_cannot_be_read_it_is_not_said_that_it_was_not_applied(
+        self, client: Client, router: ScriptedRouter
+    ) -> None:
+        router.script = lambda target, body, request: messages.reply([(request[0], messages.OK, b"\xc1")])
+        with pytest.raises(errors.ProtocolError) as change:
+            client.todo_list("l").add_entry("milk")
+        with pytest.raises(errors.ProtocolError) as read:
+            client.todo_list("l").size()
+        assert (change.value.outcome, read.value.outcome) == (errors.UNKNOWN, errors.NOT_APPLIED)
+
     def test_a_retry_that_comes_too_late_says_why_the_outcome_stays_unknown(
         self, client: Client, router: ScriptedRouter
     ) -> None:
@@ -649,6 +673,23 @@ class TestTrouble:
             assert [request[4] for request in router.requests if request[1] == "l"] == [1]  # nothing was sent again
             assert refused[1].retry() == Entry(1, "milk")
         assert unknown.retry() == Entry(1, "milk"), "as it was answered"
+
+    def test_law_6_callbacks_that_have_not_run_are_bounded_as_requests_are(
+        self, client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(connection, "WAIT_REQUESTS", 100)
+        most, called = 0, itertools.count()
+
+        def call_back(future: concurrent.futures.Future[Any]) -> None:
+            time.sleep(0.001)
+            next(called)
+
+        with client.pipeline() as pipeline:
+            for _ in range(500):
+                pipeline.todo_list("l").size(deadline_s=30.0).add_done_callback(call_back)
+                most = max(most, client._connection._uncalled)
+        assert (next(called), client._connection._uncalled) == (500, 0)
+        assert 0 < most <= 100
 
     def test_of_a_client_that_is_closed_nothing_can_be_asked_again(self, address: str, router: ScriptedRouter) -> None:
         with Client(address) as client:
@@ -1322,6 +1363,28 @@ class TestAsync:
                 assert [request[4] for request in router.requests] == [1, 1, 1]
 
         asyncio.run(main())
+
+    def test_a_retry_that_another_loop_began_is_answered_in_this_one(self, router: ScriptedRouter) -> None:
+        client = AsyncClient(router.address)
+        held = threading.Event()
+
+        async def first() -> errors.TodoMQError:
+            unknown = await lost_add_later(client, router, deadline_s=2.0)
+            router.script = lambda *request: (held.wait(10), router.serve(*request))[1]
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(unknown.retry(), 0.02)
+            return unknown
+
+        async def second(unknown: errors.TodoMQError) -> list[Entry]:
+            waiting = [unknown.retry() for _ in range(2)]
+            held.set()
+            router.script = router.serve
+            found = [await each for each in waiting]
+            await client.close()
+            return found
+
+        unknown = asyncio.run(first())
+        assert asyncio.run(second(unknown)) == [Entry(1, "milk")] * 2
 
     def test_a_retry_that_is_cancelled_loses_no_answer(self, router: ScriptedRouter) -> None:
         async def main() -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from todomq.client.numbers import Counter, Counters
-from todomq.client.request import CALL, KEY_CHANGE, LIST_CHANGE, LIST_READ, SAFE, Kind, Request
+from todomq.client.request import CALL, KEY_CHANGE, LIST_CHANGE, LIST_READ, REPEATABLE, SAFE, Kind, Request
 from todomq.client.session import (
     BACKOFF_MOST_MS,
     FILLED_MOST,
@@ -408,6 +408,37 @@ class TestRetries:
         assert isinstance(error, Unavailable)
         assert error.outcome == UNKNOWN
 
+    def test_after_the_routers_clock_was_set_back_the_time_is_asked_for_and_the_request_sent_again(
+        self, driver: Driver
+    ) -> None:
+        driver.submit(request())
+        driver.refuse(driver.sent()[0], InvalidRequest(messages.TOO_FAR_AHEAD))
+        driver.advance(10)
+        hello, again = driver.sent()
+        assert hello[0] == 0 and numbers_and_floors([again]) == [(1, 1)]
+
+    def test_law_3_a_deadline_that_the_router_refuses_says_nothing_of_an_attempt_before(self, driver: Driver) -> None:
+        driver.submit(request(deadline_ms=START_MS + 40))
+        driver.sent()
+        driver.greet()
+        while not driver.finished:
+            for item in driver.sent():
+                if item[0]:
+                    driver.refuse(item, InvalidRequest(messages.TOO_FAR_AHEAD))
+            driver.advance(1)
+        error = driver.finished[0].error
+        assert error is not None and error.outcome == UNKNOWN
+
+    def test_what_may_be_done_twice_is_sent_again_though_its_outcome_is_unknown(self, driver: Driver) -> None:
+        driver.submit(request(REPEATABLE, deadline_ms=START_MS + 60))
+        for _ in range(2):
+            driver.refuse(driver.sent()[0], Unavailable("the daemon died before it answered", outcome=UNKNOWN))
+            assert not driver.finished
+            driver.advance(20)
+        driver.refuse(driver.sent()[0], Unavailable("the daemon was gone before it was asked"))
+        driver.advance(60)
+        assert driver.finished[0].error is not None and driver.finished[0].error.outcome == UNKNOWN
+
     def test_a_last_attempt_that_comes_too_late_does_not_hide_why_the_others_were_refused(self, driver: Driver) -> None:
         driver.submit(request(deadline_ms=START_MS + 30))
         (item,) = driver.sent()
@@ -571,7 +602,7 @@ class TestRepeating:
     def test_what_the_service_may_have_forgotten_is_not_repeated(self, driver: Driver, unknown: Request[Any]) -> None:
         again = self.repeat(driver, unknown, deadline_ms=START_MS + REPEATABLE_MS + 1)
         assert driver.sent() == []
-        assert self.is_given_up(again, unknown, "minutes ago")
+        assert self.is_given_up(again, unknown, "too long ago")
 
     def test_another_client_cannot_repeat_it(self, unknown: Request[Any]) -> None:
         other = Driver()

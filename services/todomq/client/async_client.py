@@ -12,7 +12,9 @@ import os
 import weakref
 from collections import defaultdict
 from collections.abc import Callable
-from functools import wraps
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial, wraps
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
@@ -27,7 +29,7 @@ from todomq.client.outcomes import (
     refuse_to_resend,
     refused,
 )
-from todomq.client.request import Request
+from todomq.client.request import Repetition, Request
 from todomq.client.values import ServerRef
 from todomq.errors import UNKNOWN, TodoMQError
 from todomq.protocol.entries import check_list_name
@@ -261,31 +263,54 @@ class AsyncPipeline(_Face):
 
 
 class _AskAgain(AskAgain):
-    """The same for futures: whoever awaits gets one of their own, so that to cancel it gives up no answer."""
+    """The same for futures: whoever awaits gets one of their own loop, so that to cancel it gives up no answer."""
 
     def __call__(self) -> asyncio.Future[Any]:
         """Return a future of the answer."""
-        asked = self._answers[0] if self._answers else None
-        if asked is None or _is_lost(asked):
-            asked = self._resend(self._request.repeated(self))
-            self._answers = [asked]
-        if not asked.done():
-            return asyncio.shield(asked)
-        told = asyncio.get_running_loop().create_future()  # which may be another one than asked
-        error = asked.exception()
-        if error is None:
-            told.set_result(asked.result())
-        else:
-            told.set_exception(error)
+        is_parents = self._pid != os.getpid()  # whose answer comes to the parent
+        with self._lock():
+            asked = self._answers[0] if self._answers else None
+            if asked is None or _is_lost(asked) or (is_parents and not asked.done()):
+                asked = Future[Any]()
+                self._answers = [asked]
+                sent = self._resend(self._request.repeated(self))
+                sent.add_done_callback(_ignore)  # ``take`` is told, whatever becomes of the loop
+                if sent.done() and sent.exception() is not None:  # refused by this client itself
+                    self.take(None, sent.exception())
+        told: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        asked.add_done_callback(partial(_tell, told))
         return told
 
+    def take(self, value: Any, error: BaseException | None) -> None:
+        """Take the answer to what was asked last, on any thread."""
+        (asked,) = self._answers
+        if asked.done():
+            return
+        if error is None:
+            asked.set_result(value)
+        else:
+            asked.set_exception(error)
 
-def _is_lost(asked: asyncio.Future[Any]) -> bool:
+
+def _ignore(sent: asyncio.Future[Any]) -> None:
+    if not sent.cancelled():
+        sent.exception()
+
+
+def _tell(told: asyncio.Future[Any], asked: Future[Any]) -> None:
+    with suppress(RuntimeError):  # this loop is closed: nobody is left to await
+        told.get_loop().call_soon_threadsafe(_settle, [(told, *_outcome_of(asked))])
+
+
+def _outcome_of(asked: Future[Any]) -> tuple[Any, Any]:
+    error = asked.exception()
+    return (asked.result(), None) if error is None else (None, error)
+
+
+def _is_lost(asked: Future[Any]) -> bool:
     """Tell whether what was asked has ended, and nobody knows how: it is to be asked once more."""
     if not asked.done():
         return False
-    if asked.cancelled():
-        return True
     error = asked.exception()
     return isinstance(error, TodoMQError) and error.outcome == UNKNOWN
 
@@ -300,7 +325,10 @@ def _completion(client_ref: weakref.ref[AsyncClient]) -> Callable[[list[Request[
         for request in finished:
             if request.waiter is not None:
                 future, _ = request.waiter
-                by_loop[future.get_loop()].append((future, *outcome(request, resend, _AskAgain)))
+                value, error = outcome(request, resend, _AskAgain)
+                if isinstance(request, Repetition) and isinstance(request.again, _AskAgain):
+                    request.again.take(value, error)
+                by_loop[future.get_loop()].append((future, value, error))
         for loop, outcomes in by_loop.items():
             try:
                 loop.call_soon_threadsafe(_settle, outcomes)

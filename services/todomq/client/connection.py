@@ -44,6 +44,8 @@ TURN_REQUESTS = 300
 GATHER_MS = 1
 """Where as many as a turn takes are unanswered and fewer wait to be sent, a driver looks for answers for so long first:
 by then there may be more for one message."""
+CALLED_STEP = 64
+"""After so many callbacks whoever waits for room looks again."""
 NAP_S = 0.002
 SLEEP_MOST_MS = 60_000
 CLOSE_STEP_MS = 5
@@ -100,6 +102,7 @@ class Connection:
         self._is_keeper_asked_to_leave = False
         self._followers: list[_Follower] = []
         self._callbacks: list[Action] = []
+        self._uncalled = 0
         self._is_calling = False
         self._turns = 0
         self._keeper: threading.Thread | None = None
@@ -133,7 +136,7 @@ class Connection:
                 with self._lock:
                     if self._is_closed:
                         raise Unavailable("this client is closed", retryable=False)
-                    if self._requests < most and self._bytes < OUTBOX_BYTES:
+                    if self._requests + self._uncalled < most and self._bytes < OUTBOX_BYTES:
                         self._requests += 1
                         self._bytes += request.size
                         self._arrived.append(request)
@@ -148,7 +151,7 @@ class Connection:
                         ):
                             drives = self._see_to_it(request.is_cast)
                         break
-                self._wait_for_room(request.deadline_ms, may_wait, most)
+                most = self._wait_for_room(request.deadline_ms, may_wait, most)
             if drives:
                 self._take_turn()
         except BaseException:
@@ -223,12 +226,23 @@ class Connection:
         if self._driver == threading.get_ident():
             raise InvalidRequest("a signal handler must not wait for a request while its thread takes in answers")
 
-    def _wait_for_room(self, deadline_ms: int, may_wait: bool, most: int) -> None:
+    def _wait_for_room(self, deadline_ms: int, may_wait: bool, most: int) -> int:
+        """Wait until there may be room; return the bound that holds: a callback, which can't wait, has the higher one.
+
+        What waits for its callback counts as well.
+        """
+        if may_wait and most < OUTBOX_REQUESTS and threading.current_thread() is self._keeper:
+            return OUTBOX_REQUESTS
         left_s = (deadline_ms - steady_ms()) / 1000
         may_wait = may_wait and threading.current_thread() is not self._keeper
         if not may_wait or left_s <= 0 or self._driver == threading.get_ident():
             raise Overloaded(f"{self._requests} requests of this client are waiting or in flight")
-        self.wait(lambda: self._is_closed or (self._requests < most and self._bytes < OUTBOX_BYTES), left_s)
+
+        def has_room() -> bool:
+            return self._is_closed or (self._requests + self._uncalled < most and self._bytes < OUTBOX_BYTES)
+
+        self.wait(has_room, left_s)
+        return most
 
     # On a caller's thread, under the lock.
 
@@ -402,6 +416,7 @@ class Connection:
                 self._release([follower for follower in self._followers if follower.is_done()])
             if callbacks:
                 self._callbacks += callbacks
+                self._uncalled += len(callbacks)
                 self._call_keeper()
 
     def _release(self, followers: list[_Follower]) -> None:
@@ -471,12 +486,21 @@ class Connection:
             for callback in callbacks:
                 called += 1
                 callback()
+                if called % CALLED_STEP == 0:
+                    self._note_called(CALLED_STEP)
         finally:
-            self._called(callbacks[called:])
+            self._called(callbacks[called:], called % CALLED_STEP)
 
-    def _called(self, left: list[Action]) -> None:
-        """Go on; ``left`` are those behind a callback that ended this thread."""
+    def _note_called(self, count: int) -> None:
+        """Note that so many callbacks more have run: there may be room for requests."""
         with self._lock:
+            self._uncalled -= count
+            self._release([follower for follower in self._followers if follower.is_done()])
+
+    def _called(self, left: list[Action], count: int) -> None:
+        """Go on after so many callbacks more; ``left`` are those behind a callback that ended this thread."""
+        with self._lock:
+            self._uncalled -= count
             self._callbacks[:0] = left
             self._is_calling = False
             is_over = not self._requests and not self._callbacks

@@ -5,12 +5,13 @@ Owns: reading the value of an answer, attaching ``retry()``. Must not know: futu
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
 
-from todomq.client.request import Repetition, Request
-from todomq.errors import UNKNOWN, InvalidRequest, ProtocolError, TodoMQError
+from todomq.client.request import CHANGING, Repetition, Request
+from todomq.errors import NOT_APPLIED, UNKNOWN, InvalidRequest, ProtocolError, TodoMQError
 from todomq.protocol.codec import unpack_value
 
 Resend = Callable[[Request[Any]], Any]
@@ -30,13 +31,20 @@ class AskAgain:
     def __init__(self, request: Request[Any], resend: Resend) -> None:
         self._request = request
         self._resend = resend
-        self._asking = threading.RLock()  # who asks at the same time waits for the same answer
+        self._asking = threading.RLock()
+        self._pid = os.getpid()
         self._answers: list[Any] = []
         self._refusal: TodoMQError | None = None
 
+    def _lock(self) -> threading.RLock:
+        """Return what lets one thread ask: others wait for the same answer. A forked child has a lock of its own."""
+        if self._pid != os.getpid():
+            self._asking, self._pid = threading.RLock(), os.getpid()
+        return self._asking
+
     def __call__(self) -> Any:
         """Return the answer, or raise why there is none."""
-        with self._asking:
+        with self._lock():
             if self._refusal is not None:
                 raise self._refusal
             if not self._answers:
@@ -71,7 +79,8 @@ def outcome(
             read, pages = request.read, request.pages
             return read(unpack_value(request.value) if pages is None else pages.take()), None
         except (ProtocolError, ValueError, TypeError) as unreadable:
-            return None, ProtocolError(f"an answer that cannot be read: {unreadable}")
+            unknown = UNKNOWN if request.kind in CHANGING else NOT_APPLIED
+            error = ProtocolError(f"an answer that cannot be read: {unreadable}", outcome=unknown)
     if error.outcome == UNKNOWN:
         error.can_retry_with(_again_of(request) or again(request, resend))
     return None, error

@@ -30,11 +30,12 @@ from operator import attrgetter
 from typing import Any
 
 from todomq.client.numbers import Counter, Counters
-from todomq.client.request import CALL, KEY_CHANGE, LIST_CHANGE, LIST_READ, REPEATABLE, Pages, Request
+from todomq.client.request import CALL, CHANGING, KEY_CHANGE, LIST_CHANGE, LIST_READ, REPEATABLE, Pages, Request
 from todomq.errors import (
     NOT_APPLIED,
     UNKNOWN,
     DeadlineExceeded,
+    InvalidRequest,
     OutOfOrder,
     ProtocolError,
     TodoMQError,
@@ -68,7 +69,6 @@ _NOTHING = messages.body("delete_entry", 1 << 62)
 _NIL = b"\xc0"
 _NEVER_MS = 1 << 62
 _by_id = attrgetter("id")
-_CHANGING = frozenset((LIST_CHANGE, KEY_CHANGE, REPEATABLE, CALL))
 
 
 class RouterSilent(Unavailable):
@@ -344,7 +344,7 @@ class Session:
             return ""
         counter = request.counter
         if counter is None or request.deadline_ms > request.first_sent_ms + REPEATABLE_MS:
-            return f"it was sent over {REPEATABLE_MS // 60_000} minutes ago"
+            return "it was sent first too long ago for a deadline as late as this"
         if request.kind is KEY_CHANGE and counter is not self._keys:
             return "the client has begun anew since"
         if request.kind is LIST_CHANGE and not self._counters.has(request.target, counter):
@@ -403,12 +403,15 @@ class Session:
         self.fail_all(lambda outcome: type(error)(error.text, retryable=error.retryable, outcome=outcome))
 
     def _refused(self, request: Request[Any], error: TodoMQError, now_ms: int) -> None:
-        if request.kind not in _CHANGING:
+        if request.kind not in CHANGING:
             error.outcome = NOT_APPLIED
         if error.outcome == NOT_APPLIED:
             if type(error) is DeadlineExceeded and now_ms + CLOCK_SLACK_MS < request.deadline_ms:
                 # Its deadline has not passed here: one of the two clocks was set. Ask for the time and try again.
                 self._is_hello_due = True
+                return self._retry_later(request, error, now_ms)
+            if type(error) is InvalidRequest and error.text == messages.TOO_FAR_AHEAD:
+                self._is_hello_due = True  # no deadline is, by this clock
                 return self._retry_later(request, error, now_ms)
             if error.retryable:
                 return self._retry_later(request, error, now_ms)
@@ -417,6 +420,9 @@ class Session:
                 error.outcome = _outcome_so_far(request)
             if type(error) is DeadlineExceeded and error.outcome == NOT_APPLIED and request.refusal is not None:
                 error = request.refusal  # says why the attempts before the last one failed
+        elif error.retryable and request.kind is REPEATABLE:
+            request.is_exposed = True
+            return self._retry_later(request, error, now_ms)
         self._finish(request, error)
 
     def _retry_later(self, request: Request[Any], error: TodoMQError, now_ms: int) -> None:
@@ -503,4 +509,4 @@ class Session:
 
 
 def _outcome_so_far(request: Request[Any]) -> str:
-    return UNKNOWN if request.is_exposed and request.kind in _CHANGING else NOT_APPLIED
+    return UNKNOWN if request.is_exposed and request.kind in CHANGING else NOT_APPLIED
