@@ -289,3 +289,89 @@ def test_a_job_answers_only_what_it_was_asked_itself(stand: Stand) -> None:
     assert stand.router.counts["replies_without_taker"] == 2
     assert not stand.router.routing.moving and len(stand.router.in_flight.flights) == 1
     assert asked == job - 1
+
+
+def test_a_name_that_is_registered_at_another_address_is_called_there(stand: Stand) -> None:
+    first, second = Taker(), Taker()
+    stand.register(JOB, stand.start("first", first), b"")
+    stand.ask([JOB], "store", 1)
+    stand.turn_until(lambda: first.taken)
+    stand.register(JOB, stand.start("second", second), b"")
+    stand.ask([JOB], "store", 2)
+    stand.turn_until(lambda: second.taken or len(first.taken) > 1)
+    assert (first.taken, second.taken) == ([1], [2])
+
+
+class Registry:
+    """What the registry is asked, answered when the test says so."""
+
+    def __init__(self, stand: Stand) -> None:
+        self.asked: list[tuple[tuple[Any, ...], Callable[[Answer], None]]] = []
+        stand.daemon.settled = True
+        stand.daemon.ask_registry = lambda *body, done: self.asked.append((body, done))  # type: ignore[method-assign]
+
+    def answer(self, value: Any = None, error: errors.TodoMQError | None = None) -> None:
+        self.asked.pop(0)[1](Answer(value, error))
+
+
+def test_a_name_that_is_not_known_here_is_nobodys_once_the_registry_says_so(stand: Stand) -> None:
+    registry = Registry(stand)
+    first = stand.ask([JOB], "store", 1)
+    stand.turn_until(lambda: registry.asked)
+    second = stand.ask([JOB], "store", 2)
+    stand.turn_until(lambda: len(stand.router.in_flight.flights) == 2)
+    assert [body for body, _ in registry.asked] == [("whereis_name", JOB)]
+    registry.answer(None)
+    stand.turn_until(lambda: stand.replies)
+    assert stand.refusals() == {first: ("name_not_found", errors.NOT_APPLIED)}
+    registry.answer(None)  # the second may have been registered after the first was asked
+    stand.turn_until(lambda: len(stand.replies) == 2)
+    assert stand.refusals()[second] == ("name_not_found", errors.NOT_APPLIED)
+    assert not registry.asked and not stand.router.named.names_waited_for()
+
+
+def test_a_name_that_was_registered_just_now_is_called_when_the_news_of_it_are_here(stand: Stand) -> None:
+    registry, job = Registry(stand), Taker()
+    stand.ask([JOB], "store", 1)
+    stand.turn_until(lambda: registry.asked)
+    registry.answer([JOB, "ipc:///somewhere", None, b""])
+    assert not registry.asked
+    stand.register(JOB, stand.start("job", job), b"")
+    stand.turn_until(lambda: job.taken)
+
+
+@pytest.mark.parametrize("error", [errors.CorruptRecord("the registry has lost it"), errors.Unavailable("away")])
+def test_law_8_what_the_registry_does_not_know_is_not_told_as_nobody(stand: Stand, error: errors.TodoMQError) -> None:
+    registry = Registry(stand)
+    asked = stand.ask([JOB], "store", 1)
+    stand.turn_until(lambda: registry.asked)
+    registry.answer(error=error)
+    stand.turn_until(lambda: stand.replies)
+    assert stand.refusals() == {asked: (error.code, errors.NOT_APPLIED)}
+
+
+def test_what_waited_while_the_registry_did_not_know_is_looked_up_when_it_does(stand: Stand) -> None:
+    registry = Registry(stand)
+    stand.daemon.settled = False
+    asked = stand.ask([JOB], "store", 1)
+    stand.turn_until(lambda: stand.router.in_flight.flights)
+    assert not registry.asked
+    stand.daemon.settled = True
+    stand.register(WORKER, f"ipc://{stand.home}/worker")
+    registry.answer(None)
+    stand.turn_until(lambda: stand.replies)
+    assert stand.refusals() == {asked: ("name_not_found", errors.NOT_APPLIED)}
+
+
+def test_of_what_nobody_has_got_it_is_not_said_that_it_may_have_taken_effect(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand.register(JOB, f"ipc://{stand.home}/job")
+    worker = LaterTaker()
+    stand.register(WORKER, stand.start("worker", worker))
+    unsent, sent = stand.ask([JOB], "store", 1), stand.ask(canonical("key"), "store", "key", "value")
+    stand.turn_until(lambda: worker.taken and len(stand.router.in_flight.flights) == 2)
+    monkeypatch.setattr(stand.loop, "now_ms", lambda: Loop.now_ms() + int(BOUND_S * 1000))
+    stand.turn_until(lambda: len(stand.replies) == 2)
+    late = "deadline_exceeded"
+    assert stand.refusals() == {unsent: (late, errors.NOT_APPLIED), sent: (late, errors.UNKNOWN)}

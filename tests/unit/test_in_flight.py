@@ -178,3 +178,17 @@ def test_requests_of_several_clients_that_end_together_count_for_nothing_any_mor
     assert flights.to_lists(b"one") == 2 and not flights.unsent
     flights.end_all(identifiers)
     assert flights.bytes == 0 and not flights.flights
+
+
+def test_law_6_what_goes_to_daemons_by_name_leaves_half_of_the_room_to_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(in_flight, "REQUESTS", 10)
+    flights = InFlight()
+    request = [1, ["job"], 1_000, b"", 1, 1]
+    for number in range(5):
+        flights.admit(b"%d" % number, b"sender", request, b"job")
+    with pytest.raises(Overloaded, match="by name"):
+        flights.admit(b"another", b"sender", request, b"job")
+    for number in range(5):
+        flights.admit(b"%d" % number, b"sender", request, 7)
+    with pytest.raises(Overloaded):
+        flights.admit(b"another", b"sender", request, 7)

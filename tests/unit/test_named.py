@@ -166,3 +166,13 @@ def test_a_name_that_never_comes_does_not_keep_the_ids_of_all_who_waited(monkeyp
     assert len(bench.named._waiting[WORKER]) <= 20
     bench.named.found(WORKER)
     assert bench.ready() == {WORKER: [living]}
+
+
+def test_law_6_a_name_that_nobody_waits_for_any_more_is_forgotten() -> None:
+    bench = Bench()
+    for number in range(10):
+        bench.in_flight.end(bench.ask(b"%d" % number, key=False, present=False))
+    kept = bench.ask(JOB, key=False, present=False)
+    assert bench.named.names_waited_for() == [JOB]
+    assert list(bench.named._waiting) == [JOB]
+    assert bench.named.give_up(JOB, kept) == [kept]

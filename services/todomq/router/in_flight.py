@@ -86,6 +86,8 @@ class InFlight:
         """
         size = len(request[BODY]) + OVERHEAD_BYTES
         reached = self._reached(peer, 1, size)
+        if not reached and type(place) is bytes and self._is_named_full():
+            reached = "too many requests by name, or for keys, are not answered"
         if reached:
             raise Overloaded(reached)
         self._count(peer, 1, size, 1 if type(place) is int else 0, request[DEADLINE_MS])
@@ -123,6 +125,11 @@ class InFlight:
             return "this connection has too much in flight"
         return ""
 
+    def _is_named_full(self) -> bool:
+        """Tell whether requests that are not to lists have their half of the room: nobody knows who answers them."""
+        to_lists = sum([share.to_lists for share in self._shares.values()])
+        return len(self.flights) - to_lists >= REQUESTS // 2
+
     def _count(self, peer: bytes, requests: int, size: int, to_lists: int, earliest_ms: int) -> None:
         """Count requests that are taken in; ``earliest_ms`` is the first of their deadlines."""
         share = self._shares.get(peer)
@@ -139,6 +146,15 @@ class InFlight:
         identifier = self._next_id
         self._next_id += 1
         return identifier
+
+    @property
+    def last_id(self) -> int:
+        """The id that was given last."""
+        return self._next_id - 1
+
+    def was_sent(self, identifier: int) -> bool:
+        """Tell whether anybody has got a request, under this id or another."""
+        return identifier not in self.unsent or identifier in self.sent_before
 
     def share(self, peer: bytes) -> tuple[int, int]:
         """Return how many requests, and bytes of them, of one connection are in flight."""

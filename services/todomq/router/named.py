@@ -69,8 +69,20 @@ class NamedRouting:
             self._in_flight.unsent.update(self._waiting[name])
         return failed
 
+    def give_up(self, name: bytes, last: int) -> list[int]:
+        """Return and forget the requests up to the id ``last`` that wait for a name: nobody has it."""
+        waiting = self._waiting.pop(name, [])
+        later = [identifier for identifier in waiting if identifier > last]
+        if later:
+            self._waiting[name] = later
+        return [identifier for identifier in waiting if identifier <= last]
+
     def names_waited_for(self) -> list[bytes]:
-        """Return the canonical names that requests wait for."""
+        """Return the canonical names that requests in flight wait for; others are forgotten."""
+        flights = self._in_flight.flights
+        self._waiting = {
+            name: waiting for name, waiting in self._waiting.items() if any(each in flights for each in waiting)
+        }
         return list(self._waiting)
 
     def ready(self) -> dict[bytes, list[NamedBatch]]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from todomq.errors import (
+    NOT_APPLIED,
     UNKNOWN,
     DeadlineExceeded,
     InvalidRequest,
@@ -26,15 +27,16 @@ from todomq.errors import (
 )
 from todomq.protocol import limits, messages
 from todomq.protocol.addresses import is_address
-from todomq.protocol.codec import canonical
+from todomq.protocol.codec import canonical, unpack
 from todomq.protocol.messages import BODY, DEADLINE_MS, ID, TARGET
 from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
+from todomq.protocol.registration import Registration
 from todomq.router.in_flight import REQUESTS_PER_CONNECTION, Flight, InFlight
 from todomq.router.named import NamedBatch, NamedRouting
 from todomq.router.pacing import Pacing
 from todomq.router.routing import Forward, Routing
 from todomq.router.table import read_table
-from todomq.runtime.callee import Callee
+from todomq.runtime.callee import Answer, Callee
 from todomq.runtime.calls import DEFAULT_DEADLINE_MS, UNREAD_BYTES, Call, CallServer, Service
 from todomq.runtime.daemon import Daemon
 from todomq.settings import is_daemon_name
@@ -49,6 +51,7 @@ SHORT_BYTES = limits.KIB
 """An answer that is sent also to who does not read: a refusal would not be shorter by much."""
 EXPIRE_S = 0.1
 NAMED_CALLEES = 256
+_NOBODY = "nobody is registered under the name {!r:.200}"
 _TEXT = frozenset((str,))
 
 
@@ -65,7 +68,9 @@ class RouterService(Service):
         self._daemon = daemon
         self._loop = daemon.loop
         self._servers: dict[int, tuple[bytes, Callee]] = {}
-        self._callees: dict[bytes, tuple[bytes, Callee]] = {}
+        self._callees: dict[bytes, tuple[Registration, Callee]] = {}
+        self._looked_up: set[bytes] = set()
+        """Names of which the registry has yet to say who has them."""
         self._own_daemons = {canonical(name) for name in daemon.settings.daemon_names()}
         self._cache = canonical(["cache"])
         self._workers = {
@@ -200,7 +205,7 @@ class RouterService(Service):
             return now_ms + DEFAULT_DEADLINE_MS
         if deadline_ms <= now_ms:
             raise DeadlineExceeded("the deadline had passed when the request arrived")
-        raise InvalidRequest(f"a deadline is at most {limits.DEADLINE_AHEAD_MS} ms ahead of the router's clock")
+        raise InvalidRequest(messages.TOO_FAR_AHEAD)
 
     def _forward_to_daemon(self, peer: bytes, sender: bytes, request: list[Any]) -> None:
         target = request[TARGET]
@@ -213,9 +218,9 @@ class RouterService(Service):
         else:
             raise ProtocolError("a target is nil, a list's name, a database key or [a daemon's name]")
         present = name in self._daemon.registrations
-        if not present and self._daemon.settled and name not in self._own_daemons:
-            raise NameNotFound(f"nobody is registered under the name {target[0]!r:.200}")
         self.named.forward(self.in_flight.admit(peer, sender, request, name), name, present)
+        if not present:
+            self._look_up(name)
 
     def refuse(self, peer: bytes, identifier: int | None, error: TodoMQError) -> None:
         """Answer a request with an error, without sending it on."""
@@ -271,7 +276,8 @@ class RouterService(Service):
 
     def _expire(self) -> None:
         for identifier in self.in_flight.expire(self._loop.now_ms()):
-            self._end(identifier, DeadlineExceeded("no answer before the deadline", outcome=UNKNOWN))
+            outcome = UNKNOWN if self.in_flight.was_sent(identifier) else NOT_APPLIED
+            self._end(identifier, DeadlineExceeded("no answer before the deadline", outcome=outcome))
 
     def _end(self, identifier: int, error: TodoMQError) -> None:
         flight = self.in_flight.end(identifier)
@@ -280,15 +286,43 @@ class RouterService(Service):
 
     def _registry_changed(self) -> None:
         registrations = self._daemon.registrations
-        for name, (incarnation, callee) in list(self._callees.items()):
-            registration = registrations.get(name)
-            if registration is None or registration.incarnation != incarnation:
+        for name, (registration, callee) in list(self._callees.items()):
+            if registrations.get(name) != registration:
                 del self._callees[name]
                 callee.close()
                 self._lost(name)
         for name in self.named.names_waited_for():
             if name in registrations:
                 self.named.found(name)
+            else:
+                self._look_up(name)
+
+    def _look_up(self, name: bytes) -> None:
+        """Ask the registry who has a name that is not known here: it may have been registered just now.
+
+        The stack's own daemons come, or come back; while the registry itself does not know who is there, nor do we.
+        """
+        if not self._daemon.settled or name in self._own_daemons or name in self._looked_up:
+            return
+        self._looked_up.add(name)
+        last = self.in_flight.last_id
+
+        def answered(answer: Answer) -> None:
+            self._looked_up.discard(name)
+            self._found_out(name, last, answer)
+
+        self._daemon.ask_registry("whereis_name", unpack(name), done=answered)
+
+    def _found_out(self, name: bytes, last: int, answer: Answer) -> None:
+        """Take what the registry says of a name; requests behind the id ``last`` came after it was asked."""
+        if name in self._daemon.registrations or (answer.error is None and answer.value is not None):
+            return  # they go on with the registry's news
+        for identifier in self.named.give_up(name, last):
+            flight = self.in_flight.flights.get(identifier)
+            if flight is not None:
+                self._end(identifier, answer.error or NameNotFound(_NOBODY.format(flight.request[TARGET][0])))
+        if name in self.named.names_waited_for():
+            self._look_up(name)
 
     def _lost(self, name: bytes) -> None:
         for identifier, error in self.named.lost(name, comes_back=name in self._own_daemons):
@@ -314,7 +348,7 @@ class RouterService(Service):
             on_connect=lambda: self.named.found(name),
             is_daemon=is_daemon_name(registration.name),
         )
-        self._callees[name] = (registration.incarnation, callee)
+        self._callees[name] = (registration, callee)
         return callee
 
     def _close_idle_callee(self) -> None:

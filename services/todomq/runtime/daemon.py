@@ -14,6 +14,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from todomq.errors import InvalidRequest, TodoMQError, Unavailable
@@ -40,6 +41,7 @@ RENEW_S = 0.5
 
 RESTORE_S = 0.5
 WATCH_S = 2.0
+ASK_S = 1.0
 DRAIN_S = 5.0
 COLLECT = (10_000, 1_000_000)
 """When the interpreter looks for cycles (gc.set_threshold): among what is young, and never again among what has stayed.
@@ -73,7 +75,7 @@ class Daemon:
         self.on_registry_change: list[Callable[[], None]] = []
         self._registers = registers
         self._registry: Callee | None = None
-        self._callees: dict[bytes, tuple[bytes, Callee]] = {}
+        self._callees: dict[bytes, tuple[Registration, Callee]] = {}
         self._connections: list[Callee] = []
         self._outgoing: list[Callee] = []
         self._pulls: list[Pull] = []
@@ -194,7 +196,7 @@ class Daemon:
         key = canonical(name)
         registration = self.registrations.get(key)
         known = self._callees.get(key)
-        if known is not None and (registration is None or known[0] != registration.incarnation):
+        if known is not None and known[0] != registration:
             del self._callees[key]
             known[1].close()
             known = None
@@ -202,7 +204,7 @@ class Daemon:
             return None
         if known is None:
             try:
-                known = (registration.incarnation, self.connect(registration.address))
+                known = (registration, self.connect(registration.address))
             except Unavailable as error:
                 log_counted("registered_nowhere", name=name, why=error.text)
                 return None
@@ -242,6 +244,13 @@ class Daemon:
             done=self._renewed, timeout_s=1.0,
         )  # fmt: skip
 
+    def ask_registry(self, *body: Any, done: Callable[[Answer], None]) -> None:
+        """Ask the registry itself, not this process's copy of it; where it is away, ``done`` is told so."""
+        if self._registry is None:
+            self.loop.after(0, partial(done, Answer(None, Unavailable("the registry is away"))))
+        else:
+            self._registry.call(*body, done=done, timeout_s=ASK_S)
+
     def _pid(self) -> int | None:
         """Return the pid to register; a registry on another machine can hold no pidfd for it and goes by the lease."""
         return None if self.settings.registry else os.getpid()
@@ -270,9 +279,8 @@ class Daemon:
         self.settled = settled
         fresh = {canonical(registration.name): registration for registration in registrations}
         self.registrations = fresh if settled else {**self.registrations, **fresh}
-        for key, (incarnation, callee) in list(self._callees.items()):
-            known = self.registrations.get(key)
-            if known is None or known.incarnation != incarnation:
+        for key, (registration, callee) in list(self._callees.items()):
+            if self.registrations.get(key) != registration:
                 self._callees.pop(key, None)
                 callee.close()
         for action in self.on_registry_change:
