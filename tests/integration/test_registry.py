@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ import pytest
 import zmq
 
 import todomq
-from todomq.errors import CorruptRecord, InvalidRequest, Overloaded, ProtocolError, TodoMQError, Unavailable
+from todomq.errors import UNKNOWN, CorruptRecord, InvalidRequest, Overloaded, ProtocolError, TodoMQError, Unavailable
 from todomq.protocol import messages
 from todomq.protocol.codec import canonical, unpack
 from todomq.protocol.registration import Registration
@@ -300,6 +301,15 @@ class TestTheRegistrysOwnDeath:
         stack.start()
         assert stack.whereis("mine") == ["mine", ADDRESS, os.getpid(), b""]
         assert stack.whereis("before me") is None
+
+    def test_a_name_whose_end_cannot_be_written_is_told_as_one_that_may_come_back(self, stack: Stack) -> None:
+        assert stack.ask("register_name", "mine", ADDRESS, os.getpid()) is True
+        resource.prlimit(stack.registry.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))  # as a full disk
+        with pytest.raises(Unavailable, match="may come back") as told:
+            stack.ask("unregister_name", "mine")
+        assert told.value.outcome == UNKNOWN
+        with pytest.raises(Unavailable, match="can't be written"):
+            stack.ask("register_name", "other", ADDRESS, os.getpid())
 
     def test_a_damaged_journal_is_named_and_no_absent_name_taken_for_nobodys(self, stack: Stack) -> None:
         for number in range(10):

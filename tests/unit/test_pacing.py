@@ -109,3 +109,13 @@ def test_the_others_count_no_more_once_they_have_not_asked_for_two_ticks(router:
         router.pacing.tick()
     router.turn_ends()
     assert router.sent[1:] == much
+
+
+def test_what_ended_while_it_was_held_back_makes_no_room_for_others_behind_it(router: Router) -> None:
+    router.ask(b"little")
+    router.ask(b"much", 8)
+    for identifier in router.ask(b"much", 5):
+        if identifier not in router.sent:
+            router.in_flight.end(identifier)
+    router.ask(b"much", 5)
+    assert len(router.sent) == 1 + 10

@@ -13,7 +13,7 @@ import os
 import time
 from typing import Any, NamedTuple
 
-from todomq.errors import InvalidRequest, Overloaded, Unavailable
+from todomq.errors import UNKNOWN, InvalidRequest, Overloaded, Unavailable
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import canonical
 from todomq.registry.journal import Journal
@@ -109,7 +109,12 @@ class RegistryService(Service):
             raise InvalidRequest("this is the registry's own name")
         self._take_in_deaths()
         is_freed = self._registrations.unregister(name, incarnation, _steady_ms())
-        self._carry_out()
+        unwritten = self._carry_out()
+        if unwritten is not None:
+            raise Unavailable(
+                "the name is free now and may come back with the registry's next start, since its journal can't be "
+                f"written: {unwritten.strerror}", outcome=UNKNOWN,
+            )  # fmt: skip
         return is_freed
 
     def _whereis_name(self, call: Call) -> Any:
@@ -186,7 +191,7 @@ class RegistryService(Service):
         return found == process
 
     def _carry_out(self) -> OSError | None:
-        """Carry out what the registrations ask for; return why a name could not be written, if one could not."""
+        """Carry out what the registrations ask for; return why the journal could not be written, if it could not."""
         unwritten = None
         for effect in self._registrations.effects():
             if isinstance(effect, Kill):
@@ -205,7 +210,7 @@ class RegistryService(Service):
                 self._journal.remember(*effect)
         except OSError as error:
             log("journal_not_written", why=error.strerror)
-            return error if isinstance(effect, Remember) else None
+            return error
         return None
 
     def _kill(self, process: Process) -> None:

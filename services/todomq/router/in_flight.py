@@ -1,8 +1,9 @@
 """Requests that are in the router and not answered yet: bounded in number and bytes, each until its deadline.
 
 Owns: the router's own request ids, the limits, the deadlines. Must not know: where a request goes, what it means.
-Keeps law 6: past a limit the sender gets ``Overloaded`` at once. The limit of one client is a small part of the whole,
-so that a flood of one leaves room for the others.
+Keeps law 6: past a limit the sender gets ``Overloaded`` at once. The limit of one connection is a small part of the
+whole, so that a flood of one leaves room for the others; what goes to daemons by name, of which nobody knows whether
+they answer, has half of it at most.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How much of one client's work the list servers have at a time while others ask as well; the rest waits in the router.
 
 Owns: which clients have asked lately, what is held back, in order. Must not know: the table, what a request means.
-A client is one connection here.
+A client is one connection here, and asks whenever it sends a call.
 
 Laws 5 and 6: what one client has sent stands before what others ask, from here to the disk. So clients that asked
 lately share ``IN_LIST_SERVERS`` equally, and one that was refused for more than its window gets ``LEAST`` only. Who is
@@ -58,7 +58,8 @@ class Pacing:
             return
         flights = self._in_flight.flights
         for peer, queue in list(self._held.items()):
-            room = self._allowance(peer) - self._in_flight.to_lists(peer) + len(queue)
+            held = sum([identifier in flights for identifier in queue])  # the others have ended meanwhile
+            room = self._allowance(peer) - self._in_flight.to_lists(peer) + held
             while queue and room > 0:
                 identifier = queue.popleft()
                 flight = flights.get(identifier)

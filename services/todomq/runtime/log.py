@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 
 _seen: dict[str, tuple[float, int]] = {}
 
 
 def log(event: str, **fields: object) -> None:
-    """Write one line: time, event, ``key=value`` fields; control characters are escaped, so no peer forges one."""
+    """Write one line: time, event, ``key=value`` fields; control characters are escaped, so no peer forges one.
+
+    Where nobody takes it (a full disk, a pipe that broke) it is lost, and no request with it.
+    """
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
     details = "".join(f" {name}={_visible(value)}" for name, value in fields.items())
-    sys.stderr.write(f"{stamp}Z {event}{details}\n")
-    sys.stderr.flush()
+    with suppress(OSError):
+        sys.stderr.write(f"{stamp}Z {event}{details}\n")
+        sys.stderr.flush()
 
 
 def log_counted(event: str, **fields: object) -> None:
