@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from todomq.list_server.partition import Partition
 
 NEW_LIST = ListRecord()
+_NEW_LIST_PACKED = records.pack_list(NEW_LIST)
 
 ANSWERS_IN_ENTRIES = 64
 ANSWERS_IN_ENTRIES_BYTES = 1_024
@@ -282,11 +283,11 @@ class RecordedList:
         partition = self.partition
         swept = self.record.swept_generation if self.record is not None else todo.generation
         record = ListRecord(todo.generation, todo.lowest_next_id, deleted, swept)
-        self.record = NEW_LIST if record == NEW_LIST else record
-        partition.gate.write(
-            partition.number, partition.epoch, records.list_key(self.name), records.pack_list(record)
-        )
-        if self.is_to_be_swept:
+        is_new = record == NEW_LIST
+        self.record = NEW_LIST if is_new else record
+        packed = _NEW_LIST_PACKED if is_new else records.pack_list(record)
+        partition.gate.write(partition.number, partition.epoch, records.list_key(self.name), packed)
+        if not is_new and self.is_to_be_swept:
             partition.to_sweep[self.name] = self
 
 

@@ -58,7 +58,7 @@ class TodoList:
         self.entries: dict[int, Entry] = {entry.id: entry for entry in entries}
         self.generation = generation
         self.lowest_next_id = lowest_next_id
-        self.next_id = max(lowest_next_id, next(reversed(self.entries), 0) + 1)
+        self.next_id = max(lowest_next_id, next(reversed(self.entries)) + 1) if self.entries else lowest_next_id
         self._by_date: dict[str | None, dict[int, None]] | None = None
 
     def __len__(self) -> int:
