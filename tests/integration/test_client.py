@@ -1364,6 +1364,22 @@ class TestAsync:
 
         asyncio.run(main())
 
+    def test_of_a_client_that_is_gone_nothing_can_be_asked_again_however_often(self, router: ScriptedRouter) -> None:
+        async def lost() -> errors.TodoMQError:
+            client = AsyncClient(router.address)
+            unknown = await lost_add_later(client, router, deadline_s=0.1)
+            await client.close()
+            return unknown
+
+        async def main() -> None:
+            unknown = await lost()
+            for _ in range(2):
+                with pytest.raises(errors.TodoMQError) as refused:
+                    await asyncio.wait_for(unknown.retry(), 5)
+                assert refused.value.outcome == errors.UNKNOWN
+
+        asyncio.run(main())
+
     def test_a_retry_that_another_loop_began_is_answered_in_this_one(self, router: ScriptedRouter) -> None:
         client = AsyncClient(router.address)
         held = threading.Event()

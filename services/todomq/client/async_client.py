@@ -267,17 +267,22 @@ class _AskAgain(AskAgain):
 
     def __call__(self) -> asyncio.Future[Any]:
         """Return a future of the answer."""
+        loop = asyncio.get_running_loop()
         is_parents = self._pid != os.getpid()  # whose answer comes to the parent
         with self._lock():
             asked = self._answers[0] if self._answers else None
             if asked is None or _is_lost(asked) or (is_parents and not asked.done()):
                 asked = Future[Any]()
                 self._answers = [asked]
-                sent = self._resend(self._request.repeated(self))
+                try:
+                    sent = self._resend(self._request.repeated(self))
+                except BaseException:
+                    self._answers = []
+                    raise
                 sent.add_done_callback(_ignore)  # ``take`` is told, whatever becomes of the loop
                 if sent.done() and sent.exception() is not None:  # refused by this client itself
                     self.take(None, sent.exception())
-        told: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        told: asyncio.Future[Any] = loop.create_future()
         asked.add_done_callback(partial(_tell, told))
         return told
 

@@ -11,7 +11,8 @@ callbacks of futures run there and nowhere else, so that a caller that holds a l
 
 Keeps law 6: past the bound a caller waits for room until its deadline, or is refused with ``Overloaded`` at once; and
 law 3 over forks: the child starts with a client id, a context, a socket and a thread of its own, at its first request.
-Whoever waits is answered, whatever ends the driver's turn.
+Whoever waits is answered, whatever ends the driver's turn; where an interrupt has lost the answer, or a fork left it to
+the parent, once nothing else is under way.
 """
 
 from __future__ import annotations

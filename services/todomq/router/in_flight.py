@@ -70,6 +70,7 @@ class InFlight:
         self.unsent: set[int] = set()
         """Ids of requests that wait here: nobody has got them under this id."""
         self.bytes = 0
+        self._to_lists = 0
         self._next_id = 1
         self._shares: dict[bytes, _Share] = {}
         """Of each connection that has anything in flight."""
@@ -128,8 +129,7 @@ class InFlight:
 
     def _is_named_full(self) -> bool:
         """Tell whether requests that are not to lists have their half of the room: nobody knows who answers them."""
-        to_lists = sum([share.to_lists for share in self._shares.values()])
-        return len(self.flights) - to_lists >= REQUESTS // 2
+        return len(self.flights) - self._to_lists >= REQUESTS // 2
 
     def _count(self, peer: bytes, requests: int, size: int, to_lists: int, earliest_ms: int) -> None:
         """Count requests that are taken in; ``earliest_ms`` is the first of their deadlines."""
@@ -140,6 +140,7 @@ class InFlight:
         share.bytes += size
         share.to_lists += to_lists
         self.bytes += size
+        self._to_lists += to_lists
         if earliest_ms < self._none_before_ms or not self.flights:
             self._none_before_ms = earliest_ms
 
@@ -190,11 +191,13 @@ class InFlight:
         for peer, group in groupby(filter(None, ended), key=_peer):
             flights = list(group)
             size = sum([flight.size for flight in flights])
+            to_lists = sum([type(flight.place) is int for flight in flights])
             self.bytes -= size
+            self._to_lists -= to_lists
             share = self._shares[peer]
             share.requests -= len(flights)
             share.bytes -= size
-            share.to_lists -= sum([type(flight.place) is int for flight in flights])
+            share.to_lists -= to_lists
             if not share.requests:
                 del self._shares[peer]
         return ended
