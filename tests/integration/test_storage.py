@@ -435,11 +435,18 @@ def test_law_8_a_checkpoint_of_what_is_open_for_reading_only_holds_what_lies_in_
         opened.close()
 
 
-def test_a_checkpoint_for_which_there_is_no_room_is_refused_and_leaves_the_shard_open(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def storage(tmp_path: Path) -> Iterator[RocksDBStorage]:
+    """Return a new shard in the test's directory, closed at the end."""
     RocksDBStorage.create(tmp_path)
     storage = RocksDBStorage(tmp_path)
+    yield storage
+    storage.close()
+
+
+def test_a_checkpoint_for_which_there_is_no_room_is_refused_and_leaves_the_shard_open(
+    storage: RocksDBStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     storage.apply([(b"a", b"1")])
     monkeypatch.setattr(room, "_free_bytes", lambda directory: 1 << 20)
     with pytest.raises(StorageFailed, match=r"the disk is full: 1\.0 MiB are left .* to copy the shard") as refusal:
@@ -447,15 +454,12 @@ def test_a_checkpoint_for_which_there_is_no_room_is_refused_and_leaves_the_shard
     assert not refusal.value.retryable
     storage.apply([(b"a", b"2")])
     assert storage.get(b"a") == b"2"
-    storage.close()
 
 
+@pytest.mark.usefixtures("storage")
 def test_law_1_what_another_has_open_is_not_opened_and_not_read_beside_it(tmp_path: Path) -> None:
-    RocksDBStorage.create(tmp_path)
-    storage = RocksDBStorage(tmp_path)
     with pytest.raises(StorageInUse):
         RocksDBStorage(tmp_path)
-    storage.close()
 
 
 def test_laws_1_and_8_a_directory_that_is_moved_away_and_replaced_takes_no_more_changes(tmp_path: Path) -> None:
@@ -476,10 +480,8 @@ def test_laws_1_and_8_a_directory_that_is_moved_away_and_replaced_takes_no_more_
 
 
 def test_law_8_a_record_that_the_disk_cannot_read_is_damaged_and_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    storage: RocksDBStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    RocksDBStorage.create(tmp_path)
-    storage = RocksDBStorage(tmp_path)
     page = rocksdb._page
 
     def failing(db: Any, bounds: Any, start: bytes, limit_bytes: int) -> Page:
@@ -491,7 +493,6 @@ def test_law_8_a_record_that_the_disk_cannot_read_is_damaged_and_no_other(
     with pytest.raises(CorruptRecord, match=r"000012\.sst: Input/output error"):
         storage.scan(b"bad", None, 100)
     assert storage.scan(b"good", None, 100).items == []
-    storage.close()
 
 
 @pytest.mark.parametrize("name", ["acknowledged", "rocksdb/CURRENT"])

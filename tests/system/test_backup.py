@@ -136,7 +136,9 @@ def test_a_backup_that_fails_at_its_very_end_leaves_nothing_of_its_own(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_backup_is_not_taken_into_the_data_itself(stack: RunningStack) -> None:
+def test_a_backup_is_not_taken_into_the_data_itself_nor_into_a_file(stack: RunningStack, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    assert "name a directory that is" in todomq(stack, "backup", str(tmp_path / "file"), code=1)
     assert "name a directory elsewhere" in todomq(stack, "backup", str(stack.home / "data" / "mine"), code=1)
     assert not (stack.home / "data" / "mine").exists()
 

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from todomq.database_worker.storage.manifest import IDENTITY, MANIFEST, shard_name
-from todomq.database_worker.storage.rocksdb import FILES
+from todomq.database_worker.storage.rocksdb import FILES, LOGS
 from todomq.database_worker.storage.small_files import read_file, sync_directory, write_file
 from todomq.errors import CorruptRecord
 
@@ -24,8 +24,6 @@ DATA = "data"
 CHUNK_BYTES = 1 << 20
 NEEDED = (IDENTITY, *FILES)
 """Files of every shard."""
-LOGS = ("LOG", "LOCK")
-"""What RocksDB writes beside the data when it only looks; no backup has it."""
 
 Advance = Callable[[int], None]
 

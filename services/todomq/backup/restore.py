@@ -112,11 +112,14 @@ def restore_worker(
         shard = settings.data / shard_name(worker)
         unfinished = shard.with_name(shard.name + ".restoring")
         _copy(backup, files, unfinished, f"{shard.name}/", begin)
+        kept: Path | None
         if shard.exists():
-            shard.rename(shard.with_name(f"{shard.name}.replaced-{int(time.time())}"))
+            kept = shard.rename(shard.with_name(f"{shard.name}.replaced-{int(time.time())}"))
+        else:  # a restore that was interrupted may have renamed it
+            kept = max(settings.data.glob(f"{shard.name}.replaced-*"), default=None)
         unfinished.rename(shard)
         sync_directory(settings.data)
-    return max(settings.data.glob(f"{shard.name}.replaced-*"), default=None)
+    return kept
 
 
 def _copy(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from todomq.backup.catalogue import (
 from todomq.backup.checkpoints import checkpoints
 from todomq.client import Client
 from todomq.database_worker.storage.manifest import MANIFEST, read_manifest, shard_name
-from todomq.database_worker.storage.small_files import make_directories, remove_directories, write_file
+from todomq.database_worker.storage.small_files import sync_directory, write_file
 from todomq.errors import InvalidRequest, TodoMQError
 
 
@@ -48,8 +49,7 @@ def take_backup(todo: Client, data: Path, backup: Path, begin: Callable[[str, in
     if backup.resolve().is_relative_to(data.resolve()):
         raise InvalidRequest(f"{backup} is within {data}, which it is to be a backup of; name a directory elsewhere")
     made_at = datetime.now(UTC).isoformat(timespec="seconds")
-    made_directories = make_directories(backup)
-    copied = _claim(backup)
+    copied, made_directories = _claim(backup)
     try:
         manifest = read_manifest(data)
         files: dict[str, tuple[int, str]] = {}
@@ -67,18 +67,24 @@ def take_backup(todo: Client, data: Path, backup: Path, begin: Callable[[str, in
         write_catalogue(backup, catalogue)
     except BaseException:
         shutil.rmtree(copied, ignore_errors=True)
-        remove_directories(made_directories)
+        _remove_directories(made_directories)
         raise
     return catalogue
 
 
-def _claim(backup: Path) -> Path:
-    """Make the directory of the files, which nobody else has made in an empty directory; return it.
+def _claim(backup: Path) -> tuple[Path, list[Path]]:
+    """Make the directory of the files, which nobody else has made in an empty directory.
+
+    Returns:
+        that directory, and those above it that were made as well, the lowest first.
 
     Raises:
         InvalidRequest: the backup's directory is not empty.
     """
     not_empty = InvalidRequest(f"{backup} is not empty; name a directory that is, or that does not exist yet")
+    if backup.exists() and not backup.is_dir():
+        raise not_empty
+    made = _make_directories(backup)
     copied = backup / DATA
     try:
         copied.mkdir(mode=0o700)
@@ -87,7 +93,34 @@ def _claim(backup: Path) -> Path:
     if [path for path in backup.iterdir() if path != copied]:
         copied.rmdir()
         raise not_empty
-    return copied
+    return copied, made
+
+
+def _make_directories(path: Path) -> list[Path]:
+    """Make a directory and those above it that are missing; their names are on disk when this returns.
+
+    Returns:
+        those that were made, the lowest first.
+
+    Raises:
+        OSError: one cannot be made; none is left.
+    """
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for each in missing:
+            sync_directory(each.parent)
+    except BaseException:
+        _remove_directories(missing)
+        raise
+    return missing
+
+
+def _remove_directories(paths: list[Path]) -> None:
+    """Remove those of these directories that are empty, the lowest first."""
+    for each in paths:
+        with suppress(OSError):
+            each.rmdir()
 
 
 def _copy(source: Path, data: Path, shard: str, begin: Callable[[str, int], Advance]) -> dict[str, tuple[int, str]]:

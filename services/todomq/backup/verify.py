@@ -23,7 +23,7 @@ from todomq.backup.contents import KINDS, Problem, ShardContents
 from todomq.database_worker.storage import Storage, StorageFailed
 from todomq.database_worker.storage.manifest import MANIFEST, check_identity, read_manifest, shard_name, shards_in
 from todomq.database_worker.storage.rocksdb import RocksDBStorage
-from todomq.errors import CorruptRecord, TodoMQError
+from todomq.errors import CorruptRecord
 from todomq.protocol import limits
 from todomq.protocol.partitions import PARTITIONS
 
@@ -132,8 +132,7 @@ def verify_shard(
             check_identity(directory, stack, worker)
         storage = RocksDBStorage(directory, read_only=True)
     except (CorruptRecord, StorageFailed, OSError) as error:
-        text = error.text if isinstance(error, TodoMQError) else str(error)
-        return ShardReport(worker, {}, [Problem(str(directory), "", text)])
+        return ShardReport(worker, {}, [Problem(str(directory), "", str(error))])
     try:
         advance = begin(f"reading worker {worker}", storage.stats()["records"])
         _read_all(storage, contents, advance)

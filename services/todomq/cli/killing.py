@@ -15,6 +15,7 @@ from todomq.errors import InvalidRequest, NameNotFound
 if TYPE_CHECKING:
     from todomq.client import Client
 
+
 def kill_daemon(todo: Client, name: list[str | int]) -> int:
     """Kill a daemon of this machine and return its pid.
 

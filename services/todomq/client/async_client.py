@@ -303,13 +303,10 @@ def _ignore(sent: asyncio.Future[Any]) -> None:
 
 
 def _tell(told: asyncio.Future[Any], asked: Future[Any]) -> None:
+    error: Any = asked.exception()
+    value = asked.result() if error is None else None
     with suppress(RuntimeError):  # this loop is closed: nobody is left to await
-        told.get_loop().call_soon_threadsafe(_settle, [(told, *_outcome_of(asked))])
-
-
-def _outcome_of(asked: Future[Any]) -> tuple[Any, Any]:
-    error = asked.exception()
-    return (asked.result(), None) if error is None else (None, error)
+        told.get_loop().call_soon_threadsafe(_settle, [(told, value, error)])
 
 
 def _is_lost(asked: Future[Any]) -> bool:

@@ -406,12 +406,10 @@ class Session:
         if request.kind not in CHANGING:
             error.outcome = NOT_APPLIED
         if error.outcome == NOT_APPLIED:
-            if type(error) is DeadlineExceeded and now_ms + CLOCK_SLACK_MS < request.deadline_ms:
-                # Its deadline has not passed here: one of the two clocks was set. Ask for the time and try again.
+            is_not_over = type(error) is DeadlineExceeded and now_ms + CLOCK_SLACK_MS < request.deadline_ms
+            if is_not_over or (type(error) is InvalidRequest and error.text == messages.TOO_FAR_AHEAD):
+                # By the clock here its deadline is neither, so one of the two was set. Ask for the time and try again.
                 self._is_hello_due = True
-                return self._retry_later(request, error, now_ms)
-            if type(error) is InvalidRequest and error.text == messages.TOO_FAR_AHEAD:
-                self._is_hello_due = True  # no deadline is, by this clock
                 return self._retry_later(request, error, now_ms)
             if error.retryable:
                 return self._retry_later(request, error, now_ms)

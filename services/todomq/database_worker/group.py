@@ -9,7 +9,7 @@ few bytes and reads depend on them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from typing import Any, NamedTuple
 
@@ -93,7 +93,7 @@ def commit_group(group: Sequence[Item], storage: Storage, refusal: str = "") -> 
         if isinstance(item, Get):
             if found_bytes >= FOUND_BYTES:
                 break
-            found = changed[item.key] if item.key in changed else _found(storage, item.key)
+            found = _found(item.key, changed, storage)
             if isinstance(found, bytes):
                 found_bytes += len(found)
             outcomes.append(found)
@@ -104,9 +104,7 @@ def commit_group(group: Sequence[Item], storage: Storage, refusal: str = "") -> 
             else:
                 outcomes.append(None)
                 writes.extend(item.writes)
-        elif item.once is not None and item.once in changed:
-            outcomes.append(item.value)
-        elif item.once is not None and (known := _found(storage, item.once)) is not None:
+        elif item.once is not None and (known := _found(item.once, changed, storage)) is not None:
             outcomes.append(_whether_known(known) if isinstance(known, TodoMQError) else item.value)
         elif refusal and item.writes and not item.is_claim:
             outcomes.append(StorageFailed(refusal, outcome=NOT_APPLIED))
@@ -124,7 +122,10 @@ def _whether_known(error: TodoMQError) -> TodoMQError:
     return error
 
 
-def _found(storage: Storage, key: bytes) -> bytes | TodoMQError | None:
+def _found(key: bytes, changed: Mapping[bytes, bytes | None], storage: Storage) -> bytes | TodoMQError | None:
+    """Return what is under a key once the group so far is written, or why that can't be read."""
+    if key in changed:
+        return changed[key]
     try:
         return storage.get(key)
     except TodoMQError as error:  # one damaged record is the matter of whoever asked for it

@@ -51,9 +51,9 @@ ERROR = 1
 MOVED = 2
 
 NOT_THIS_TIME = "not this time"
+"""Outcome of an error, besides those of ``errors.py``: not applied, but it was sent before, and may have been then."""
 TOO_FAR_AHEAD = f"a deadline is at most {limits.DEADLINE_AHEAD_MS} ms ahead of the router's clock"
 """What a router says that never forwarded the request; a client whose deadline is right asks for the time."""
-"""Outcome of an error, besides those of ``errors.py``: not applied, but it was sent before, and may have been then."""
 
 SAID_UNDER_THE_NUMBER = (errors.InvalidRequest, errors.EntryNotFound, errors.QuotaExceeded)
 """Errors by which a list answers a change for good: they use up its number, and each repetition gets the same."""

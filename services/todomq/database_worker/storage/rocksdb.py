@@ -46,13 +46,13 @@ from todomq.errors import NOT_APPLIED, UNKNOWN, CorruptRecord, TodoMQError
 
 FILES = ("acknowledged", "rocksdb/CURRENT")
 """What is there whenever a shard is, below its directory."""
+LOGS = ("LOG", "LOCK")
+"""What the names of files begin with that RocksDB writes beside the data, also when it only looks; no copy has them."""
 
 _ADVICE = f"nothing was changed; {ADVICE}"
 _DAMAGE = re.compile(r"Corruption|Invalid argument|IO error: No such file|Not found")
 _UNREADABLE = re.compile(r"IO error: .*Input/output error")
 _IN_USE = re.compile(r"IO error: .*(lock hold by|While lock file)")
-_NOT_DATA = ("LOG", "LOCK")
-"""What the names of files begin with that RocksDB makes for itself."""
 
 
 class _Manifest:
@@ -323,7 +323,7 @@ def _link_files(source: Path, target: Path) -> None:
     """Link the files of a shard that is open for reading only: RocksDB's own checkpoints lack what its logs hold."""
     target.mkdir()
     for path in source.iterdir():
-        if path.is_file() and not path.name.startswith(_NOT_DATA):
+        if path.is_file() and not path.name.startswith(LOGS):
             os.link(path, target / path.name)
     sync_directory(target)
 

@@ -31,14 +31,8 @@ def check_room_to_open(directory: Path) -> None:
     Raises:
         StorageFailed: there is too little room.
     """
-    needed_bytes = _OPENING_BYTES + sum(log.stat().st_size for log in directory.glob("*.log"))
-    free_bytes = _free_bytes(directory)
-    if free_bytes < needed_bytes:
-        raise StorageFailed(
-            f"the disk is full: {_mebibytes(free_bytes)} are left at {directory} and {_mebibytes(needed_bytes)} are "
-            "needed to take changes again; free some room",
-            outcome=NOT_APPLIED,
-        )
+    log_bytes = sum(log.stat().st_size for log in directory.glob("*.log"))
+    _check_room(directory, log_bytes, "to take changes again", retryable=True)
 
 
 def check_room_to_flush(directory: Path, memory_bytes: int) -> None:
@@ -47,12 +41,16 @@ def check_room_to_flush(directory: Path, memory_bytes: int) -> None:
     Raises:
         StorageFailed: there is too little room.
     """
-    needed_bytes, free_bytes = _OPENING_BYTES + memory_bytes, _free_bytes(directory)
+    _check_room(directory, memory_bytes, "to copy the shard", retryable=False)
+
+
+def _check_room(directory: Path, written_bytes: int, what_for: str, *, retryable: bool) -> None:
+    needed_bytes, free_bytes = _OPENING_BYTES + written_bytes, _free_bytes(directory)
     if free_bytes < needed_bytes:
         raise StorageFailed(
             f"the disk is full: {_mebibytes(free_bytes)} are left at {directory} and {_mebibytes(needed_bytes)} are "
-            "needed to copy the shard; free some room",
-            retryable=False,
+            f"needed {what_for}; free some room",
+            retryable=retryable,
             outcome=NOT_APPLIED,
         )
 

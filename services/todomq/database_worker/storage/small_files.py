@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,33 +78,6 @@ def write_file(path: Path, value: dict[str, Any]) -> None:
         unfinished.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
-
-
-def make_directories(path: Path) -> list[Path]:
-    """Make a directory and those above it that are missing; their names are on disk when this returns.
-
-    Returns:
-        those that were made, the lowest first.
-
-    Raises:
-        OSError: one cannot be made; none is left.
-    """
-    missing = [each for each in (path, *path.parents) if not each.exists()]
-    try:
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for each in missing:
-            sync_directory(each.parent)
-    except BaseException:
-        remove_directories(missing)
-        raise
-    return missing
-
-
-def remove_directories(paths: list[Path]) -> None:
-    """Remove those of these directories that are empty, the lowest first."""
-    for each in paths:
-        with suppress(OSError):
-            each.rmdir()
 
 
 def sync_directory(path: Path) -> None:
