@@ -7,12 +7,13 @@ import signal
 import statistics
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 from conftest import RunningStack, wait_until
 
 from todomq import Client, errors
-from todomq.protocol.partitions import partition_of, worker_of
+from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
 
 DAEMONS = [
     "registry", "cache", "router", "list_server-1", "list_server-2",
@@ -139,6 +140,30 @@ def test_only_the_shard_of_a_dead_worker_waits(shared_stack: RunningStack, endpo
         finally:
             if shared_stack.pid("database_worker-1") == pid:
                 shared_stack.kill("database_worker-1", signal.SIGCONT)
+
+
+def test_a_list_server_that_says_nothing_does_not_hold_up_the_partitions_of_another(
+    make_stack: Callable[..., RunningStack],
+) -> None:
+    stack = make_stack(TODOMQ_LEASE_MS="600000")  # nothing is ended because it hangs
+    stack.start()
+    with Client(stack.endpoint, deadline_s=30.0) as todo:
+        assert todo.registry.register_name(["list_server", 9], f"ipc://{stack.home}/nobody", pid=os.getpid())
+        hung = stack.kill("list_server-2", signal.SIGSTOP)
+        for daemon in ("cache", "list_server-1"):
+            stack.wait_restarted(daemon, stack.kill(daemon))
+        try:
+            for number in range(20):
+                todo.todo_list(f"beside who hangs {number}").add_entry("first")
+        finally:
+            os.kill(hung, signal.SIGCONT)
+        todo.registry.unregister_name(["list_server", 9])
+        wait_until(
+            lambda: set(stack.ask("cache", "stats")["partitions"].values()) == {PARTITIONS // 2},
+            20.0, "each list server has its half",
+        )  # fmt: skip
+        for number in range(20):
+            assert len(todo.todo_list(f"beside who hangs {number}").entries()) == 1
 
 
 CASTS = 600  # each leaves as a message of its own, and so many do not fit into the pipe to the router

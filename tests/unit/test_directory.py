@@ -173,6 +173,45 @@ def test_nothing_is_planned_before_every_living_server_has_said_what_it_owns() -
     assert len(directory.plan(placing=True)) == PARTITIONS
 
 
+def test_a_server_that_does_not_say_what_it_owns_holds_up_nobody_and_gets_nothing() -> None:
+    directory = Directory(3, 3)
+    directory.servers_are([ONE, TWO])
+    directory.reported(ONE, [])
+    directory.silent(TWO)
+    assert directory.to_be_asked() == []
+    carry_out(directory)
+    assert servers_of(directory) == [1] * PARTITIONS
+    directory.reported(TWO, [])
+    carry_out(directory)
+    assert servers_of(directory) == servers_of(placed(ONE, TWO)), "once it answers it gets what is its own"
+
+
+def test_a_silent_server_keeps_what_it_owns_and_what_it_was_asked_to_own_goes_to_another() -> None:
+    directory = placed(ONE, TWO)
+    of_two = [row for row in directory.all_rows() if row[1].server == TWO]
+    directory.servers_are([TWO])
+    asked = directory.plan(placing=True)
+    assert {effect.server for effect in asked} == {TWO}
+    directory.servers_are([ONE_AGAIN, TWO])
+    directory.reported(ONE_AGAIN, [])
+    assert directory.plan(placing=True) == [], "server 2 was asked, and may be about to claim"
+    directory.silent(TWO)
+    above = [Own(ONE_AGAIN, effect.partition, effect.epoch + 1) for effect in asked]
+    assert directory.plan(placing=True) == above, "higher than what server 2 may claim yet"
+    assert directory.all_rows() == of_two
+
+
+def test_of_silent_servers_alone_nothing_is_asked() -> None:
+    directory = placed(ONE)
+    directory.silent(ONE)
+    directory.reported(ONE, [])
+    directory.silent(ONE)
+    directory.silent(ONE_AGAIN)
+    assert directory.plan(placing=True) == []
+    directory.servers_are([ONE_AGAIN])
+    assert directory.to_be_asked() == [ONE_AGAIN], "another life of it has not been asked yet"
+
+
 def test_nothing_is_planned_while_it_is_not_known_who_lives() -> None:
     directory = Directory(3, 3)
     directory.servers_are([ONE])
@@ -299,6 +338,11 @@ class Placement(RuleBasedStateMachine):
     def all_report(self) -> None:
         for server in self.living.values():
             self.directory.reported(server, list(self.owned[server].items()))
+
+    @precondition(lambda self: self.living)
+    @rule(data=st.data())
+    def does_not_answer(self, data: st.DataObject) -> None:
+        self.directory.silent(self.living[data.draw(st.sampled_from(sorted(self.living)))])
 
     @rule()
     def plan(self) -> None:

@@ -9,6 +9,10 @@ that a list server has few workers to write to: every batch costs. Where a serve
 to the living one that ranks first for it (rendezvous hashing; Thaler and Ravishankar, 1998), and one that joins beside
 those of the stack has the partitions for which it ranks first. So a death moves only what the dead server had, and its
 return brings back just that.
+
+Whoever is alive and silent (it hangs, or is no list server at all) keeps what it is known to own, for only its lease
+tells whether it is dead; nothing else is given to it, or waits for it (law 5). What it owns without having said so, and
+what it was asked to own, others claim under higher epochs.
 """
 
 from __future__ import annotations
@@ -61,6 +65,7 @@ class Directory:
         self.moves = 0
         self._epochs = [0] * PARTITIONS
         self._reported: set[bytes] = set()
+        self._silent: set[bytes] = set()
         self._pending: dict[int, Own | Release] = {}
         self._changed: set[int] = set()
         self._homes: list[Server] = []
@@ -68,9 +73,10 @@ class Directory:
     def servers_are(self, servers: list[Server]) -> None:
         """Take the list servers that live now; the partitions of those that do not have no owner from here on."""
         self.servers = {server.number: server for server in servers}
-        self._homes = [self._home(partition) for partition in range(PARTITIONS)] if servers else []
         living = {server.incarnation for server in servers}
         self._reported &= living
+        self._silent &= living
+        self._find_homes()
         for partition, owner in enumerate(self.owners):
             if owner is not None and owner.server.incarnation not in living:
                 self.owners[partition] = None
@@ -79,14 +85,18 @@ class Directory:
         }
 
     def to_be_asked(self) -> list[Server]:
-        """Return the live servers that have not said what they own."""
-        return [server for server in self.servers.values() if server.incarnation not in self._reported]
+        """Return the live servers whose word on what they own is waited for."""
+        heard = self._reported | self._silent
+        return [server for server in self.servers.values() if server.incarnation not in heard]
 
     def reported(self, server: Server, owned: list[tuple[int, int]]) -> None:
         """Take a server's word on what it owns, first or again; the higher epoch wins where two claim the same."""
         if self.servers.get(server.number) != server:
             return
         self._reported.add(server.incarnation)
+        if server.incarnation in self._silent:
+            self._silent.remove(server.incarnation)
+            self._find_homes()
         named = dict(owned)
         for partition, epoch in named.items():
             known = self.owners[partition]
@@ -97,13 +107,24 @@ class Directory:
             if known is not None and known.server == server and not named_or_pending:
                 self.owners[partition] = None
 
+    def silent(self, server: Server) -> None:
+        """Take the word that a server does not say what it owns: until it does, nothing is placed on it."""
+        if self.servers.get(server.number) != server or server.incarnation in self._silent:
+            return
+        self._silent.add(server.incarnation)
+        self._find_homes()
+        for partition, effect in list(self._pending.items()):
+            if effect.server == server and isinstance(effect, Own):
+                del self._pending[partition]
+                self._epochs[partition] = max(self._epochs[partition], effect.epoch)
+
     def plan(self, placing: bool) -> list[Own | Release]:
         """Return what is to be asked of list servers now; each is answered by ``claimed``, ``released`` or ``failed``.
 
         Args:
             placing: whether it is known which list servers live; while it is not, nothing is moved.
         """
-        if not placing or not self.servers or self.to_be_asked():
+        if not placing or not self._homes or self.to_be_asked():
             return []
         effects: list[Own | Release] = []
         for partition in range(PARTITIONS):
@@ -113,7 +134,7 @@ class Directory:
             effect: Own | Release
             if owner is None:
                 effect = Own(home, partition, self._epochs[partition] + 1)
-            elif owner.server != home:
+            elif owner.server != home and owner.server.incarnation not in self._silent:
                 effect = Release(owner.server, partition, owner.epoch)
             else:
                 continue
@@ -167,13 +188,17 @@ class Directory:
         self._epochs[partition] = max(self._epochs[partition], owner.epoch)
         self._changed.add(partition)
 
-    def _home(self, partition: int) -> Server:
+    def _find_homes(self) -> None:
+        there = {number: each for number, each in self.servers.items() if each.incarnation not in self._silent}
+        self._homes = [self._home(partition, there) for partition in range(PARTITIONS)] if there else []
+
+    def _home(self, partition: int, there: dict[int, Server]) -> Server:
         def ranked(number: int) -> int:
             return rank(number, partition)
 
-        joined = max({*self._configured, *self.servers}, key=ranked)
+        joined = max({*self._configured, *there}, key=ranked)
         number = joined if joined not in self._configured else self._first_homes[partition]
-        return self.servers.get(number) or self.servers[max(self.servers, key=ranked)]
+        return there.get(number) or there[max(there, key=ranked)]
 
 
 def first_homes(list_servers: int, database_workers: int) -> list[int]:

@@ -23,6 +23,8 @@ from todomq.runtime.log import log
 
 VERIFY_S = 1.0
 ASK_AGAIN_S = 0.02
+ANSWER_S = 1.0
+"""How long a list server may take to say what it owns."""
 LIST_SERVERS = 1 << 16
 """Highest number of a list server."""
 
@@ -175,8 +177,16 @@ class CacheService(Service):
             self._asked.discard(server.incarnation)
             if answer.error is None and _are_epochs(answer.value):
                 self.directory.reported(server, [(partition, epoch) for partition, epoch in answer.value])
+                return
+            self.directory.silent(server)
+            if answer.error is not None and answer.error.retryable:
+                self._loop.after(ASK_AGAIN_S, lambda: self._ask_again(server))
 
-        callee.call("owned", server.incarnation, done=answered, timeout_s=1.0)
+        callee.call("owned", server.incarnation, done=answered, timeout_s=ANSWER_S)
+
+    def _ask_again(self, server: Server) -> None:
+        if self.directory.servers.get(server.number) == server:
+            self._ask(server)
 
     def _carry_out(self, effect: Own | Release) -> None:
         callee = self._daemon.callee(["list_server", effect.server.number])
