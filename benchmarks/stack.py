@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.processes import Files, cpu_s, files_in, resident_bytes, temporary_home, wait_until
 from todomq import Client, Via, errors
-from todomq.settings import socket_name
+from todomq.daemons import socket_name
 from todomq.supervision.stack import Stack
 
 BACK_S = 20.0

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from todomq.daemons import names_of_stack, socket_name
 from todomq.errors import InvalidRequest
 from todomq.protocol.addresses import SOCKET_PATH_BYTES, is_address
 
@@ -130,23 +131,7 @@ class Settings:
 
     def daemon_names(self) -> list[list[str | int]]:
         """Return the registered names of all daemons of this stack, in the order of the supervision tree."""
-        workers: list[list[str | int]] = [["database_worker", n] for n in range(1, self.database_workers + 1)]
-        servers: list[list[str | int]] = [["list_server", n] for n in range(1, self.list_servers + 1)]
-        return [["registry"], ["cache"], *workers, *servers, ["router"]]
-
-
-def is_daemon_name(name: object) -> bool:
-    """Tell whether a registered name is one that daemons have, those that other machines add among them."""
-    if type(name) is not list or not name:
-        return False
-    return name in (["registry"], ["cache"], ["router"]) or (
-        len(name) == 2 and name[0] in ("list_server", "database_worker")
-    )
-
-
-def socket_name(name: list[str | int]) -> str:
-    """Return the file name of a daemon's socket: ``["list_server", 1]`` listens at ``list_server-1``."""
-    return "-".join(str(part) for part in name)
+        return names_of_stack({"database_worker": self.database_workers, "list_server": self.list_servers})
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:

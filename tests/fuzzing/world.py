@@ -15,9 +15,10 @@ from typing import Any
 from unittest.mock import patch
 
 from fuzzing import shapes
+from todomq.daemons import socket_name
 from todomq.protocol import messages
 from todomq.runtime import sockets
-from todomq.settings import Settings, socket_name
+from todomq.settings import Settings
 from topology.clock import MS_US, SECOND_US
 from topology.network import DEALER, ROUTER, Frames, Socket
 from topology.substitutes import in_world

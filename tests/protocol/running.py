@@ -18,9 +18,10 @@ import zmq
 
 import todomq
 from todomq import errors
+from todomq.daemons import socket_name
 from todomq.protocol import messages
 from todomq.protocol.codec import unpack
-from todomq.settings import Settings, read_settings, socket_name
+from todomq.settings import Settings, read_settings
 
 BOUND_S = 20.0
 POLL_S = 0.005

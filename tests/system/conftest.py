@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 import pytest
 import zmq
 
+from todomq.daemons import socket_name
 from todomq.errors import TodoMQError
 from todomq.protocol import messages
 from todomq.protocol.codec import unpack
-from todomq.settings import socket_name
 from todomq.supervision.manager import Process
 from todomq.supervision.stack import Stack
 

@@ -16,9 +16,9 @@ from subprocess import DEVNULL, PIPE
 import pytest
 from conftest import RunningStack, is_gone, wait_until
 
+from todomq.daemons import socket_name
 from todomq.errors import Unavailable
 from todomq.runtime.local_process import age_ms
-from todomq.settings import socket_name
 from todomq.supervision import records
 from todomq.supervision.manager import Process
 from todomq.supervision.service import REGISTERED_MS

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from functools import partial
 
-from todomq.settings import socket_name
+from todomq.daemons import socket_name
 from topology.clock import MS_US, SECOND_US
 from topology.disk import Disk
 from topology.network import DELAY_US, Connection

@@ -11,6 +11,7 @@ import pytest
 from todomq.client import operations
 from todomq.client.request import Request
 from todomq.client.values import Via
+from todomq.daemons import socket_name
 from todomq.errors import Overloaded, Unavailable
 from todomq.list_server import worker_link
 from todomq.list_server.actor import READY
@@ -19,7 +20,7 @@ from todomq.protocol.partitions import partition_of
 from todomq.runtime.callee import Answer
 from todomq.runtime.calls import Call
 from todomq.runtime.pipes import Push
-from todomq.settings import Settings, socket_name
+from todomq.settings import Settings
 from topology.client import Client, outcome_of
 from topology.clock import SECOND_US
 from topology.substitutes import in_world

@@ -16,6 +16,7 @@ from bad_frames import bad_frames
 from todomq.client import operations
 from todomq.client.request import LIST_CHANGE, Request
 from todomq.client.values import Via
+from todomq.daemons import socket_name
 from todomq.errors import CorruptRecord, InvalidRequest, Overloaded, TodoMQError, Unavailable
 from todomq.list_server import gate, records
 from todomq.list_server.operations import CHANGES
@@ -25,7 +26,6 @@ from todomq.protocol.codec import pack, unpack
 from todomq.protocol.partitions import partition_of, worker_of
 from todomq.router import in_flight
 from todomq.router.service import RouterService
-from todomq.settings import socket_name
 from topology.client import Client, outcome_of
 from topology.clock import MS_US, SECOND_US
 from topology.network import DEALER, DELAY_US, ROUTER, Socket

@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 
 from todomq.cache.service import CacheService
+from todomq.daemons import socket_name
 from todomq.database_worker.service import DatabaseWorkerService
 from todomq.errors import TodoMQError, Unavailable
 from todomq.list_server.service import ListServerService
@@ -21,7 +22,7 @@ from todomq.registry.service import RegistryService
 from todomq.router.service import RouterService
 from todomq.runtime.calls import Service
 from todomq.runtime.daemon import Daemon, start
-from todomq.settings import Settings, socket_name
+from todomq.settings import Settings
 from topology.clock import MS_US, Clock
 from topology.disk import Disk
 from topology.loop import SimulatedLoop

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from todomq.daemons import KINDS
+
 PACKAGE = Path(__file__).parents[2] / "services" / "todomq"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-DAEMONS = ["registry", "cache", "database_worker", "list_server", "router", "supervision"]
+DAEMONS = [*KINDS, "supervision"]
 IMPURE = {
     *(f"{daemon}/{module}.py" for daemon in DAEMONS for module in ("__main__", "service")),
     "registry/processes.py",
@@ -102,3 +105,16 @@ def test_every_module_says_what_it_is_for() -> None:
 
 def test_no_module_has_a_name_that_says_nothing() -> None:
     assert not {module.stem for module in MODULES} & {"utils", "core", "common", "helpers", "misc"}
+
+
+def test_supervisord_has_the_groups_of_the_table_in_the_order_of_the_start() -> None:
+    written = configparser.RawConfigParser(inline_comment_prefixes=None)
+    written.read(PACKAGE / "supervision" / "supervisord.conf")
+    groups = [section for section in written.sections() if section.startswith("group:")]
+    groups.sort(key=lambda section: written.getint(section, "priority"))
+    assert {written[group]["programs"]: group.removeprefix("group:") for group in groups} == {
+        name: kind.group for name, kind in KINDS.items()
+    }
+    assert [written[group]["programs"] for group in groups] == list(KINDS)
+    pooled = [name for name in KINDS if "numprocs" in written[f"program:{name}"]]
+    assert pooled == [name for name, kind in KINDS.items() if kind.is_pooled]

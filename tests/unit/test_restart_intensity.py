@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from todomq.daemons import GROUPS
 from todomq.errors import CorruptRecord, ProtocolError
 from todomq.settings import SettingsError, read_settings
 from todomq.supervision import evidence, records
@@ -18,7 +19,6 @@ from todomq.supervision.limits import read_limits
 from todomq.supervision.restart_intensity import (
     EAGER_MS,
     EAGER_TICK_MS,
-    GROUPS,
     PATIENT_TICK_MS,
     GiveUp,
     Limit,

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from todomq.cli.asking import Answer, ask_all, calling
 from todomq.cli.connection import named_by, unreachable
 from todomq.cli.show import counted
-from todomq.cli.stack_parts import Name, expected_daemons, name_of_process, supervised
+from todomq.cli.stack_parts import Name, expected_daemons, supervised
+from todomq.daemons import name_of_process
 from todomq.errors import UNKNOWN, CorruptRecord, DeadlineExceeded, TodoMQError
 from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
 from todomq.runtime.local_process import is_stopped

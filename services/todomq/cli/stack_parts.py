@@ -1,6 +1,6 @@
 """Which parts the stack should have, and what its process manager and the kernel say of their processes.
 
-Owns: the names of daemons as a person and supervisord write them; the joining of supervisord's word, the settings and
+Owns: the names of daemons as a person writes them; the joining of supervisord's word, the settings and
 /proc. Must not know: clients, requests.
 Where supervisord does not answer (a stack started by hand, or on another machine) the settings say what should be.
 """
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from todomq.cli.show import safe
+from todomq.daemons import KINDS, is_daemon_name, name_of_process
 from todomq.errors import Unavailable
 from todomq.runtime.local_process import age_ms
 from todomq.settings import Settings
@@ -24,10 +25,6 @@ if TYPE_CHECKING:
 
 Name = tuple[str | int, ...]
 """A daemon's registered name, as a key: ``("list_server", 1)``."""
-
-SINGLE = ("registry", "cache", "router")
-POOLED = ("list_server", "database_worker")
-
 
 def supervised(settings: Settings) -> list[Process] | None:
     """Return the stack's processes as supervisord sees them, or None where it does not answer."""
@@ -39,20 +36,14 @@ def supervised(settings: Settings) -> list[Process] | None:
         return None
 
 
-def name_of_process(process_name: str) -> Name:
-    """Return the registered name of a process under supervisord: ``("list_server", 1)`` for ``list_server-1``."""
-    kind, dash, number = process_name.rpartition("-")
-    return (kind, int(number)) if dash and number.isdigit() else (process_name,)
-
-
 def read_daemon_name(words: list[str]) -> list[str | int]:
     """Return the registered name of ``list_server 1``, ``list_server-1`` or ``cache``, whether quoted or not."""
     parts: Sequence[str | int] = name_of_process(words[0]) if len(words) == 1 else ()
     if len(parts) < 2:
         parts = " ".join(words).split() or ("",)
     kind, *numbers = parts
-    if kind not in SINGLE + POOLED or len(numbers) != (kind in POOLED) or not all(str(n).isdecimal() for n in numbers):
-        known = ", ".join([*SINGLE, *(f"{pool} N" for pool in POOLED)])
+    if not is_daemon_name([kind, *numbers]) or not all(str(number).isdecimal() for number in numbers):
+        known = ", ".join(f"{name} N" if each.is_pooled else name for name, each in KINDS.items())
         raise typer.BadParameter(f"{safe(' '.join(words))!r} is no daemon; there are {known}")
     return [kind, *map(int, numbers)]
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from todomq.cli.asking import ask_all, calling
 from todomq.cli.show import coloured, counted, dim, duration, name_of, safe, size, table
-from todomq.cli.stack_parts import Name, name_of_process, processor_seconds, resident_bytes, supervised, uptime_s
+from todomq.cli.stack_parts import Name, processor_seconds, resident_bytes, supervised, uptime_s
+from todomq.daemons import KINDS, name_of_process
 from todomq.errors import CorruptRecord
 
 if TYPE_CHECKING:
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
 ASK_S = 1.0
 ROUTER: Name = ("router",)
-GROUP_OF = {
-    "registry": "registry", "cache": "cache", "database_worker": "database", "list_server": "lists", "router": "edge",
-}  # fmt: skip
 
 
 class Row(NamedTuple):
@@ -216,5 +214,5 @@ def _registered_rows(todo: Client, settings: Settings) -> list[Row]:
     for name in settings.daemon_names():
         pid = pids.get(repr(name)) or 0
         state = "REGISTERED" if repr(name) in pids else "ABSENT"
-        rows.append(Row(GROUP_OF[str(name[0])], tuple(name), state, pid, uptime_s(pid) if pid else None, None, None))
+        rows.append(Row(KINDS[str(name[0])].group, tuple(name), state, pid, uptime_s(pid) if pid else None, None, None))
     return rows

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from todomq.daemons import socket_name
 from todomq.errors import ProtocolError, TodoMQError
 from todomq.list_server.actor import QUARANTINED
 from todomq.list_server.hosting import Hosting, Read
@@ -26,7 +27,6 @@ from todomq.protocol import limits, messages
 from todomq.protocol.messages import TARGET
 from todomq.runtime.calls import CallServer, Service
 from todomq.runtime.daemon import Daemon
-from todomq.settings import socket_name
 
 _TEXT = frozenset((str,))
 AHEAD_BYTES = 256 * limits.KIB

@@ -13,6 +13,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
+from todomq.daemons import is_daemon_name
 from todomq.errors import (
     NOT_APPLIED,
     UNKNOWN,
@@ -39,7 +40,6 @@ from todomq.router.table import read_table
 from todomq.runtime.callee import Answer, Callee
 from todomq.runtime.calls import DEFAULT_DEADLINE_MS, UNREAD_BYTES, Call, CallServer, Service
 from todomq.runtime.daemon import Daemon
-from todomq.settings import is_daemon_name
 
 if TYPE_CHECKING:
     from todomq.router.door_keeper import DoorKeeper

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from todomq.daemons import socket_name
 from todomq.errors import InvalidRequest, TodoMQError, Unavailable
 from todomq.protocol.codec import canonical
 from todomq.protocol.registration import Registration
@@ -28,7 +29,7 @@ from todomq.runtime.log import log, log_counted
 from todomq.runtime.loop import Loop
 from todomq.runtime.parent import die_with_parent
 from todomq.runtime.pipes import Pull, Push
-from todomq.settings import Settings, read_settings, socket_name
+from todomq.settings import Settings, read_settings
 
 if TYPE_CHECKING:
     from todomq.runtime.door import Door

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from todomq.daemons import GROUPS
 from todomq.settings import Settings, SettingsError, read_settings
-from todomq.supervision.restart_intensity import GROUPS, Limit
+from todomq.supervision.restart_intensity import Limit
 
 LIMIT_VARIABLES = frozenset(
     f"TODOMQ_{limit}_{group.upper()}" for limit in ("MAX_RESTARTS", "MAX_RESTARTS_S") for group in GROUPS

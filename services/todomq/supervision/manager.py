@@ -12,8 +12,8 @@ import xmlrpc.client
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from todomq.daemons import GROUPS
 from todomq.errors import Unavailable
-from todomq.supervision.restart_intensity import GROUPS
 
 RUNNING = "RUNNING"
 

@@ -1,6 +1,6 @@
 """Restart intensity: how often a group's processes may be restarted before the group, then the stack, gives up.
 
-Owns: the supervision tree as a value, one sliding window of restarts per group, which processes are waited for.
+Owns: one sliding window of restarts per group, which processes are waited for.
 Must not know: supervisord, sockets, clocks. ``service.py`` feeds it and carries out its effects.
 
 After Erlang/OTP's ``max_restarts`` and ``max_seconds`` (https://www.erlang.org/doc/system/sup_princ.html): where more
@@ -15,9 +15,6 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
-
-# The tree: the stack's groups, in the order in which they are started. Groups mirror supervisord's.
-GROUPS = ("registry", "cache", "database", "lists", "edge")
 
 EAGER_MS = 1_000
 EAGER_TICK_MS = 5

@@ -21,12 +21,13 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+from todomq.daemons import socket_name
 from todomq.errors import CorruptRecord
 from todomq.runtime.callee import Answer, Callee
 from todomq.runtime.local_process import age_ms, kill
 from todomq.runtime.log import log
 from todomq.runtime.loop import Loop, Timer
-from todomq.settings import Settings, socket_name
+from todomq.settings import Settings
 from todomq.supervision import evidence, records
 from todomq.supervision.answer_watch import AnswerWatch
 from todomq.supervision.events import DONE, READY, SHUTDOWN, Event, EventReader

@@ -1,0 +1,60 @@
+"""Which kinds of daemon there are: what they are called, and in which supervision group each is.
+
+Owns: the supervision tree as a table; registered names, and what sockets and processes are called after them.
+``supervision/supervisord.conf`` says the same to supervisord, and how each is started.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Kind(NamedTuple):
+    """One kind of daemon.
+
+    Attributes:
+        group: its supervision group.
+        is_pooled: whether there are several, numbered from 1.
+    """
+
+    group: str
+    is_pooled: bool = False
+
+
+KINDS = {
+    "registry": Kind("registry"),
+    "cache": Kind("cache"),
+    "database_worker": Kind("database", is_pooled=True),
+    "list_server": Kind("lists", is_pooled=True),
+    "router": Kind("edge"),
+}
+"""In the order in which they are started; the stop is the reverse."""
+
+GROUPS = tuple(kind.group for kind in KINDS.values())
+
+
+def names_of_stack(pools: dict[str, int]) -> list[list[str | int]]:
+    """Return the registered names of all daemons of a stack that has so many of each pooled kind."""
+    names: list[list[str | int]] = []
+    for name, kind in KINDS.items():
+        names += [[name, number] for number in range(1, pools[name] + 1)] if kind.is_pooled else [[name]]
+    return names
+
+
+def is_daemon_name(name: object) -> bool:
+    """Tell whether a registered name is one that daemons have, those that other machines add among them."""
+    if type(name) is not list or not name or type(name[0]) is not str:
+        return False
+    kind = KINDS.get(name[0])
+    return kind is not None and len(name) == 1 + kind.is_pooled
+
+
+def socket_name(name: list[str | int]) -> str:
+    """Return what a daemon's socket and its process are called: ``["list_server", 1]`` is ``list_server-1``."""
+    return "-".join(str(part) for part in name)
+
+
+def name_of_process(process_name: str) -> tuple[str | int, ...]:
+    """Return the registered name of a process, as a key: ``("list_server", 1)`` for ``list_server-1``."""
+    kind, dash, number = process_name.rpartition("-")
+    return (kind, int(number)) if dash and number.isdigit() else (process_name,)
