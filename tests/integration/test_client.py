@@ -33,7 +33,7 @@ from todomq.client.connection import Connection
 from todomq.client.line import Line
 from todomq.client.outcomes import AskAgain
 from todomq.client.session import Session
-from todomq.protocol import messages
+from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack, unpack
 from todomq.settings import read_settings
 
@@ -310,6 +310,9 @@ class TestFace:
             lambda todo: todo.add_entries(["milk", "\udcff"]),
             lambda todo: todo.update_entry(1, title="\udcff"),
             lambda todo: todo.cast_add_entry("\udcff"),
+            lambda todo: todo.add_entry("\udcff", extra={}),
+            lambda todo: todo.add_entries([("\udcff", None, {"room": 4})]),
+            lambda todo: todo.cast_add_entry("\udcff", None, {}),
         ],
     )
     def test_a_title_that_is_not_valid_unicode_is_named_as_what_is_wrong(
@@ -393,6 +396,20 @@ class TestOddArguments:
         assert [entry.title for entry in client.todo_list("l").entries()] == ["milk"]
         with pytest.raises(errors.InvalidRequest, match="list name"):
             client.todo_list(Encodes())  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda todo: todo.todo_list("l").add_entries(["x"] * limits.DECODED_ITEMS),
+            lambda todo: todo.todo_list("l").add_entries([("x", None, {"a": 1})] * 70_000),
+            lambda todo: todo.database.store("k", [[[]] * 100_000, [[]] * 100_000]),
+        ],
+    )
+    def test_more_arrays_and_maps_than_anybody_reads_are_refused_here(
+        self, client: Client, change: Callable[[Any], Any]
+    ) -> None:
+        with pytest.raises(errors.InvalidRequest, match="more than 131072 arrays and maps"):
+            change(client)
 
     def test_what_cannot_be_shown_or_looked_up_is_refused_all_the_same(self, client: Client) -> None:
         with pytest.raises(errors.InvalidRequest, match="very many digits"):

@@ -450,6 +450,28 @@ class TestRetries:
         (done,) = driver.finished
         assert done.error is not None and (done.error.text, done.error.outcome) == ("the disk is full", NOT_APPLIED)
 
+    def test_a_greeting_that_was_long_on_its_way_is_asked_for_once_more(self) -> None:
+        driver = Driver()
+        driver.session.connected(driver.now)
+        driver.sent()
+        router_ms = ROUTER_CLOCK_MS + driver.now
+        for held_up_ms in (300, 300):
+            driver.now += held_up_ms  # this process stood still, say
+            driver.reply((0, messages.OK, pack([messages.VERSION, router_ms, b"i"])))
+            hellos = [item for item in driver.sent() if item[1] is None]
+            router_ms = ROUTER_CLOCK_MS + driver.now
+        assert hellos == [], "where every answer takes that long, it stays at that"
+        driver.submit(request(deadline_ms=driver.now + 50))
+        (item,) = driver.sent()
+        assert item[2] == router_ms - 300 + 50, "never later than the caller said"
+
+    def test_a_short_deadline_that_the_router_finds_passed_has_the_time_asked_for(self, driver: Driver) -> None:
+        driver.submit(request(deadline_ms=driver.now + 40))
+        driver.refuse(driver.sent()[0], DeadlineExceeded("the deadline had passed when the request arrived"))
+        assert driver.finished[0].error is not None and driver.finished[0].error.outcome == NOT_APPLIED
+        (hello,) = driver.sent()
+        assert hello[1] is None
+
     def test_a_deadline_that_has_not_passed_here_means_a_clock_was_set(self, driver: Driver) -> None:
         driver.submit(request(deadline_ms=START_MS + 5_000))
         driver.refuse(driver.sent()[0], DeadlineExceeded("it has passed"))
@@ -610,6 +632,50 @@ class TestRepeating:
         again = self.repeat(other, unknown)
         assert other.sent() == []
         assert self.is_given_up(again, unknown, "begun anew")
+
+    @pytest.fixture
+    def two_unknown(self, driver: Driver) -> list[Request[Any]]:
+        asked = [request(deadline_ms=START_MS + 100) for _ in range(2)]
+        driver.submit(*asked)
+        driver.sent()
+        driver.advance(100)
+        return asked
+
+    def ask_again(self, driver: Driver, asked: Request[Any], for_ms: int = 50) -> list[tuple[int, int]]:
+        """Repeat a change with a deadline at which nobody has answered yet; return what was sent."""
+        self.repeat(driver, asked, deadline_ms=driver.now + for_ms)
+        sent = numbers_and_floors(driver.sent())
+        driver.advance(for_ms)
+        return sent
+
+    def test_a_change_that_is_asked_again_for_as_long_as_a_list_waits_gives_up_a_number_that_nobody_asks_for(
+        self, driver: Driver, two_unknown: list[Request[Any]]
+    ) -> None:
+        first, second = two_unknown
+        for _ in range(6):
+            assert self.ask_again(driver, second) == [(2, 1)]
+        assert self.ask_again(driver, second) == [(2, 2)]
+        again = self.repeat(driver, first)
+        assert driver.sent() == []
+        assert self.is_given_up(again, first, "gave it up")
+
+    def test_two_changes_that_are_asked_again_in_turn_keep_their_numbers_however_long(
+        self, driver: Driver, two_unknown: list[Request[Any]]
+    ) -> None:
+        first, second = two_unknown
+        for _ in range(10):
+            assert self.ask_again(driver, first) == [(1, 1)]
+            assert self.ask_again(driver, second, for_ms=400) == [(2, 1)]
+
+    def test_a_number_that_was_given_up_leaves_no_trace(
+        self, driver: Driver, two_unknown: list[Request[Any]]
+    ) -> None:
+        first, second = two_unknown
+        self.ask_again(driver, second)
+        driver.submit(request())
+        assert numbers_and_floors(driver.sent()) == [(3, 3)]
+        counter = first.counter
+        assert counter is not None and counter._late_behind is None
 
     def test_a_store_is_repeated_under_its_number(self, driver: Driver) -> None:
         lost = request(KEY_CHANGE, b"key", deadline_ms=START_MS + 100)

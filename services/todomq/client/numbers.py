@@ -1,12 +1,13 @@
 """The numbers under which one client's changes to one list take effect once and in order (laws 3 and 4).
 
 Owns: per list the next number, the floor, the numbers whose outcome is unknown; which lists are remembered at all.
-Must not know: requests, messages, time. The session takes numbers here and tells what became of them.
+Must not know: requests, messages, the clock. The session takes numbers here and tells what became of them.
 
 A number is *open* from when it is taken until it is *closed*: answered, or given up. The floor is the lowest number
 that is not closed. A change whose outcome is unknown is *held*: its number stays above the floor, so that the same
 request can be sent again under it, until the next new change to that list is sent, or a later one is refused because
-a number is missing. Then held numbers are given up, and sending those requests again is refused without a word sent.
+a number is missing, or is asked again and again meanwhile with deadlines that end before it could be refused. Then held
+numbers are given up, and sending those requests again is refused without a word sent.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from __future__ import annotations
 from msgspec import Struct
 
 REMEMBERED_LISTS = 100_000
+GAP_MS = 250
+"""How long a list waits for a number before it says that it is missing."""
 
 _NONE: frozenset[int] = frozenset()
 
@@ -31,6 +34,8 @@ class Counter(Struct, gc=False):
     # Closed numbers above the floor, and held ones. Most lists never have any: they share the empty set.
     _ahead: set[int] | frozenset[int] = _NONE
     _held: set[int] | frozenset[int] = _NONE
+    # Of held numbers: which later one was asked again and was late, and when for the first time since they were.
+    _late_behind: dict[int, tuple[int, int]] | None = None
 
     def take(self) -> int:
         """Take the next number for a change; numbers held until now are given up."""
@@ -75,15 +80,38 @@ class Counter(Struct, gc=False):
         if number not in self._held:
             return False
         self._held = self._held - {number}
+        if self._late_behind is not None:
+            self._late_behind.pop(number, None)
         return True
+
+    def was_late_again(self, number: int, now_ms: int) -> None:
+        """Note that a change that is asked again got no answer in time; it may be waiting for lower numbers.
+
+        A held one of those is given up where ``GAP_MS`` have passed since this happened to the same change first, and
+        nobody has asked for the held one between.
+        """
+        if self._late_behind is None:
+            self._late_behind = {}
+        overdue = []
+        for held in self._held:
+            if held < number:
+                behind, since_ms = self._late_behind.setdefault(held, (number, now_ms))
+                if behind == number and now_ms - since_ms >= GAP_MS:
+                    overdue.append(held)
+        self._give_up(overdue)
 
     def give_up_held(self, below: int) -> None:
         """Give up the held numbers below ``below``: no change sent from now on waits for them."""
-        given_up = [number for number in self._held if number < below]
-        if given_up:
-            self._held = self._held.difference(given_up)
-            for number in given_up:
-                self.close(number)
+        self._give_up([number for number in self._held if number < below])
+
+    def _give_up(self, numbers: list[int]) -> None:
+        if not numbers:
+            return
+        self._held = self._held.difference(numbers)
+        if not self._held:
+            self._late_behind = None
+        for number in numbers:
+            self.close(number)
 
     def _advance(self) -> None:
         while self.floor in self._ahead:

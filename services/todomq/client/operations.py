@@ -31,8 +31,9 @@ from todomq.client.values import (
 )
 from todomq.errors import InvalidRequest, ProtocolError
 from todomq.protocol import limits
-from todomq.protocol.codec import canonical, check_plain, pack, unpack
+from todomq.protocol.codec import canonical, check_plain, has_few_items, pack, unpack
 from todomq.protocol.entries import (
+    NOT_UNICODE,
     are_titles,
     check_done,
     check_entry_size,
@@ -257,6 +258,8 @@ def register_name(
         True, or False where somebody living has the name.
     """
     canonical(name)
+    check_plain(pid, what="pid")
+    check_plain(lease_ms, what="lease_ms")
     body = _body("register_name", name, _text("address", address), pid, None, lease_ms)
     return Request(REPEATABLE, _by_name(_REGISTRY), body, _boolean, deadline_s)
 
@@ -397,11 +400,16 @@ def _body(*parts: Any) -> bytes:
     try:
         body = pack(parts)
     except UnicodeEncodeError:  # of a title: every other text was encoded when it was checked
-        raise InvalidRequest("title: a text of valid Unicode is needed") from None
+        raise InvalidRequest(NOT_UNICODE) from None
     except (TypeError, ValueError, OverflowError) as error:
         raise InvalidRequest(f"{parts[0]}: {error}") from None
     if len(body) > limits.REQUEST_BYTES:
         raise InvalidRequest(f"{parts[0]}: a request of {len(body)} bytes where {limits.REQUEST_BYTES} are allowed")
+    if not has_few_items(body):
+        try:
+            unpack(body)
+        except ProtocolError as error:
+            raise InvalidRequest(f"{parts[0]}: {error.text}") from None
     return body
 
 

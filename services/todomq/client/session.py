@@ -30,7 +30,17 @@ from operator import attrgetter
 from typing import Any
 
 from todomq.client.numbers import Counter, Counters
-from todomq.client.request import CALL, CHANGING, KEY_CHANGE, LIST_CHANGE, LIST_READ, REPEATABLE, Pages, Request
+from todomq.client.request import (
+    CALL,
+    CHANGING,
+    KEY_CHANGE,
+    LIST_CHANGE,
+    LIST_READ,
+    REPEATABLE,
+    Pages,
+    Repetition,
+    Request,
+)
 from todomq.errors import (
     NOT_APPLIED,
     UNKNOWN,
@@ -119,6 +129,8 @@ class Session:
         self._was_heard = True
         self._offset_ms = 0
         self._clock_ms = 0
+        self._hello_sent_ms = 0
+        self._is_clock_doubted = False
         self._quiet_since_ms = 0
         self._patience_ms = SILENCE_MS
 
@@ -129,7 +141,7 @@ class Session:
         if not self._was_heard:
             self._patience_ms = min(2 * self._patience_ms, SILENCE_MOST_MS)
         self._was_heard = False
-        self._is_greeted = self._is_probed = self._is_hello_waiting = False
+        self._is_greeted = self._is_probed = self._is_hello_waiting = self._is_clock_doubted = False
         self._is_hello_due = True
         self._quiet_since_ms = now_ms
         lost, self._unanswered, self._unanswered_bytes = self._unanswered, {}, 0
@@ -217,6 +229,7 @@ class Session:
             self._is_hello_due = False
             self._expect(now_ms)
             self._is_hello_waiting = True
+            self._hello_sent_ms = now_ms
             return messages.call(self._client_id, [_HELLO])
         if not self._is_greeted or not (self._again or self._outbox):
             return None
@@ -398,6 +411,9 @@ class Session:
         self._offset_ms = router_ms - now_ms
         self._clock_ms = now_ms
         self._window = window
+        # As of now, it may have been on its way for as long as the answer took: then all is sent as if it were later.
+        self._is_clock_doubted = not self._is_clock_doubted and now_ms - self._hello_sent_ms > CLOCK_SLACK_MS
+        self._is_hello_due = self._is_clock_doubted
 
     def _fail_all_as(self, error: TodoMQError) -> None:
         self.fail_all(lambda outcome: type(error)(error.text, retryable=error.retryable, outcome=outcome))
@@ -411,6 +427,8 @@ class Session:
                 # By the clock here its deadline is neither, so one of the two was set. Ask for the time and try again.
                 self._is_hello_due = True
                 return self._retry_later(request, error, now_ms)
+            if type(error) is DeadlineExceeded and now_ms < request.deadline_ms:
+                self._is_hello_due = True  # for those that come
             if error.retryable:
                 return self._retry_later(request, error, now_ms)
             if request.is_exposed and type(error) not in messages.SAID_UNDER_THE_NUMBER:
@@ -422,6 +440,8 @@ class Session:
             request.is_exposed = True
             return self._retry_later(request, error, now_ms)
         self._finish(request, error)
+        if type(error) is DeadlineExceeded:
+            self._note_repetition_late(request, now_ms)
 
     def _retry_later(self, request: Request[Any], error: TodoMQError, now_ms: int) -> None:
         longest_ms = min(BACKOFF_MS << min(request.attempts, 8), BACKOFF_MOST_MS)
@@ -489,9 +509,9 @@ class Session:
         soonest_ms = min((request.deadline_ms for request in self._everything()), default=_NEVER_MS)
         self._soonest_deadline_ms = max(soonest_ms, now_ms + EXPIRY_STEP_MS)
         for request in late:
-            self._finish_late(request)
+            self._finish_late(request, now_ms)
 
-    def _finish_late(self, request: Request[Any]) -> None:
+    def _finish_late(self, request: Request[Any], now_ms: int) -> None:
         if request.error is not None:
             self._finish_unsent(request)
             return
@@ -504,6 +524,12 @@ class Session:
         else:
             error = RouterSilent(self._silence)
         self._finish(request, error)
+        self._note_repetition_late(request, now_ms)
+
+    def _note_repetition_late(self, request: Request[Any], now_ms: int) -> None:
+        """See that what is asked again under a number does not wait for a lower one that nobody asks for, for ever."""
+        if isinstance(request, Repetition) and request.kind is LIST_CHANGE and request.counter is not None:
+            request.counter.was_late_again(request.number, now_ms)
 
 
 def _outcome_so_far(request: Request[Any]) -> str:

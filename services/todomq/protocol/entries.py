@@ -17,6 +17,7 @@ from todomq.protocol import limits
 from todomq.protocol.codec import check_plain, pack
 
 CHANGEABLE = ("title", "date", "done", "extra")
+NOT_UNICODE = "title: a text of valid Unicode is needed"
 
 
 def check_list_name(name: Any) -> str:
@@ -103,7 +104,10 @@ def check_entry_size(title: str, date: str | None, done: bool, extra: dict[str, 
     """Check that an entry whose fields are right each by itself fits into 64 KiB packed."""
     if extra is None:
         return  # the longest title alone has 40,000 bytes
-    size = len(pack((title, date, done, extra)))
+    try:
+        size = len(pack((title, date, done, extra)))
+    except UnicodeEncodeError:  # of the title: the texts in ``extra`` have been looked at
+        raise InvalidRequest(NOT_UNICODE) from None
     if size > limits.ENTRY_BYTES:
         raise InvalidRequest(f"entry: {size} bytes packed where at most {limits.ENTRY_BYTES} are allowed")
 
