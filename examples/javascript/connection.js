@@ -11,6 +11,7 @@ const HELLO_AGAIN_MS = 1000;
 const GRACE_MS = 250; // an answer may leave the service at the deadline itself
 const BATCH_BYTES = 524_288;
 const TRANSPORT_BYTES = 2_097_152;
+const SAID_OF_THE_NUMBER = ["invalid_request", "entry_not_found", "quota_exceeded"];
 
 export class Connection {
   #sender = randomBytes(16);
@@ -43,7 +44,8 @@ export class Connection {
   /**
    * Send a request and wait for its answer until `deadline`, a reading of our clock in milliseconds.
    *
-   * `request` has `target`, `body` and, for lists and keys, `numbers()`, which is asked anew for each sending.
+   * `request` has `target`, `body` and, for lists and keys, `numbers()`, which is asked anew for each sending. Of a change
+   * (`isChange`) it is noted there once an answer is lost (`isExposed`): what is said later is said of a later sending.
    * Resolves to the value; rejects with the service's error, or `deadline_exceeded` where there was no answer.
    */
   request(request, deadline) {
@@ -92,6 +94,7 @@ export class Connection {
     this.#window = window;
     this.#hello = null;
     this.#isGreeted = true;
+    for (const { request } of this.#inFlight.values()) request.isExposed = request.isChange;
     this.#waiting.unshift(...this.#inFlight.values());
     this.#inFlight.clear();
     this.#flush();
@@ -104,7 +107,7 @@ export class Connection {
     if (!sending) return undefined; // the answer to a sending that was given up or repeated
     this.#inFlight.delete(id);
     clearTimeout(sending.timer);
-    error ? sending.reject(error) : sending.resolve(value);
+    error ? sending.reject(ofAllSendings(error, sending.request)) : sending.resolve(value);
     return this.#flush();
   }
 
@@ -166,5 +169,12 @@ export class Connection {
 }
 
 function outcomeOf(sending) {
-  return sending.wasSent ? "unknown" : "not applied";
+  return sending.wasSent || sending.request.isExposed ? "unknown" : "not applied";
+}
+
+// An answer is about its own sending. Of one before, whose answer was lost, only what is said of the number tells.
+function ofAllSendings(error, request) {
+  if (error.outcome !== "not applied") request.isExposed = request.isChange;
+  else if (request.isExposed && !SAID_OF_THE_NUMBER.includes(error.code)) error.outcome = "unknown";
+  return error;
 }

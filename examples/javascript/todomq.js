@@ -174,10 +174,11 @@ export class List {
     return this.#send(packed, this.#session.take());
   }
 
-  async #send(body, number, timeoutMs) {
+  async #send(body, number, timeoutMs, isExposed = false) {
     try {
       const numbers = () => [number, this.#session.floor];
-      const value = await this.#client.request({ target: this.#name, body, numbers }, timeoutMs);
+      const request = { target: this.#name, body, numbers, isChange: true, isExposed };
+      const value = await this.#client.request(request, timeoutMs);
       this.#session.settle(number);
       return value;
     } catch (error) {
@@ -195,7 +196,7 @@ export class List {
     if (!this.#session.resume(number)) {
       throw new TodoError("invalid_request", "this change was given up already", false, "unknown");
     }
-    return this.#send(body, number, timeoutMs);
+    return this.#send(body, number, timeoutMs, true);
   }
 }
 

@@ -8,7 +8,8 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from importlib.util import find_spec
@@ -19,7 +20,9 @@ import pytest
 import zmq
 from conftest import RunningStack, wait_until
 
-from todomq import Client, Entry
+from todomq import Client, Entry, errors
+from todomq.protocol import messages
+from todomq.protocol.codec import pack
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "javascript"
@@ -134,6 +137,58 @@ def test_every_operation_does_what_the_page_says(shared_stack: RunningStack) -> 
             Entry(2, "oat milk", date(2026, 12, 2), True, {"shop": "corner"}),
             Entry(3, "bröd 🍞", date(2026, 12, 1), True, {}),
         ]
+
+
+class ScriptedRouter:
+    """A router in the test's hands: greets, and leaves every other request to the test."""
+
+    def __init__(self, address: str) -> None:
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
+        self._socket.setsockopt(zmq.LINGER, 1_000)
+        self._socket.bind(address)
+
+    def __enter__(self) -> ScriptedRouter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def take(self) -> tuple[bytes, list[Any]]:
+        """Return the next request that is no greeting, and who sent it."""
+        while True:
+            assert self._socket.poll(1000 * TIMEOUT_S), "nothing is asked"
+            peer, _, message = self._socket.recv_multipart()
+            for request in messages.read_call(messages.read(message)[1])[1]:
+                if request[messages.TARGET] is not None:
+                    return peer, list(request)
+                greeting = [messages.VERSION, time.time_ns() // 1_000_000, b"incarnation", 100]
+                self.reply(peer, request, messages.OK, pack(greeting))
+
+    def reply(self, peer: bytes, request: Sequence[Any], status: int, value: bytes) -> None:
+        """Answer a request."""
+        self._socket.send_multipart([peer, b"", messages.reply([(request[messages.ID], status, value)])])
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (errors.DeadlineExceeded("the deadline had passed when the request arrived"), "unknown"),
+        (errors.EntryNotFound("no such entry"), "not applied"),
+    ],
+)
+def test_law_3_what_is_said_of_a_second_sending_tells_of_the_first_only_where_it_is_said_of_the_number(
+    shared_stack: RunningStack, error: errors.TodoMQError, outcome: str
+) -> None:
+    address = f"ipc://{shared_stack.home}/run/scripted"
+    with scenario(shared_stack, "refused", "list", TODOMQ_ENDPOINT=address) as running:
+        with ScriptedRouter(address) as router:
+            _, sent = router.take()
+        with ScriptedRouter(address) as router:
+            peer, again = router.take()
+            assert again[messages.BODY :] == sent[messages.BODY :]
+            router.reply(peer, again, messages.ERROR, messages.error_value(error))
+            (said,) = running.end()
+    assert (said["code"], said["outcome"]) == (error.code, outcome)
 
 
 def test_clear_begins_the_ids_again_and_delete_takes_the_name_away(shared_stack: RunningStack) -> None:
