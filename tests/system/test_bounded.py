@@ -23,8 +23,11 @@ from conftest import RunningStack, kept_running, wait_until
 from test_recovery import DAEMONS
 
 from todomq import Client
+from todomq.cache.directory import first_homes
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import unpack
+from todomq.protocol.partitions import partition_of
+from todomq.router import in_flight
 from torture.raw import Raw
 from torture.report import percentile
 
@@ -411,3 +414,38 @@ def test_lists_of_100_000_entries_are_cleared_and_nobody_notices(
     print(f"cleared in, ms: {[round(each * 1000) for each in cleared_s]}")
     assert max(cleared_s) < 2.0
     assert_nobody_noticed("clears", beside)
+
+
+def test_law_5_what_many_clients_ask_of_a_list_server_that_stands_still_leaves_room_for_the_other(
+    make_stack: Callable[..., RunningStack],
+) -> None:
+    stack = make_stack(TODOMQ_LEASE_MS="600000")  # nothing is ended because it hangs
+    stack.start()
+    homes = first_homes(2, 3)
+    names: dict[int, list[str]] = {1: [], 2: []}
+    for number in range(200):
+        names[homes[partition_of(f"list {number}".encode())]].append(f"list {number}")
+    window, clients = 2_048, in_flight.REQUESTS // 2_048 + 1
+    asking = [Client(stack.endpoint, 60.0) for _ in range(clients)]
+    with Client(stack.endpoint, 10.0) as todo:
+        for name in (*names[1][:clients], names[2][0]):
+            todo.todo_list(name).add_entry("before")
+        hung = stack.kill("list_server-1", signal.SIGSTOP)
+        try:
+            futures = [
+                client.pipeline().todo_list(name).add_entry(str(number))
+                for client, name in zip(asking, names[1])
+                for number in range(window)
+            ]
+            most = in_flight.REQUESTS * 5 // 8
+            wait_until(lambda: stack.ask("router", "stats")["in_flight"] > most, 30.0, "the router is full")
+            for number in range(20):
+                todo.todo_list(names[2][0]).add_entry(str(number))
+                todo.database.store(f"key {number}", number)
+        finally:
+            os.kill(hung, signal.SIGCONT)
+        assert [future.result().title for future in futures] == [*map(str, range(window))] * clients
+        for name in names[1][:clients]:
+            assert todo.todo_list(name).size() == 1 + window
+    for client in asking:
+        client.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from todomq.errors import Overloaded
 from todomq.protocol import limits
 from todomq.router import in_flight
-from todomq.router.in_flight import BYTES_PER_CONNECTION, InFlight
+from todomq.router.in_flight import BYTES_PER_CONNECTION, Crowded, InFlight
 
 
 def request(deadline_ms: int = 1_000, size: int = 0, identifier: int | None = 1) -> list[Any]:
@@ -86,8 +87,8 @@ def test_one_client_may_have_so_many_bytes() -> None:
 def test_all_clients_together_may_have_so_many_requests_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(in_flight, "REQUESTS", 2)
     flights = InFlight()
-    admit(flights, peer=b"one")
-    admit(flights, peer=b"two")
+    flights.admit(b"one", b"sender", request(), 7)
+    flights.admit(b"two", b"sender", request(), 8)
     with pytest.raises(Overloaded, match="the router"):
         admit(flights, peer=b"three")
     monkeypatch.setattr(in_flight, "REQUESTS", 9)
@@ -192,3 +193,83 @@ def test_law_6_what_goes_to_daemons_by_name_leaves_half_of_the_room_to_lists(mon
         flights.admit(b"%d" % number, b"sender", request, 7)
     with pytest.raises(Overloaded):
         flights.admit(b"another", b"sender", request, 7)
+
+
+def two_servers(place: int | bytes) -> tuple[int | bytes, ...]:
+    """Return the daemons of a stack of two list servers and one worker for the odd partitions, another for the even."""
+    return (place,) if isinstance(place, bytes) else (b"worker %d" % (place % 2), place // 10)
+
+
+@pytest.fixture
+def crowded(monkeypatch: pytest.MonkeyPatch) -> InFlight:
+    """Return what is in flight when a list server (of the partitions below 10) has got as much as it may."""
+    monkeypatch.setattr(in_flight, "REQUESTS", 16)
+    flights = InFlight(two_servers)
+    for number in range(12):
+        flights.admit(b"%d" % number, b"sender", request(), number % 10)
+    return flights
+
+
+def test_law_5_what_waits_for_one_list_server_leaves_room_for_the_others(crowded: InFlight) -> None:
+    for peer in (b"new", b"0"):
+        with pytest.raises(Crowded):
+            crowded.admit(peer, b"sender", request(), 3)
+        assert crowded.admit_all(peer, b"sender", [request(), request()], [13, 3], [0, 0]) is None
+    assert crowded.admit_all(b"new", b"sender", [request(), request()], [13, 14], [0, 0]) is not None
+    crowded.admit(b"new", b"sender", request(), b"job")
+    assert len(crowded.flights) == 15
+
+
+def test_what_ends_makes_room_for_its_daemon_again(crowded: InFlight) -> None:
+    crowded.end(min(crowded.flights))
+    crowded.admit(b"new", b"sender", request(), 3)
+    with pytest.raises(Crowded):
+        crowded.admit(b"new", b"sender", request(), 3)
+    crowded.end_all(list(crowded.flights))
+    assert not crowded.shares.are_counted, "nothing is counted where there is little"
+
+
+def test_the_bytes_for_one_worker_have_a_limit_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(in_flight, "BYTES", 160 * limits.KIB)
+    flights = InFlight(two_servers)
+    for partition in (1, 13):
+        flights.admit(b"peer", b"sender", request(size=60 * limits.KIB), partition)
+    with pytest.raises(Crowded):
+        flights.admit(b"peer", b"sender", request(), 15)
+    flights.admit(b"peer", b"sender", request(), 14)
+
+
+def test_after_a_move_requests_count_for_those_who_have_them_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(in_flight, "REQUESTS", 16)
+    owner = {7: b"one", 8: b"two"}
+    flights = InFlight(lambda place: (owner[place],) if type(place) is int else (place,))
+    for number in range(12):
+        flights.admit(b"%d" % number, b"sender", request(), 7)
+    flights.admit(b"new", b"sender", request(), 8)
+    owner.update({7: b"two", 8: b"one"})
+    flights.shares.forget()
+    flights.admit(b"new", b"sender", request(), 8)
+    with pytest.raises(Crowded):
+        flights.admit(b"new", b"sender", request(), 7)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 25)), max_size=80))
+def test_shares_are_those_of_what_is_in_flight(steps: list[tuple[bool, int]]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(in_flight, "REQUESTS", 20)
+        flights = InFlight(two_servers)
+        for begins, value in steps:
+            if begins:
+                with suppress(Overloaded):
+                    flights.admit(b"%d" % value, b"sender", request(), value)
+            elif flights.flights:
+                flights.end(sorted(flights.flights)[value % len(flights.flights)])
+            for server in range(3):
+                mine = sum(type(each.place) is int and each.place // 10 == server for each in flights.flights.values())
+                assert mine <= 15
+                if flights.shares.are_counted:
+                    assert flights.shares.is_full(10 * server) == (mine >= 15 or _of_worker(flights, 0) >= 15)
+
+
+def _of_worker(flights: InFlight, number: int) -> int:
+    return sum(type(each.place) is int and each.place % 2 == number for each in flights.flights.values())

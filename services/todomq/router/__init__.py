@@ -2,6 +2,7 @@
 
     service      the wiring: requests in, on to where they go, answers back
     in_flight    the requests that are not answered yet
+    daemon_shares  how much of the room what waits for one daemon takes
     pacing       how much of one client's work goes on at a time
     routing      requests to lists: which list server owns the partition, what waits while it moves
     table        what the cache says of the partitions, checked

@@ -3,7 +3,7 @@
 Owns: the router's own request ids, the limits, the deadlines. Must not know: where a request goes, what it means.
 Keeps law 6: past a limit the sender gets ``Overloaded`` at once. The limit of one connection is a small part of the
 whole, so that a flood of one leaves room for the others; what goes to daemons by name, of which nobody knows whether
-they answer, has half of it at most.
+they answer, has half of it at most, and what waits for one list server or worker three quarters (``daemon_shares.py``).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from msgspec import Struct
 from todomq.errors import Overloaded
 from todomq.protocol import limits
 from todomq.protocol.messages import BODY, DEADLINE_MS
+from todomq.router.daemon_shares import DaemonShares, DaemonsOf, Place
 
 REQUESTS = 65_536
 BYTES = 96 * limits.MIB
@@ -27,6 +28,10 @@ BYTES_PER_CONNECTION = 16 * limits.MIB
 """Of one connection. ``hello`` asks a client to keep to half of the requests (``service.WINDOW``)."""
 OVERHEAD_BYTES = 64
 """What a request counts for, besides its body."""
+
+
+class Crowded(Overloaded):
+    """Too much waits for the daemon that a request needs; those for others are taken."""
 
 
 class Flight(Struct, gc=False):
@@ -45,7 +50,7 @@ class Flight(Struct, gc=False):
     peer: bytes
     sender: bytes
     request: list[Any]
-    place: int | bytes
+    place: Place
     size: int
 
 
@@ -61,9 +66,13 @@ class _Share(Struct, gc=False):
 
 
 class InFlight:
-    """All requests in flight, by the id under which they were sent last."""
+    """All requests in flight, by the id under which they were sent last.
 
-    def __init__(self) -> None:
+    Args:
+        daemons_of: the daemons without which the requests for a place are not answered.
+    """
+
+    def __init__(self, daemons_of: DaemonsOf = lambda place: (place,)) -> None:
         self.flights: dict[int, Flight] = {}
         self.sent_before: set[int] = set()
         """Ids of requests that were sent before, to somebody whose answer is lost: that one may have applied them."""
@@ -74,17 +83,18 @@ class InFlight:
         self._next_id = 1
         self._shares: dict[bytes, _Share] = {}
         """Of each connection that has anything in flight."""
+        self.shares = DaemonShares(REQUESTS, BYTES, daemons_of)
         self._none_before_ms = 0
         """No deadline of those in flight is earlier."""
 
-    def admit(self, peer: bytes, sender: bytes, request: list[Any], place: int | bytes) -> int:
+    def admit(self, peer: bytes, sender: bytes, request: list[Any], place: Place) -> int:
         """Take in a request.
 
         Returns:
             the id to send it under.
 
         Raises:
-            Overloaded: a limit is reached; the request went no further.
+            Overloaded: a limit is reached; the request went no further. Crowded: the same, but others may go.
         """
         size = len(request[BODY]) + OVERHEAD_BYTES
         reached = self._reached(peer, 1, size)
@@ -92,9 +102,15 @@ class InFlight:
             reached = "too many requests by name, or for keys, are not answered"
         if reached:
             raise Overloaded(reached)
+        if self.shares.are_counted and self.shares.is_full(place):
+            raise Crowded("too much waits for the daemon that this goes to")
         self._count(peer, 1, size, 1 if type(place) is int else 0, request[DEADLINE_MS])
         identifier = self._new_id()
         self.flights[identifier] = Flight(identifier, peer, sender, request, place, size)
+        if self.shares.are_counted:
+            self.shares.add(place, size)
+        else:
+            self.look()
         return identifier
 
     def admit_all(
@@ -103,11 +119,14 @@ class InFlight:
         """Take in requests of one client to lists, all or none.
 
         Returns:
-            the id to send the first one under, the others follow; None where a limit is reached.
+            the id to send the first one under, the others follow; None where a limit is reached or may be.
         """
         count = len(requests)
         size = sum(body_sizes) + OVERHEAD_BYTES * count
         if self._reached(peer, count, size):
+            return None
+        shares = self.shares
+        if shares.are_counted and any(map(shares.is_full, set(partitions))):
             return None
         self._count(peer, count, size, count, min([request[DEADLINE_MS] for request in requests]))
         first = self._next_id
@@ -116,7 +135,16 @@ class InFlight:
         identifiers = range(first, self._next_id)
         for identifier, request, partition, body_size in zip(identifiers, requests, partitions, body_sizes):
             flights[identifier] = Flight(identifier, peer, sender, request, partition, body_size + OVERHEAD_BYTES)
+        if shares.are_counted:
+            for partition, body_size in zip(partitions, body_sizes):
+                shares.add(partition, body_size + OVERHEAD_BYTES)
+        else:
+            self.look()
         return first
+
+    def look(self) -> None:
+        """See whether there is so much that it is counted for each daemon."""
+        self.shares.look(self.flights.values(), len(self.flights), self.bytes)
 
     def _reached(self, peer: bytes, requests: int, size: int) -> str:
         """Return which limit so many requests more would go over, or nothing."""
@@ -200,6 +228,10 @@ class InFlight:
             share.to_lists -= to_lists
             if not share.requests:
                 del self._shares[peer]
+            if self.shares.are_counted:
+                for flight in flights:
+                    self.shares.remove(flight.place, flight.size)
+                self.look()
         return ended
 
     def to_lists(self, peer: bytes) -> int:

@@ -7,7 +7,7 @@ call it), list servers, and every daemon that is called by name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,8 @@ from todomq.protocol.codec import canonical, unpack
 from todomq.protocol.messages import BODY, DEADLINE_MS, ID, TARGET
 from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
 from todomq.protocol.registration import Registration
-from todomq.router.in_flight import REQUESTS_PER_CONNECTION, Flight, InFlight
+from todomq.router.daemon_shares import Place
+from todomq.router.in_flight import REQUESTS_PER_CONNECTION, Crowded, Flight, InFlight
 from todomq.router.named import NamedBatch, NamedRouting
 from todomq.router.pacing import Pacing
 from todomq.router.routing import Forward, Routing
@@ -60,7 +61,7 @@ class RouterService(Service):
 
     def __init__(self, daemon: Daemon) -> None:
         super().__init__()
-        self.in_flight = InFlight()
+        self.in_flight = InFlight(self._daemons_of)
         self.routing = Routing(self.in_flight)
         self.named = NamedRouting(self.in_flight)
         self.pacing = Pacing(self.in_flight)
@@ -106,6 +107,8 @@ class RouterService(Service):
                 continue
             try:
                 self._forward_one(peer, sender, request, now_ms, is_held)
+            except Crowded as error:
+                self.refuse(peer, request[ID], error)
             except Overloaded as error:
                 # There is no room for the rest of the message either. To refuse must cost little: who floods is
                 # refused most of the time, and the others wait for that.
@@ -183,7 +186,17 @@ class RouterService(Service):
             raise Unauthorized("the router takes its table from the cache only")
         for number, (incarnation, address) in servers.items():
             self._connect(number, incarnation, address)
+        self.in_flight.shares.forget()
         return self.routing.learn(rows) or True
+
+    def _daemons_of(self, place: Place) -> tuple[Hashable, ...]:
+        """Return the daemons that requests for a place need: a partition's worker and its list server, if it has one.
+        """
+        if type(place) is not int:
+            return (place,)
+        worker = self._workers[worker_of(place, len(self._workers))]
+        row = self.routing.table[place]
+        return (worker,) if row is None else (worker, row.server)
 
     def _connect(self, number: int, incarnation: bytes, address: str) -> None:
         known = self._servers.get(number)
