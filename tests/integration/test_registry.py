@@ -346,6 +346,30 @@ class TestWatch:
         later, _, registrations = stack.receive()
         assert later > version and "news" in [name for name, *_ in registrations]
 
+    def test_law_5_the_more_names_there_are_the_more_seldom_watchers_are_told(self, stack: Stack) -> None:
+        wait_until(lambda: stack.ask("stats")["settled"] is True, "settled")
+        flooding, watching = stack.connect(zmq.REQ), stack.connect(zmq.REQ)
+
+        def register(first: int, count: int) -> None:
+            numbers = range(first, first + count)
+            bodies = [messages.body("register_name", n, ADDRESS + "x" * 900, os.getpid()) for n in numbers]
+            flooding.send(messages.call(b"flood", [(n, None, 0, body) for n, body in zip(numbers, bodies)]))
+            assert len(replies_in(flooding.recv())) == count
+
+        register(0, 500)
+        begun_s, told, version = time.monotonic(), 0, 0
+        watching.send(messages.call(b"watcher", [(1, None, 0, messages.body("watch", version))]))
+        for number in range(500, 700):
+            register(number, 1)
+            if watching.poll(0):
+                told += 1
+                version = unpack(replies_in(watching.recv())[0][2])[0]
+                watching.send(messages.call(b"watcher", [(1, None, 0, messages.body("watch", version))]))
+        assert told <= 2 + (time.monotonic() - begun_s) / 0.8, "500 names are 450 KB, which take 0.9 s to tell"
+        while version != stack.ask("watch", 0)[0]:
+            version = unpack(replies_in(watching.recv())[0][2])[0]
+            watching.send(messages.call(b"watcher", [(1, None, 0, messages.body("watch", version))]))
+
     def test_a_watch_without_change_is_answered_before_its_deadline(self, stack: Stack) -> None:
         wait_until(lambda: stack.ask("stats")["settled"] is True, "settled")
         version = stack.ask("watch", 0)[0]

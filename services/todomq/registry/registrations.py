@@ -86,7 +86,13 @@ class _Holder:
 
 
 class Registrations:
-    """All names of one registry. Times are milliseconds of any one clock."""
+    """All names of one registry. Times are milliseconds of any one clock.
+
+    Attributes:
+        bytes: what all registrations take, about, packed.
+        settled: whether what is not registered is absent.
+        version: rises with every change.
+    """
 
     def __init__(self, lease_ms: int, now_ms: int, first_version: int = 1, lost: str = "") -> None:
         """Begin with no names and unsettled.
@@ -102,7 +108,7 @@ class Registrations:
         self._holders: dict[bytes, _Holder] = {}
         self._leased: set[bytes] = set()
         self._keys: dict[Process, set[bytes]] = {}
-        self._bytes = 0
+        self.bytes = 0
         self._effects: list[Effect] = []
         self._seen_ms = now_ms
         self._settles_ms = now_ms + lease_ms
@@ -237,7 +243,7 @@ class Registrations:
     def _add(self, key: bytes, holder: _Holder) -> None:
         size = _size(key, holder.registration)
         self._check_room(size, holder)
-        self._bytes += size
+        self.bytes += size
         self._holders[key] = holder
         if holder.process is not None:
             self._keys.setdefault(holder.process, set()).add(key)
@@ -259,12 +265,12 @@ class Registrations:
 
     def _check_room(self, more_bytes: int, holder: _Holder) -> None:
         most = REGISTERED_BYTES if holder.registration.incarnation else REGISTERED_BYTES - RESERVED_BYTES
-        if self._bytes + more_bytes > most:
+        if self.bytes + more_bytes > most:
             raise Overloaded(f"the registry is full: {len(self)} names, {most} bytes are the most in all")
 
     def _remove(self, key: bytes) -> None:
         holder = self._holders.pop(key)
-        self._bytes -= _size(key, holder.registration)
+        self.bytes -= _size(key, holder.registration)
         self._leased.discard(key)
         if holder.is_journaled:
             self._effects.append(Forget(key))
