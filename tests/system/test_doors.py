@@ -32,6 +32,7 @@ from todomq.protocol.codec import pack
 from todomq.runtime.curve import HANDSHAKE_MS
 
 HALF_OPEN = 2_000
+USAGE = 2
 
 
 @pytest.fixture(scope="module")
@@ -807,7 +808,10 @@ def test_a_path_as_a_name_is_a_name(stack: KeyedStack) -> None:
             assert [entry.title for entry in todo.todo_list(name).entries()] == ["x"]
     assert {each.name for each in stack.home.iterdir()} == before
     refused = stack.run("todomq.cli", "keys", "new", "../x", "--lists", "a")
-    assert refused.returncode == 1 and not (stack.home.parent / "x.credentials").exists()
+    assert refused.returncode == USAGE and not (stack.home.parent / "x.credentials").exists()
+    for wrong in (["x"], ["x", "--rights", "admin", "--lists", "a"], ["x", "--lists", "a", "--endpoint", "tcp://*:1"]):
+        refused = stack.run("todomq.cli", "keys", "new", *wrong)
+        assert refused.returncode == USAGE, refused
 
 
 def test_titles_and_names_write_nothing_into_logs_or_terminals(stack: KeyedStack, owner: Path) -> None:

@@ -284,9 +284,10 @@ def test_csv_lines_become_entries() -> None:
         ([b"\x1b[31m,a\n"], "line 1: '\\x1b[31m' is not a calendar date"),
         ([b",\n"], "line 1: title: 0 characters where 1 to 10000 are allowed"),
         ([b"," + b"a" * 10_001], "line 1: title: 10001 characters"),
+        ([b"," + b"a" * 200_000], "line 1: title: 200000 characters"),
         ([b",a\n", b',"never\n', b"closed\n"], "line 2: unexpected end of data"),
         ([b',"a"b\n'], "line 1: ',' expected after '\"'"),
-        ([b',"' + b"a" * 200_000], "line 1: field larger than field limit"),
+        ([b',"' + b"a" * 1_100_000], "line 1: field larger than field limit"),
         ([b",a\n", b",\xff\n"], "line 2: byte 2 is not UTF-8"),
     ],
 )

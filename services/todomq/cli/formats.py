@@ -34,6 +34,7 @@ from datetime import date
 from typing import Any, NamedTuple, Protocol
 
 from todomq.errors import InvalidRequest
+from todomq.protocol import limits
 from todomq.protocol.entries import check_entry_size, check_title, is_date
 
 LINE = "todo.txt"
@@ -82,6 +83,7 @@ def read_csv(lines: Iterable[bytes]) -> Iterator[EntryFields]:
     Raises:
         FormatError: at the first line that is not ``YYYY-MM-DD,title``; what came before has been yielded.
     """
+    csv.field_size_limit(limits.REQUEST_BYTES)  # a title that is too long is refused as one
     rows = csv.reader(_decoded(lines), strict=True)
     while True:
         number = rows.line_num + 1  # of the first line where a quoted title has several

@@ -109,7 +109,10 @@ def new(
     public, secret = new_pair()
     wanted = [right.strip() for right in rights.split(",") if right.strip()]
     client = ClientKey(name, public, Rights(wanted, lists or []), quota)
-    check_client(client)
+    try:
+        check_client(client)
+    except InvalidRequest as error:
+        raise typer.BadParameter(safe(error.text)) from None
     path = out or Path(f"{name}{SUFFIX}")
     write_credentials(path, Credentials(name, where, server.public, public, secret))
     try:
@@ -170,10 +173,10 @@ def _endpoint(given: str | None) -> str:
 
     where = given or read_settings().tcp
     if not where:
-        raise InvalidRequest("where do clients reach the router? Set TODOMQ_TCP, or say --endpoint tcp://HOST:PORT")
+        raise typer.BadParameter("where do clients reach the router? Set TODOMQ_TCP, or say --endpoint tcp://HOST:PORT")
     host = where.removeprefix("tcp://").rpartition(":")[0]
     if not where.startswith("tcp://") or not is_address(where) or host in ("0.0.0.0", "[::]", "*"):
-        raise InvalidRequest(f"{where!r:.100} is no address to connect to; say --endpoint tcp://HOST:PORT")
+        raise typer.BadParameter(f"{where!r:.100} is no address to connect to; say --endpoint tcp://HOST:PORT")
     return where
 
 

@@ -129,7 +129,11 @@ def read_file(file: Path, format: Format, begin: Begin) -> list[EntryFields]:
         return list(read(sys.stdin.buffer))
     advance = begin("reading", file.stat().st_size)
     with file.open("rb") as lines:
-        return list(read(_watched(lines, advance)))
+        try:
+            return list(read(_watched(lines, advance)))
+        except OSError as error:
+            error.filename = str(file)  # which is not told of what can't be read
+            raise
 
 
 def store(todo: Client, list_name: str, fields: list[EntryFields], advance: Advance) -> None:

@@ -95,7 +95,7 @@ def content(row: Row) -> str:
         case "cache":
             return f"{counted(sum(stats['partitions'].values()), 'partition')} placed"
         case "database_worker":
-            held = counted(stats["records"], "record")
+            held = f"{size(stats['disk_bytes'] + stats['memory_bytes'])} stored"  # its count of records is a guess
             return f"{held}, storage {stats['storage']}: {stats['trouble']}" if stats["trouble"] else held
         case "list_server":
             quarantined = len(stats["quarantined"])

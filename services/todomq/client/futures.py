@@ -163,8 +163,12 @@ class Answer(Future[T]):
 
 
 def interrupted() -> Unavailable:
-    """Return the error of a request whose answer was lost when a signal interrupted the thread that took it in."""
-    return Unavailable("the client was interrupted before the answer was there", outcome=UNKNOWN)
+    """Return the error of a request whose answer was lost when a signal interrupted the thread that took it in.
+
+    Or a fork: what the parent asked is answered there.
+    """
+    text = "the answer is lost: who took it in was interrupted, or it went to the process that this one forked from"
+    return Unavailable(text, outcome=UNKNOWN)
 
 
 def settle(answers: Sequence[Answer[Any]]) -> list[Callable[[], None]]:
