@@ -416,6 +416,17 @@ def test_lists_of_100_000_entries_are_cleared_and_nobody_notices(
     assert_nobody_noticed("clears", beside)
 
 
+def test_law_6_casts_in_a_loop_are_all_taken_as_quickly_as_they_can_be(shared_stack: RunningStack) -> None:
+    with Client(shared_stack.endpoint) as todo:
+        before = shared_stack.ask("router", "stats").get("casts_dropped", 0)
+        many = todo.todo_list("casts")
+        for number in range(40_000):
+            many.cast_add_entry(str(number))
+        assert many.size(deadline_s=30.0) == 40_000
+        assert many.entries()[-1].title == "39999"
+        assert shared_stack.ask("router", "stats").get("casts_dropped", 0) == before
+
+
 def test_law_5_what_many_clients_ask_of_a_list_server_that_stands_still_leaves_room_for_the_other(
     make_stack: Callable[..., RunningStack],
 ) -> None:

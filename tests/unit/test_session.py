@@ -552,6 +552,62 @@ class TestDeadlines:
         assert all(item.error is not None for item in asked)
 
 
+class TestCasts:
+    WINDOW = 8
+
+    @pytest.fixture
+    def driver(self) -> Driver:
+        made = Driver()
+        made.greet(self.WINDOW)
+        return made
+
+    def sent_of(self, driver: Driver, casts: int) -> list[list[Any]]:
+        driver.submit(*(request(is_cast=True) for _ in range(casts)))
+        return driver.sent()
+
+    def test_a_few_casts_are_sent_and_nothing_else(self, driver: Driver) -> None:
+        assert [item[0] for item in self.sent_of(driver, 4)] == [None] * 4
+        assert driver.session.wake_at_ms() > driver.now + 5_000
+
+    def test_behind_many_casts_goes_a_read_that_tells_when_they_are_done(self, driver: Driver) -> None:
+        *casts, mark = self.sent_of(driver, 20)
+        assert [item[0] for item in casts] == [None] * self.WINDOW
+        assert mark[1] == "list" and messages.read_body(mark[3]) == ("size", [])
+        assert numbers_and_floors([mark]) == [(9, 9)], "behind the casts, and waiting for none that was lost"
+        assert driver.sent() == []
+        driver.answer(mark, 8)
+        *casts, mark = driver.sent()
+        assert len(casts) == self.WINDOW
+        driver.refuse(mark, Overloaded("full"))
+        assert len(driver.sent()) == 4, "whatever it says"
+        assert driver.session.unreadable == 0 and len(driver.finished) == 20
+
+    def test_casts_wait_for_the_read_behind_those_before_no_longer_than_its_deadline(self, driver: Driver) -> None:
+        self.sent_of(driver, 20)
+        assert driver.session.wake_at_ms() <= driver.now + 5_000
+        while not driver.sent():
+            driver.advance(100)
+        assert driver.now <= START_MS + 5_200
+
+    def test_a_new_connection_knows_nothing_of_casts_before(self, driver: Driver) -> None:
+        *_, mark = self.sent_of(driver, 20)
+        driver.greet(self.WINDOW)
+        *casts, again = driver.sent()
+        assert len(casts) == self.WINDOW and again[0] != mark[0]
+        driver.answer(mark, 8)
+        assert driver.sent() == [] and driver.session.unreadable == 1
+
+    def test_a_client_of_casts_alone_notices_that_the_router_is_gone(self, driver: Driver) -> None:
+        self.sent_of(driver, 20)
+        driver.advance(SILENCE_MS)
+        assert driver.session.must_reconnect(driver.now)
+
+    def test_changes_that_are_asked_have_their_place_beside_casts(self, driver: Driver) -> None:
+        self.sent_of(driver, 5)
+        driver.submit(*(request() for _ in range(9)))
+        assert len([item for item in driver.sent() if item[0] is not None]) == 3
+
+
 class TestRepeating:
     @pytest.fixture
     def unknown(self, driver: Driver) -> Request[Any]:
@@ -881,6 +937,8 @@ class Service:
         operation, *arguments = unpack(body)
         if operation == "read":
             return identifier, messages.OK, pack(list(self.applied))
+        if operation == "size":
+            return identifier, messages.OK, pack(len(self.applied))
         if number < self.next:
             if number not in self.answers:
                 return identifier, messages.ERROR, messages.error_value(ProtocolError("below the floor"))

@@ -40,6 +40,8 @@ OUTBOX_REQUESTS = 65_536
 WAIT_REQUESTS = 8_192
 """Above this a caller that can wait does: what waits in the outbox grows older, and its deadline runs."""
 OUTBOX_BYTES = 64 * limits.MIB
+CAST_PAUSE_S = 0.002
+"""How long a cast waits above ``WAIT_REQUESTS``, so that a loop of casts goes on as quickly as they are taken."""
 
 TURN_REQUESTS = 300
 GATHER_MS = 1
@@ -133,6 +135,8 @@ class Connection:
         most = WAIT_REQUESTS if may_wait else OUTBOX_REQUESTS
         drives = False
         try:
+            if request.is_cast and self._requests >= WAIT_REQUESTS:
+                self._pause_cast()
             while True:
                 with self._lock:
                     if self._is_closed:
@@ -244,6 +248,11 @@ class Connection:
 
         self.wait(has_room, left_s)
         return most
+
+    def _pause_cast(self) -> None:
+        may_wait = not self._is_kept and threading.current_thread() is not self._keeper
+        if may_wait and self._driver != threading.get_ident():
+            self.wait(lambda: self._requests < WAIT_REQUESTS, CAST_PAUSE_S)
 
     # On a caller's thread, under the lock.
 

@@ -8,7 +8,8 @@ It keeps the client's side of three laws.
 Law 3 (once): a change keeps its number however often it is sent, and tells the floor below which all is settled;
 Law 4 (in order): numbers are taken in the order in which requests are handed to the socket, and what is sent again is
 sent in the order of the numbers;
-Law 6: the service's window bounds what is in flight; how much may wait is bounded by the connection.
+Law 6: the service's window bounds what is in flight; how much may wait is bounded by the connection. Nothing tells when
+a cast is done, so where there are many a read of the last one's list is sent behind them: its answer does.
 
 A request goes ``outbox -> unanswered -> finished``; refused retryably it goes ``unanswered -> delayed -> again ->
 unanswered``, and when the connection is lost ``unanswered -> again``. Nothing but ``hello`` is sent on a connection
@@ -65,6 +66,8 @@ SILENCE_MOST_MS = 5_000
 CLOCK_REFRESH_MS = 30_000
 CLOCK_SLACK_MS = 50
 DEADLINE_MOST_MS = limits.DEADLINE_AHEAD_MS - CLOCK_SLACK_MS
+MARK_MS = 5_000
+"""How long casts are held back for the answer of the read behind those before."""
 EXPIRY_STEP_MS = 10
 """Deadlines are looked at no more often than this, so that a look over all requests costs little."""
 REPEATABLE_MS = limits.REMEMBERED_MS - 2 * limits.DEADLINE_AHEAD_MS
@@ -76,6 +79,7 @@ HELLO_ID = 0
 _HELLO = (HELLO_ID, None, 0, messages.body("hello"))
 _NOTHING = messages.body("delete_entry", 1 << 62)
 """Changes no entry, for no list ever gives this id; the list remembers its number as that of any change."""
+_LOOK = messages.body("size")
 _NIL = b"\xc0"
 _NEVER_MS = 1 << 62
 _by_id = attrgetter("id")
@@ -119,6 +123,9 @@ class Session:
         self._unanswered_bytes = 0
         self._delayed: list[tuple[int, int, Request[Any]]] = []
         self._finished: list[Request[Any]] = []
+        # Casts to lists that may be in flight; the id of the read behind the first ``_casts_marked`` of them, or 0.
+        self._casts = self._casts_marked = self._mark_id = self._mark_until_ms = 0
+        self._last_cast: Request[Any] | None = None
         self._soonest_deadline_ms = _NEVER_MS
         self._window = WINDOW_REQUESTS
         # The connection: greeted or not, when it was last heard, since when an answer is due.
@@ -144,6 +151,7 @@ class Session:
         self._is_greeted = self._is_probed = self._is_hello_waiting = self._is_clock_doubted = False
         self._is_hello_due = True
         self._quiet_since_ms = now_ms
+        self._casts = self._mark_id = 0
         lost, self._unanswered, self._unanswered_bytes = self._unanswered, {}, 0
         for request in lost.values():
             if request.kind is CALL:
@@ -198,6 +206,8 @@ class Session:
 
     def tick(self, now_ms: int) -> None:
         """Let time pass: retries come due, deadlines pass, a silent router is asked whether it is there."""
+        if self._mark_id and now_ms >= self._mark_until_ms:
+            self._end_mark()
         if self._delayed and self._delayed[0][0] <= now_ms:
             self._end_delays(now_ms)
         if now_ms >= self._soonest_deadline_ms:
@@ -235,6 +245,8 @@ class Session:
             return None
         self._expect(now_ms)
         batch = self._take_batch(now_ms)
+        if 2 * self._casts > self._window and not self._mark_id and self._last_cast is not None:
+            batch.append(self._mark(self._last_cast, now_ms))
         return messages.call(self._client_id, batch) if batch else None
 
     def take_finished(self) -> list[Request[Any]]:
@@ -249,6 +261,8 @@ class Session:
     def wake_at_ms(self) -> int:
         """Return when ``tick`` has something to do, if nothing else happens before."""
         at_ms = self._soonest_deadline_ms
+        if self._mark_id:
+            at_ms = min(at_ms, self._mark_until_ms)
         if self._delayed:
             at_ms = min(at_ms, self._delayed[0][0])
         if self._is_expecting():
@@ -263,6 +277,7 @@ class Session:
         everything = list(self._everything())
         self._unanswered, self._unanswered_bytes = {}, 0
         self._again, self._outbox, self._delayed = deque(), deque(), []
+        self._casts = self._mark_id = 0
         self._soonest_deadline_ms = _NEVER_MS
         for request in everything:
             if request.error is not None:
@@ -274,7 +289,7 @@ class Session:
 
     def _take_batch(self, now_ms: int) -> list[tuple[Any, ...]]:
         if not self._again:
-            return self._take_requests(now_ms, limits.MESSAGE_REQUESTS)
+            return self._take_requests(now_ms, limits.MESSAGE_REQUESTS - 1)
         batch = self._take_requests(now_ms, limits.MESSAGE_REQUESTS - FILLED_MOST)
         return batch + self._fillers(batch)
 
@@ -295,7 +310,7 @@ class Session:
 
     def _take_requests(self, now_ms: int, most: int) -> list[tuple[Any, ...]]:
         batch: list[tuple[Any, ...]] = []
-        room = min(self._window - len(self._unanswered), most)
+        room = min(self._window - len(self._unanswered) - self._casts, most)
         room_bytes = limits.BATCH_BYTES
         if self._unanswered_bytes >= WINDOW_BYTES:
             return batch
@@ -343,6 +358,9 @@ class Session:
         if request.is_cast:
             # Sent once. Its number counts as given up, so that nothing waits for a cast that was lost on its way.
             self._finish(request, None)
+            if kind is LIST_CHANGE:
+                self._casts += 1
+                self._last_cast = request
             return None, request.target, deadline_ms, request.body, request.number, floor
         identifier = request.id
         if not identifier:
@@ -350,6 +368,19 @@ class Session:
         self._unanswered[identifier] = request
         self._unanswered_bytes += request.size
         return identifier, request.target, deadline_ms, request.body, request.number, floor
+
+    def _mark(self, cast: Request[Any], now_ms: int) -> tuple[Any, ...]:
+        """Return a read that is answered once this cast, and what was sent before it to its list, is done."""
+        counter = cast.counter or Counter()
+        self._mark_id = self._last_id = self._last_id + 1
+        self._mark_until_ms = now_ms + MARK_MS
+        self._casts_marked = self._casts
+        number = max(counter.to_read(), counter.floor)
+        return self._mark_id, cast.target, self._mark_until_ms + self._offset_ms, _LOOK, number, counter.floor
+
+    def _end_mark(self) -> None:
+        self._mark_id = 0
+        self._casts -= self._casts_marked
 
     def _reopen_or_why_not(self, request: Request[Any]) -> str:
         """Open the number of a change whose outcome is unknown, to send it again; return why not, or an empty text."""
@@ -385,6 +416,9 @@ class Session:
 
     def _answered_otherwise(self, identifier: Any, status: int, value: bytes, now_ms: int) -> None:
         """Take in the greeting; a reply to what nobody waits for any more is counted."""
+        if identifier == self._mark_id and identifier:
+            self._end_mark()
+            return
         if type(identifier) is not int or identifier != HELLO_ID or not self._is_hello_waiting:
             self.unreadable += 1
             return
@@ -480,7 +514,7 @@ class Session:
         self._was_heard = True
 
     def _is_expecting(self) -> bool:
-        return self._is_hello_waiting or bool(self._unanswered)
+        return self._is_hello_waiting or bool(self._unanswered) or bool(self._mark_id)
 
     def _expect(self, now_ms: int) -> None:
         if not self._is_expecting():
