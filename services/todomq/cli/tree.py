@@ -95,8 +95,10 @@ def content(row: Row) -> str:
         case "cache":
             return f"{counted(sum(stats['partitions'].values()), 'partition')} placed"
         case "database_worker":
-            held = f"{size(stats['disk_bytes'] + stats['memory_bytes'])} stored"  # its count of records is a guess
-            return f"{held}, storage {stats['storage']}: {stats['trouble']}" if stats["trouble"] else held
+            # Its count of records is a guess. Of a shard that was never open nothing is known.
+            held = [f"{size(stats['disk_bytes'] + stats['memory_bytes'])} stored"] if "disk_bytes" in stats else []
+            trouble = [f"storage {stats['storage']}: {stats['trouble']}"] if stats["trouble"] else []
+            return ", ".join(held + trouble)
         case "list_server":
             quarantined = len(stats["quarantined"])
             more = f", {quarantined} quarantined" if quarantined else ""

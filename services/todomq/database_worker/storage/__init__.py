@@ -88,7 +88,7 @@ class Storage(Protocol):
         """Do what may wait a while; called about once a second."""
 
     def stats(self) -> dict[str, int]:
-        """Return a few numbers about the shard, among them ``records`` (estimated)."""
+        """Return a few numbers: ``records`` (estimated), perhaps ``disk_bytes`` and ``memory_bytes``."""
 
     def close(self) -> None:
         """Let go of the shard; again is harmless."""
