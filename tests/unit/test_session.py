@@ -553,7 +553,7 @@ class TestDeadlines:
 
 
 class TestCasts:
-    WINDOW = 8
+    WINDOW = 16
 
     @pytest.fixture
     def driver(self) -> Driver:
@@ -561,51 +561,72 @@ class TestCasts:
         made.greet(self.WINDOW)
         return made
 
-    def sent_of(self, driver: Driver, casts: int) -> list[list[Any]]:
-        driver.submit(*(request(is_cast=True) for _ in range(casts)))
+    def cast(self, driver: Driver, casts: int, **fields: Any) -> list[list[Any]]:
+        driver.submit(*(request(is_cast=True, **fields) for _ in range(casts)))
         return driver.sent()
 
     def test_a_few_casts_are_sent_and_nothing_else(self, driver: Driver) -> None:
-        assert [item[0] for item in self.sent_of(driver, 4)] == [None] * 4
-        assert driver.session.wake_at_ms() > driver.now + 5_000
+        assert [item[0] for item in self.cast(driver, 3)] == [None] * 3
+        assert len(driver.finished) == 3
 
-    def test_behind_many_casts_goes_a_read_that_tells_when_they_are_done(self, driver: Driver) -> None:
-        *casts, mark = self.sent_of(driver, 20)
-        assert [item[0] for item in casts] == [None] * self.WINDOW
-        assert mark[1] == "list" and messages.read_body(mark[3]) == ("size", [])
-        assert numbers_and_floors([mark]) == [(9, 9)], "behind the casts, and waiting for none that was lost"
-        assert driver.sent() == []
-        driver.answer(mark, 8)
-        *casts, mark = driver.sent()
-        assert len(casts) == self.WINDOW
-        driver.refuse(mark, Overloaded("full"))
-        assert len(driver.sent()) == 4, "whatever it says"
-        assert driver.session.unreadable == 0 and len(driver.finished) == 20
+    @pytest.mark.parametrize("kind", [LIST_CHANGE, KEY_CHANGE, CALL])
+    def test_of_many_casts_some_are_calls_whose_answers_tell_of_those_before(self, driver: Driver, kind: Kind) -> None:
+        sent = self.cast(driver, 40, kind=kind, target=b"key" if kind is KEY_CHANGE else "list")
+        assert len(sent) == self.WINDOW
+        told = [place for place, item in enumerate(sent) if item[0] is not None]
+        assert told == [3, 7, 11, 15] and driver.sent() == []
+        driver.answer(sent[7])
+        assert len(driver.sent()) == 4, "those before the second of them, and itself"
+        for item in (sent[3], sent[11], sent[15]):
+            driver.answer(item)
+        assert len(driver.sent()) == 12
+        assert driver.session.unreadable == 0
 
-    def test_casts_wait_for_the_read_behind_those_before_no_longer_than_its_deadline(self, driver: Driver) -> None:
-        self.sent_of(driver, 20)
+    def test_with_a_window_of_one_each_cast_waits_for_the_one_before(self) -> None:
+        driver = Driver()
+        driver.greet(1)
+        (item,) = self.cast(driver, 3)
+        for _ in range(2):
+            assert driver.sent() == []
+            driver.answer(item)
+            (item,) = driver.sent()
+        driver.answer(item)
+        assert len(driver.finished) == 3
+
+    def test_a_cast_that_is_refused_as_a_call_is_sent_again(self, driver: Driver) -> None:
+        sent = self.cast(driver, 4)
+        driver.refuse(sent[3], Overloaded("full"))
+        driver.advance(10)
+        (again,) = driver.sent()
+        assert again[3:5] == sent[3][3:5] and len(driver.finished) == 3
+
+    def test_casts_that_nobody_tells_of_have_their_place_in_the_window_for_a_while(self, driver: Driver) -> None:
+        self.cast(driver, 3)
+        driver.submit(*(request(LIST_READ) for _ in range(self.WINDOW + 3)))
+        assert len(driver.sent()) == self.WINDOW - 3
         assert driver.session.wake_at_ms() <= driver.now + 5_000
-        while not driver.sent():
-            driver.advance(100)
-        assert driver.now <= START_MS + 5_200
+        driver.advance(5_000)
+        assert len([item for item in driver.sent() if item[1] is not None]) == 3
 
     def test_a_new_connection_knows_nothing_of_casts_before(self, driver: Driver) -> None:
-        *_, mark = self.sent_of(driver, 20)
+        sent = [item[4] for item in self.cast(driver, 40) if item[0] is not None]
         driver.greet(self.WINDOW)
-        *casts, again = driver.sent()
-        assert len(casts) == self.WINDOW and again[0] != mark[0]
-        driver.answer(mark, 8)
-        assert driver.sent() == [] and driver.session.unreadable == 1
+        again = [item[4] for item in driver.sent() if item[0] is not None]
+        assert again[:4] == sent, "those that are calls are sent again, as calls are"
 
-    def test_a_client_of_casts_alone_notices_that_the_router_is_gone(self, driver: Driver) -> None:
-        self.sent_of(driver, 20)
-        driver.advance(SILENCE_MS)
-        assert driver.session.must_reconnect(driver.now)
+    def test_before_the_end_the_router_is_asked_whether_it_has_read_all_casts(self, driver: Driver) -> None:
+        assert not driver.session.has_casts_to_send()
+        self.cast(driver, 2)
+        assert driver.session.has_casts_to_send()
+        (hello,) = driver.sent()
+        assert hello[1] is None and driver.session.has_casts_to_send()
+        driver.reply((0, messages.OK, pack([messages.VERSION, ROUTER_CLOCK_MS + driver.now, b"i", self.WINDOW])))
+        assert not driver.session.has_casts_to_send() and driver.sent() == []
 
     def test_changes_that_are_asked_have_their_place_beside_casts(self, driver: Driver) -> None:
-        self.sent_of(driver, 5)
+        self.cast(driver, 10)
         driver.submit(*(request() for _ in range(9)))
-        assert len([item for item in driver.sent() if item[0] is not None]) == 3
+        assert len([item for item in driver.sent() if item[0] is not None]) == self.WINDOW - 10
 
 
 class TestRepeating:
@@ -773,7 +794,7 @@ class TestConnections:
         assert [(item[0], item[4]) for item in (one, other)] == [(None, 2), (None, 4)]
 
     def test_what_fills_numbers_is_bounded(self, driver: Driver) -> None:
-        casts = [request(is_cast=True) for _ in range(2 * FILLED_MOST)]
+        casts = [request(is_cast=True) for _ in range(2 * FILLED_MOST - 2)]
         driver.submit(request(), *casts, request())
         driver.sent()
         driver.greet()
@@ -937,8 +958,6 @@ class Service:
         operation, *arguments = unpack(body)
         if operation == "read":
             return identifier, messages.OK, pack(list(self.applied))
-        if operation == "size":
-            return identifier, messages.OK, pack(len(self.applied))
         if number < self.next:
             if number not in self.answers:
                 return identifier, messages.ERROR, messages.error_value(ProtocolError("below the floor"))

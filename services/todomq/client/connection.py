@@ -52,6 +52,8 @@ CALLED_STEP = 64
 NAP_S = 0.002
 SLEEP_MOST_MS = 60_000
 CLOSE_STEP_MS = 5
+CLOSE_CASTS_MS = 1_500
+"""How long a router that has greeted may take to read the casts before the end."""
 CLOSE_WAIT_S = 2.0
 Action = Callable[[], None]
 
@@ -435,7 +437,7 @@ class Connection:
             follower.turnstile.release()
 
     def _end_if_sent(self, session: Session, now: int) -> None:
-        self._close_by_ms = self._close_by_ms or now + CLOSE_LINGER_MS
+        self._close_by_ms = self._close_by_ms or now + (CLOSE_CASTS_MS if session.is_greeted else CLOSE_LINGER_MS)
         if now >= self._close_by_ms or not session.has_casts_to_send():
             self._end(Unavailable("this client is closed", retryable=False))
 

@@ -9,7 +9,8 @@ Law 3 (once): a change keeps its number however often it is sent, and tells the 
 Law 4 (in order): numbers are taken in the order in which requests are handed to the socket, and what is sent again is
 sent in the order of the numbers;
 Law 6: the service's window bounds what is in flight; how much may wait is bounded by the connection. Nothing tells when
-a cast is done, so where there are many a read of the last one's list is sent behind them: its answer does.
+a cast is done, so where there are many, one after each quarter of a window is sent as a call: its answer tells of those
+before it, about, and until it comes they have their place in the window.
 
 A request goes ``outbox -> unanswered -> finished``; refused retryably it goes ``unanswered -> delayed -> again ->
 unanswered``, and when the connection is lost ``unanswered -> again``. Nothing but ``hello`` is sent on a connection
@@ -66,8 +67,8 @@ SILENCE_MOST_MS = 5_000
 CLOCK_REFRESH_MS = 30_000
 CLOCK_SLACK_MS = 50
 DEADLINE_MOST_MS = limits.DEADLINE_AHEAD_MS - CLOCK_SLACK_MS
-MARK_MS = 5_000
-"""How long casts are held back for the answer of the read behind those before."""
+CASTS_MS = 5_000
+"""How long casts that no answer tells of have a place in the window."""
 EXPIRY_STEP_MS = 10
 """Deadlines are looked at no more often than this, so that a look over all requests costs little."""
 REPEATABLE_MS = limits.REMEMBERED_MS - 2 * limits.DEADLINE_AHEAD_MS
@@ -79,7 +80,6 @@ HELLO_ID = 0
 _HELLO = (HELLO_ID, None, 0, messages.body("hello"))
 _NOTHING = messages.body("delete_entry", 1 << 62)
 """Changes no entry, for no list ever gives this id; the list remembers its number as that of any change."""
-_LOOK = messages.body("size")
 _NIL = b"\xc0"
 _NEVER_MS = 1 << 62
 _by_id = attrgetter("id")
@@ -123,9 +123,15 @@ class Session:
         self._unanswered_bytes = 0
         self._delayed: list[tuple[int, int, Request[Any]]] = []
         self._finished: list[Request[Any]] = []
-        # Casts to lists that may be in flight; the id of the read behind the first ``_casts_marked`` of them, or 0.
-        self._casts = self._casts_marked = self._mark_id = self._mark_until_ms = 0
-        self._last_cast: Request[Any] | None = None
+        # Casts: those that may be in flight, those of them behind the last one that was sent as a call, how many lie
+        # before each of these, by id; when the last was sent; how many in all, and how many the router has read.
+        self._casts = 0
+        self._casts_untold = 0
+        self._casts_told: dict[int, int] = {}
+        self._cast_ms = 0
+        self._casts_sent = 0
+        self._casts_asked = 0
+        self._casts_read = 0
         self._soonest_deadline_ms = _NEVER_MS
         self._window = WINDOW_REQUESTS
         # The connection: greeted or not, when it was last heard, since when an answer is due.
@@ -151,7 +157,7 @@ class Session:
         self._is_greeted = self._is_probed = self._is_hello_waiting = self._is_clock_doubted = False
         self._is_hello_due = True
         self._quiet_since_ms = now_ms
-        self._casts = self._mark_id = 0
+        self._forget_casts()
         lost, self._unanswered, self._unanswered_bytes = self._unanswered, {}, 0
         for request in lost.values():
             if request.kind is CALL:
@@ -185,6 +191,8 @@ class Session:
                 if request.pages is None or self._is_last_page(request, request.pages):
                     if request.kind is LIST_CHANGE:
                         request.counter.close(request.number)  # type: ignore[union-attr]
+                    if request.is_cast:
+                        self._casts -= self._casts_told.pop(identifier, 0)
                     finished.append(request)
             else:
                 error, is_sent_before = messages.read_refusal(value)
@@ -206,8 +214,8 @@ class Session:
 
     def tick(self, now_ms: int) -> None:
         """Let time pass: retries come due, deadlines pass, a silent router is asked whether it is there."""
-        if self._mark_id and now_ms >= self._mark_until_ms:
-            self._end_mark()
+        if self._casts and now_ms >= self._cast_ms + CASTS_MS:
+            self._forget_casts()
         if self._delayed and self._delayed[0][0] <= now_ms:
             self._end_delays(now_ms)
         if now_ms >= self._soonest_deadline_ms:
@@ -229,6 +237,11 @@ class Session:
         return len(self._unanswered)
 
     @property
+    def is_greeted(self) -> bool:
+        """Whether the router has greeted on this connection."""
+        return self._is_greeted
+
+    @property
     def has_message(self) -> bool:
         """Whether ``take_message`` may have something to send."""
         return self._is_hello_due or (self._is_greeted and bool(self._again or self._outbox))
@@ -240,13 +253,12 @@ class Session:
             self._expect(now_ms)
             self._is_hello_waiting = True
             self._hello_sent_ms = now_ms
+            self._casts_asked = self._casts_sent
             return messages.call(self._client_id, [_HELLO])
         if not self._is_greeted or not (self._again or self._outbox):
             return None
         self._expect(now_ms)
         batch = self._take_batch(now_ms)
-        if 2 * self._casts > self._window and not self._mark_id and self._last_cast is not None:
-            batch.append(self._mark(self._last_cast, now_ms))
         return messages.call(self._client_id, batch) if batch else None
 
     def take_finished(self) -> list[Request[Any]]:
@@ -255,14 +267,18 @@ class Session:
         return finished
 
     def has_casts_to_send(self) -> bool:
-        """Tell whether a cast has not been sent yet."""
-        return any(request.is_cast for request in self._outbox)
+        """Tell whether a cast has not been read by the router yet; where all are sent, it is asked."""
+        if any(request.is_cast for request in self._outbox):
+            return True
+        is_over = self._casts_read == self._casts_sent
+        self._is_hello_due = self._is_hello_due or not (is_over or self._is_hello_waiting)
+        return not is_over
 
     def wake_at_ms(self) -> int:
         """Return when ``tick`` has something to do, if nothing else happens before."""
         at_ms = self._soonest_deadline_ms
-        if self._mark_id:
-            at_ms = min(at_ms, self._mark_until_ms)
+        if self._outbox and self._casts:
+            at_ms = min(at_ms, self._cast_ms + CASTS_MS)
         if self._delayed:
             at_ms = min(at_ms, self._delayed[0][0])
         if self._is_expecting():
@@ -277,7 +293,7 @@ class Session:
         everything = list(self._everything())
         self._unanswered, self._unanswered_bytes = {}, 0
         self._again, self._outbox, self._delayed = deque(), deque(), []
-        self._casts = self._mark_id = 0
+        self._forget_casts()
         self._soonest_deadline_ms = _NEVER_MS
         for request in everything:
             if request.error is not None:
@@ -289,7 +305,7 @@ class Session:
 
     def _take_batch(self, now_ms: int) -> list[tuple[Any, ...]]:
         if not self._again:
-            return self._take_requests(now_ms, limits.MESSAGE_REQUESTS - 1)
+            return self._take_requests(now_ms, limits.MESSAGE_REQUESTS)
         batch = self._take_requests(now_ms, limits.MESSAGE_REQUESTS - FILLED_MOST)
         return batch + self._fillers(batch)
 
@@ -355,32 +371,28 @@ class Session:
         if deadline_ms > now_ms + DEADLINE_MOST_MS:
             deadline_ms = now_ms + DEADLINE_MOST_MS
         deadline_ms += self._offset_ms
-        if request.is_cast:
-            # Sent once. Its number counts as given up, so that nothing waits for a cast that was lost on its way.
-            self._finish(request, None)
-            if kind is LIST_CHANGE:
-                self._casts += 1
-                self._last_cast = request
-            return None, request.target, deadline_ms, request.body, request.number, floor
         identifier = request.id
+        if request.is_cast and not identifier:
+            self._cast_ms = now_ms
+            self._casts_sent += 1
+            if 4 * self._casts_untold < self._window - 4:
+                self._casts += 1
+                self._casts_untold += 1
+                # Sent once. Its number counts as given up, so that nothing waits for a cast that was lost on its way.
+                self._finish(request, None)
+                return None, request.target, deadline_ms, request.body, request.number, floor
+            self._casts_told[self._last_id + 1] = self._casts_untold
+            self._casts_untold = 0
         if not identifier:
             identifier = request.id = self._last_id = self._last_id + 1
         self._unanswered[identifier] = request
         self._unanswered_bytes += request.size
         return identifier, request.target, deadline_ms, request.body, request.number, floor
 
-    def _mark(self, cast: Request[Any], now_ms: int) -> tuple[Any, ...]:
-        """Return a read that is answered once this cast, and what was sent before it to its list, is done."""
-        counter = cast.counter or Counter()
-        self._mark_id = self._last_id = self._last_id + 1
-        self._mark_until_ms = now_ms + MARK_MS
-        self._casts_marked = self._casts
-        number = max(counter.to_read(), counter.floor)
-        return self._mark_id, cast.target, self._mark_until_ms + self._offset_ms, _LOOK, number, counter.floor
-
-    def _end_mark(self) -> None:
-        self._mark_id = 0
-        self._casts -= self._casts_marked
+    def _forget_casts(self) -> None:
+        """Count casts as done: they were lost with the connection, or nobody will tell."""
+        self._casts = self._casts_untold = 0
+        self._casts_told.clear()
 
     def _reopen_or_why_not(self, request: Request[Any]) -> str:
         """Open the number of a change whose outcome is unknown, to send it again; return why not, or an empty text."""
@@ -416,9 +428,6 @@ class Session:
 
     def _answered_otherwise(self, identifier: Any, status: int, value: bytes, now_ms: int) -> None:
         """Take in the greeting; a reply to what nobody waits for any more is counted."""
-        if identifier == self._mark_id and identifier:
-            self._end_mark()
-            return
         if type(identifier) is not int or identifier != HELLO_ID or not self._is_hello_waiting:
             self.unreadable += 1
             return
@@ -441,6 +450,7 @@ class Session:
             self._fail_all_as(ProtocolError(f"the router's greeting is not one of version {messages.VERSION}"))
             return
         self._is_hello_waiting = False
+        self._casts_read = self._casts_asked
         self._is_greeted = True
         self._offset_ms = router_ms - now_ms
         self._clock_ms = now_ms
@@ -498,6 +508,8 @@ class Session:
 
     def _finish(self, request: Request[Any], error: TodoMQError | None) -> None:
         request.error = error
+        if request.is_cast:
+            self._casts -= self._casts_told.pop(request.id, 0)
         if request.kind is LIST_CHANGE and request.counter is not None:
             if error is not None and error.outcome == UNKNOWN:
                 request.counter.hold(request.number)
@@ -514,7 +526,7 @@ class Session:
         self._was_heard = True
 
     def _is_expecting(self) -> bool:
-        return self._is_hello_waiting or bool(self._unanswered) or bool(self._mark_id)
+        return self._is_hello_waiting or bool(self._unanswered)
 
     def _expect(self, now_ms: int) -> None:
         if not self._is_expecting():
