@@ -214,7 +214,7 @@ def test_law_6_what_waits_for_a_daemon_that_reads_nothing_is_bounded_and_the_res
     stand.turn_until(lambda: len(stand.replies) == asked)
     late = [said for identifier, said in stand.refusals().items() if identifier not in refused]
     assert set(late) == {("deadline_exceeded", errors.UNKNOWN)}
-    assert (stand.router.in_flight.bytes, stand.router.in_flight._shares) == (0, {})
+    assert (stand.router.in_flight.bytes, stand.router.in_flight._of_connection) == (0, {})
 
 
 def test_a_cast_for_which_there_is_no_room_is_dropped_and_counted(

@@ -457,8 +457,8 @@ def router_takes_everything() -> Replaced:
     admit = InFlight.admit
 
     def admitted(self: InFlight, peer: bytes, sender: bytes, request: list[Any], place: int | bytes) -> int:
-        if peer in self._shares:
-            share = self._shares[peer]
+        if peer in self._of_connection:
+            share = self._of_connection[peer]
             share.requests = share.bytes = -1 << 40
         return admit(self, peer, sender, request, place)
 

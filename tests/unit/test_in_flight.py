@@ -195,6 +195,21 @@ def test_law_6_what_goes_to_daemons_by_name_leaves_half_of_the_room_to_lists(mon
         flights.admit(b"another", b"sender", request, 7)
 
 
+def test_law_6_the_bytes_for_daemons_by_name_leave_half_of_the_room_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(in_flight, "BYTES", 10 * limits.KIB)
+    flights = InFlight()
+
+    def admit_named(size: int) -> int:
+        return flights.admit(b"peer", b"sender", [1, b"key", 1_000, bytes(size), 1, 0], b"worker")
+
+    held = [admit_named(2 * limits.KIB) for _ in range(2)]
+    with pytest.raises(Overloaded, match="by name"):
+        admit_named(limits.KIB)
+    flights.admit(b"peer", b"sender", request(size=limits.KIB), 7)
+    flights.end(held[0])
+    admit_named(limits.KIB)
+
+
 def two_servers(place: int | bytes) -> tuple[int | bytes, ...]:
     """Return the daemons of a stack of two list servers and one worker for the odd partitions, another for the even."""
     return (place,) if isinstance(place, bytes) else (b"worker %d" % (place % 2), place // 10)
@@ -226,7 +241,7 @@ def test_what_ends_makes_room_for_its_daemon_again(crowded: InFlight) -> None:
     with pytest.raises(Crowded):
         crowded.admit(b"new", b"sender", request(), 3)
     crowded.end_all(list(crowded.flights))
-    assert not crowded.shares.are_counted, "nothing is counted where there is little"
+    assert not crowded.by_daemon.are_counted, "nothing is counted where there is little"
 
 
 def test_the_bytes_for_one_worker_have_a_limit_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,10 +262,18 @@ def test_after_a_move_requests_count_for_those_who_have_them_now(monkeypatch: py
         flights.admit(b"%d" % number, b"sender", request(), 7)
     flights.admit(b"new", b"sender", request(), 8)
     owner.update({7: b"two", 8: b"one"})
-    flights.shares.forget()
+    flights.by_daemon.forget()
     flights.admit(b"new", b"sender", request(), 8)
     with pytest.raises(Crowded):
         flights.admit(b"new", b"sender", request(), 7)
+
+
+def test_law_6_nothing_is_kept_of_names_that_were_called_while_it_was_counted(crowded: InFlight) -> None:
+    for number in range(100):
+        name = b"name %d" % number
+        crowded.end(crowded.admit(b"caller", b"sender", request(), name))
+    kept = [value for value in vars(crowded.by_daemon).values() if isinstance(value, dict)]
+    assert sum(map(len, kept)) < 20
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 25)), max_size=80))
@@ -267,8 +290,8 @@ def test_shares_are_those_of_what_is_in_flight(steps: list[tuple[bool, int]]) ->
             for server in range(3):
                 mine = sum(type(each.place) is int and each.place // 10 == server for each in flights.flights.values())
                 assert mine <= 15
-                if flights.shares.are_counted:
-                    assert flights.shares.is_full(10 * server) == (mine >= 15 or _of_worker(flights, 0) >= 15)
+                if flights.by_daemon.are_counted:
+                    assert flights.by_daemon.is_full(10 * server) == (mine >= 15 or _of_worker(flights, 0) >= 15)
 
 
 def _of_worker(flights: InFlight, number: int) -> int:

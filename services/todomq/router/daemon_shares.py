@@ -27,7 +27,7 @@ class DaemonShares:
         self._most_requests = most_requests
         self._most_bytes = most_bytes
         self._daemons_of = daemons_of
-        self._known: dict[Place, tuple[Hashable, ...]] = {}
+        self._of_partitions: dict[int, tuple[Hashable, ...]] = {}
         self._counts: dict[Hashable, list[int]] | None = None
 
     @property
@@ -47,31 +47,39 @@ class DaemonShares:
 
     def forget(self) -> None:
         """Count anew from the next look on: places have other daemons now."""
-        self._known.clear()
+        self._of_partitions.clear()
         self._counts = None
 
     def add(self, place: Place, size: int) -> None:
         """Count a request that is taken in."""
-        for share in self._shares_of(place):
-            share[0] += 1
-            share[1] += size
+        if self._counts is not None:
+            for daemon in self._daemons(place):
+                share = self._counts.setdefault(daemon, [0, 0])
+                share[0] += 1
+                share[1] += size
 
     def remove(self, place: Place, size: int) -> None:
         """Count a request that has ended."""
-        for share in self._shares_of(place):
-            share[0] -= 1
-            share[1] -= size
+        if self._counts is not None:
+            for daemon in self._daemons(place):
+                share = self._counts[daemon]
+                share[0] -= 1
+                share[1] -= size
+                if not share[0]:
+                    del self._counts[daemon]
 
     def is_full(self, place: Place) -> bool:
         """Tell whether a daemon that a place needs has three quarters of the room."""
+        if self._counts is None:
+            return False
+        shares = [self._counts[daemon] for daemon in self._daemons(place) if daemon in self._counts]
         most_requests, most_bytes = self._most_requests * 3 // 4, self._most_bytes * 3 // 4
-        return any(requests >= most_requests or size >= most_bytes for requests, size in self._shares_of(place))
+        return any(requests >= most_requests or size >= most_bytes for requests, size in shares)
 
-    def _shares_of(self, place: Place) -> list[list[int]]:
-        counts = self._counts
-        if counts is None:
-            return []
-        daemons = self._known.get(place)
+    def _daemons(self, place: Place) -> tuple[Hashable, ...]:
+        if not isinstance(place, int):  # of these there are any number
+            return self._daemons_of(place)
+        daemons = self._of_partitions.get(place)
         if daemons is None:
-            daemons = self._known[place] = self._daemons_of(place)
-        return [counts.setdefault(daemon, [0, 0]) for daemon in daemons]
+            daemons = self._of_partitions[place] = self._daemons_of(place)
+        return daemons

@@ -33,6 +33,9 @@ OVERHEAD_BYTES = 64
 class Crowded(Overloaded):
     """Too much waits for the daemon that a request needs; those for others are taken."""
 
+    def __init__(self) -> None:
+        super().__init__("too much waits for the daemon that this goes to")
+
 
 class Flight(Struct, gc=False):
     """A request on its way, of which there are many; in no cycle once it has ended: the collector need not look at it.
@@ -80,10 +83,11 @@ class InFlight:
         """Ids of requests that wait here: nobody has got them under this id."""
         self.bytes = 0
         self._to_lists = 0
+        self._named_bytes = 0
         self._next_id = 1
-        self._shares: dict[bytes, _Share] = {}
+        self._of_connection: dict[bytes, _Share] = {}
         """Of each connection that has anything in flight."""
-        self.shares = DaemonShares(REQUESTS, BYTES, daemons_of)
+        self.by_daemon = DaemonShares(REQUESTS, BYTES, daemons_of)
         self._none_before_ms = 0
         """No deadline of those in flight is earlier."""
 
@@ -98,17 +102,20 @@ class InFlight:
         """
         size = len(request[BODY]) + OVERHEAD_BYTES
         reached = self._reached(peer, 1, size)
-        if not reached and type(place) is bytes and self._is_named_full():
+        is_named = type(place) is bytes
+        if not reached and is_named and self._is_named_full(size):
             reached = "too many requests by name, or for keys, are not answered"
         if reached:
             raise Overloaded(reached)
-        if self.shares.are_counted and self.shares.is_full(place):
-            raise Crowded("too much waits for the daemon that this goes to")
-        self._count(peer, 1, size, 1 if type(place) is int else 0, request[DEADLINE_MS])
+        if self.by_daemon.are_counted and self.by_daemon.is_full(place):
+            raise Crowded
+        self._count(peer, 1, size, 0 if is_named else 1, request[DEADLINE_MS])
+        if is_named:
+            self._named_bytes += size
         identifier = self._new_id()
         self.flights[identifier] = Flight(identifier, peer, sender, request, place, size)
-        if self.shares.are_counted:
-            self.shares.add(place, size)
+        if self.by_daemon.are_counted:
+            self.by_daemon.add(place, size)
         else:
             self.look()
         return identifier
@@ -125,8 +132,8 @@ class InFlight:
         size = sum(body_sizes) + OVERHEAD_BYTES * count
         if self._reached(peer, count, size):
             return None
-        shares = self.shares
-        if shares.are_counted and any(map(shares.is_full, set(partitions))):
+        by_daemon = self.by_daemon
+        if by_daemon.are_counted and any(map(by_daemon.is_full, set(partitions))):
             return None
         self._count(peer, count, size, count, min([request[DEADLINE_MS] for request in requests]))
         first = self._next_id
@@ -135,16 +142,16 @@ class InFlight:
         identifiers = range(first, self._next_id)
         for identifier, request, partition, body_size in zip(identifiers, requests, partitions, body_sizes):
             flights[identifier] = Flight(identifier, peer, sender, request, partition, body_size + OVERHEAD_BYTES)
-        if shares.are_counted:
+        if by_daemon.are_counted:
             for partition, body_size in zip(partitions, body_sizes):
-                shares.add(partition, body_size + OVERHEAD_BYTES)
+                by_daemon.add(partition, body_size + OVERHEAD_BYTES)
         else:
             self.look()
         return first
 
     def look(self) -> None:
         """See whether there is so much that it is counted for each daemon."""
-        self.shares.look(self.flights.values(), len(self.flights), self.bytes)
+        self.by_daemon.look(self.flights.values(), len(self.flights), self.bytes)
 
     def _reached(self, peer: bytes, requests: int, size: int) -> str:
         """Return which limit so many requests more would go over, or nothing."""
@@ -155,15 +162,15 @@ class InFlight:
             return "this connection has too much in flight"
         return ""
 
-    def _is_named_full(self) -> bool:
+    def _is_named_full(self, size: int) -> bool:
         """Tell whether requests that are not to lists have their half of the room: nobody knows who answers them."""
-        return len(self.flights) - self._to_lists >= REQUESTS // 2
+        return len(self.flights) - self._to_lists >= REQUESTS // 2 or self._named_bytes + size > BYTES // 2
 
     def _count(self, peer: bytes, requests: int, size: int, to_lists: int, earliest_ms: int) -> None:
         """Count requests that are taken in; ``earliest_ms`` is the first of their deadlines."""
-        share = self._shares.get(peer)
+        share = self._of_connection.get(peer)
         if share is None:
-            share = self._shares[peer] = _Share()
+            share = self._of_connection[peer] = _Share()
         share.requests += requests
         share.bytes += size
         share.to_lists += to_lists
@@ -188,7 +195,7 @@ class InFlight:
 
     def share(self, peer: bytes) -> tuple[int, int]:
         """Return how many requests, and bytes of them, of one connection are in flight."""
-        share = self._shares.get(peer)
+        share = self._of_connection.get(peer)
         return (0, 0) if share is None else (share.requests, share.bytes)
 
     def renew(self, identifier: int) -> int:
@@ -222,21 +229,23 @@ class InFlight:
             to_lists = sum([type(flight.place) is int for flight in flights])
             self.bytes -= size
             self._to_lists -= to_lists
-            share = self._shares[peer]
+            if to_lists < len(flights):
+                self._named_bytes -= sum([flight.size for flight in flights if type(flight.place) is bytes])
+            share = self._of_connection[peer]
             share.requests -= len(flights)
             share.bytes -= size
             share.to_lists -= to_lists
             if not share.requests:
-                del self._shares[peer]
-            if self.shares.are_counted:
+                del self._of_connection[peer]
+            if self.by_daemon.are_counted:
                 for flight in flights:
-                    self.shares.remove(flight.place, flight.size)
+                    self.by_daemon.remove(flight.place, flight.size)
                 self.look()
         return ended
 
     def to_lists(self, peer: bytes) -> int:
         """Return how many requests to lists a connection has in flight."""
-        share = self._shares.get(peer)
+        share = self._of_connection.get(peer)
         return 0 if share is None else share.to_lists
 
     def expire(self, now_ms: int) -> list[int]:

@@ -186,12 +186,11 @@ class RouterService(Service):
             raise Unauthorized("the router takes its table from the cache only")
         for number, (incarnation, address) in servers.items():
             self._connect(number, incarnation, address)
-        self.in_flight.shares.forget()
+        self.in_flight.by_daemon.forget()
         return self.routing.learn(rows) or True
 
     def _daemons_of(self, place: Place) -> tuple[Hashable, ...]:
-        """Return the daemons that requests for a place need: a partition's worker and its list server, if it has one.
-        """
+        """Return the daemons that requests for a place need: a partition's worker and, if it has one, list server."""
         if type(place) is not int:
             return (place,)
         worker = self._workers[worker_of(place, len(self._workers))]
@@ -379,7 +378,7 @@ class RouterService(Service):
             callee = self._servers[number][1]
             for forward in forwards:
                 if not callee.send(_packed(forward)):
-                    self._refuse_unsent((item[0] for group in forward.groups.values() for item in group), _no_room())
+                    self._refuse_unsent((item[0] for group in forward.groups.values() for item in group), Crowded())
         for name, batches in self.named.ready().items():
             self._send_named(name, batches)
 
@@ -395,7 +394,7 @@ class RouterService(Service):
             return
         for batch in batches:
             if not callee.send(messages.call(batch[0][1].sender, [_for_daemon(*item) for item in batch])):
-                self._refuse_unsent((identifier for identifier, _ in batch), _no_room())
+                self._refuse_unsent((identifier for identifier, _ in batch), Crowded())
 
     def _refuse_unsent(self, identifiers: Iterable[int], error: TodoMQError) -> None:
         """Refuse requests that can't be sent on; of one that was before, this tells nothing about that time."""
@@ -417,10 +416,6 @@ def _not_read(flight: Flight) -> bytes:
     if type(flight.request[TARGET]) is list:
         return messages.error_value(Overloaded(text, outcome=UNKNOWN))
     return messages.not_this_time(messages.error_value(Overloaded(text)))
-
-
-def _no_room() -> Overloaded:
-    return Overloaded("too much waits for the daemon that this goes to")
 
 
 def _packed(forward: Forward) -> bytes:
