@@ -879,6 +879,8 @@ def test_the_door_is_open_at_every_address_of_a_stack_with_keys() -> None:
             path = wide.new_key("far", "--lists", "far/*", "--endpoint", f"tcp://{reached}:{port}")
             with raw(f"tcp://{reached}:{port}", path) as inside:
                 assert inside.ask("far/a", "add_entry", "x", number=1) == 1
+                with Client.from_file(path) as todo:
+                    assert todo.todo_list("far/a").add_entry("y").id == 2
                 inside.events()
                 wide.keys("revoke", "far")
                 inside.wait_event(zmq.EVENT_DISCONNECTED, 1.0)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 from conftest import RunningStack, wait_until
 
-from todomq import Client, errors
+from todomq import Client, Via, errors
 from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
 
 DAEMONS = [
@@ -164,6 +164,23 @@ def test_a_list_server_that_says_nothing_does_not_hold_up_the_partitions_of_anot
         )  # fmt: skip
         for number in range(20):
             assert len(todo.todo_list(f"beside who hangs {number}").entries()) == 1
+
+
+def test_names_like_those_of_list_servers_by_the_thousand_end_nobody(make_stack: Callable[..., RunningStack]) -> None:
+    stack = make_stack()
+    stack.start()
+    before = {name: stack.pid(name) for name in stack.daemons}
+    with Client(stack.endpoint, deadline_s=30.0) as todo:
+        with todo.pipeline() as pipeline:
+            for number in range(2_000):
+                name = ["list_server", 100 + number]
+                pipeline.registry.register_name(name, f"ipc://{stack.home}/nobody{number}", pid=os.getpid())
+        wait_until(lambda: len(stack.ask("registry", "names")) > 2_000, 10.0, "all are registered")
+        before["list_server-1"] = stack.wait_restarted("list_server-1", stack.kill("list_server-1"))
+        for number in range(20):
+            todo.todo_list(f"beside many names {number}").add_entry("first")
+        assert todo.call(Via(["cache"]), "ping") == "pong"
+    assert {name: stack.pid(name) for name in stack.daemons} == before
 
 
 CASTS = 600  # each leaves as a message of its own, and so many do not fit into the pipe to the router

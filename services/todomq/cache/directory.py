@@ -68,7 +68,7 @@ class Directory:
         self._silent: set[bytes] = set()
         self._pending: dict[int, Own | Release] = {}
         self._changed: set[int] = set()
-        self._homes: list[Server] = []
+        self._homes: list[Server] | None = None
 
     def servers_are(self, servers: list[Server]) -> None:
         """Take the list servers that live now; the partitions of those that do not have no owner from here on."""
@@ -76,7 +76,7 @@ class Directory:
         living = {server.incarnation for server in servers}
         self._reported &= living
         self._silent &= living
-        self._find_homes()
+        self._homes = None
         for partition, owner in enumerate(self.owners):
             if owner is not None and owner.server.incarnation not in living:
                 self.owners[partition] = None
@@ -96,7 +96,7 @@ class Directory:
         self._reported.add(server.incarnation)
         if server.incarnation in self._silent:
             self._silent.remove(server.incarnation)
-            self._find_homes()
+            self._homes = None
         named = dict(owned)
         for partition, epoch in named.items():
             known = self.owners[partition]
@@ -112,7 +112,7 @@ class Directory:
         if self.servers.get(server.number) != server or server.incarnation in self._silent:
             return
         self._silent.add(server.incarnation)
-        self._find_homes()
+        self._homes = None
         for partition, effect in list(self._pending.items()):
             if effect.server == server and isinstance(effect, Own):
                 del self._pending[partition]
@@ -124,7 +124,11 @@ class Directory:
         Args:
             placing: whether it is known which list servers live; while it is not, nothing is moved.
         """
-        if not placing or not self._homes or self.to_be_asked():
+        if not placing or self.to_be_asked():
+            return []
+        if self._homes is None:
+            self._homes = self._find_homes()
+        if not self._homes:
             return []
         effects: list[Own | Release] = []
         for partition in range(PARTITIONS):
@@ -188,9 +192,10 @@ class Directory:
         self._epochs[partition] = max(self._epochs[partition], owner.epoch)
         self._changed.add(partition)
 
-    def _find_homes(self) -> None:
+    def _find_homes(self) -> list[Server]:
+        """Return where each partition belongs; nothing where nobody answers."""
         there = {number: each for number, each in self.servers.items() if each.incarnation not in self._silent}
-        self._homes = [self._home(partition, there) for partition in range(PARTITIONS)] if there else []
+        return [self._home(partition, there) for partition in range(PARTITIONS)] if there else []
 
     def _home(self, partition: int, there: dict[int, Server]) -> Server:
         def ranked(number: int) -> int:

@@ -19,7 +19,8 @@ from todomq.protocol.registration import Registration
 from todomq.runtime.callee import Answer, Callee
 from todomq.runtime.calls import LATER, Call, Service
 from todomq.runtime.daemon import Daemon
-from todomq.runtime.log import log
+from todomq.runtime.log import log, log_counted
+from todomq.settings import POOL_MOST
 
 VERIFY_S = 1.0
 ASK_AGAIN_S = 0.02
@@ -27,6 +28,8 @@ ANSWER_S = 1.0
 """How long a list server may take to say what it owns."""
 LIST_SERVERS = 1 << 16
 """Highest number of a list server."""
+SERVERS_MOST = 2 * POOL_MOST
+"""List servers that get partitions: each is a connection, and anybody may register names like theirs."""
 
 WAITING_CALLS = 4_096
 UNREADABLE = Unavailable("the list's server gave an answer that cannot be read")
@@ -140,11 +143,14 @@ class CacheService(Service):
     # -- placement -----------------------------------------------------------------------------------------------------
 
     def _registry_changed(self) -> None:
-        servers = [
+        registered = [
             Server(registration.name[1], registration.incarnation, registration.address)
             for registration in self._daemon.registrations.values()
             if _is_list_server(registration)
         ]
+        servers = sorted(registered)[:SERVERS_MOST]  # the stack's own have the lowest numbers
+        if len(registered) > SERVERS_MOST:
+            log_counted("list_servers_left_out", why=f"{len(registered)} are registered, {SERVERS_MOST} are used")
         before = {server.incarnation for server in self.directory.servers.values()}
         self.directory.servers_are(servers)
         if before != {server.incarnation for server in servers}:
@@ -169,6 +175,8 @@ class CacheService(Service):
 
     def _ask(self, server: Server) -> None:
         callee = self._daemon.callee(["list_server", server.number])
+        if callee is None:
+            self.directory.silent(server)
         if callee is None or server.incarnation in self._asked:
             return
         self._asked.add(server.incarnation)

@@ -97,6 +97,8 @@ class Line:
         self._pause_ms = 0 if self._was_heard else min(max(2 * self._pause_ms, CONNECT_AGAIN_MS), CONNECT_PAUSE_MOST_MS)
         self._connect_again_ms = now + self._pause_ms
         self._was_heard = self._is_disconnected = self._is_full = self.has_more = False
+        if self._endpoint.startswith("tcp://["):
+            dealer.setsockopt(zmq.IPV6, 1)
         try:
             dealer.connect(self._endpoint)
         except zmq.ZMQError as error:

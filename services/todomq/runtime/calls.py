@@ -159,7 +159,7 @@ class CallServer:
         self._service = service
         self._socket = sockets.router(address) if opened is None else opened
         if service.also_at:
-            sockets.listen_also(self._socket, service.also_at)
+            sockets.listen(self._socket, service.also_at)
         self._replies: dict[bytes, Replies] = {}
         self._backlog: dict[bytes, list[bytes]] = {}
         self._waiting = CallQueue()

@@ -57,7 +57,10 @@ def context() -> zmq.Context[zmq.Socket[bytes]]:
 
 
 def _open(kind: int) -> zmq.Socket[bytes]:
-    socket = context().socket(kind)
+    try:
+        socket = context().socket(kind)
+    except zmq.ZMQError as error:
+        raise Unavailable(f"no socket can be opened: {error.strerror}") from None
     socket.setsockopt(zmq.AFFINITY, OWN_THREAD)
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.SNDHWM, PIPE_MESSAGES)
@@ -101,7 +104,7 @@ def door(address: str, secret: str) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes
     monitor: zmq.Socket[bytes] = socket.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
     monitor.setsockopt(zmq.RCVHWM, 0)
     try:
-        listen_also(socket, address)
+        listen(socket, address)
     except Unavailable:
         socket.disable_monitor()
         monitor.close(0)
@@ -117,7 +120,7 @@ def listen_in_stack(socket: zmq.Socket[bytes], address: str, own: Curve) -> None
         Unavailable: it cannot be bound.
     """
     curve.guard(socket, own.secret, curve.STACK)
-    listen_also(socket, address)
+    listen(socket, address)
     curve.unguard(socket)  # what is bound again later is ipc
 
 
@@ -130,14 +133,13 @@ def zap() -> zmq.Socket[bytes]:
     return socket
 
 
-def listen_also(socket: zmq.Socket[bytes], address: str) -> None:
-    """Bind a ROUTER or PULL to a second address.
+def listen(socket: zmq.Socket[bytes], address: str) -> None:
+    """Bind a socket to an address, besides those that it is bound to already.
 
     Raises:
         Unavailable: it cannot be bound.
     """
-    if address.startswith("tcp://["):
-        socket.setsockopt(zmq.IPV6, 1)
+    _allow(socket, address)
     try:
         socket.bind(address)
     except zmq.ZMQError as error:
@@ -173,17 +175,28 @@ def dealer(address: str, own: Curve | None = None) -> tuple[zmq.Socket[bytes], z
     The monitor is there before the connection, so that it misses nothing.
 
     Raises:
-        Unavailable: not an address.
+        Unavailable: not an address, or there are too many sockets.
     """
     socket = _open(zmq.DEALER)
-    monitor: zmq.Socket[bytes] = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED)
+    try:
+        monitor: zmq.Socket[bytes] = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED)
+    except zmq.ZMQError as error:
+        socket.close(0)
+        raise Unavailable(f"no socket can be opened: {error.strerror}") from None
     if own is not None:
         curve.present(socket, own.public, own.public, own.secret)
     _connect(socket, address)
     return socket, monitor
 
 
+def _allow(socket: zmq.Socket[bytes], address: str) -> None:
+    """Have libzmq take an address of IPv6, which it does not unasked."""
+    if address.startswith("tcp://["):
+        socket.setsockopt(zmq.IPV6, 1)
+
+
 def _connect(socket: zmq.Socket[bytes], address: str) -> None:
+    _allow(socket, address)
     try:
         socket.connect(address)
     except zmq.ZMQError as error:
@@ -195,10 +208,10 @@ def _bind(socket: zmq.Socket[bytes], address: str) -> None:
     if address.startswith("ipc://") and os.path.lexists(address[6:]):
         os.unlink(address[6:])  # a dead process's: the caller holds the lock on the name
     try:
-        socket.bind(address)
-    except zmq.ZMQError as error:
+        listen(socket, address)
+    except Unavailable:
         socket.close(0)
-        raise Unavailable(f"cannot listen at {address}: {error.strerror}") from None
+        raise
 
 
 def restore(socket: zmq.Socket[bytes], address: str) -> bool:
