@@ -530,6 +530,8 @@ def test_a_key_over_its_connections_is_overloaded(stack: KeyedStack) -> None:
         assert one.ask(None, "ping") == two.ask(None, "ping") == "pong"
         with raw(stack.tcp, path) as three:
             assert isinstance(three.ask(None, "ping"), errors.Overloaded)
+        with Client.from_file(path, deadline_s=2.0) as todo, pytest.raises(errors.Overloaded, match="connections"):
+            todo.todo_list("two").size()
     with raw(stack.tcp, path) as again:
         wait_until(lambda: again.ask(None, "ping") == "pong", 5, "there is room again")
 

@@ -465,6 +465,16 @@ class TestRetries:
         (item,) = driver.sent()
         assert item[2] == router_ms - 300 + 50, "never later than the caller said"
 
+    def test_who_is_refused_at_the_greeting_tells_why(self) -> None:
+        driver = Driver()
+        driver.session.connected(driver.now)
+        (hello,) = driver.sent()
+        driver.submit(request(deadline_ms=START_MS + 100))
+        driver.refuse(hello, Overloaded("this key has 2 connections"))
+        driver.advance(100)
+        error = driver.finished[0].error
+        assert type(error) is Overloaded and (error.text, error.outcome) == ("this key has 2 connections", NOT_APPLIED)
+
     def test_a_short_deadline_that_the_router_finds_passed_has_the_time_asked_for(self, driver: Driver) -> None:
         driver.submit(request(deadline_ms=driver.now + 40))
         driver.refuse(driver.sent()[0], DeadlineExceeded("the deadline had passed when the request arrived"))

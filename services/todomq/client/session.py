@@ -143,6 +143,7 @@ class Session:
         self._offset_ms = 0
         self._clock_ms = 0
         self._hello_sent_ms = 0
+        self._hello_refusal: TodoMQError | None = None
         self._is_clock_doubted = False
         self._quiet_since_ms = 0
         self._patience_ms = SILENCE_MS
@@ -434,7 +435,7 @@ class Session:
         if status == messages.OK:
             self._greeted(value, now_ms)
             return
-        error = messages.read_error(value)
+        error = self._hello_refusal = messages.read_error(value)
         if not error.retryable:
             self._is_hello_waiting = False
             self._fail_all_as(error)
@@ -450,6 +451,7 @@ class Session:
             self._fail_all_as(ProtocolError(f"the router's greeting is not one of version {messages.VERSION}"))
             return
         self._is_hello_waiting = False
+        self._hello_refusal = None
         self._casts_read = self._casts_asked
         self._is_greeted = True
         self._offset_ms = router_ms - now_ms
@@ -567,6 +569,9 @@ class Session:
             error = request.refusal
         elif request.first_sent_ms or self._is_greeted:
             error = DeadlineExceeded("no answer before the deadline", outcome=outcome)
+        elif self._hello_refusal is not None:
+            refusal = self._hello_refusal
+            error = type(refusal)(refusal.text, retryable=refusal.retryable, outcome=outcome)
         else:
             error = RouterSilent(self._silence)
         self._finish(request, error)
