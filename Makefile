@@ -78,6 +78,10 @@ bench: $(BENCH)
 
 clean:
 	@if [ -x $(PY) ] && $(PY) -c 'import todomq.cli.__main__' 2>/dev/null; then $(TODOMQ) down $(if $(DATA),--remove-data --yes); fi
+	@homes=$$(for each in $$(grep -lsz '^$(CURDIR)/\.venv[^/]*/bin/' /proc/[0-9]*/cmdline); do \
+	    tr '\0' '\n' 2>/dev/null < $${each%cmdline}environ | sed -n 's/^TODOMQ_HOME=//p'; done | sort -u); \
+	if [ -n "$$homes" ]; then echo "Stacks run with what would be removed, at home in:" $$homes >&2; \
+	    echo "Stop them first: TODOMQ_HOME=... make down" >&2; exit 1; fi
 	rm -rf .venv .venv-wheel build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis services/*.egg-info \
 	    examples/javascript/node_modules
 	find services tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import statistics
 import subprocess
@@ -16,6 +17,7 @@ from subprocess import DEVNULL, PIPE
 import pytest
 from conftest import RunningStack, is_gone, wait_until
 
+from todomq import Client
 from todomq.daemons import socket_name
 from todomq.errors import Unavailable
 from todomq.runtime.local_process import age_ms
@@ -305,6 +307,42 @@ def test_in_the_foreground_giving_up_is_an_exit_status_that_is_not_0(make_stack:
 
     assert foreground.returncode == 1
     assert "group cache gave up" in said
+
+
+def test_law_9_a_terminal_that_is_closed_ends_what_runs_in_its_foreground(make_stack: MakeStack) -> None:
+    stack = make_stack()
+    command = [sys.executable, "-m", STACK, "run"]
+    with subprocess.Popen(command, env=stack.environment, stdout=DEVNULL, stderr=DEVNULL) as foreground:
+        wait_until(lambda: stack.ask("cache", timeout_s=0.1) == "pong", 30, "the cache answers")
+        foreground.send_signal(signal.SIGHUP)
+        foreground.wait(timeout=30)
+    assert stack.living() == {}
+
+
+def test_law_9_a_stack_whose_run_directory_was_removed_is_still_the_only_one(stack: RunningStack) -> None:
+    with Client(stack.endpoint) as todo:
+        todo.todo_list("before").add_entry("kept")
+    before = set(stack.living())
+    shutil.rmtree(stack.home / "run")
+
+    assert "runs, but its supervisord" in stack.run(STACK, "status").stdout
+    assert stack.run(STACK, "up").returncode == 0
+
+    assert not before & set(stack.living()) and len(stack.living()) == len(before)
+    with Client(stack.endpoint) as todo:
+        todo.todo_list("before").add_entry("goes on")
+        assert [entry.title for entry in todo.todo_list("before").entries()] == ["kept", "goes on"]
+    shutil.rmtree(stack.home / "run")
+    assert stack.run(STACK, "down").returncode == 0
+    assert stack.living() == {}
+
+
+def test_a_python_without_todomq_is_refused_with_its_own_words(make_stack: MakeStack) -> None:
+    stack = make_stack(TODOMQ_PYTHON="/usr/bin/python3", PYTHONPATH="")
+    result = stack.run(STACK, "up")
+    assert result.returncode == 2
+    assert "TODOMQ_PYTHON is /usr/bin/python3, which does not have TodoMQ: ModuleNotFoundError" in result.stderr
+    assert stack.living() == {}
 
 
 @pytest.mark.parametrize("directory", ["data", "data/worker-1", "log"])

@@ -179,9 +179,15 @@ def run() -> Result:
         for line in _unknown_lines(stack.unknown_variables()):
             print(line, file=sys.stderr, flush=True)
         # What supervisord says goes to standard error: standard output is for this command's one answer.
-        manager = subprocess.Popen(stack.command("-n"), env=stack.environment(), start_new_session=True, stdout=2)
-    for number in (signal.SIGTERM, signal.SIGINT):
+        ending = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+        signal.pthread_sigmask(signal.SIG_BLOCK, ending)  # one that comes now is for the supervisord that is to be
+        manager = subprocess.Popen(
+            stack.command("-n"), env=stack.environment(), start_new_session=True, stdout=2,
+            preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, ending),
+        )  # fmt: skip
+    for number in ending:
         signal.signal(number, lambda *_: manager.terminate())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ending)
     code = manager.wait()
     reason = stack.failure()
     if reason is not None or code != 0:

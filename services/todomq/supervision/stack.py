@@ -141,6 +141,8 @@ class Stack:
         python = self.environment()["TODOMQ_PYTHON"]
         if shutil.which(python) is None:
             raise SettingsError(f"TODOMQ_PYTHON is {python}, which can't be run; a Python with TodoMQ is needed")
+        if python != sys.executable:
+            _check_python(python, self.environment())
         check_keys(self.settings)
         _check_writable(self.settings.log, self.settings.data, *sorted(self.settings.data.glob("worker-*")))
         self.settings.address(f"{self.manager.socket.name}.{1 << 22}")  # supervisord first binds it with its pid behind
@@ -285,11 +287,22 @@ class Stack:
     def silent_manager(self) -> int | None:
         """Return the pid of a supervisord of this stack that lives, though it does not answer; None where none does."""
         try:
-            pid = int((self.settings.run / "supervisord.pid").read_text())
-            at_home = Path(f"/proc/{pid}/cwd").readlink() == self.settings.home.resolve()
+            named = int((self.settings.run / "supervisord.pid").read_text())
         except (OSError, ValueError):
-            return None
-        return pid if is_supervisord(pid) and at_home else None
+            named = 0
+        if self._is_manager(named):
+            return named
+        # Somebody may have removed the run directory, with its sockets and locks, beside a stack that lives.
+        pids = [int(process.name) for process in Path("/proc").glob("[0-9]*")]
+        return next(filter(self._is_manager, pids), None)
+
+    def _is_manager(self, pid: int) -> bool:
+        """Tell whether a process is a supervisord of this stack, which works in its home."""
+        try:
+            at_home = Path(f"/proc/{pid}/cwd").readlink() == self.settings.home.resolve()
+        except OSError:
+            return False
+        return at_home and is_supervisord(pid)
 
     def _manager_pids(self) -> list[int]:
         """Return the pid of this stack's supervisord, whether it answers or not; empty where none lives."""
@@ -315,6 +328,15 @@ class Stack:
             if stat.S_ISSOCK(path.lstat().st_mode):
                 path.unlink(missing_ok=True)
         (self.settings.run / "supervisord.pid").unlink(missing_ok=True)
+
+
+def _check_python(python: str, environment: Mapping[str, str]) -> None:
+    """Refuse a Python that lacks what daemons need: none of them could say so."""
+    command = [python, "-P", "-c", "import supervisor, rocksdict, todomq.supervision.service"]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if ran.returncode != 0:
+        why = (ran.stderr.strip().splitlines() or [f"exit status {ran.returncode}"])[-1]
+        raise SettingsError(f"TODOMQ_PYTHON is {python}, which does not have TodoMQ: {why}")
 
 
 def _check_writable(*directories: Path) -> None:
