@@ -10,7 +10,7 @@ import { TodoError, packBody, packCall, readReplies } from "./messages.js";
 const HELLO_AGAIN_MS = 1000;
 const GRACE_MS = 250; // an answer may leave the service at the deadline itself
 const BATCH_BYTES = 524_288;
-const TRANSPORT_BYTES = 2_097_152;
+const TRANSPORT_BYTES = 4_194_304;
 const SAID_OF_THE_NUMBER = ["invalid_request", "entry_not_found", "quota_exceeded"];
 
 export class Connection {
@@ -33,7 +33,7 @@ export class Connection {
       curveSecretKey: credentials.secret_key,
     };
     this.#socket = new Dealer({
-      immediate: true, linger: 0, reconnectInterval: 20, reconnectMaxInterval: 500, maxMessageSize: 2 * TRANSPORT_BYTES,
+      immediate: true, linger: 0, reconnectInterval: 20, reconnectMaxInterval: 500, maxMessageSize: TRANSPORT_BYTES,
       heartbeatInterval: 2000, heartbeatTimeout: 6000, ...keys,
     });
     this.#watch();

@@ -30,7 +30,14 @@ KINDS = {
 }
 """In the order in which they are started; the stop is the reverse."""
 
+LISTENER = "supervision"
+"""The group, and the process, of the restart-intensity listener, which is no daemon."""
+
 GROUPS = tuple(kind.group for kind in KINDS.values())
+
+
+REFUSED_TO_START = 78  # EX_CONFIG of sysexits.h
+"""The exit status of a daemon that can't start as it is told to."""
 
 
 def names_of_stack(pools: dict[str, int]) -> list[list[str | int]]:
@@ -46,7 +53,8 @@ def is_daemon_name(name: object) -> bool:
     if type(name) is not list or not name or type(name[0]) is not str:
         return False
     kind = KINDS.get(name[0])
-    return kind is not None and len(name) == 1 + kind.is_pooled
+    numbers = name[1:]
+    return kind is not None and len(numbers) == kind.is_pooled and all(type(n) is int and n > 0 for n in numbers)
 
 
 def socket_name(name: list[str | int]) -> str:

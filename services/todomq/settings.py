@@ -30,7 +30,7 @@ VARIABLES = frozenset(
 
 POOL_MOST = 64
 """List servers, and database workers, of a stack at most."""
-STACK_PORTS = 2 * (2 * POOL_MOST + 3)
+STACK_PORTS = 2 * len(names_of_stack({"database_worker": POOL_MOST, "list_server": POOL_MOST}))
 """Ports that a stack of the largest size takes from ``TODOMQ_STACK_TCP`` on."""
 
 
@@ -178,7 +178,8 @@ def _tcp(environment: Mapping[str, str], name: str, ports: int = 1) -> str:
     if not (is_address(address) or (host == "tcp://*" and port.isdecimal() and ports == 1)) or address[:3] != "tcp":
         raise SettingsError(f"{name} is {address!r:.100} where tcp://HOST:PORT is needed, for example tcp://127.0.0.1:7447")
     if int(port) + ports > 65_536 or int(port) < 1:
-        raise SettingsError(f"{name} is {address!r:.100}: there are {ports} ports from this one, and 65535 is the last")
+        needed = "a port from 1" if ports == 1 else f"the first of {ports} ports"
+        raise SettingsError(f"{name} is {address!r:.100} where {needed} to 65535 is needed")
     return address
 
 

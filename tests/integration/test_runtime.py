@@ -21,13 +21,14 @@ from typing import Any
 import pytest
 import zmq
 
+from todomq.daemons import REFUSED_TO_START
 from todomq.errors import UNKNOWN, DeadlineExceeded, EntryNotFound, InvalidRequest, Overloaded, TodoMQError, Unavailable
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack
 from todomq.runtime import call_queue, calls, locks, sockets
 from todomq.runtime.callee import Answer, Callee
 from todomq.runtime.calls import LATER, Call, CallServer, Service, batches_of
-from todomq.runtime.daemon import FAILED, REFUSED_TO_START
+from todomq.runtime.daemon import FAILED
 from todomq.runtime.local_process import age_ms, has_ended, kill
 from todomq.runtime.loop import Loop, Once
 from todomq.runtime.pipes import Pull, Push

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
+from memory_storage import MemoryStorage
 from todomq.database_worker.storage import Page, Storage, StorageFailed, StorageInUse, Write, rocksdb, room
 from todomq.database_worker.storage.acknowledged import NOTHING
 from todomq.database_worker.storage.log_files import BLOCK_BYTES, damage_in
-from todomq.database_worker.storage.memory import MemoryStorage
 from todomq.database_worker.storage.rocksdb import RocksDBStorage
 from todomq.errors import UNKNOWN, CorruptRecord
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
+from memory_storage import MemoryStorage
 from todomq.database_worker.shard import COMMITS
 from todomq.database_worker.storage import StorageFailed, Write
-from todomq.database_worker.storage.memory import MemoryStorage
 from todomq.errors import NOT_APPLIED
 from topology.clock import MS_US
 

@@ -623,7 +623,7 @@ def test_one_change_writes_no_more_than_a_message_takes() -> None:
 def test_the_largest_change_of_the_shortest_entries_can_be_read_by_its_worker_and_loaded_again() -> None:
     bench = Bench(page=10_000)
     bench.ask("a", "size")
-    count = limits.CHANGE_BYTES // (len(records.prefix("a")) + actor_module.KEY_TAIL_BYTES + 32 + 4)
+    count = limits.CHANGE_BYTES // (len(records.prefix("a")) + records.ENTRY_TAIL_BYTES + 32 + 4)
     added = bench.send("a", "add_entries", [["x"]] * count)
     bench.turn()
     messages.read_writes(messages.read(messages.writes(bench.sent[0].as_sent(bytes(16), bytes(16))))[1])

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batches import batch_of
+from memory_storage import MemoryStorage
 from todomq.database_worker import commit, group, records
 from todomq.database_worker.commit import Commits
 from todomq.database_worker.group import commit_group
 from todomq.database_worker.storage import StorageFailed, Write
-from todomq.database_worker.storage.memory import MemoryStorage
 from todomq.errors import NOT_APPLIED, CorruptRecord, DeadlineExceeded, InvalidRequest, Overloaded
 from todomq.protocol.messages import COMMITTED, FAILED, WANTED, Committed
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from todomq.database_worker.storage.memory import MemoryStorage
+from memory_storage import MemoryStorage
 from todomq.errors import InvalidRequest
 from todomq.keys.rights import READ, Rights
 from todomq.list_server import records

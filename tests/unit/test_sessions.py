@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from todomq.errors import Overloaded, ProtocolError
 from todomq.list_server import records
-from todomq.list_server.sessions import ANSWERS, ANSWERS_BYTES, WAITING_MS, WAITING_REQUESTS, Session
+from todomq.list_server.sessions import ANSWERS, ANSWERS_BYTES, WAITING_REQUESTS, Session
 from todomq.protocol import limits, messages
 
 
@@ -80,8 +80,8 @@ def test_only_what_has_waited_too_long_is_given_back() -> None:
     session = Session(1, 0)
     session.wait(2, 0, "early")
     session.wait(3, 100, "late")
-    assert session.waited_too_long(WAITING_MS - 1) == []
-    assert session.waited_too_long(WAITING_MS) == ["early"]
+    assert session.waited_too_long(limits.GAP_MS - 1) == []
+    assert session.waited_too_long(limits.GAP_MS) == ["early"]
     assert session.waiting == [(3, 100, "late")]
     assert session.waited_too_long(1_000) == ["late"]
     assert session.waiting is None

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from batches import batch_of
+from memory_storage import MemoryStorage
 from todomq.database_worker import records
 from todomq.database_worker.shard import Shard
 from todomq.database_worker.storage import Page, StorageFailed, StorageInUse
-from todomq.database_worker.storage.memory import MemoryStorage
 from todomq.errors import NOT_APPLIED, UNKNOWN, CorruptRecord, TodoMQError
 from todomq.protocol.messages import COMMITTED, WANTED, Committed
 

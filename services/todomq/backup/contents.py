@@ -13,7 +13,7 @@ from todomq.database_worker.records import PROBE_KEY
 from todomq.errors import CorruptRecord, ProtocolError
 from todomq.list_server import records
 from todomq.protocol.codec import unpack
-from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
+from todomq.protocol.partitions import partition_of, worker_of
 
 KINDS = {
     b"d": "once-records", b"h": "the probe's record", b"k": "stored values", b"l": "entries and sessions",
@@ -101,12 +101,12 @@ class ShardContents:
 
     def _check_of_list(self, key: bytes, value: bytes) -> None:
         if not key.startswith(self._prefix) or not self._name:
-            self._name = _list_of(key)
+            self._name = records.list_of(key)
             self._prefix = records.prefix(self._name)
             self._last = (-1, 0)
             self._check_place(partition_of(self._name.encode()))
         name = self._name
-        if key[len(self._prefix) : len(self._prefix) + 1] == b"s":
+        if records.is_session_key(self._prefix, key):
             self.counts["sessions"] += 1
             records.read_session(name, records.read_session_key(name, key), value)
         else:
@@ -129,18 +129,6 @@ class ShardContents:
     def _check_place(self, partition: int) -> None:
         if self._pool_size is not None and worker_of(partition, self._pool_size) != self._worker:
             raise CorruptRecord(f"partition {partition} belongs to worker {worker_of(partition, self._pool_size)}")
-
-
-def _list_of(key: bytes) -> str:
-    """Return the name of the list that an entry or a session belongs to."""
-    name = key[3 : 3 + key[2]] if len(key) > 3 else b""
-    try:
-        decoded = name.decode()
-    except UnicodeDecodeError:
-        decoded = ""
-    if not decoded or len(name) != key[2] or key[1] >= PARTITIONS or key[1] != partition_of(name):
-        raise CorruptRecord(f"a key of {len(key)} bytes is no list's")
-    return decoded
 
 
 def _check_number(value: bytes) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from todomq.cache.directory import Directory, Own, Owner, Release, Server
-from todomq.errors import DeadlineExceeded, Overloaded, TodoMQError, Unavailable
+from todomq.daemons import is_daemon_name
+from todomq.errors import DeadlineExceeded, NameNotFound, Overloaded, TodoMQError, Unavailable
 from todomq.protocol.addresses import is_address
 from todomq.protocol.entries import check_list_name
 from todomq.protocol.messages import is_epoch, is_partition
@@ -114,10 +115,10 @@ class CacheService(Service):
 
     def _try_again(self, call: Call, error: TodoMQError) -> None:
         """A list's server that was asked at the wrong moment (its partition moves, it died) is asked again."""
-        if error.code not in ("unavailable", "name_not_found", "deadline_exceeded"):
-            call.refuse(error)
-        else:
+        if isinstance(error, Unavailable | NameNotFound | DeadlineExceeded):
             self._loop.after(ASK_AGAIN_S, lambda: self._let_wait(call))
+        else:
+            call.refuse(error)
 
     def _let_wait(self, call: Call) -> None:
         if len(self._waiting) < WAITING_CALLS:
@@ -244,9 +245,8 @@ class CacheService(Service):
 def _is_list_server(registration: Registration) -> bool:
     """Tell a list server from whatever else somebody has registered under a name like one's."""
     name = registration.name
-    if type(name) is not list or len(name) != 2 or name[0] != "list_server" or type(name[1]) is not int:
-        return False
-    return 1 <= name[1] <= LIST_SERVERS and is_address(registration.address)
+    is_one = is_daemon_name(name) and name[0] == "list_server" and name[1] <= LIST_SERVERS
+    return is_one and is_address(registration.address)
 
 
 def _is_pair(value: Any) -> bool:

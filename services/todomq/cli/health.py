@@ -21,7 +21,7 @@ from todomq.cli.asking import Answer, ask_all, calling
 from todomq.cli.connection import named_by, unreachable
 from todomq.cli.show import counted
 from todomq.cli.stack_parts import Name, expected_daemons, supervised
-from todomq.daemons import name_of_process
+from todomq.daemons import LISTENER, name_of_process
 from todomq.errors import UNKNOWN, CorruptRecord, DeadlineExceeded, TodoMQError
 from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
 from todomq.runtime.local_process import is_stopped
@@ -196,7 +196,7 @@ def _judge_listener(processes: list[Process] | None) -> list[Part]:
             f"let it go on with: kill -CONT {process.pid}",
         )
         for process in processes or ()
-        if process.group == "supervision" and process.pid and is_stopped(process.pid)
+        if process.group == LISTENER and process.pid and is_stopped(process.pid)
     ]
 
 

@@ -6,11 +6,11 @@ Owns: the way from a name to a process. Must not know: what follows.
 from __future__ import annotations
 
 import os
-import signal
 from typing import TYPE_CHECKING
 
 from todomq.cli.show import name_of
 from todomq.errors import InvalidRequest, NameNotFound
+from todomq.runtime.local_process import kill
 
 if TYPE_CHECKING:
     from todomq.client import Client
@@ -38,6 +38,6 @@ def _kill(pid: int, name: list[str | int]) -> None:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             if f"todomq.{name[0]}".encode() not in file.read():
                 raise InvalidRequest(f"pid {pid} of this machine is not {name_of(name)}; it runs on another one")
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        kill(pidfd)
     finally:
         os.close(pidfd)

@@ -1,13 +1,12 @@
 """Which parts the stack should have, and what its process manager and the kernel say of their processes.
 
-Owns: the names of daemons as a person writes them; the joining of supervisord's word, the settings and
-/proc. Must not know: clients, requests.
+Owns: the names of daemons as a person writes them; the joining of supervisord's word, the settings and /proc. Must not
+know: clients, requests.
 Where supervisord does not answer (a stack started by hand, or on another machine) the settings say what should be.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +14,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from todomq.cli.show import safe
-from todomq.daemons import KINDS, is_daemon_name, name_of_process
+from todomq.daemons import KINDS, LISTENER, is_daemon_name, name_of_process
 from todomq.errors import Unavailable
-from todomq.runtime.local_process import age_ms
+from todomq.runtime.local_process import age_ms, processor_s
 from todomq.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
 Name = tuple[str | int, ...]
 """A daemon's registered name, as a key: ``("list_server", 1)``."""
+
 
 def supervised(settings: Settings) -> list[Process] | None:
     """Return the stack's processes as supervisord sees them, or None where it does not answer."""
@@ -41,18 +41,18 @@ def read_daemon_name(words: list[str]) -> list[str | int]:
     parts: Sequence[str | int] = name_of_process(words[0]) if len(words) == 1 else ()
     if len(parts) < 2:
         parts = " ".join(words).split() or ("",)
-    kind, *numbers = parts
-    if not is_daemon_name([kind, *numbers]) or not all(str(number).isdecimal() for number in numbers):
+    name = [parts[0], *(int(part) if str(part).isdecimal() else part for part in parts[1:])]
+    if not is_daemon_name(name):
         known = ", ".join(f"{name} N" if each.is_pooled else name for name, each in KINDS.items())
         raise typer.BadParameter(f"{safe(' '.join(words))!r} is no daemon; there are {known}")
-    return [kind, *map(int, numbers)]
+    return name
 
 
 def expected_daemons(settings: Settings, processes: list[Process] | None) -> list[Name]:
     """Return the names of the daemons that should be there, in the order of the supervision tree."""
     if processes is None:
         return [tuple(name) for name in settings.daemon_names()]
-    return [name_of_process(process.name) for process in processes if process.group != "supervision"]
+    return [name_of_process(process.name) for process in processes if process.group != LISTENER]
 
 
 def resident_bytes(pid: int) -> tuple[int, int] | None:
@@ -80,7 +80,6 @@ def uptime_s(pid: int) -> int | None:
 def processor_seconds(pid: int) -> float | None:
     """Return how long a process of this machine has computed, or None where that can't be seen."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
+        return processor_s(pid)
+    except ProcessLookupError:
         return None
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from todomq.cli.asking import ask_all, calling
 from todomq.cli.show import coloured, counted, dim, duration, name_of, safe, size, table
 from todomq.cli.stack_parts import Name, processor_seconds, resident_bytes, supervised, uptime_s
-from todomq.daemons import KINDS, name_of_process
+from todomq.daemons import KINDS, LISTENER, name_of_process
 from todomq.errors import CorruptRecord
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def memory_value(pid: int) -> dict[str, int] | None:
 def gather(todo: Client, settings: Settings) -> list[Row]:
     """Return every process of the stack, in the order of the tree. One that does not answer is there all the same."""
     rows = _supervised_rows(settings) or _registered_rows(todo, settings)
-    asked = [row.name for row in rows if row.pid and row.group != "supervision"]
+    asked = [row.name for row in rows if row.pid and row.group != LISTENER]
     questions = {name: calling(name, "stats", deadline_s=ASK_S) for name in asked}
     # The router first and alone, or it would count the other questions among the requests in flight.
     answers = ask_all(todo, {name: begin for name, begin in questions.items() if name == ROUTER})
@@ -71,7 +71,7 @@ def queue(row: Row) -> str:
     """Return what waits in a daemon, as it says itself."""
     stats = row.stats
     if stats is None:
-        return "" if row.group == "supervision" or not row.pid else "does not answer"
+        return "" if row.group == LISTENER or not row.pid else "does not answer"
     match row.name[0]:
         case "router":
             moving = f", {stats['moving_partitions']} partitions moving" if stats["moving_partitions"] else ""

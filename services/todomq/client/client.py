@@ -40,7 +40,7 @@ class _Part:
 
 
 def _ask(build: Callable[P, Request[T]]) -> Callable[Concatenate[_Part, P], T]:
-    """Offer an operation as a method that waits for the answer; a cast returns at once."""
+    """Offer an operation as a method that waits for the answer, a cast for none."""
 
     @wraps(build)
     def method(self: _Part, /, *args: P.args, **kwargs: P.kwargs) -> T:

@@ -125,7 +125,8 @@ class Connection:
 
         Args:
             request: the request.
-            may_wait: wait for room until the deadline, where the bound is reached.
+            may_wait: wait for room until the deadline, where the bound is reached. A cast, which may not, waits for
+                ``CAST_PAUSE_S`` at most, above ``WAIT_REQUESTS``.
             is_waited_for: the caller calls ``wait`` next, so nobody else need see to it.
 
         Raises:
@@ -226,9 +227,17 @@ class Connection:
 
     # On a caller's thread.
 
+    def _is_callback(self) -> bool:
+        """Tell whether a callback of a future asks: they run on the keeper's thread."""
+        return threading.current_thread() is self._keeper
+
+    def _may_wait_here(self) -> bool:
+        """Tell whether this thread may wait, and so is not the one that is to bring the answer."""
+        return not self._is_callback() and self._driver != threading.get_ident()
+
     def _check_may_wait(self) -> None:
         """Refuse to wait on the thread that is to bring the answer."""
-        if threading.current_thread() is self._keeper:
+        if self._is_callback():
             raise InvalidRequest("a callback of a future must not wait for another request")
         if self._driver == threading.get_ident():
             raise InvalidRequest("a signal handler must not wait for a request while its thread takes in answers")
@@ -238,11 +247,10 @@ class Connection:
 
         What waits for its callback counts as well.
         """
-        if may_wait and most < OUTBOX_REQUESTS and threading.current_thread() is self._keeper:
+        if may_wait and most < OUTBOX_REQUESTS and self._is_callback():
             return OUTBOX_REQUESTS
         left_s = (deadline_ms - steady_ms()) / 1000
-        may_wait = may_wait and threading.current_thread() is not self._keeper
-        if not may_wait or left_s <= 0 or self._driver == threading.get_ident():
+        if not may_wait or left_s <= 0 or not self._may_wait_here():
             raise Overloaded(f"{self._requests} requests of this client are waiting or in flight")
 
         def has_room() -> bool:
@@ -252,8 +260,7 @@ class Connection:
         return most
 
     def _pause_cast(self) -> None:
-        may_wait = not self._is_kept and threading.current_thread() is not self._keeper
-        if may_wait and self._driver != threading.get_ident():
+        if not self._is_kept and self._may_wait_here():
             self.wait(lambda: self._requests < WAIT_REQUESTS, CAST_PAUSE_S)
 
     # On a caller's thread, under the lock.
@@ -261,7 +268,7 @@ class Connection:
     def _see_to_it(self, is_cast: bool) -> bool:
         """See that what was submitted is sent, though nobody drives; return whether the caller is to take a turn."""
         is_enough = is_cast or len(self._arrived) >= TURN_REQUESTS
-        if is_enough and not self._is_kept and threading.current_thread() is not self._keeper:
+        if is_enough and not self._is_kept and not self._is_callback():
             self._driver = threading.get_ident()
             return True
         if not self._call_keeper():

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from todomq.protocol import limits
+
 REMEMBERED_LISTS = 100_000
-GAP_MS = 250
-"""How long a list waits for a number before it says that it is missing."""
 
 _NONE: frozenset[int] = frozenset()
 
@@ -96,7 +96,7 @@ class Counter(Struct, gc=False):
         for held in self._held:
             if held < number:
                 behind, since_ms = self._late_behind.setdefault(held, (number, now_ms))
-                if behind == number and now_ms - since_ms >= GAP_MS:
+                if behind == number and now_ms - since_ms >= limits.GAP_MS:
                     overdue.append(held)
         self._give_up(overdue)
 

@@ -305,10 +305,9 @@ class Session:
     # Sending.
 
     def _take_batch(self, now_ms: int) -> list[tuple[Any, ...]]:
-        if not self._again:
-            return self._take_requests(now_ms, limits.MESSAGE_REQUESTS)
-        batch = self._take_requests(now_ms, limits.MESSAGE_REQUESTS - FILLED_MOST)
-        return batch + self._fillers(batch)
+        is_again = bool(self._again)
+        batch = self._take_requests(now_ms)
+        return batch + self._fillers(batch) if is_again else batch
 
     def _fillers(self, batch: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
         """Return casts that change nothing, under the closed numbers that the requests of a batch may be waiting for.
@@ -325,9 +324,10 @@ class Session:
                 fillers.append((None, target, deadline_ms, _NOTHING, gap, floor))
         return fillers[:FILLED_MOST]
 
-    def _take_requests(self, now_ms: int, most: int) -> list[tuple[Any, ...]]:
+    def _take_requests(self, now_ms: int) -> list[tuple[Any, ...]]:
+        """Return what there is room for. Each counts for 128 bytes at least, so it is far from ``MESSAGE_REQUESTS``."""
         batch: list[tuple[Any, ...]] = []
-        room = min(self._window - len(self._unanswered) - self._casts, most)
+        room = self._window - len(self._unanswered) - self._casts
         room_bytes = limits.BATCH_BYTES
         if self._unanswered_bytes >= WINDOW_BYTES:
             return batch

@@ -34,6 +34,7 @@ from todomq.list_server.operations import (
 )
 from todomq.list_server.pages import FIT_ALWAYS, FIT_NEVER, end_of_page, read_cursor
 from todomq.list_server.recording import RecordedList
+from todomq.list_server.records import ENTRY_TAIL_BYTES
 from todomq.list_server.sessions import IN_MEMORY, SESSIONS, Session
 from todomq.list_server.todo_list import Entry, TodoList
 from todomq.protocol import limits, messages
@@ -48,9 +49,6 @@ LOADING = "loading"
 READY = "ready"
 STOPPING = "stopping"
 QUARANTINED = "quarantined"
-
-KEY_TAIL_BYTES = 13
-"""What the key of an entry has behind the list's prefix: a letter, the generation (4), the id (8)."""
 
 LAST_PAGE_BYTES = 1_024
 """The last question and its page are kept where both have no more bytes: most lists are read again before a change."""
@@ -259,7 +257,7 @@ class ListActor(RecordedList):
     def _check_size(self, arguments: list[Any], body_bytes: int) -> None:
         if not arguments or type(arguments[0]) is not list:
             return
-        each = len(self.prefix) + KEY_TAIL_BYTES + RECORD_OVERHEAD_BYTES
+        each = len(self.prefix) + ENTRY_TAIL_BYTES + RECORD_OVERHEAD_BYTES
         if body_bytes + each * len(arguments[0]) > limits.CHANGE_BYTES:
             count = len(arguments[0])
             raise InvalidRequest(f"add_entries: {count} entries take over {limits.CHANGE_BYTES} bytes of records")

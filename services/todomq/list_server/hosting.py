@@ -349,7 +349,7 @@ class Hosting:
     # -- time ----------------------------------------------------------------------------------------------------------
 
     def tick(self, now_ms: int, steady_ms: int) -> None:
-        """End what has waited too long, sessions that have expired, actors that were killed or are idle.
+        """Refuse what has waited too long, drop idle lists, forget expired sessions, begin sweeps, free what went.
 
         Args:
             now_ms: the time that requests and records go by.

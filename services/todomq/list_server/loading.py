@@ -64,11 +64,11 @@ class Loading:
             self.record = None if value is None else records.read_list(self.name, value)
         for place in range(0, len(pairs), 2):
             key = pairs[place]
-            if key[len(self.prefix) : len(self.prefix) + 1] == b"s":
+            if records.is_session_key(self.prefix, key):
                 self._take_session(key, pairs[place + 1])
             elif not self._take_entry(key, pairs[place + 1]):
                 # Older generations wait to be swept; what is wanted goes on behind them.
-                return Wanted(None, self.prefix, self.prefix + b"e" + b"\xff" * 12)
+                return Wanted(None, self.prefix, records.behind_entries(self.prefix))
         return None if last is None else Wanted(None, self.prefix, last)
 
     def todo_list(self) -> TodoList:

@@ -43,8 +43,11 @@ LISTS_PREFIX = b"n"
 MINUTE_MS = 60_000
 
 _NEWEST = 0xFFFFFFFF
+_ENTRY, _SESSION = b"e", b"s"
 _ENTRY_TAIL = Struct(">cIQ")
 _ENTRIES_TAIL = Struct(">cI")
+ENTRY_TAIL_BYTES = _ENTRY_TAIL.size
+"""How much longer than the list's prefix the key of an entry is."""
 _REMAINS_HEAD = Struct(">cBI")
 
 
@@ -113,14 +116,50 @@ def prefix(name: str) -> bytes:
     return bytes((0x6C, partition_of(encoded), len(encoded))) + encoded
 
 
+def list_of(key: bytes) -> str:
+    """Return the name of the list that the key of an entry or a session belongs to.
+
+    Raises:
+        CorruptRecord: not such a key.
+    """
+    name = key[3 : 3 + key[2]] if len(key) > 3 else b""
+    try:
+        decoded = name.decode()
+    except UnicodeDecodeError:
+        decoded = ""
+    if not decoded or len(name) != key[2] or key[1] != partition_of(name):
+        raise CorruptRecord(f"a key of {len(key)} bytes is no list's")
+    return decoded
+
+
+def all_entries_prefix(list_prefix: bytes) -> bytes:
+    """Return what the keys of the entries of all generations begin with."""
+    return list_prefix + _ENTRY
+
+
 def entries_prefix(list_prefix: bytes, generation: int) -> bytes:
     """Return what the keys of the entries of one generation begin with."""
-    return list_prefix + _ENTRIES_TAIL.pack(b"e", _NEWEST - generation)
+    return list_prefix + _ENTRIES_TAIL.pack(_ENTRY, _NEWEST - generation)
+
+
+def behind_generation(list_prefix: bytes, generation: int) -> bytes:
+    """Return what lies behind the keys of the entries of one generation, and before those of older ones."""
+    return entries_prefix(list_prefix, generation) + b"\xff" * (_ENTRY_TAIL.size - _ENTRIES_TAIL.size + 1)
+
+
+def behind_entries(list_prefix: bytes) -> bytes:
+    """Return what lies behind the keys of all entries."""
+    return list_prefix + _ENTRY + b"\xff" * (_ENTRY_TAIL.size - 1)
+
+
+def is_session_key(list_prefix: bytes, key: bytes) -> bool:
+    """Tell whether a key of a list is that of a session."""
+    return key[len(list_prefix) : len(list_prefix) + 1] == _SESSION
 
 
 def entry_key(list_prefix: bytes, generation: int, identifier: int) -> bytes:
     """Return the key of an entry."""
-    return list_prefix + _ENTRY_TAIL.pack(b"e", _NEWEST - generation, identifier)
+    return list_prefix + _ENTRY_TAIL.pack(_ENTRY, _NEWEST - generation, identifier)
 
 
 def remains_prefix(partition: int) -> bytes:
@@ -192,12 +231,12 @@ def _pack_part(
 
 def sessions_prefix(list_prefix: bytes) -> bytes:
     """Return what the keys of a list's sessions begin with."""
-    return list_prefix + b"s"
+    return list_prefix + _SESSION
 
 
 def session_key(list_prefix: bytes, client: bytes) -> bytes:
     """Return the key of one client's session."""
-    return list_prefix + b"s" + client
+    return list_prefix + _SESSION + client
 
 
 def read_entry_key(name: str, key: bytes) -> tuple[int, int]:
@@ -208,7 +247,7 @@ def read_entry_key(name: str, key: bytes) -> tuple[int, int]:
     """
     list_prefix = prefix(name)
     tail = key[len(list_prefix) :]
-    if not key.startswith(list_prefix + b"e") or len(tail) != _ENTRY_TAIL.size:
+    if not key.startswith(list_prefix + _ENTRY) or len(tail) != _ENTRY_TAIL.size:
         raise CorruptRecord(f"list {name!r}: an entry's key of {len(key)} bytes is damaged")
     _, inverted, identifier = _ENTRY_TAIL.unpack(tail)
     if not identifier:

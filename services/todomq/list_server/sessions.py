@@ -15,6 +15,7 @@ from typing import Any
 from msgspec import Struct
 
 from todomq.errors import UNKNOWN, Overloaded, ProtocolError
+from todomq.protocol import limits
 
 # Where the newest part of a session is stored.
 RECORDED = "recorded"  # all of it in its own record
@@ -32,8 +33,6 @@ SESSIONS = 32_768
 """Clients that one list remembers; past it, changes of others are refused until those before are forgotten (law 6)."""
 
 WAITING_REQUESTS = 4_096
-WAITING_MS = 250
-"""How long a request waits for the one before it, until its client is asked to send both again."""
 
 Answer = tuple[int, int, bytes]
 
@@ -137,10 +136,10 @@ class Session(Struct, gc=False):
         return self.waiting.pop(0)[2]
 
     def waited_too_long(self, now_ms: int) -> list[Any]:
-        """Take out and return the requests that have waited longer than ``WAITING_MS``."""
+        """Take out and return the requests that have waited longer than ``limits.GAP_MS``."""
         if not self.waiting:
             return []
         # What came later than now came before the clock was set back, nobody knows how long ago.
-        late = [request for _, since_ms, request in self.waiting if not 0 <= now_ms - since_ms < WAITING_MS]
-        self.waiting = [item for item in self.waiting if 0 <= now_ms - item[1] < WAITING_MS] or None
+        late = [request for _, since_ms, request in self.waiting if not 0 <= now_ms - since_ms < limits.GAP_MS]
+        self.waiting = [item for item in self.waiting if 0 <= now_ms - item[1] < limits.GAP_MS] or None
         return late

@@ -23,8 +23,8 @@ class Sweeping:
 
     def first_page(self) -> Wanted:
         """Return what to read first: what stands behind the present generation's entries."""
-        newest = records.entries_prefix(self._prefix, self._generation)
-        return Wanted(None, self._prefix + b"e", newest + b"\xff" * 9)
+        behind = records.behind_generation(self._prefix, self._generation)
+        return Wanted(None, records.all_entries_prefix(self._prefix), behind)
 
     def take(self, actor: ListActor, pairs: list[bytes], last: bytes | None) -> Wanted | None:
         """Delete what a page brought.
@@ -41,7 +41,7 @@ class Sweeping:
         for key in pairs[::2]:
             actor.last_batch = partition.gate.write(partition.number, partition.epoch, key, None)
         if last is not None:
-            return Wanted(None, self._prefix + b"e", last)
+            return Wanted(None, records.all_entries_prefix(self._prefix), last)
         self._finish(actor)
         return None
 

@@ -33,5 +33,8 @@ DECODED_ITEMS = 131_072
 BATCH_BYTES = 512 * KIB
 PAGE_BYTES = 256 * KIB
 
+GAP_MS = 250
+"""How long a request waits at its list for the numbers before it, until its client is asked to send both again."""
+
 # How long what has taken effect is remembered, so that a request sent again is recognised.
 REMEMBERED_MS = 600_000

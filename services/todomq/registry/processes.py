@@ -121,4 +121,3 @@ def _start_time(pid: int) -> int:
         return start_time(pid)
     except ProcessLookupError as error:
         raise InvalidRequest(str(error)) from None
-

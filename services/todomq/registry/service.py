@@ -29,8 +29,6 @@ from todomq.runtime.log import log
 WATCHERS = 1024
 ANSWER_EARLY_MS = 150
 """How long before its deadline a watch is answered although nothing has changed."""
-
-
 NEWS_BYTES_PER_MS = 512
 """How much of registrations each watcher is told at most: the stack's own alone take two milliseconds."""
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from todomq.errors import DeadlineExceeded, InvalidRequest, Overloaded, ProtocolError, TodoMQError
+from todomq.errors import UNKNOWN, DeadlineExceeded, InvalidRequest, Overloaded, ProtocolError, TodoMQError
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack
 from todomq.protocol.messages import BODY
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import zmq
 
 DRAIN_MESSAGES = 64
-DRAIN_BYTES = 32 * 1024
+DRAIN_BYTES = 32 * limits.KIB
 """A turn reads messages until they have this many bytes; the one that reaches the limit is read whole. With more, one
 peer's full batches would hold up the others. A service that only queues what it is given may take more
 (``Service.drain_bytes``)."""
@@ -271,7 +271,7 @@ class CallServer:
         except Exception as error:
             # A fault of ours in one request: its sender hears of it, everyone else is served on.
             log("operation_failed", error=repr(error))
-            call.refuse(TodoMQError(f"internal error: {type(error).__name__}", outcome="unknown"))
+            call.refuse(TodoMQError(f"internal error: {type(error).__name__}", outcome=UNKNOWN))
 
     def _refuse_malformed(self, peer: bytes, identifier: int | None) -> None:
         self.counts["malformed"] += 1

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from todomq.daemons import socket_name
+from todomq.daemons import REFUSED_TO_START, socket_name
 from todomq.errors import InvalidRequest, TodoMQError, Unavailable
 from todomq.protocol.codec import canonical
 from todomq.protocol.registration import Registration
@@ -50,7 +50,6 @@ COLLECT = (10_000, 1_000_000)
 Requests make no reference cycles, and what is dropped for good (a partition's lists, a connection) breaks its own. A
 full collection would find nothing, and stop a list server with many lists for 0.2 s.
 """
-REFUSED_TO_START = 78  # EX_CONFIG of sysexits.h
 FAILED = 1
 
 

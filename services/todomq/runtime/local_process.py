@@ -14,7 +14,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-_STATE, _START_TIME = 3 - 3, 22 - 3  # counted from the one after the command in parentheses
+# Counted from the one after the command in parentheses.
+_STATE, _USER_TIME, _SYSTEM_TIME, _START_TIME = 3 - 3, 14 - 3, 15 - 3, 22 - 3
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -35,6 +36,16 @@ def age_ms(pid: int) -> int:
     """
     began_ms = start_time(pid) * 1000 // _TICKS_PER_S
     return max(0, time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000 - began_ms)
+
+
+def processor_s(pid: int) -> float:
+    """Return for how long the process has computed, in seconds.
+
+    Raises:
+        ProcessLookupError: there is none.
+    """
+    fields = _stat(pid)
+    return (int(fields[_USER_TIME]) + int(fields[_SYSTEM_TIME])) / _TICKS_PER_S
 
 
 def is_stopped(pid: int) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from todomq.daemons import REFUSED_TO_START
 from todomq.errors import TodoMQError
-from todomq.runtime.daemon import REFUSED_TO_START
 from todomq.runtime.log import log
 from todomq.runtime.loop import Loop
 from todomq.runtime.parent import die_with_parent

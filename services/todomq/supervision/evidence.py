@@ -9,6 +9,7 @@ import os
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from todomq.daemons import REFUSED_TO_START
 from todomq.supervision.restart_intensity import REFUSES
 
 TAIL_BYTES = 32 * 1024
@@ -32,7 +33,7 @@ def how_it_ended(log: Path, process: str) -> str:
     if not words:
         return how
     _, refused, why = words[-1].strip().partition(" refused_to_start ")
-    if refused and how == "exit status 78":
+    if refused and how == f"exit status {REFUSED_TO_START}":
         return REFUSES + why.partition("why=")[2]
     return f"{how}; its last line: {words[-1].strip()}"
 

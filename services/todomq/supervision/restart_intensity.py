@@ -1,7 +1,7 @@
 """Restart intensity: how often a group's processes may be restarted before the group, then the stack, gives up.
 
-Owns: one sliding window of restarts per group, which processes are waited for.
-Must not know: supervisord, sockets, clocks. ``service.py`` feeds it and carries out its effects.
+Owns: one sliding window of restarts per group, which processes are waited for. Must not know: supervisord, sockets,
+clocks. ``service.py`` feeds it and carries out its effects.
 
 After Erlang/OTP's ``max_restarts`` and ``max_seconds`` (https://www.erlang.org/doc/system/sup_princ.html): where more
 than ``max_restarts`` restarts of a group fall within the window, the group is stopped and its parent, the stack, ends
