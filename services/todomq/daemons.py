@@ -36,6 +36,8 @@ LISTENER = "supervision"
 GROUPS = tuple(kind.group for kind in KINDS.values())
 
 
+NUMBER_DIGITS = 9
+"""Of the number of a pooled daemon, at most."""
 REFUSED_TO_START = 78  # EX_CONFIG of sysexits.h
 """The exit status of a daemon that can't start as it is told to."""
 
@@ -65,4 +67,9 @@ def socket_name(name: list[str | int]) -> str:
 def name_of_process(process_name: str) -> tuple[str | int, ...]:
     """Return the registered name of a process, as a key: ``("list_server", 1)`` for ``list_server-1``."""
     kind, dash, number = process_name.rpartition("-")
-    return (kind, int(number)) if dash and number.isdigit() else (process_name,)
+    return (kind, int(number)) if dash and is_number(number) else (process_name,)
+
+
+def is_number(text: str) -> bool:
+    """Tell whether a text may be the number of a pooled daemon."""
+    return text.isdecimal() and len(text) <= NUMBER_DIGITS

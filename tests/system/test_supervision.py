@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from subprocess import DEVNULL, PIPE
 
 import pytest
@@ -334,6 +335,53 @@ def test_law_9_a_stack_whose_run_directory_was_removed_is_still_the_only_one(sta
         assert [entry.title for entry in todo.todo_list("before").entries()] == ["kept", "goes on"]
     shutil.rmtree(stack.home / "run")
     assert stack.run(STACK, "down").returncode == 0
+    assert stack.living() == {}
+
+
+def test_law_9_what_is_no_supervisord_of_this_stack_is_left_alone(make_stack: MakeStack, stack: RunningStack) -> None:
+    other = make_stack()
+    (other.home / "log").mkdir()
+    log = other.home / "log" / "supervisord.log"
+    log.touch()
+    command = [sys.executable, "-m", STACK, "run"]
+    with (
+        subprocess.Popen(["tail", "-f", str(log)], cwd=other.home, stdout=DEVNULL) as reader,
+        subprocess.Popen(command, cwd=other.home, env=make_stack().environment, stdout=DEVNULL, stderr=PIPE) as third,
+    ):
+        wait_until(lambda: len(_supervisords_in(other.home)) == 1, 30, "the third stack has been started")
+        try:
+            assert "is not running" in other.run(STACK, "status").stdout
+            assert other.run(STACK, "down").returncode == 0
+            assert reader.poll() is None and third.poll() is None
+            stack.wait_healthy()
+        finally:
+            reader.terminate()
+            third.send_signal(signal.SIGINT)
+        _, said = third.communicate(timeout=30)
+    assert third.returncode == 0, said
+
+
+def _supervisords_in(directory: Path) -> list[Path]:
+    """Return the processes that work in a directory and run supervisord."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            is_there = (process / "cwd").readlink() == directory
+            if is_there and b"supervisor.supervisord" in (process / "cmdline").read_bytes():
+                found.append(process)
+        except OSError:
+            continue  # it has ended
+    return found
+
+
+def test_law_9_a_stack_in_the_foreground_whose_run_directory_was_removed_is_still_known(make_stack: MakeStack) -> None:
+    stack = make_stack()
+    command = [sys.executable, "-m", STACK, "run"]
+    with subprocess.Popen(command, cwd="/", env=stack.environment, stdout=DEVNULL, stderr=DEVNULL) as foreground:
+        wait_until(lambda: stack.ask("cache", timeout_s=0.1) == "pong", 30, "the cache answers")
+        shutil.rmtree(stack.home / "run")
+        assert stack.run(STACK, "down").returncode == 0
+        foreground.wait(30)
     assert stack.living() == {}
 
 

@@ -475,6 +475,15 @@ class TestRetries:
         error = driver.finished[0].error
         assert type(error) is Overloaded and (error.text, error.outcome) == ("this key has 2 connections", NOT_APPLIED)
 
+    def test_a_refusal_of_a_connection_before_says_nothing_of_a_router_that_is_silent_now(self) -> None:
+        driver = Driver()
+        driver.session.connected(driver.now)
+        driver.refuse(driver.sent()[0], Overloaded("this key has 2 connections"))
+        driver.session.connected(driver.now)
+        driver.submit(request(deadline_ms=START_MS + 100))
+        driver.advance(100)
+        assert type(driver.finished[0].error) is RouterSilent
+
     def test_a_short_deadline_that_the_router_finds_passed_has_the_time_asked_for(self, driver: Driver) -> None:
         driver.submit(request(deadline_ms=driver.now + 40))
         driver.refuse(driver.sent()[0], DeadlineExceeded("the deadline had passed when the request arrived"))
@@ -623,6 +632,15 @@ class TestCasts:
         driver.greet(self.WINDOW)
         again = [item[4] for item in driver.sent() if item[0] is not None]
         assert again[:4] == sent, "those that are calls are sent again, as calls are"
+
+    def test_a_window_that_became_smaller_has_room_all_the_same(self, driver: Driver) -> None:
+        asked = self.cast(driver, 7)[3]
+        driver.advance(SILENCE_MS // 2)
+        (hello,) = driver.sent()
+        driver.reply((hello[0], messages.OK, pack([messages.VERSION, ROUTER_CLOCK_MS + driver.now, b"i", 2])))
+        driver.answer(asked)
+        driver.submit(request(LIST_READ))
+        assert len(driver.sent()) == 1
 
     def test_before_the_end_the_router_is_asked_whether_it_has_read_all_casts(self, driver: Driver) -> None:
         assert not driver.session.has_casts_to_send()

@@ -179,16 +179,27 @@ def run() -> Result:
         for line in _unknown_lines(stack.unknown_variables()):
             print(line, file=sys.stderr, flush=True)
         # What supervisord says goes to standard error: standard output is for this command's one answer.
-        ending = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+        ending = {signal.SIGTERM, signal.SIGINT}
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+            ending.add(signal.SIGHUP)
         signal.pthread_sigmask(signal.SIG_BLOCK, ending)  # one that comes now is for the supervisord that is to be
         manager = subprocess.Popen(
             stack.command("-n"), env=stack.environment(), start_new_session=True, stdout=2,
             preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, ending),
         )  # fmt: skip
+    is_asked_to_end = False
+
+    def end(*_: object) -> None:
+        nonlocal is_asked_to_end
+        is_asked_to_end = True
+        manager.terminate()
+
     for number in ending:
-        signal.signal(number, lambda *_: manager.terminate())
+        signal.signal(number, end)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ending)
     code = manager.wait()
+    if is_asked_to_end and code == -signal.SIGTERM:  # it had not come so far as to handle the signal
+        code = 0
     reason = stack.failure()
     if reason is not None or code != 0:
         raise TodoMQError(reason or f"supervisord ended with exit status {code}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from todomq.cli.show import safe
-from todomq.daemons import KINDS, LISTENER, is_daemon_name, name_of_process
+from todomq.daemons import KINDS, LISTENER, is_daemon_name, is_number, name_of_process
 from todomq.errors import Unavailable
 from todomq.runtime.local_process import age_ms, processor_s
 from todomq.settings import Settings
@@ -41,7 +41,7 @@ def read_daemon_name(words: list[str]) -> list[str | int]:
     parts: Sequence[str | int] = name_of_process(words[0]) if len(words) == 1 else ()
     if len(parts) < 2:
         parts = " ".join(words).split() or ("",)
-    name = [parts[0], *(int(part) if str(part).isdecimal() else part for part in parts[1:])]
+    name = [parts[0], *(int(part) if is_number(str(part)) else part for part in parts[1:])]
     if not is_daemon_name(name):
         known = ", ".join(f"{name} N" if each.is_pooled else name for name, each in KINDS.items())
         raise typer.BadParameter(f"{safe(' '.join(words))!r} is no daemon; there are {known}")

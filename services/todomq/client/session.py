@@ -158,6 +158,7 @@ class Session:
         self._is_greeted = self._is_probed = self._is_hello_waiting = self._is_clock_doubted = False
         self._is_hello_due = True
         self._quiet_since_ms = now_ms
+        self._hello_refusal = None
         self._forget_casts()
         lost, self._unanswered, self._unanswered_bytes = self._unanswered, {}, 0
         for request in lost.values():
@@ -456,6 +457,8 @@ class Session:
         self._is_greeted = True
         self._offset_ms = router_ms - now_ms
         self._clock_ms = now_ms
+        if window < self._window:
+            self._forget_casts()  # a smaller one might have no room beside them, and they tell of nothing
         self._window = window
         # As of now, it may have been on its way for as long as the answer took: then all is sent as if it were later.
         self._is_clock_doubted = not self._is_clock_doubted and now_ms - self._hello_sent_ms > CLOCK_SLACK_MS

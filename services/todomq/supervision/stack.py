@@ -24,13 +24,14 @@ from todomq.errors import Unavailable
 from todomq.keys.required import check_keys
 from todomq.runtime.local_process import has_ended, kill
 from todomq.runtime.locks import hold, private_directory
-from todomq.runtime.parent import is_supervisord
 from todomq.settings import VARIABLES, SettingsError, read_settings
 from todomq.supervision import records
 from todomq.supervision.limits import LIMIT_VARIABLES, read_limits
 from todomq.supervision.manager import Manager
 
 CONFIGURATION = Path(__file__).with_name("supervisord.conf")
+CONFIGURATION_NAME = os.fsencode(f"/{CONFIGURATION.name}")
+HOME_IS = b"TODOMQ_HOME="
 SERVER_PACKAGES = ("supervisor", "rocksdict")
 KNOWN_VARIABLES = VARIABLES | LIMIT_VARIABLES | {"TODOMQ_PYTHON"}
 OF_CLIENTS = ("TODOMQ_ENDPOINT", "TODOMQ_CREDENTIALS")
@@ -77,7 +78,7 @@ class Stack:
             "TODOMQ_HOME": str(self.settings.home),
             "TODOMQ_DATABASE_WORKERS": str(self.settings.database_workers),
             "TODOMQ_LIST_SERVERS": str(self.settings.list_servers),
-            "TODOMQ_PYTHON": self._environment.get("TODOMQ_PYTHON") or sys.executable,
+            "TODOMQ_PYTHON": _python(self._environment),
         }
 
     def is_running(self) -> bool:
@@ -297,12 +298,18 @@ class Stack:
         return next(filter(self._is_manager, pids), None)
 
     def _is_manager(self, pid: int) -> bool:
-        """Tell whether a process is a supervisord of this stack, which works in its home."""
+        """Tell whether a process is a supervisord that was started for this stack, by what it was started with."""
+        process = Path(f"/proc/{pid}")
         try:
-            at_home = Path(f"/proc/{pid}/cwd").readlink() == self.settings.home.resolve()
-        except OSError:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            if b"supervisor.supervisord" not in words or not any(word.endswith(CONFIGURATION_NAME) for word in words):
+                return False
+            variables = (process / "environ").read_bytes().split(b"\0")
+            home = next(each[len(HOME_IS) :] for each in variables if each.startswith(HOME_IS))
+            its_home = Path(f"{process}/root{os.fsdecode(home)}")  # in a container the same path is another directory
+            return (its_home if its_home.exists() else process / "cwd").samefile(self.settings.home)
+        except (OSError, StopIteration):
             return False
-        return at_home and is_supervisord(pid)
 
     def _manager_pids(self) -> list[int]:
         """Return the pid of this stack's supervisord, whether it answers or not; empty where none lives."""
@@ -328,6 +335,12 @@ class Stack:
             if stat.S_ISSOCK(path.lstat().st_mode):
                 path.unlink(missing_ok=True)
         (self.settings.run / "supervisord.pid").unlink(missing_ok=True)
+
+
+def _python(environment: Mapping[str, str]) -> str:
+    """Return what daemons are started with; supervisord looks for a path from the home on."""
+    python = environment.get("TODOMQ_PYTHON") or sys.executable
+    return os.path.abspath(python) if "/" in python else python
 
 
 def _check_python(python: str, environment: Mapping[str, str]) -> None:
