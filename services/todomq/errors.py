@@ -43,6 +43,10 @@ class TodoMQError(Exception):
         """Be copied and pickled without what ``retry()`` does: only the client that sent the request can do that."""
         return _copied, (type(self), self.text, self.retryable, self.outcome)
 
+    def with_outcome(self, outcome: str) -> TodoMQError:
+        """Return the same error, as it is said of a request with another outcome."""
+        return _copied(type(self), self.text, self.retryable, outcome)
+
     def can_retry_with(self, resend: Callable[[], Any]) -> None:
         """Attach what ``retry()`` does; the client calls this for errors whose outcome is unknown."""
         self._resend = resend

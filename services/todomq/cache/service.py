@@ -178,7 +178,8 @@ class CacheService(Service):
         callee = self._daemon.callee(["list_server", server.number])
         if callee is None:
             self.directory.silent(server)
-        if callee is None or server.incarnation in self._asked:
+            return
+        if server.incarnation in self._asked:
             return
         self._asked.add(server.incarnation)
 

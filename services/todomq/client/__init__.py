@@ -16,6 +16,7 @@ The way of a request:
     request       a request on its way
     session       under which number it is sent, sent again, given up, answered
     numbers       the numbers of one list
+    casts         which casts may be in flight
     connection    who drives the session
     line          the sockets
     endpoint      where the router is

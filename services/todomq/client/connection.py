@@ -456,7 +456,7 @@ class Connection:
             self._is_asleep = False
         if session is not None:
             session.submit(arrived)
-            session.fail_all(lambda outcome: type(failure)(failure.text, retryable=failure.retryable, outcome=outcome))
+            session.fail_all(failure.with_outcome)
             self._finish(session.take_finished())
         self._session = self._line = None
         with self._lock:

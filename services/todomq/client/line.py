@@ -15,6 +15,7 @@ import zmq
 from todomq.client.session import Session
 from todomq.errors import InvalidRequest, Unauthorized
 from todomq.protocol import limits
+from todomq.protocol.addresses import is_ipv6
 
 if TYPE_CHECKING:
     from todomq.keys.credentials import Credentials
@@ -97,7 +98,7 @@ class Line:
         self._pause_ms = 0 if self._was_heard else min(max(2 * self._pause_ms, CONNECT_AGAIN_MS), CONNECT_PAUSE_MOST_MS)
         self._connect_again_ms = now + self._pause_ms
         self._was_heard = self._is_disconnected = self._is_full = self.has_more = False
-        if self._endpoint.startswith("tcp://["):
+        if is_ipv6(self._endpoint):
             dealer.setsockopt(zmq.IPV6, 1)
         try:
             dealer.connect(self._endpoint)

@@ -31,6 +31,7 @@ from itertools import chain
 from operator import attrgetter
 from typing import Any
 
+from todomq.client.casts import Casts
 from todomq.client.numbers import Counter, Counters
 from todomq.client.request import (
     CALL,
@@ -67,8 +68,6 @@ SILENCE_MOST_MS = 5_000
 CLOCK_REFRESH_MS = 30_000
 CLOCK_SLACK_MS = 50
 DEADLINE_MOST_MS = limits.DEADLINE_AHEAD_MS - CLOCK_SLACK_MS
-CASTS_MS = 5_000
-"""How long casts that no answer tells of have a place in the window."""
 EXPIRY_STEP_MS = 10
 """Deadlines are looked at no more often than this, so that a look over all requests costs little."""
 REPEATABLE_MS = limits.REMEMBERED_MS - 2 * limits.DEADLINE_AHEAD_MS
@@ -123,15 +122,7 @@ class Session:
         self._unanswered_bytes = 0
         self._delayed: list[tuple[int, int, Request[Any]]] = []
         self._finished: list[Request[Any]] = []
-        # Casts: those that may be in flight, those of them behind the last one that was sent as a call, how many lie
-        # before each of these, by id; when the last was sent; how many in all, and how many the router has read.
-        self._casts = 0
-        self._casts_untold = 0
-        self._casts_told: dict[int, int] = {}
-        self._cast_ms = 0
-        self._casts_sent = 0
-        self._casts_asked = 0
-        self._casts_read = 0
+        self._casts = Casts()
         self._soonest_deadline_ms = _NEVER_MS
         self._window = WINDOW_REQUESTS
         # The connection: greeted or not, when it was last heard, since when an answer is due.
@@ -159,7 +150,7 @@ class Session:
         self._is_hello_due = True
         self._quiet_since_ms = now_ms
         self._hello_refusal = None
-        self._forget_casts()
+        self._casts.forget()
         lost, self._unanswered, self._unanswered_bytes = self._unanswered, {}, 0
         for request in lost.values():
             if request.kind is CALL:
@@ -194,7 +185,7 @@ class Session:
                     if request.kind is LIST_CHANGE:
                         request.counter.close(request.number)  # type: ignore[union-attr]
                     if request.is_cast:
-                        self._casts -= self._casts_told.pop(identifier, 0)
+                        self._casts.ended(identifier)
                     finished.append(request)
             else:
                 error, is_sent_before = messages.read_refusal(value)
@@ -216,8 +207,8 @@ class Session:
 
     def tick(self, now_ms: int) -> None:
         """Let time pass: retries come due, deadlines pass, a silent router is asked whether it is there."""
-        if self._casts and now_ms >= self._cast_ms + CASTS_MS:
-            self._forget_casts()
+        if now_ms >= self._casts.forgotten_ms:
+            self._casts.forget()
         if self._delayed and self._delayed[0][0] <= now_ms:
             self._end_delays(now_ms)
         if now_ms >= self._soonest_deadline_ms:
@@ -255,7 +246,7 @@ class Session:
             self._expect(now_ms)
             self._is_hello_waiting = True
             self._hello_sent_ms = now_ms
-            self._casts_asked = self._casts_sent
+            self._casts.hello_sent()
             return messages.call(self._client_id, [_HELLO])
         if not self._is_greeted or not (self._again or self._outbox):
             return None
@@ -272,15 +263,15 @@ class Session:
         """Tell whether a cast has not been read by the router yet; where all are sent, it is asked."""
         if any(request.is_cast for request in self._outbox):
             return True
-        is_over = self._casts_read == self._casts_sent
-        self._is_hello_due = self._is_hello_due or not (is_over or self._is_hello_waiting)
-        return not is_over
+        are_read = self._casts.are_read
+        self._is_hello_due = self._is_hello_due or not (are_read or self._is_hello_waiting)
+        return not are_read
 
     def wake_at_ms(self) -> int:
         """Return when ``tick`` has something to do, if nothing else happens before."""
         at_ms = self._soonest_deadline_ms
-        if self._outbox and self._casts:
-            at_ms = min(at_ms, self._cast_ms + CASTS_MS)
+        if self._outbox and self._casts.in_flight:
+            at_ms = min(at_ms, self._casts.forgotten_ms)
         if self._delayed:
             at_ms = min(at_ms, self._delayed[0][0])
         if self._is_expecting():
@@ -295,7 +286,7 @@ class Session:
         everything = list(self._everything())
         self._unanswered, self._unanswered_bytes = {}, 0
         self._again, self._outbox, self._delayed = deque(), deque(), []
-        self._forget_casts()
+        self._casts.forget()
         self._soonest_deadline_ms = _NEVER_MS
         for request in everything:
             if request.error is not None:
@@ -328,7 +319,7 @@ class Session:
     def _take_requests(self, now_ms: int) -> list[tuple[Any, ...]]:
         """Return what there is room for. Each counts for 128 bytes at least, so it is far from ``MESSAGE_REQUESTS``."""
         batch: list[tuple[Any, ...]] = []
-        room = self._window - len(self._unanswered) - self._casts
+        room = self._window - len(self._unanswered) - self._casts.in_flight
         room_bytes = limits.BATCH_BYTES
         if self._unanswered_bytes >= WINDOW_BYTES:
             return batch
@@ -374,27 +365,16 @@ class Session:
             deadline_ms = now_ms + DEADLINE_MOST_MS
         deadline_ms += self._offset_ms
         identifier = request.id
-        if request.is_cast and not identifier:
-            self._cast_ms = now_ms
-            self._casts_sent += 1
-            if 4 * self._casts_untold < self._window - 4:
-                self._casts += 1
-                self._casts_untold += 1
+        if not identifier:
+            identifier = self._last_id + 1
+            if request.is_cast and not self._casts.send(self._window, identifier, now_ms):
                 # Sent once. Its number counts as given up, so that nothing waits for a cast that was lost on its way.
                 self._finish(request, None)
                 return None, request.target, deadline_ms, request.body, request.number, floor
-            self._casts_told[self._last_id + 1] = self._casts_untold
-            self._casts_untold = 0
-        if not identifier:
-            identifier = request.id = self._last_id = self._last_id + 1
+            request.id = self._last_id = identifier
         self._unanswered[identifier] = request
         self._unanswered_bytes += request.size
         return identifier, request.target, deadline_ms, request.body, request.number, floor
-
-    def _forget_casts(self) -> None:
-        """Count casts as done: they were lost with the connection, or nobody will tell."""
-        self._casts = self._casts_untold = 0
-        self._casts_told.clear()
 
     def _reopen_or_why_not(self, request: Request[Any]) -> str:
         """Open the number of a change whose outcome is unknown, to send it again; return why not, or an empty text."""
@@ -453,19 +433,19 @@ class Session:
             return
         self._is_hello_waiting = False
         self._hello_refusal = None
-        self._casts_read = self._casts_asked
+        self._casts.greeted()
         self._is_greeted = True
         self._offset_ms = router_ms - now_ms
         self._clock_ms = now_ms
         if window < self._window:
-            self._forget_casts()  # a smaller one might have no room beside them, and they tell of nothing
+            self._casts.forget()  # a smaller one might have no room beside them, and they tell of nothing
         self._window = window
         # As of now, it may have been on its way for as long as the answer took: then all is sent as if it were later.
         self._is_clock_doubted = not self._is_clock_doubted and now_ms - self._hello_sent_ms > CLOCK_SLACK_MS
         self._is_hello_due = self._is_clock_doubted
 
     def _fail_all_as(self, error: TodoMQError) -> None:
-        self.fail_all(lambda outcome: type(error)(error.text, retryable=error.retryable, outcome=outcome))
+        self.fail_all(error.with_outcome)
 
     def _refused(self, request: Request[Any], error: TodoMQError, now_ms: int) -> None:
         if request.kind not in CHANGING:
@@ -514,7 +494,7 @@ class Session:
     def _finish(self, request: Request[Any], error: TodoMQError | None) -> None:
         request.error = error
         if request.is_cast:
-            self._casts -= self._casts_told.pop(request.id, 0)
+            self._casts.ended(request.id)
         if request.kind is LIST_CHANGE and request.counter is not None:
             if error is not None and error.outcome == UNKNOWN:
                 request.counter.hold(request.number)
@@ -573,8 +553,7 @@ class Session:
         elif request.first_sent_ms or self._is_greeted:
             error = DeadlineExceeded("no answer before the deadline", outcome=outcome)
         elif self._hello_refusal is not None:
-            refusal = self._hello_refusal
-            error = type(refusal)(refusal.text, retryable=refusal.retryable, outcome=outcome)
+            error = self._hello_refusal.with_outcome(outcome)
         else:
             error = RouterSilent(self._silence)
         self._finish(request, error)

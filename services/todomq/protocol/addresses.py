@@ -14,6 +14,11 @@ SOCKET_PATH_BYTES = 107  # sun_path of Linux, less its closing zero byte
 _TCP = re.compile(r"tcp://(?:[0-9A-Za-z](?:[0-9A-Za-z.-]*[0-9A-Za-z])?|\[[0-9A-Fa-f:.]{2,45}\]):([0-9]{1,5})")
 
 
+def is_ipv6(address: str) -> bool:
+    """Tell whether an address names a host by its number of IPv6, which libzmq takes where it is told to."""
+    return address.startswith("tcp://[")
+
+
 def is_address(text: str) -> bool:
     """Tell whether a text is ``ipc:///absolute/path`` (of 107 bytes at most) or ``tcp://host:port``."""
     if len(text) > CONNECTABLE_BYTES:

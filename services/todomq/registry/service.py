@@ -25,6 +25,7 @@ from todomq.registry.registrations import Forget, Kill, Process, Registrations, 
 from todomq.runtime.calls import LATER, Call, Service
 from todomq.runtime.daemon import Daemon
 from todomq.runtime.log import log
+from todomq.runtime.loop import Once
 
 WATCHERS = 1024
 ANSWER_EARLY_MS = 150
@@ -69,7 +70,7 @@ class RegistryService(Service):
         self._first_version = self._told_version = first_version
         self._told_ms = 0
         self._is_someone_behind = False
-        self._is_news_planned = False
+        self._news_again = Once(self._loop, 0.0)
         self._killed = 0
         self._restore()
         own = self._processes.watch(os.getpid())
@@ -155,21 +156,17 @@ class RegistryService(Service):
 
     def _tell_watchers(self) -> None:
         is_news = self._is_someone_behind or self._registrations.version != self._told_version
-        if not is_news or self._is_news_planned:
+        if not is_news:
             return
         early_ms = self._told_ms + self._registrations.bytes // NEWS_BYTES_PER_MS - _steady_ms()
         if early_ms > 0:
-            self._is_news_planned = True
-            self._loop.after(early_ms / 1000, self._news_is_due)
+            self._news_again.plan(early_ms / 1000)
             return
         self._told_version = self._registrations.version
         self._told_ms = _steady_ms()
         self._is_someone_behind = False
         self._answer(self._watchers)
         self._watchers = []
-
-    def _news_is_due(self) -> None:
-        self._is_news_planned = False  # at the end of this turn it is told
 
     def _answer(self, watchers: list[_Watcher]) -> None:
         news = self._news()

@@ -65,11 +65,11 @@ class Once:
         self._action = action
         self._is_planned = False
 
-    def plan(self) -> None:
-        """Have it run, unless it is planned already."""
+    def plan(self, seconds: float | None = None) -> None:
+        """Have it run, unless it is planned already; ``seconds`` from now, where that is not as always."""
         if not self._is_planned:
             self._is_planned = True
-            self._loop.after(self._seconds, self._run)
+            self._loop.after(self._seconds if seconds is None else seconds, self._run)
 
     def _run(self) -> None:
         self._is_planned = False

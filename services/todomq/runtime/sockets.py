@@ -15,6 +15,7 @@ import zmq
 
 from todomq.errors import Unavailable
 from todomq.protocol import limits
+from todomq.protocol.addresses import is_ipv6
 from todomq.runtime import curve
 from todomq.runtime.curve import Curve
 from todomq.runtime.log import log_counted
@@ -60,7 +61,7 @@ def _open(kind: int) -> zmq.Socket[bytes]:
     try:
         socket = context().socket(kind)
     except zmq.ZMQError as error:
-        raise Unavailable(f"no socket can be opened: {error.strerror}") from None
+        raise _no_more(error) from None
     socket.setsockopt(zmq.AFFINITY, OWN_THREAD)
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.SNDHWM, PIPE_MESSAGES)
@@ -73,6 +74,20 @@ def _open(kind: int) -> zmq.Socket[bytes]:
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, CONNECT_AGAIN_MOST_MS)
     socket.setsockopt(zmq.HANDSHAKE_IVL, 5_000)
     return socket
+
+
+def _monitor(socket: zmq.Socket[bytes], events: int) -> zmq.Socket[bytes]:
+    """Open the socket that tells what happens to another one, which is closed where there can be none."""
+    try:
+        monitor: zmq.Socket[bytes] = socket.get_monitor_socket(events)
+    except zmq.ZMQError as error:
+        socket.close(0)
+        raise _no_more(error) from None
+    return monitor
+
+
+def _no_more(error: zmq.ZMQError) -> Unavailable:
+    return Unavailable(f"no socket can be opened: {error.strerror}")
 
 
 def router(address: str) -> zmq.Socket[bytes]:
@@ -101,7 +116,7 @@ def door(address: str, secret: str) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes
     socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE_S)
     socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, KEEPALIVE_S)
     curve.guard(socket, secret, curve.DOOR)
-    monitor: zmq.Socket[bytes] = socket.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+    monitor = _monitor(socket, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
     monitor.setsockopt(zmq.RCVHWM, 0)
     try:
         listen(socket, address)
@@ -178,11 +193,7 @@ def dealer(address: str, own: Curve | None = None) -> tuple[zmq.Socket[bytes], z
         Unavailable: not an address, or there are too many sockets.
     """
     socket = _open(zmq.DEALER)
-    try:
-        monitor: zmq.Socket[bytes] = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED)
-    except zmq.ZMQError as error:
-        socket.close(0)
-        raise Unavailable(f"no socket can be opened: {error.strerror}") from None
+    monitor = _monitor(socket, zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED)
     if own is not None:
         curve.present(socket, own.public, own.public, own.secret)
     _connect(socket, address)
@@ -191,7 +202,7 @@ def dealer(address: str, own: Curve | None = None) -> tuple[zmq.Socket[bytes], z
 
 def _allow(socket: zmq.Socket[bytes], address: str) -> None:
     """Have libzmq take an address of IPv6, which it does not unasked."""
-    if address.startswith("tcp://["):
+    if is_ipv6(address):
         socket.setsockopt(zmq.IPV6, 1)
 
 
