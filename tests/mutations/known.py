@@ -19,7 +19,7 @@ KNOWN: dict[str, int] = {
     "skips_the_dedupe": 1,
     "forgets_sessions_at_load": 9,
     "session_in_the_next_batch": 9,
-    "plain_adds_tell_of_nobody": 5,
+    "plain_adds_tell_of_nobody": 9,
     "accepts_past_deadline": 1,
     "remembers_too_briefly": 5,
     "retries_under_a_new_number": 3,
