@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from todomq.cli.asking import Answer
 from todomq.cli.connection import named_by, unreachable
 from todomq.cli.formats import EntryFields
 from todomq.cli.health import judge
+from todomq.cli.killing import kill_daemon
 from todomq.cli.outcome import REFUSED, UNREACHABLE, USAGE, exit_code
 from todomq.cli.stack_parts import read_daemon_name
 from todomq.cli.transfer import BATCH_BYTES, BATCH_ENTRIES, batches
@@ -35,6 +37,8 @@ IDLE = {
     "epoch": 1, "state": "ready", "state_since_ms": 5_000, "worker_greeted": True, "uncommitted_since_ms": None,
     "uncommitted": False, "out_of_turn": 0, "queued": 0, "error": None,
 }  # fmt: skip
+FULL = Unavailable("the disk is full")
+DAMAGE = CorruptRecord("000012.log is damaged")
 SILENCE = DeadlineExceeded("no answer before the deadline")
 
 
@@ -42,11 +46,15 @@ Names = tuple[tuple[Any, ...], ...]
 
 
 def found(
-    described: dict[str, Any] | None = None, silent: Names = (), dead: Names = (), moving: Sequence[int] = ()
+    described: dict[str, Any] | None = None,
+    silent: Names = (),
+    dead: Names = (),
+    moving: Sequence[int] = (),
+    refused: dict[Any, TodoMQError] | None = None,
 ) -> Whereabouts:
-    """Return the whereabouts of a list whose partition's hops answer, but for those that are silent or dead."""
+    """Return the whereabouts of a list whose partition's hops answer, but for those that are silent, dead or refuse."""
     everybody: list[Any] = [("router",), ("cache",), SERVER, WORKER]
-    errors: dict[Any, TodoMQError] = dict.fromkeys((*silent, *dead), SILENCE)
+    errors: dict[Any, TodoMQError] = {**dict.fromkeys((*silent, *dead), SILENCE), **(refused or {})}
     if described is None:
         errors.setdefault(SERVER, NameNotFound("this list server does not own the list's partition"))
     answers = {name: Answer({"moving": moving}, errors.get(name), 0.001) for name in everybody}
@@ -71,6 +79,9 @@ def found(
         (found(None, dead=(("cache",),)), ("cache",), "is not running"),
         (found(None, silent=(SERVER,)), SERVER, "pid 17"),
         (found(None, dead=(WORKER,)), WORKER, "none can claim it"),
+        (found(IDLE, refused={WORKER: FULL}), WORKER, "changes would: database_worker 2 answers: the disk is full"),
+        (found(None, refused={SERVER: DAMAGE, WORKER: DAMAGE}), WORKER, "partition 7 can't be read: 000012.log is"),
+        (found(None, refused={("cache",): FULL}), ("cache",), "the cache, which would place it, answers: "),
     ],
 )
 def test_the_reason_names_the_hop_that_a_list_waits_for(whereabouts: Whereabouts, hop: Any, words: str) -> None:
@@ -83,6 +94,21 @@ DAEMONS: list[Any] = [
     ("registry",), ("cache",), ("database_worker", 1), ("database_worker", 2), ("list_server", 1), ("list_server", 2),
     ("router",),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("registration", "kind", "words"),
+    [
+        (None, NameNotFound, "nobody is registered"),
+        (Registration(["list_server", 3], "tcp://192.0.2.1:7001", None, b"i"), InvalidRequest, "on another machine"),
+    ],
+)
+def test_a_daemon_that_cannot_be_killed_is_not_said_to_be_away_where_it_runs_elsewhere(
+    registration: Registration | None, kind: type[TodoMQError], words: str
+) -> None:
+    todo: Any = SimpleNamespace(registry=SimpleNamespace(whereis_name=lambda name: registration))
+    with pytest.raises(kind, match=words):
+        kill_daemon(todo, ["list_server", 3])
 
 
 def healthy_answers() -> dict[Any, Answer]:

@@ -1,6 +1,7 @@
 """Many questions at once: each gets its answer or its error, and how long that took.
 
-Owns: nothing that lasts. Must not know: what is asked. The probe uses it, for which an error is an answer too.
+Owns: what it says of a daemon that it did not answer. Must not know: what is asked. The probe uses it, for which an
+error is an answer too.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from todomq.errors import TodoMQError, Unauthorized
+from todomq.errors import DeadlineExceeded, TodoMQError, Unauthorized
 
 if TYPE_CHECKING:
+    from todomq.cli.stack_parts import Name
     from todomq.client import Client, Pipeline
 
 K = TypeVar("K")
@@ -62,6 +64,27 @@ def calling(
     return lambda pipeline: pipeline.call(Via(list(name)), operation, *arguments, deadline_s=deadline_s)
 
 
+def registered_in(names: Answer) -> dict[Name, int | None] | None:
+    """Return the pid of each daemon, or None, by the registry's answer to ``names``; None where it did not answer."""
+    if names.error is not None:
+        return None
+    return {tuple(each.name): each.pid for each in names.value if isinstance(each.name, list) and _is_key(each.name)}
+
+
+def why_no_answer(name: Name, error: TodoMQError, registered: Mapping[Name, int | None] | None) -> str:
+    """Return what a daemon does that answered with an error, or not at all, as the rest of a sentence about it.
+
+    Args:
+        registered: what ``registered_in`` returns.
+    """
+    if registered is not None and name not in registered:
+        return "is not running"
+    if not isinstance(error, DeadlineExceeded):
+        return f"answers: {error}"
+    pid = None if registered is None else registered[name]
+    return "does not answer" if pid is None else f"does not answer, pid {pid}"
+
+
 def first_failure(failures: BaseExceptionGroup[TodoMQError]) -> TodoMQError:
     """Return the first error of a pipeline's, however deep it stands."""
     first: BaseException = failures
@@ -69,6 +92,10 @@ def first_failure(failures: BaseExceptionGroup[TodoMQError]) -> TodoMQError:
         first = first.exceptions[0]
     assert isinstance(first, TodoMQError)
     return first
+
+
+def _is_key(name: Sequence[object]) -> bool:
+    return all(isinstance(part, str | int) for part in name)
 
 
 def _clock(ended: dict[K, float], key: K) -> Callable[[Future[Any]], None]:

@@ -17,12 +17,12 @@ from concurrent.futures import Future
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from todomq.cli.asking import Answer, ask_all, calling
+from todomq.cli.asking import Answer, ask_all, calling, registered_in, why_no_answer
 from todomq.cli.connection import named_by, unreachable
 from todomq.cli.show import counted
 from todomq.cli.stack_parts import Name, expected_daemons, supervised
 from todomq.daemons import LISTENER, name_of_process
-from todomq.errors import UNKNOWN, CorruptRecord, DeadlineExceeded, TodoMQError
+from todomq.errors import UNKNOWN, CorruptRecord
 from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
 from todomq.runtime.local_process import is_stopped
 
@@ -204,7 +204,7 @@ def _judge_daemon(name: Name, answers: dict[Any, Answer]) -> Part:
     """Judge a daemon by what it answered itself."""
     answer = answers[name]
     if answer.error is not None:
-        return Part(name, FAILED, _trouble(name, answer.error, answers["names"]))
+        return Part(name, FAILED, why_no_answer(name, answer.error, registered_in(answers["names"])))
     closed = answer.value.get("door_closed")
     if closed:
         return Part(name, FAILED, f"lets nobody in over TCP: {closed}")
@@ -221,16 +221,6 @@ def _judge_daemon(name: Name, answers: dict[Any, Answer]) -> Part:
 
 def _is_damaged(name: Name, answers: dict[Any, Answer]) -> bool:
     return name[0] == "database_worker" and isinstance(answers["check", name[1]].error, CorruptRecord)
-
-
-def _trouble(name: Name, error: TodoMQError, names: Answer) -> str:
-    registered = {} if names.error else {repr(each.name): each.pid for each in names.value}
-    if names.error is None and repr(list(name)) not in registered:
-        return "is not running: nobody is registered under its name"
-    if isinstance(error, DeadlineExceeded):
-        pid = registered.get(repr(list(name)))
-        return "does not answer" if pid is None else f"does not answer, pid {pid}"
-    return str(error)
 
 
 def _judge_placement(part: Part, answers: dict[Any, Answer], failed: set[Name]) -> Part:

@@ -23,8 +23,10 @@ def kill_daemon(todo: Client, name: list[str | int]) -> int:
         NameNotFound: it is not running. InvalidRequest: it is a process of another machine, or not a daemon.
     """
     registration = todo.registry.whereis_name(name)
-    if registration is None or registration.pid is None:
+    if registration is None:
         raise NameNotFound(f"{name_of(name)} is not running: nobody is registered under this name")
+    if registration.pid is None:
+        raise InvalidRequest(f"{name_of(name)} runs on another machine: it can be killed there only")
     try:
         _kill(registration.pid, name)
     except (ProcessLookupError, FileNotFoundError):

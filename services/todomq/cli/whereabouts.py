@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from todomq.cli.asking import Answer, ask_all, calling
+from todomq.cli.asking import Answer, ask_all, calling, registered_in, why_no_answer
 from todomq.cli.show import name_of
 from todomq.cli.stack_parts import Name, expected_daemons, supervised
-from todomq.errors import NameNotFound, TodoMQError
+from todomq.errors import CorruptRecord, NameNotFound
 from todomq.protocol.partitions import partition_of, worker_of
 
 if TYPE_CHECKING:
@@ -80,9 +80,7 @@ def find(todo: Client, settings: Settings, list_name: str) -> Whereabouts:
     names = answers.pop("names")
     if names.error is not None and all(answer.error is not None for answer in answers.values()):
         raise names.error
-    registered = None if names.error is not None else {
-        tuple(entry.name): entry.pid for entry in names.value if isinstance(entry.name, list) and _is_key(entry.name)
-    }  # fmt: skip
+    registered = registered_in(names)
     owners = [(answers["list_server", n].value["epoch"], n) for n in servers if answers["list_server", n].error is None]
     server = max(owners)[1] if owners else None
     description = {} if server is None else answers["list_server", server].value
@@ -119,18 +117,23 @@ def explain(found: Whereabouts) -> Reason:
 
 
 def _no_server(found: Whereabouts) -> Reason:
-    silent = [
-        name for name, answer in found.answers.items()
-        if name[0] == "list_server" and not isinstance(answer.error, NameNotFound | None)
-    ]  # fmt: skip
-    trouble = _worker_trouble(found)
-    waits = f"partition {found.partition} has no list server that answers"
+    partition, worker = found.partition, ("database_worker", found.worker)
+    refused = {
+        name: answer.error for name, answer in found.answers.items()
+        if name[0] == "list_server" and answer.error is not None and not isinstance(answer.error, NameNotFound)
+    }  # fmt: skip
+    damage = next((error for error in refused.values() if isinstance(error, CorruptRecord)), None)
+    if damage is not None:
+        return Reason(worker, f"partition {partition} can't be read: {damage}")
+    trouble, cache = _worker_trouble(found), found.answers["cache",]
+    waits = f"partition {partition} has no list server that answers"
     if trouble:
-        return Reason(("database_worker", found.worker), f"{waits}, and none can claim it: {trouble}")
-    if found.answers["cache",].error is not None:
-        return Reason(("cache",), f"{waits}, and the cache, which would place it, {_absence(found, ('cache',))}")
-    if silent:
-        return Reason(silent[0], f"{waits}: {name_of(list(silent[0]))} {_absence(found, silent[0])}")
+        return Reason(worker, f"{waits}, and none can claim it: {trouble}")
+    if cache.error is not None:
+        why = why_no_answer(("cache",), cache.error, found.registered)
+        return Reason(("cache",), f"{waits}, and the cache, which would place it, {why}")
+    for name, error in refused.items():
+        return Reason(name, f"{waits}: {name_of(list(name))} {why_no_answer(name, error, found.registered)}")
     return Reason(("router",), f"{waits}: it is moving, and requests wait at the router")
 
 
@@ -138,19 +141,7 @@ def _worker_trouble(found: Whereabouts) -> str:
     worker: Name = ("database_worker", found.worker)
     error = found.answers[worker].error
     if error is not None:
-        return f"{name_of(list(worker))} {_absence(found, worker, error)}"
+        return f"{name_of(list(worker))} {why_no_answer(worker, error, found.registered)}"
     if found.description.get("worker_greeted") is False:
         return f"{name_of(list(worker))} has not answered the greeting of list_server {found.server} yet"
     return ""
-
-
-def _absence(found: Whereabouts, name: Name, error: TodoMQError | None = None) -> str:
-    if found.registered is not None and name not in found.registered:
-        return "is not running"
-    if found.registered is not None:
-        return f"does not answer, pid {found.registered[name]}"
-    return f"does not answer: {error}" if error is not None else "does not answer"
-
-
-def _is_key(name: list[Any]) -> bool:
-    return all(isinstance(part, str | int) for part in name)
