@@ -182,6 +182,33 @@ def test_the_first_add_to_a_list_whose_record_is_old_writes_it_anew() -> None:
     assert records.read_list("a", bench.disk.records[records.list_key("a")]).version == records.VERSION
 
 
+BODIES = [
+    messages.body("add_entry", "milk", None) + b"\0",
+    messages.body("add_entry", "milk", None)[:-1],
+    messages.body("add_entry", "milk", "2026-W49-2"),
+    b"\x93\xa9add_entry\xa2\xff\xff\xc0",
+    b"\x93\xa9add_entry\xd9\x04milk\xc0",
+    b"\x93\xd9\x09add_entry\xa4milk\xc0",
+    b"\x93\xa9add_entry\xa4milk\xd6\xff\0\0\0\0",
+    b"\x93\xa9add_entry\xc4\x04milk\xc0",
+    b"\x93\xa9add_entry\x91\xa4milk\xc0",
+    b"\x93\xa9add_entry",
+    b"\x93\xa9add_entrx\xa4milk\xc0",
+]
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_bodies_that_no_client_of_ours_packs_have_the_same_answer_either_way(body: bytes) -> None:
+    outcomes = []
+    for way in (taken, closed):
+        bench = loaded()
+        with way():
+            identifier = bench.send("a", "", packed=body, number=2)
+            bench.settle()
+        outcomes.append(picture(bench, identifier))
+    assert outcomes[0] == outcomes[1]
+
+
 def test_adds_to_a_list_that_is_loaded_go_the_short_way() -> None:
     bench = loaded()
     with taken() as took:

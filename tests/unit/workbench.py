@@ -107,15 +107,15 @@ class Bench:
 
     def send(
         self, name: str, operation: str, *arguments: Any, client: bytes = b"client", number: int = 1, floor: int = 1,
-        deadline_ms: int | None = None, epoch: int | None = None,
+        deadline_ms: int | None = None, epoch: int | None = None, packed: bytes | None = None,
     ) -> int:  # fmt: skip
-        """Forward one request; return its id."""
+        """Forward one request, with a body of that operation, or one that is packed already; return its id."""
         identifier = next(_ids)
         if epoch is None:
             owned = self.hosting.partitions[partition_of(name.encode())]
             epoch = 0 if owned is None else owned.epoch
         deadline_ms = self.now_ms + 5_000 if deadline_ms is None else deadline_ms
-        body = messages.body(operation, *arguments)
+        body = messages.body(operation, *arguments) if packed is None else packed
         self.hosting.take(ROUTER, client, [[identifier, name, deadline_ms, body, number, floor, epoch]], self.now_ms)
         return identifier
 
