@@ -67,6 +67,10 @@ class SimulatedLoop:
         """Return a clock that nobody sets; its zero is far from that of the wall clock."""
         return (self._clock.now_us - BOOT_US) // 1_000
 
+    def awake_ms(self) -> int:
+        """Return the same as of a machine that never sleeps, from another zero."""
+        return self._clock.now_us // 1_000
+
     def watch(self, source: Source, on_readable: Action) -> None:
         """Run ``on_readable`` in every turn in which the source has something to read."""
         self._readers[source] = on_readable

@@ -32,7 +32,6 @@ def in_world(world: World) -> Iterator[None]:
     time = SimpleNamespace(
         time_ns=lambda: clock.wall_us * 1_000,
         monotonic=lambda: clock.now_us / 1e6,
-        monotonic_ns=lambda: clock.now_us * 1_000,
         perf_counter_ns=lambda: clock.now_us * 1_000,
         gmtime=lambda: None,
         strftime=lambda form, stamp: "",
@@ -66,7 +65,6 @@ def in_world(world: World) -> Iterator[None]:
             todomq.registry.service,
             {
                 "os": system,
-                "time": time,
                 "LocalProcesses": lambda: WatchedProcesses(world.processes),
                 "Journal": lambda directory, boot: KeptJournal(world.journal),
                 "boot": lambda: "boot",

@@ -13,7 +13,6 @@ change: whoever registers thousands of names costs the others little.
 from __future__ import annotations
 
 import os
-import time
 from typing import Any, NamedTuple
 
 from todomq.errors import UNKNOWN, InvalidRequest, Overloaded, Unavailable
@@ -65,7 +64,7 @@ class RegistryService(Service):
         # Versions begin at the time (in 1/1024 ms), so that those of an earlier registry are lower.
         first_version = self._loop.now_ms() << 10
         lease_ms = daemon.settings.lease_ms
-        self._registrations = Registrations(lease_ms, _steady_ms(), first_version, self._journal.lost)
+        self._registrations = Registrations(lease_ms, self._loop.awake_ms(), first_version, self._journal.lost)
         self._watchers: list[_Watcher] = []
         self._first_version = self._told_version = first_version
         self._told_ms = 0
@@ -74,7 +73,7 @@ class RegistryService(Service):
         self._killed = 0
         self._restore()
         own = self._processes.watch(os.getpid())
-        self._registrations.register(daemon.name, daemon.reached_at, own, daemon.incarnation, 0, _steady_ms())
+        self._registrations.register(daemon.name, daemon.reached_at, own, daemon.incarnation, 0, self._loop.awake_ms())
         self._carry_out()
         self._loop.watch(self._processes.fileno(), self._take_in_deaths)
         self._loop.every(min(0.1, lease_ms / 8000), self._tick)
@@ -99,13 +98,13 @@ class RegistryService(Service):
         try:
             if process is not None and lease_ms and not is_endable(process):
                 raise InvalidRequest(f"a lease needs a process that may be ended when it hangs, and {pid} may not")
-            now_ms = _steady_ms()
+            now_ms = self._loop.awake_ms()
             is_accepted = self._registrations.register(name, address, process, incarnation, lease_ms, now_ms)
         finally:
             self._release(process)
         unwritten = self._carry_out()
         if unwritten is not None:
-            self._registrations.unregister(name, incarnation, _steady_ms())
+            self._registrations.unregister(name, incarnation, self._loop.awake_ms())
             self._carry_out()
             raise Unavailable(f"the name can't be written to the registry's journal: {unwritten.strerror}")
         return is_accepted
@@ -117,7 +116,7 @@ class RegistryService(Service):
         if canonical(name) == self._own_key:
             raise InvalidRequest("this is the registry's own name")
         self._take_in_deaths()
-        is_freed = self._registrations.unregister(name, incarnation, _steady_ms())
+        is_freed = self._registrations.unregister(name, incarnation, self._loop.awake_ms())
         unwritten = self._carry_out()
         if unwritten is not None:
             raise Unavailable(
@@ -129,7 +128,7 @@ class RegistryService(Service):
     def _whereis_name(self, call: Call) -> Any:
         name = call.only_argument()
         self._take_in_deaths()
-        return self._registrations.whereis(name, _steady_ms())
+        return self._registrations.whereis(name, self._loop.awake_ms())
 
     def _names(self, call: Call) -> Any:
         messages.check_count(call.arguments, 0, 0)
@@ -158,12 +157,12 @@ class RegistryService(Service):
         is_news = self._is_someone_behind or self._registrations.version != self._told_version
         if not is_news:
             return
-        early_ms = self._told_ms + self._registrations.bytes // NEWS_BYTES_PER_MS - _steady_ms()
+        early_ms = self._told_ms + self._registrations.bytes // NEWS_BYTES_PER_MS - self._loop.awake_ms()
         if early_ms > 0:
             self._news_again.plan(early_ms / 1000)
             return
         self._told_version = self._registrations.version
-        self._told_ms = _steady_ms()
+        self._told_ms = self._loop.awake_ms()
         self._is_someone_behind = False
         self._answer(self._watchers)
         self._watchers = []
@@ -175,7 +174,7 @@ class RegistryService(Service):
 
     def _tick(self) -> None:
         self._take_in_deaths()
-        self._registrations.tick(_steady_ms())
+        self._registrations.tick(self._loop.awake_ms())
         self._carry_out()
         now_ms = self._loop.now_ms()
         ending = [watcher for watcher in self._watchers if watcher.until_ms <= now_ms]
@@ -197,7 +196,7 @@ class RegistryService(Service):
                 self._write(Forget(key))
                 continue
             name, address, _, incarnation = registration
-            self._registrations.register(name, address, process, incarnation, 0, _steady_ms())
+            self._registrations.register(name, address, process, incarnation, 0, self._loop.awake_ms())
 
     def _is_alive(self, process: Process) -> bool:
         try:
@@ -261,8 +260,3 @@ def _read_registration(arguments: list[Any]) -> tuple[Any, str, int | None, byte
 def _padded(arguments: list[Any], least: int, most: int) -> list[Any]:
     messages.check_count(arguments, least, most)
     return arguments + [None] * (most - len(arguments))
-
-
-def _steady_ms() -> int:
-    """Return milliseconds of a clock that stands still while the machine sleeps: so do those who are waited for."""
-    return time.monotonic_ns() // 1_000_000

@@ -106,6 +106,11 @@ class Loop:
         """Return milliseconds of a monotonic clock, for intervals; it goes on while the machine sleeps."""
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
 
+    @staticmethod
+    def awake_ms() -> int:
+        """Return milliseconds of a clock that stands still while the machine sleeps, as do those who are waited for."""
+        return time.monotonic_ns() // 1_000_000
+
     def watch(self, source: Source, on_readable: Action) -> None:
         """Run ``on_readable`` in every turn in which the socket or descriptor has something to read."""
         descriptor = source if isinstance(source, int) else int(source.getsockopt(zmq.FD))

@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -94,7 +93,7 @@ class Listener:
         if process.state == RUNNING:
             self._follow(process.name, process.pid)
         elif process.state not in STOPPED_STATES:
-            self._carry_out(self._intensity.vanished(process.name, _steady_ms()))
+            self._carry_out(self._intensity.vanished(process.name, self._loop.awake_ms()))
 
     def _read_events(self) -> None:
         data = os.read(sys.stdin.fileno(), EVENTS_BYTES)
@@ -117,7 +116,7 @@ class Listener:
             log("exited", process=event.process, pid=event.pid, how=how)
             ago_ms = evidence.ended_ms_ago(self._settings.log, event.process, event.pid, datetime.now())
             self._unfollow(event.process)
-            self._carry_out(self._intensity.exited(event.process, event.group, how, _steady_ms(), ago_ms))
+            self._carry_out(self._intensity.exited(event.process, event.group, how, self._loop.awake_ms(), ago_ms))
             self._keep_restarts()
         elif event.state == "BACKOFF":
             how = evidence.how_it_ended(self._settings.log, event.process)
@@ -140,17 +139,17 @@ class Listener:
         try:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
-            self._carry_out(self._intensity.vanished(process, _steady_ms()))
+            self._carry_out(self._intensity.vanished(process, self._loop.awake_ms()))
             return
         self._pidfds[process] = pidfd
         self._intensity.settled(process)
         self._loop.watch(pidfd, lambda: self._on_death(process))
         if process == "registry":
-            self._registry_watch.began(_steady_ms(), _age_ms(pid))
+            self._registry_watch.began(self._loop.awake_ms(), _age_ms(pid))
             self._ping_registry()
         elif process in self._names:
             watch = AnswerWatch(2 * self._settings.lease_ms, int(PING_S * 1000), REGISTERED_MS)
-            watch.began(_steady_ms(), _age_ms(pid))
+            watch.began(self._loop.awake_ms(), _age_ms(pid))
             self._watched[process] = (pid, watch)
 
     def _unfollow(self, process: str) -> None:
@@ -165,7 +164,7 @@ class Listener:
 
     def _on_death(self, process: str) -> None:
         self._unfollow(process)
-        self._carry_out(self._intensity.vanished(process, _steady_ms()))
+        self._carry_out(self._intensity.vanished(process, self._loop.awake_ms()))
 
     def _carry_out(self, effects: list[Effect]) -> None:
         for effect in effects:
@@ -198,7 +197,7 @@ class Listener:
             log("stop_group_refused", why=str(error))
 
     def _plan_tick(self) -> None:
-        delay_ms = self._intensity.next_tick_ms(_steady_ms())
+        delay_ms = self._intensity.next_tick_ms(self._loop.awake_ms())
         if delay_ms is not None and self._next_tick is None:
             self._next_tick = self._loop.after(delay_ms / 1000, self._tick)
 
@@ -213,7 +212,7 @@ class Listener:
 
     def _watch_registry(self) -> bool:
         """End the registry if it hangs, else ask whether it does; return whether it is there to be asked."""
-        if self._registry_watch.tick(_steady_ms()):
+        if self._registry_watch.tick(self._loop.awake_ms()):
             log("registry_hangs", silent_ms=self._settings.lease_ms)
             self._registry_watch.ended()
             kill(self._pidfds["registry"])
@@ -238,11 +237,11 @@ class Listener:
             return
         pid, watch = self._watched[process]
         if answer.error is not None:
-            watch.unknown(_steady_ms())
+            watch.unknown(self._loop.awake_ms())
             return
         if _pid_of(answer.value) == pid:
-            watch.answered(_steady_ms())
-        if watch.tick(_steady_ms()):
+            watch.answered(self._loop.awake_ms())
+        if watch.tick(self._loop.awake_ms()):
             log("unregistered_process_killed", process=process, pid=pid)
             watch.ended()
             kill(self._pidfds[process])
@@ -252,7 +251,7 @@ class Listener:
 
     def _registry_answered(self, answer: Answer) -> None:
         if answer.error is None:
-            self._registry_watch.answered(_steady_ms())
+            self._registry_watch.answered(self._loop.awake_ms())
 
 
 def _restarts_before(settings: Settings, manager_pid: int) -> dict[str, int]:
@@ -275,8 +274,3 @@ def _age_ms(pid: int) -> int:
 def _pid_of(registration: Any) -> Any:
     """Return the pid of ``[name, address, pid, incarnation]``, None of anything else."""
     return registration[2] if type(registration) is list and len(registration) == 4 else None
-
-
-def _steady_ms() -> int:
-    """Return milliseconds of a clock that stands still while the machine sleeps: so do those who are waited for."""
-    return time.monotonic_ns() // 1_000_000
