@@ -151,7 +151,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         home=home,
         endpoint=environment.get("TODOMQ_ENDPOINT") or defaults.address("router"),
         credentials=environment.get("TODOMQ_CREDENTIALS", ""),
-        tcp=_tcp(environment, "TODOMQ_TCP"),
+        tcp=_tcp(environment, "TODOMQ_TCP", may_be_any=True),
         stack_tcp=_tcp(environment, "TODOMQ_STACK_TCP", ports=STACK_PORTS),
         registry=_tcp(environment, "TODOMQ_REGISTRY"),
         list_servers=_whole(environment, "TODOMQ_LIST_SERVERS", defaults.list_servers, 1, POOL_MOST),
@@ -170,12 +170,13 @@ def is_loopback(address: str) -> bool:
     return LOOPBACK.fullmatch(address.removeprefix("tcp://").rpartition(":")[0]) is not None
 
 
-def _tcp(environment: Mapping[str, str], name: str, ports: int = 1) -> str:
+def _tcp(environment: Mapping[str, str], name: str, ports: int = 1, *, may_be_any: bool = False) -> str:
+    """Return a TCP address, the first of so many ports; of every interface (``*``) only where one may listen so."""
     address = environment.get(name, "")
     if not address:
         return ""
     host, _, port = address.rpartition(":")
-    if not (is_address(address) or (host == "tcp://*" and port.isdecimal() and ports == 1)) or address[:3] != "tcp":
+    if not (is_address(address) or (may_be_any and host == "tcp://*" and port.isdecimal())) or address[:3] != "tcp":
         raise SettingsError(f"{name} is {address!r:.100} where tcp://HOST:PORT is needed, for example tcp://127.0.0.1:7447")
     if int(port) + ports > 65_536 or int(port) < 1:
         needed = "a port from 1" if ports == 1 else f"the first of {ports} ports"

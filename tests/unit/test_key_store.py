@@ -185,6 +185,14 @@ def test_without_keys_only_this_machine_may_reach_the_router(tmp_path: Path, add
         door_pair(settings)
 
 
+def test_daemons_join_a_registry_at_one_address_though_it_may_listen_at_any(tmp_path: Path) -> None:
+    home = {"TODOMQ_HOME": str(tmp_path)}
+    assert read_settings({**home, "TODOMQ_TCP": "tcp://*:7447"}).tcp == "tcp://*:7447"
+    for name in ("TODOMQ_REGISTRY", "TODOMQ_STACK_TCP"):
+        with pytest.raises(SettingsError, match=name):
+            read_settings({**home, name: "tcp://*:7447"})
+
+
 @pytest.mark.parametrize("how", ["gone", "a link to nowhere"])
 def test_keys_that_are_gone_are_not_no_keys(tmp_path: Path, how: str) -> None:
     settings = read_settings({"TODOMQ_HOME": str(tmp_path), "TODOMQ_TCP": "tcp://127.0.0.1:7447"})

@@ -309,6 +309,7 @@ def test_what_is_looked_at_each_second_is_seen_though_old_records_cannot_be_read
     bench.loop.sweep()
     bench.run()
     assert bench.shard.state == "full"
+    assert not bench.shard.stats()["storage_open"]
 
 
 def test_while_nothing_can_be_deleted_old_records_are_not_looked_for(bench: Bench) -> None:

@@ -146,7 +146,7 @@ class Shard:
             **self._storage_stats,
             "syncs": 0 if self._storage is None else self._storage.syncs,
             "reads_waiting": self._reads_waiting,
-            "storage_open": self._storage is not None and self._trouble is None,
+            "storage_open": self.state == "open",
             "storage": self.state,
             "trouble": trouble or None,
         }
