@@ -1,4 +1,7 @@
-"""What ``docs/protocol.md`` says is what the stack does: its hex examples are sent, its tables compared."""
+"""What ``docs/protocol.md`` says is what the stack does: its hex examples are sent, its tables compared.
+
+And ``docs/stats.md`` names each key of ``stats``.
+"""
 
 from __future__ import annotations
 

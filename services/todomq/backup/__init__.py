@@ -1,1 +1,9 @@
-"""Backups: taken from a running stack, verified, restored into an empty home."""
+"""Backups: taken from a running stack, verified, restored into an empty home.
+
+    take         a backup of a running stack
+    checkpoints  its shards as they are at one moment, asked of the workers
+    restore      a whole stack, or one shard
+    verify       every record read, of a stack that is stopped, a backup, checkpoints
+    contents     what the records of a shard must be: the pure core
+    catalogue    which files a backup has
+"""

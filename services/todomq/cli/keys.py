@@ -53,7 +53,7 @@ def make_app() -> typer.Typer:
 def init() -> Result:
     """Make the stack's own pair of keys.
 
-    A stack that runs is started again for it: todomq down; todomq up
+    A router that listens at TODOMQ_TCP asks for keys within a second. Else set that, and: todomq down; todomq up
 
     Example: todomq keys init
     """

@@ -68,7 +68,8 @@ def check_patterns(patterns: Sequence[str]) -> None:
         except UnicodeEncodeError:
             raise InvalidRequest(f"the pattern {pattern!r:.80} is not valid Unicode") from None
         if not 1 <= size <= limits.LIST_NAME_BYTES:
-            raise InvalidRequest(f"the pattern {pattern!r:.80} has {size} bytes where 1 to 255 are allowed")
+            allowed = f"1 to {limits.LIST_NAME_BYTES} are allowed"
+            raise InvalidRequest(f"the pattern {pattern!r:.80} has {size} bytes where {allowed}")
 
 
 class Rights:

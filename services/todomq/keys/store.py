@@ -1,8 +1,9 @@
 """The keys of one stack: the directory ``keys`` in its home, with the stack's own pair and everybody it lets in.
 
-Owns: ``server.json`` (the stack's pair) and ``clients.json`` (public keys, rights, quotas; no secret of a client).
-Must not know: sockets, who is connected. The command line writes it, the daemons read it. Each change replaces a file
-whole.
+Owns: ``server.json`` (the stack's pair), ``clients.json`` (public keys, rights, quotas; no secret of a client), the
+``lock`` beside them, and ``has-keys`` beside the directory, by which one that is gone is not taken for one that was
+never made (law 8). Must not know: sockets, who is connected. The command line writes it, the daemons read it. Each
+change replaces a file whole.
 """
 
 from __future__ import annotations

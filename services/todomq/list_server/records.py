@@ -1,7 +1,7 @@
 """The stored form of lists: keys and values in bytes, made and read. No storage, no sockets, no clock.
 
 Owns: the layout of every record that a list server stores. Must not know: workers, batches, epochs.
-The list actor packs what changed with it and reads with it what a scan brought.
+``recording.py`` packs with it what changed, ``loading.py`` reads with it what a scan brought.
 
     n name                                     list     [version, generation, lowest next id, deleted, swept generation]
     l partition length name  e ~generation id  entries  [added or nil, entry or nil, ...] of consecutive ids from it

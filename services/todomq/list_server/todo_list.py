@@ -1,7 +1,8 @@
 """The to-do list itself: entries, their ids, what is due when. Pure values: no sockets, no clock, no storage.
 
 Owns: the entries of one list and the ids given out. Must not know: who asks, how entries are stored or sent.
-The list actor talks to it, with fields that passed ``protocol/entries.py``; ``records.py`` stores what it holds.
+``operations.py`` changes and reads it, with fields that passed ``protocol/entries.py``; ``records.py`` packs what it
+holds.
 
 What it keeps:
 

@@ -27,7 +27,7 @@ class Words:
         self._steady_ms = steady_ms
 
     def take(self, message: bytes) -> None:
-        """Do what a message asks for; one that can't be read, or can't be true, is counted, logged and dropped."""
+        """Do what a message asks for; one that can't be read, or can't be true, is logged and dropped."""
         try:
             kind, fields = messages.read(message)
             if kind != "committed":

@@ -1,7 +1,8 @@
 """What an entry and a list's name may be: every check of what a caller says of them, before anything changes (law 7).
 
 Owns: the rules for names of lists, titles, dates, ``extra`` and sizes; the numbers stand in ``protocol/limits.py``.
-Must not know: lists, storage, sockets. The list actor asks it about requests, the client and the command line before.
+Must not know: lists, storage, sockets. ``list_server/operations.py`` asks it about requests, the client
+and the command line before.
 Each check raises ``InvalidRequest`` with a text that says what was wrong and the limit, and returns the value typed.
 """
 

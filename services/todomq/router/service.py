@@ -2,7 +2,7 @@
 
 Owns: the connections to list servers and named daemons; what is answered, refused or taken back. Must not know: what a
 request means: it reads version, target, deadline and number, and never the body. Talks to: clients and the cache (who
-call it), list servers, and every daemon that is called by name.
+call it), list servers, every daemon that is called by name, and the registry about names that it does not know.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class Stack:
             SettingsError: a variable has no usable value.
         """
         self.settings = read_settings(environment)
-        self.limits = read_limits(self.settings, environment)
+        read_limits(self.settings, environment)  # what is wrong there is said before anything is started
         self.manager = Manager(self.settings.run)
         self._environment = environment
         for path in (str(self.settings.home), self.environment()["TODOMQ_PYTHON"]):
