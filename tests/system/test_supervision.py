@@ -468,6 +468,40 @@ def test_down_ends_a_supervisord_that_hangs(stack: RunningStack) -> None:
     assert stack.living() == {}
 
 
+@pytest.fixture
+def patient_stack(make_stack: MakeStack) -> RunningStack:
+    """Return a stack in which nobody is taken for hung within a test."""
+    stack = make_stack(TODOMQ_LEASE_MS="60000")
+    stack.start()
+    return stack
+
+
+def test_down_lets_daemons_go_on_that_stand_still_so_that_each_ends_by_itself(patient_stack: RunningStack) -> None:
+    stack = patient_stack
+    for name in stack.daemons:
+        stack.kill(name, signal.SIGSTOP)
+
+    assert stack.run(STACK, "down").returncode == 0
+
+    assert stack.living() == {}
+    assert "SIGKILL" not in (stack.home / "log" / "supervisord.log").read_text()
+
+
+def test_down_waits_for_a_supervisord_that_is_stopping_the_stack_already(patient_stack: RunningStack) -> None:
+    stack = patient_stack
+    pid = stack.manager_pid()
+    standing = stack.kill("database_worker-2", signal.SIGSTOP)
+    stack.control.manager.shutdown()
+    wait_until(stack.control.manager.is_ending, 5, "it stops the others")
+    assert not is_gone(standing)
+
+    assert stack.run(STACK, "down").returncode == 0
+
+    assert is_gone(pid) and stack.living() == {}
+    log = (stack.home / "log" / "supervisord.log").read_text()
+    assert "SIGKILL" not in log and "stopped: supervision" in log
+
+
 def test_two_stacks_run_side_by_side(stack: RunningStack, make_stack: MakeStack) -> None:
     before = stack.pids()
     other = make_stack(TODOMQ_DATABASE_WORKERS="1", TODOMQ_LIST_SERVERS="1")

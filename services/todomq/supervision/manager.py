@@ -16,6 +16,11 @@ from todomq.daemons import GROUPS
 from todomq.errors import Unavailable
 
 RUNNING = "RUNNING"
+_SHUTDOWN_STATE = 6
+
+
+class Ending(Unavailable):
+    """supervisord is stopping everything, and then ends: it answers nothing else meanwhile."""
 
 
 class Process(NamedTuple):
@@ -39,6 +44,16 @@ class Manager:
     def pid(self) -> int:
         """Return supervisord's process id."""
         return int(self._call("supervisor.getPID"))
+
+    def is_ending(self) -> bool:
+        """Tell whether it was told to stop everything, and does."""
+        try:
+            self.pid()
+        except Ending:
+            return True
+        except Unavailable:
+            return False
+        return False
 
     def processes(self) -> list[Process]:
         """Return all processes, in the order of their start: the listener, then the groups of the tree."""
@@ -74,6 +89,8 @@ class Manager:
             response = connection.getresponse()
             (value,), _ = xmlrpc.client.loads(response.read())
         except xmlrpc.client.Fault as fault:
+            if fault.faultCode == _SHUTDOWN_STATE:
+                raise Ending("supervisord is stopping the stack") from None
             raise Unavailable(f"supervisord refused {method}: {fault.faultString}") from None
         except (OSError, http.client.HTTPException, xmlrpc.client.Error, ValueError) as error:
             raise Unavailable(f"supervisord does not answer at {self.socket}: {error}") from None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from pathlib import Path
 
 from todomq.errors import Unavailable
 from todomq.keys.required import check_keys
-from todomq.runtime.local_process import has_ended, kill
+from todomq.runtime.local_process import has_ended, is_stopped, kill
 from todomq.runtime.locks import hold, private_directory
 from todomq.settings import VARIABLES, SettingsError, read_settings
 from todomq.supervision import records
@@ -213,6 +214,7 @@ class Stack:
         try:
             pids = [self.manager.pid(), *(process.pid for process in self.manager.processes() if process.pid)]
             with _Processes(pids) as processes:
+                processes.let_go_on()
                 self.manager.shutdown()
                 if not processes.wait_for_first(STOP_S):
                     processes.kill_first()
@@ -275,12 +277,17 @@ class Stack:
             time.sleep(SPAWN_POLL_S)
 
     def _end_silent_manager(self) -> bool:
-        """End a supervisord of this stack that lives and does not answer; its daemons end with it."""
+        """End a supervisord of this stack that lives and does not answer; its daemons end with it.
+
+        One that is stopping the stack already is let do that.
+        """
         pid = self.silent_manager()
         if pid is None:
             return False
-        children = _children(pid)
-        with _Processes([pid, *children]) as processes:
+        with _Processes([pid, *_children(pid)]) as processes:
+            if self.manager.is_ending():
+                processes.let_go_on()
+                processes.wait_for_first(STOP_S)
             processes.kill_first()
             processes.wait_for_all(STOP_S)
         return True
@@ -392,6 +399,13 @@ class _Processes:
 
     def alive(self) -> list[int]:
         return [pid for pid, pidfd in self._held.items() if not has_ended(pidfd)]
+
+    def let_go_on(self) -> None:
+        """End the pause of those that stand still for a signal: they could not end gracefully."""
+        for pid, pidfd in self._held.items():
+            if is_stopped(pid):
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(pidfd, signal.SIGCONT)
 
     def kill_first(self) -> None:
         if self._first is not None:
