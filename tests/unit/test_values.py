@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import datetime
+import gc
 import pickle
 from typing import Any
 
@@ -43,6 +44,10 @@ def test_what_takes_a_dataclass_takes_an_entry() -> None:
     assert [field.name for field in dataclasses.fields(entry)] == list(FIELD_NAMES)
     assert dataclasses.asdict(entry) == dict(zip(FIELD_NAMES, (7, "dentist", DAY, True, {"room": 4})))
     assert dataclasses.replace(entry, title="tea") == Entry(7, "tea", DAY, True, {"room": 4})
+
+
+def test_the_collector_of_cycles_has_no_entry_to_look_at() -> None:
+    assert not gc.is_tracked(ENTRY)
 
 
 def test_an_entry_cannot_be_changed() -> None:

@@ -19,11 +19,13 @@ from todomq.protocol.codec import Plain, has_few_items, unpack_value
 H = TypeVar("H")
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One entry of a list, as it was when the answer was given.
 
     A value: equal by its fields, not to be changed. ``dataclasses.asdict``, ``fields`` and ``replace`` take one, as
-    ``msgspec.structs`` does. (A dataclass itself would be made at three times the price, and answers are many.)
+    ``msgspec.structs`` does. (A dataclass itself would be made at three times the price, and answers are many. For the
+    same reason the collector of cycles does not look at one: unless you make its ``extra`` lead back to it, it is in
+    none.)
 
     Attributes:
         id: given by the list, ascending, never given twice until the list is cleared.
