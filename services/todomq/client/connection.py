@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from todomq.client.deadlines import steady_ms
 from todomq.client.endpoint import silence_at
-from todomq.client.line import CLOSE_LINGER_MS, Line
+from todomq.client.line import CLOSE_LINGER_MS, Line, LineError
 from todomq.client.request import Request
 from todomq.client.session import Session
 from todomq.errors import InvalidRequest, Overloaded, TodoMQError, Unavailable
@@ -375,7 +375,7 @@ class Connection:
         if session is not None and line is not None:
             try:
                 line.poll(min(most_ms, self._nap_ms(session)) if most_ms else 0)
-            except Exception as error:
+            except (TodoMQError, LineError) as error:
                 self._end(_failure(error))
                 return  # interrupted in its sleep nothing is lost: somebody else goes on
         try:
@@ -399,9 +399,9 @@ class Connection:
                 self._finish(finished)
             if is_closed:
                 self._end_if_sent(session, now)
-        except Exception as error:
+        except (TodoMQError, LineError) as error:
             self._end(_failure(error))
-        except BaseException as error:  # an interrupt: nobody knows how far this turn had come
+        except BaseException as error:  # a signal's handler raised it: nobody knows how far this turn had come
             self._end(_failure(error))
             raise
 
@@ -539,8 +539,10 @@ class Connection:
 
 
 def _failure(error: BaseException) -> TodoMQError:
-    """Return what ended a connection as one of our errors: no descriptor is left, say."""
-    return error if isinstance(error, TodoMQError) else Unavailable(f"the client's connection failed: {error!r}")
+    """Return what ended a connection as one of our errors."""
+    if isinstance(error, TodoMQError):
+        return error
+    return Unavailable(f"the client's connection failed: {error if isinstance(error, LineError) else repr(error)}")
 
 
 _connections: weakref.WeakSet[Connection] = weakref.WeakSet()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import zmq
 
 from todomq.client.session import Session
-from todomq.errors import InvalidRequest, Unauthorized
+from todomq.errors import InvalidRequest, Unauthorized, Unavailable
 from todomq.protocol import limits
 from todomq.protocol.addresses import is_ipv6
 
@@ -26,6 +26,9 @@ CONNECT_AGAIN_MS = 5
 CONNECT_AGAIN_MOST_MS = 40
 CONNECT_PAUSE_MOST_MS = 1_000
 CLOSE_LINGER_MS = 500
+
+LineError = zmq.ZMQError
+"""What the methods of a line raise, besides errors of ours, where the sockets fail: no descriptor is left, say."""
 
 NOT_LET_IN = 400
 """The status with which a handshake is refused for good (https://rfc.zeromq.org/spec/27/)."""
@@ -56,7 +59,10 @@ class Line:
         self.has_more = False
         self._endpoint = endpoint
         self._credentials = credentials
-        self._wake_fd, self._wake_writer = os.pipe()
+        try:
+            self._wake_fd, self._wake_writer = os.pipe()
+        except OSError as error:
+            raise Unavailable(f"no connection can be opened: {error.strerror}") from None
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._dealer = self._monitor = self._context.socket(zmq.PAIR)
         self._poller = zmq.Poller()
