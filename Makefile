@@ -31,6 +31,10 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check --constraint con
 DIST := dist/.built
 SOURCES := pyproject.toml MANIFEST.in README.md LICENSE $(shell find services/todomq -name __pycache__ -prune -o -print)
 
+# The homes of the stacks that run with an environment: its path, for grep.
+HOMES = for each in $$(grep -lsz '^$(1)/bin/' /proc/[0-9]*/cmdline); do \
+    tr '\0' '\n' 2>/dev/null < $${each%cmdline}environ | sed -n 's/^TODOMQ_HOME=//p'; done | sort -u
+
 .PHONY: up down restart status logs test check demo simulate torture mutants fuzz dist bench clean
 .DEFAULT_GOAL := up
 
@@ -43,7 +47,10 @@ restart: $(SERVER)
 # What does not need an installation does not make one.
 down status logs:
 	@if $(PY) -c 'import todomq' 2>/dev/null; then $(TODOMQ) $@ $(if $(FOLLOW),$(if $(filter logs,$@),--follow)); \
-	else echo "TodoMQ is not installed here, so nothing of it runs; start with: make up"; [ $@ = down ]; fi
+	else homes=$$($(call HOMES,$(abspath $(VENV)))); \
+	if [ -n "$$homes" ]; then echo "Stacks run though $(VENV), with which they were started, is gone, at home in:" $$homes >&2; \
+	    echo "For each: make up, then make $@" >&2; exit 1; fi; \
+	echo "TodoMQ is not installed here, so nothing of it runs; start with: make up"; [ $@ = down ]; fi
 
 test: $(TEST)
 	@$(PY) -m pytest $(ARGS)
@@ -76,10 +83,10 @@ dist: $(DIST)
 bench: $(BENCH)
 	@$(PY) -m benchmarks $(ARGS)
 
-clean:
+# Without an environment data is removed by one that is made for it.
+clean: $(if $(DATA),$(SERVER))
 	@if [ -x $(PY) ] && $(PY) -c 'import todomq.cli.__main__' 2>/dev/null; then $(TODOMQ) down $(if $(DATA),--remove-data --yes); fi
-	@homes=$$(for each in $$(grep -lsz '^$(CURDIR)/\.venv[^/]*/bin/' /proc/[0-9]*/cmdline); do \
-	    tr '\0' '\n' 2>/dev/null < $${each%cmdline}environ | sed -n 's/^TODOMQ_HOME=//p'; done | sort -u); \
+	@homes=$$($(call HOMES,$(CURDIR)/\.venv[^/]*)); \
 	if [ -n "$$homes" ]; then echo "Stacks run with what would be removed, at home in:" $$homes >&2; \
 	    echo "Stop them first: TODOMQ_HOME=... make down" >&2; exit 1; fi
 	rm -rf .venv .venv-wheel build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis services/*.egg-info \

@@ -34,6 +34,10 @@ STACK_PORTS = 2 * len(names_of_stack({"database_worker": POOL_MOST, "list_server
 """Ports that a stack of the largest size takes from ``TODOMQ_STACK_TCP`` on."""
 
 
+SERVER_ADVICE = "install with: pip install 'todomq[server]'"
+"""What to do where a package is missing that only a stack needs."""
+
+
 class SettingsError(InvalidRequest):
     """A setting that cannot be used; the text names it."""
 

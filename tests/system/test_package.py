@@ -208,6 +208,10 @@ def test_the_command_line_alone_says_what_a_stack_needs(wheel: Path) -> None:
         assert told.returncode == 2
         assert "supervisor and rocksdict" in told.stderr and "pip install 'todomq[server]'" in told.stderr
         assert "todomq up" in made.run("todomq", "ls", "x").stderr
+        for words in (["verify"], ["verify", "."], ["restore", "."], ["backup", "new"]):
+            told = made.run("todomq", *words)
+            assert (told.returncode, told.stderr.count("\n")) == (2, 1), told.stderr
+            assert "this needs rocksdict; install with: pip install 'todomq[server]'" in told.stderr
     finally:
         made.discard()
 
@@ -243,3 +247,18 @@ def test_what_looks_after_a_stack_installs_nothing(tmp_path: Path, target: str) 
     assert "start with: make up" in made.stdout
     assert (made.returncode == 0) is (target == "down")
     assert not nowhere.exists()
+
+
+def test_a_stack_whose_environment_was_removed_is_not_said_not_to_run(tmp_path: Path) -> None:
+    gone = tmp_path / "venv"
+    home = {"TODOMQ_HOME": str(tmp_path / "home")}
+    with subprocess.Popen([f"{gone}/bin/python", "60"], executable=shutil.which("sleep"), env=home) as left:
+        try:
+            made = subprocess.run(
+                ["make", "-C", str(ROOT), "down", f"VENV={gone}"],
+                capture_output=True, text=True, timeout=60, check=False,
+            )  # fmt: skip
+        finally:
+            left.kill()
+    assert made.returncode != 0 and "nothing of it runs" not in made.stdout
+    assert f"at home in: {tmp_path / 'home'}\nFor each: make up, then make down" in made.stderr

@@ -409,6 +409,14 @@ def test_a_directory_that_cannot_be_written_is_named_before_anything_starts(
     assert stack.living() == {}
 
 
+def test_a_home_that_cannot_be_made_is_told_with_what_to_do(make_stack: MakeStack) -> None:
+    result = make_stack(TODOMQ_HOME="/proc/nowhere").run(STACK, "up")
+
+    assert result.returncode == 2
+    assert "No such file or directory; run this as the stack's user, or set TODOMQ_HOME" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize("command", [["up"], ["status"], ["add", "x", "y"]])
 def test_a_home_that_is_not_ones_own_is_told_with_what_to_do(make_stack: MakeStack, command: list[str]) -> None:
     stack = make_stack()

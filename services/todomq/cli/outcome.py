@@ -25,7 +25,7 @@ from typer.exceptions import TyperException
 
 from todomq.cli.show import coloured, json_text, safe, say
 from todomq.errors import UNKNOWN, DeadlineExceeded, TodoMQError, Unavailable
-from todomq.settings import SettingsError, read_settings
+from todomq.settings import SERVER_ADVICE, SettingsError, read_settings
 
 DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 
@@ -127,12 +127,18 @@ def _run(function: Callable[[], Result], as_json: bool) -> int:
         result = function()
     except TodoMQError as error:
         return _tell_error(error, as_json)
+    except ModuleNotFoundError as error:
+        if (error.name or "todomq").partition(".")[0] == "todomq":
+            raise
+        return _tell_error(SettingsError(f"this needs {error.name}; {SERVER_ADVICE}"), as_json)
     except BrokenPipeError:
         raise  # whoever read has had enough; typer ends it quietly
     except OSError as error:
         return _tell_error(_of_the_system(error), as_json)
     try:
         _print(result, as_json)
+    except TodoMQError as error:
+        return _tell_error(error, as_json)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -169,8 +175,9 @@ def _of_the_system(error: OSError) -> TodoMQError:
         home, path = read_settings().home, Path(str(error.filename))
     except SettingsError as unusable:
         return unusable
-    is_of_home = path.is_relative_to(home) or home.is_relative_to(path)
-    if not is_of_home or not isinstance(error, PermissionError | NotADirectoryError):
+    is_above = home.is_relative_to(path)
+    is_unusable = isinstance(error, PermissionError | NotADirectoryError) and (is_above or path.is_relative_to(home))
+    if not is_unusable and not (is_above and isinstance(error, FileNotFoundError)):  # nothing can be made there
         return TodoMQError(text)
     advice = "run this as the stack's user, or set TODOMQ_HOME to a directory that you own"
     return SettingsError(f"{text}; {advice}")

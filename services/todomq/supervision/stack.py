@@ -25,7 +25,7 @@ from todomq.errors import Unavailable
 from todomq.keys.required import check_keys
 from todomq.runtime.local_process import has_ended, is_stopped, kill
 from todomq.runtime.locks import hold, private_directory
-from todomq.settings import VARIABLES, SettingsError, read_settings
+from todomq.settings import SERVER_ADVICE, VARIABLES, SettingsError, read_settings
 from todomq.supervision import records
 from todomq.supervision.limits import LIMIT_VARIABLES, read_limits
 from todomq.supervision.manager import Manager
@@ -139,7 +139,7 @@ class Stack:
             )
         missing = [package for package in SERVER_PACKAGES if find_spec(package) is None]
         if missing:
-            raise SettingsError(f"a stack needs {' and '.join(missing)}; install with: pip install 'todomq[server]'")
+            raise SettingsError(f"a stack needs {' and '.join(missing)}; {SERVER_ADVICE}")
         python = self.environment()["TODOMQ_PYTHON"]
         if shutil.which(python) is None:
             raise SettingsError(f"TODOMQ_PYTHON is {python}, which can't be run; a Python with TodoMQ is needed")
