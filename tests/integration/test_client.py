@@ -395,6 +395,15 @@ class TestOddArguments:
         assert client.todo_list(Name("l")).add_entry("milk").id == 1
         assert type(client.todo_list(Name("l")).name) is str
         assert [entry.title for entry in client.todo_list("l").entries()] == ["milk"]
+        milk = client.todo_list("l")
+        added = [milk.add_entry(Name("tea")), *milk.add_entries([Name("bread"), (Name("oil"), None)])]
+        added += [milk.update_entry(1, title=Name("rye"))]
+        milk.cast_add_entry(Name("salt"))
+        assert [entry.title for entry in added] == ["tea", "bread", "oil", "rye"]
+        assert {type(entry.title) for entry in added} == {str}
+        assert [entry.title for entry in milk.entries()] == ["rye", "tea", "bread", "oil", "salt"]
+        assert client.list_names(Name("l")) == ["l"]
+        assert client.call(Via(["cache"]), Name("ping"))[1] == "ping"
         with pytest.raises(errors.InvalidRequest, match="list name"):
             client.todo_list(Encodes())  # type: ignore[arg-type]
 

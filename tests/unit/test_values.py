@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from todomq import Entry
-from todomq.client.values import read_entries_page
+from todomq.client.values import Registration, read_entries_page
 from todomq.errors import ProtocolError
 from todomq.protocol import limits
 from todomq.protocol.codec import pack
@@ -28,6 +28,14 @@ def test_an_entry_is_equal_to_one_of_the_same_fields_and_to_no_other() -> None:
     assert Entry(1, "milk") == Entry(1, "milk", None, False, {})
     assert Entry(1, "milk").extra is not Entry(1, "milk").extra
     assert repr(Entry(1, "milk")) == "Entry(id=1, title='milk', date=None, done=False, extra={})"
+
+
+def test_entries_and_registrations_can_be_kept_in_a_set() -> None:
+    assert {ENTRY, Entry(7, "dentist", DAY, True, {"room": 5}), copy.deepcopy(ENTRY)} == {
+        ENTRY, Entry(7, "dentist", DAY, True, {"room": 5}),
+    }  # fmt: skip
+    registered = Registration(["my", "job"], "ipc:///x", 17, b"i")
+    assert len({registered, dataclasses.replace(registered), Registration("other", "ipc:///x", 17, b"i")}) == 2
 
 
 def test_an_entry_can_be_copied_pickled_and_matched() -> None:

@@ -92,7 +92,7 @@ def add_entry(
     Returns:
         the entry, with the id that the list gave it.
     """
-    check_title(title)
+    title = check_title(title)
     day = None if date is None else _day(date)
     if extra is None and done is False:
         body = _body("add_entry", title, day)
@@ -204,7 +204,7 @@ def cast_add_entry(
     deadline_s: float | None = None,
 ) -> Request[None]:
     """Ask for an entry to be added, with no promise and no answer."""
-    check_title(title)
+    title = check_title(title)
     day = None if date is None else _day(date)
     _check_entry(title, day, False, extra)
     body = _body("add_entry", title, day, extra)
@@ -442,7 +442,7 @@ def _text(what: str, value: str) -> str:
         value.encode()
     except UnicodeEncodeError:
         raise InvalidRequest(f"{what}: text that is not valid Unicode") from None
-    return value
+    return str.__str__(value)  # of a subclass, which could not be packed, the text itself
 
 
 def _day(date: datetime.date) -> str:

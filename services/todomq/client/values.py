@@ -41,6 +41,9 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     done: bool = False
     extra: dict[str, Any] = msgspec.field(default_factory=dict)
 
+    def __hash__(self) -> int:
+        return hash((self.id, self.title, self.date, self.done))
+
 
 Entry.__dataclass_fields__ = make_dataclass("Entry", Entry.__struct_fields__).__dataclass_fields__  # type: ignore[attr-defined]
 
@@ -71,6 +74,9 @@ class Registration:
     address: str
     pid: int | None
     incarnation: bytes
+
+    def __hash__(self) -> int:
+        return hash((self.address, self.pid, self.incarnation))
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,11 +43,11 @@ def check_id(identifier: Any) -> int:
 
 def check_title(title: Any) -> str:
     """Check a title: 1 to 10,000 characters, any characters."""
-    if type(title) is not str:
+    if not isinstance(title, str):
         raise InvalidRequest(f"title: a text is needed, not {_shown(title)}")
     if not 1 <= len(title) <= limits.TITLE_CHARACTERS:
         raise InvalidRequest(f"title: {len(title)} characters where 1 to {limits.TITLE_CHARACTERS} are allowed")
-    return title
+    return title if type(title) is str else str.__str__(title)  # a subclass could not be packed
 
 
 def are_titles(titles: Sequence[Any]) -> bool:
