@@ -358,6 +358,7 @@ def in_a_shell(stack: RunningStack, words: str) -> subprocess.CompletedProcess[s
         ("todomq ls nothing-is-called-so | grep -q .", 1, "There is no list nothing-is-called-so."),
         ("todomq ls long | head -1", DONE, ""),
         ("todomq logs --follow | head -1", DONE, ""),
+        ("todomq logs --follow --json | python3 -m json.tool >/dev/null", DONE, ""),
     ],
 )
 def test_closed_and_full_streams_are_told_in_a_line(

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -154,15 +155,17 @@ def logs(
 ) -> Result:
     """Show the last lines of every daemon's log.
 
+    With --json they are shown once.
+
     Example: todomq logs --follow
     """
     stack = _stack()
     files = sorted(stack.settings.log.glob("*.log"))
     if not files:
         return Result({}, f"There are no logs in {safe(str(stack.settings.log))}.")
-    if follow:
-        _follow(files)
     last = {file.name: _last_lines(file) for file in files}
+    if follow:
+        return Result(last, partial(_follow, files))
     return Result(last, "\n".join("\n".join([f"==> {name} <==", *map(safe, lines)]) for name, lines in last.items()))
 
 
