@@ -310,14 +310,18 @@ def test_in_the_foreground_giving_up_is_an_exit_status_that_is_not_0(make_stack:
     assert "group cache gave up" in said
 
 
-def test_law_9_a_terminal_that_is_closed_ends_what_runs_in_its_foreground(make_stack: MakeStack) -> None:
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT, signal.SIGKILL], ids=lambda number: number.name)
+def test_law_9_whatever_ends_the_foreground_ends_what_runs_in_it(
+    make_stack: MakeStack, number: signal.Signals
+) -> None:
     stack = make_stack()
     command = [sys.executable, "-m", STACK, "run"]
     with subprocess.Popen(command, env=stack.environment, stdout=DEVNULL, stderr=DEVNULL) as foreground:
         wait_until(lambda: stack.ask("cache", timeout_s=0.1) == "pong", 30, "the cache answers")
-        foreground.send_signal(signal.SIGHUP)
+        foreground.send_signal(number)
         foreground.wait(timeout=30)
-    assert stack.living() == {}
+    wait_until(lambda: stack.living() == {}, 30, "all have left")
+    assert "SIGKILL" not in (stack.home / "log" / "supervisord.log").read_text()
 
 
 def test_law_9_a_stack_whose_run_directory_was_removed_is_still_the_only_one(stack: RunningStack) -> None:

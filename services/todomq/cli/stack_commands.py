@@ -25,6 +25,7 @@ from todomq.cli.lists import Yes
 from todomq.cli.outcome import DONE, REFUSED, UNREACHABLE, Result, command
 from todomq.cli.show import duration, is_terminal, safe, say
 from todomq.errors import CorruptRecord, TodoMQError, Unavailable
+from todomq.runtime.parent import PARENT_IS_GONE, PR_SET_PDEATHSIG, prctl
 
 if TYPE_CHECKING:
     from todomq.supervision.manager import Process
@@ -172,6 +173,8 @@ def logs(
 def run() -> Result:
     """Run the stack in the foreground. That is for a container or another process manager; SIGTERM stops it.
 
+    Whatever ends this command ends the stack.
+
     Example: todomq run
     """
     stack = _stack()
@@ -182,14 +185,21 @@ def run() -> Result:
         for line in _unknown_lines(stack.unknown_variables()):
             print(line, file=sys.stderr, flush=True)
         # What supervisord says goes to standard error: standard output is for this command's one answer.
-        ending = {signal.SIGTERM, signal.SIGINT}
+        ending = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
             ending.add(signal.SIGHUP)
         signal.pthread_sigmask(signal.SIG_BLOCK, ending)  # one that comes now is for the supervisord that is to be
+        own_pid = os.getpid()
+
+        def before_it_begins() -> None:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ending)
+            prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != own_pid:  # killed before it could be followed
+                os._exit(PARENT_IS_GONE)
+
         manager = subprocess.Popen(
-            stack.command("-n"), env=stack.environment(), start_new_session=True, stdout=2,
-            preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, ending),
-        )  # fmt: skip
+            stack.command("-n"), env=stack.environment(), start_new_session=True, stdout=2, preexec_fn=before_it_begins
+        )
     is_asked_to_end = False
 
     def end(*_: object) -> None:
