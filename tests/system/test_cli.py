@@ -241,6 +241,22 @@ def test_health_names_the_part_that_hangs_and_no_other(patient_stack: RunningSta
     patient_stack.wait_healthy()
 
 
+def test_health_names_a_supervisord_that_hangs_though_every_daemon_answers(stack: RunningStack) -> None:
+    pid, router = stack.manager_pid(), stack.pids()["router"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        finished = stack.run("todomq.cli", "probe", "health")
+        os.kill(router, signal.SIGKILL)
+        unreachable = stack.run("todomq.cli", "probe", "health")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert finished.returncode == REFUSED
+    assert f"does not answer, pid {pid}: what dies stays dead" in finished.stdout
+    assert unreachable.returncode == UNREACHABLE
+    assert f"and neither does supervisord, pid {pid}" in unreachable.stdout + unreachable.stderr
+    stack.wait_healthy()
+
+
 def test_health_names_the_worker_that_does_not_run(stack: RunningStack) -> None:
     worker = stack.processes()["database_worker-2"]
     stack.control.manager.stop(worker, 10.0)

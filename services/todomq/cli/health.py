@@ -91,11 +91,12 @@ def check_health(todo: Client, settings: Settings, check_s: float = CHECK_S) -> 
     questions |= {("server", worker): _server_of(name, check_s) for worker, name in lists.items()}
     questions |= {("add", worker): _add_to(name, check_s) for worker, name in lists.items()}
     answers = ask_all(todo, questions)
+    silent_pid = None if processes is not None or named_by() else _silent_supervisord()
     if all(isinstance(answer.error, RouterSilent) for answer in answers.values()):
-        return Health([_unreachable_router(todo, processes)], is_reachable=False)
+        return Health([_unreachable_router(todo, processes, silent_pid)], is_reachable=False)
     answers |= _read_back(todo, lists, answers, check_s)
     health = judge(daemons, lists, answers)
-    health = health._replace(parts=[*_judge_listener(processes), *health.parts])
+    health = health._replace(parts=[*_judge_supervision(processes, silent_pid), *health.parts])
     if health.is_healthy:
         _delete_leftovers(todo, check_s)
     return health
@@ -173,11 +174,21 @@ def _age_s(list_name: str) -> float:
 # What follows from the answers.
 
 
-def _unreachable_router(todo: Client, processes: list[Process] | None) -> Part:
+def _silent_supervisord() -> int | None:
+    """Return the pid of this machine's supervisord if it lives and does not answer."""
+    from todomq.supervision.stack import Stack
+
+    return Stack().silent_manager()
+
+
+def _unreachable_router(todo: Client, processes: list[Process] | None, silent_pid: int | None) -> Part:
     variable = named_by()
     if variable:  # the stack of this machine has no say in it
         return Part(("router",), FAILED, unreachable(todo.endpoint, variable))
     where = f"does not answer at {todo.endpoint}"
+    if silent_pid is not None:
+        text = f"{where}, and neither does supervisord, pid {silent_pid}; todomq up ends it and starts the stack again"
+        return Part(("router",), FAILED, text)
     if processes is None:
         return Part(("router",), FAILED, f"{where}, and no supervisord runs the stack; start it with: todomq up")
     router = next((process for process in processes if process.name == "router"), None)
@@ -186,8 +197,11 @@ def _unreachable_router(todo: Client, processes: list[Process] | None) -> Part:
     return Part(("router",), FAILED, f"{where}, though it runs as pid {router.pid}")
 
 
-def _judge_listener(processes: list[Process] | None) -> list[Part]:
-    """Judge the restart-intensity listener, which nobody can ask, where it stands still."""
+def _judge_supervision(processes: list[Process] | None, silent_pid: int | None) -> list[Part]:
+    """Judge supervisord where it does not answer, and the restart-intensity listener, which nobody can ask."""
+    if silent_pid is not None:
+        text = f"does not answer, pid {silent_pid}: what dies stays dead; todomq up ends it and starts the stack again"
+        return [Part(("supervisord",), FAILED, text)]
     return [
         Part(
             name_of_process(process.name),
