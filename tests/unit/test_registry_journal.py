@@ -66,6 +66,16 @@ def test_what_is_forgotten_is_not(opened: Opener) -> None:
     assert names_in(opened()) == ["b"]
 
 
+def test_a_journal_that_somebody_removed_is_written_anew(opened: Opener) -> None:
+    journal = opened()
+    remember(journal, "a")
+    assert not journal.look()
+    opened.path.unlink()
+    assert journal.look() and not journal.look()
+    remember(journal, "b")
+    assert names_in(opened()) == ["a", "b"]
+
+
 def test_the_same_registration_again_writes_nothing(opened: Opener) -> None:
     journal = opened()
     remember(journal, "a")

@@ -93,6 +93,17 @@ class Journal:
             self._drop(key)
             self._append(_framed([key]))
 
+    def look(self) -> bool:
+        """Write the file anew where somebody has removed it; return whether that was needed.
+
+        Raises:
+            OSError: it can't be written.
+        """
+        is_gone = self._descriptor >= 0 and os.fstat(self._descriptor).st_nlink == 0
+        if is_gone:
+            self._rewrite()
+        return is_gone
+
     def close(self) -> None:
         """Close the file."""
         if self._descriptor >= 0:

@@ -23,7 +23,7 @@ from todomq.registry.processes import LocalProcesses, boot, is_endable
 from todomq.registry.registrations import Forget, Kill, Process, Registrations, Release, Remember
 from todomq.runtime.calls import LATER, Call, Service
 from todomq.runtime.daemon import Daemon
-from todomq.runtime.log import log
+from todomq.runtime.log import log, log_counted
 from todomq.runtime.loop import Once
 
 WATCHERS = 1024
@@ -176,6 +176,7 @@ class RegistryService(Service):
         self._take_in_deaths()
         self._registrations.tick(self._loop.awake_ms())
         self._carry_out()
+        self._look_at_journal()
         now_ms = self._loop.now_ms()
         ending = [watcher for watcher in self._watchers if watcher.until_ms <= now_ms]
         if ending:
@@ -229,6 +230,13 @@ class RegistryService(Service):
             log("journal_not_written", why=error.strerror)
             return error
         return None
+
+    def _look_at_journal(self) -> None:
+        try:
+            if self._journal.look():
+                log("journal_restored")
+        except OSError as error:
+            log_counted("journal_not_restored", why=error.strerror)
 
     def _kill(self, process: Process) -> None:
         try:
