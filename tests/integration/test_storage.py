@@ -19,6 +19,7 @@ import pytest
 from memory_storage import MemoryStorage
 from todomq.database_worker.storage import Page, Storage, StorageFailed, StorageInUse, Write, rocksdb, room
 from todomq.database_worker.storage.acknowledged import NOTHING
+from todomq.database_worker.storage.live_logs import _needed
 from todomq.database_worker.storage.log_files import BLOCK_BYTES, damage_in
 from todomq.database_worker.storage.rocksdb import RocksDBStorage
 from todomq.errors import UNKNOWN, CorruptRecord
@@ -159,18 +160,18 @@ def flushed_image(tmp_path: Path) -> Path:
     return tmp_path / "image"
 
 
-def records_or_error(image: Path, damage: Callable[[Path], None]) -> int | str:
+def records_or_error(image: Path, damage: Callable[[Path], None], read_only: bool = False) -> int | str:
     """Return how many records a damaged copy of the image gives, or the error's text."""
     copy = image.with_name("copy")
     shutil.copytree(image, copy)
     try:
         damage(copy / "rocksdb")
         try:
-            storage = RocksDBStorage(copy)
+            storage = RocksDBStorage(copy, read_only=read_only)
         except CorruptRecord as error:
             return error.text
         try:
-            return len(storage.scan(b"", None, 1 << 20).items) // 2
+            return len(storage.scan(b"", None, 1 << 30).items) // 2
         except CorruptRecord as error:
             return error.text
         finally:
@@ -255,6 +256,68 @@ def test_a_log_that_lost_acknowledged_records_at_its_end_is_an_error(image: Path
 
     assert "were acknowledged" in str(records_or_error(image, cut))
     assert isinstance(records_or_error(image, wipe), str)
+
+
+WRITTEN_QUICKLY_AND_KILLED = """
+import os, sys
+from pathlib import Path
+from todomq.database_worker.storage.rocksdb import RocksDBStorage
+storage, directory = RocksDBStorage(Path(sys.argv[1])), Path(sys.argv[1], "rocksdb")
+for number in range(200):
+    storage.apply([(b"%d %d" % (number, place), os.urandom(900_000)) for place in range(10)])
+    storage.apply([(b"%d" % number, b"small")])
+    if len(list(directory.glob("*.log"))) > 1:
+        break
+os.kill(os.getpid(), 9)
+"""
+
+
+def needs_two_logs(shard: Path) -> bool:
+    """Tell whether a shard needs an earlier log than its last: without it records are lost."""
+    logs = sorted((shard / "rocksdb").glob("*.log"))
+    (named,) = (shard / "rocksdb").glob("MANIFEST-*")
+    return len(logs) > 1 and logs[-1].stat().st_size > 0 and int(logs[-2].stem) >= _needed(named).log
+
+
+@pytest.fixture
+def image_of_two_logs(tmp_path: Path) -> Path:
+    """Return a shard that was killed before what one log holds was in a table, while the next one was written."""
+    for number in range(20):
+        shard = tmp_path / str(number)
+        shard.mkdir()
+        RocksDBStorage.create(shard)
+        subprocess.run([sys.executable, "-c", WRITTEN_QUICKLY_AND_KILLED, str(shard)], check=False, timeout=60)
+        if needs_two_logs(shard):
+            return shard
+    pytest.fail("each table was written before the kill")
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_an_earlier_log_that_lost_records_is_an_error_though_the_last_one_is_whole(
+    image_of_two_logs: Path, read_only: bool
+) -> None:
+    logs = sorted((image_of_two_logs / "rocksdb").glob("*.log"))
+    kept = records_or_error(image_of_two_logs, lambda path: None, read_only)
+    assert isinstance(kept, int)
+    for log in logs:
+        size = log.stat().st_size
+        damages: list[Callable[[Path], None]] = [Path.unlink]
+        for left in (0, 7, size // 2, size - 100_000, size - 1):
+            damages.append(lambda path, left=left: os.truncate(path, max(0, left)))  # type: ignore[misc]
+        for number, damage in enumerate(damages):
+            found = records_or_error(
+                image_of_two_logs, lambda path, log=log, damage=damage: damage(path / log.name), read_only  # type: ignore[misc]
+            )  # fmt: skip
+            assert isinstance(found, str) or found == kept, (log.name, number, found, kept)
+            assert isinstance(found, str) or log != logs[-2], (log.name, number)
+
+
+def test_a_shard_of_two_logs_that_was_opened_and_killed_again_has_everything(image_of_two_logs: Path) -> None:
+    before = records_or_error(image_of_two_logs, lambda path: None)
+    for life in range(1, 4):  # each begins with tables made of the logs of the one before, and a log of its own
+        subprocess.run([sys.executable, "-c", WRITTEN_AND_KILLED, str(image_of_two_logs)], check=False, timeout=60)
+        for read_only in (False, True):
+            assert records_or_error(image_of_two_logs, lambda path: None, read_only) == int(before) + 1, life
 
 
 def test_zeroes_behind_the_last_acknowledged_record_are_a_torn_write(image: Path) -> None:

@@ -59,6 +59,34 @@ def damage_in(path: Path, acknowledged_bytes: int = 0) -> str | None:
     return None
 
 
+_FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
+
+
+def records_of(path: Path) -> Iterator[bytes]:
+    """Yield what the whole records of a log file hold, up to where its framing ends.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    data = path.read_bytes()
+    parts: list[bytes] = []
+    for block in range(0, len(data), BLOCK_BYTES):
+        end = min(block + BLOCK_BYTES, len(data))
+        at = block
+        while end - at >= _HEADER.size:
+            _, length, kind = _HEADER.unpack_from(data, at)
+            after = at + _HEADER.size + length
+            if kind == 0 or after > end:
+                return
+            if kind in (_FULL, _FIRST):
+                parts = []
+            if kind in (_FULL, _FIRST, _MIDDLE, _LAST):
+                parts.append(data[at + _HEADER.size : after])
+            if kind in (_FULL, _LAST):
+                yield b"".join(parts)
+            at = after
+
+
 def _is_whole(typed: bytes, checksum: int) -> bool:
     """Tell whether some beginning of a record's type and payload has the record's checksum."""
     return any(masked == checksum for masked in _checksums(typed))

@@ -39,6 +39,7 @@ from rocksdict import (
 
 from todomq.database_worker.storage import Page, StorageFailed, StorageInUse, Write
 from todomq.database_worker.storage.acknowledged import NOTHING, Acknowledged, Mark
+from todomq.database_worker.storage.live_logs import gap_in
 from todomq.database_worker.storage.log_files import damage_in, first_wrong_checksum
 from todomq.database_worker.storage.room import check_room_to_flush, check_room_to_open, lack_of_room
 from todomq.database_worker.storage.small_files import ADVICE, MISSING, sync_directory
@@ -379,6 +380,9 @@ def _check_log_files(path: Path, expected: Mark) -> None:
             damage = damage_in(log, acknowledged_bytes)
             if damage:
                 raise CorruptRecord(f"{log}: {damage}; {_ADVICE}")
+        gap = gap_in(path / f"MANIFEST-{number:06}")
+        if gap:
+            raise CorruptRecord(f"{path}: records are missing: {gap}; {_ADVICE}")
     except (*MISSING, ValueError) as error:
         raise CorruptRecord(f"{path}: {error}; {_ADVICE}") from None
     except OSError as error:
