@@ -12,13 +12,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import RunningStack, kept_running, wait_until
 from test_recovery import Load
 
 from todomq import Client, Via
+from todomq.backup.catalogue import write_catalogue
 from todomq.backup.restore import restore_all
 from todomq.backup.take import take_backup
 from todomq.database_worker.checkpoints import hold_checkpoint
@@ -134,6 +137,83 @@ def test_a_backup_that_fails_at_its_very_end_leaves_nothing_of_its_own(
     with Client(stack.endpoint) as todo, pytest.raises(OSError, match="No space left"):
         take_backup(todo, stack.home / "data", tmp_path / "new" / "deep" / "backup", watched_by_nobody)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_backup_that_is_interrupted_once_its_catalogue_is_there_leaves_nothing_of_its_own(
+    stack: RunningStack, backup: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*written: Any) -> None:
+        write_catalogue(*written)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("todomq.backup.take.write_catalogue", interrupted)
+    with Client(stack.endpoint) as todo, pytest.raises(KeyboardInterrupt):
+        take_backup(todo, stack.home / "data", backup, watched_by_nobody)
+    assert not backup.exists()
+
+
+def test_verify_changes_no_file_and_needs_to_write_none(stack: RunningStack, backup: Path) -> None:
+    def seen(directory: Path) -> dict[str, tuple[int, bytes]]:
+        files = [path for path in directory.rglob("*") if path.is_file()]
+        return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+    with Client(stack.endpoint) as todo:
+        todo.todo_list("Bob's list").add_entry("milk")
+    todomq(stack, "backup", str(backup))
+    stack.stop()
+    for directory, words in ((backup, ["verify", str(backup)]), (stack.home / "data", ["verify"])):
+        before = seen(directory)
+        todomq(stack, *words)
+        assert seen(directory) == before
+        with read_only(directory) as cannot:
+            if cannot:
+                pytest.skip(f"mounting needs root: {cannot}")
+            todomq(stack, *words)
+
+
+@contextmanager
+def read_only(directory: Path) -> Iterator[str]:
+    """Have a directory be on a file system that can't be written; give why that can't be done, if so."""
+    bound = subprocess.run(["mount", "--bind", directory, directory], capture_output=True, text=True, check=False)
+    if bound.returncode:
+        yield bound.stderr.strip()
+        return
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", directory], check=True)
+        yield ""
+    finally:
+        subprocess.run(["umount", "--lazy", directory], check=True)
+
+
+def test_law_8_verify_of_a_stopped_stack_misses_data_that_are_gone_or_of_another(
+    stack: RunningStack, make_stack: Make
+) -> None:
+    other = make_stack()
+    for each in (stack, other):
+        each.start()
+        each.stop()
+    data = stack.home / "data"
+    data.rename(stack.home / "aside")
+    assert f"by {stack.home}/stack there was some" in todomq(stack, "verify", code=1)
+    shutil.copytree(other.home / "data", data)
+    assert "is of another stack than the one whose data was there" in todomq(stack, "verify", code=1)
+    shutil.rmtree(data)
+    (stack.home / "aside").rename(data)
+    todomq(stack, "verify")
+
+
+def test_a_shard_that_is_a_link_to_another_disk_is_backed_up_and_verified(
+    stack: RunningStack, backup: Path, tmp_path: Path
+) -> None:
+    stack.stop()
+    shard = stack.home / "data" / "worker-2"
+    shard.rename(tmp_path / "another disk")
+    shard.symlink_to(tmp_path / "another disk")
+    stack.start()
+    todomq(stack, "backup", str(backup))
+    todomq(stack, "verify", str(backup))
+    todomq(stack, "verify")
+    stack.stop()
 
 
 def test_a_backup_is_not_taken_into_the_data_itself_nor_into_a_file(stack: RunningStack, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -53,6 +54,12 @@ def write_catalogue(backup: Path, catalogue: Catalogue) -> None:
         OSError: it can't be written.
     """
     write_file(backup / CATALOGUE, catalogue._asdict())
+
+
+def remove_catalogue(backup: Path) -> None:
+    """Undo ``write_catalogue``, as far as it came."""
+    with suppress(OSError):
+        (backup / CATALOGUE).unlink(missing_ok=True)
 
 
 def read_catalogue(backup: Path) -> Catalogue:

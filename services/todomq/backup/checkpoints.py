@@ -58,7 +58,8 @@ def _checkpoint(todo: Client, data: Path, worker: int, name: str) -> Path | Todo
     except TodoMQError as error:
         return error
     directory = Path(str(answer))
-    if not directory.resolve().is_relative_to(data.resolve()) or not directory.is_dir():
+    shard = (data / shard_name(worker)).resolve()  # it may be a link to another disk
+    if not directory.resolve().is_relative_to(shard) or not directory.is_dir():
         raise Unavailable(f"the stack that answers keeps its data in {directory.parents[2]}, not in {data}: "
                           "set TODOMQ_HOME to its home, on its machine", retryable=False)  # fmt: skip
     return directory

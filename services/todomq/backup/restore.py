@@ -114,7 +114,7 @@ def restore_worker(
         _copy(backup, files, unfinished, f"{shard.name}/", begin)
         kept: Path | None
         if shard.exists():
-            kept = shard.rename(shard.with_name(f"{shard.name}.replaced-{int(time.time())}"))
+            kept = shard.rename(shard.with_name(f"{shard.name}.replaced-{time.time_ns() // 1_000_000}"))
         else:  # a restore that was interrupted may have renamed it
             kept = max(settings.data.glob(f"{shard.name}.replaced-*"), default=None)
         unfinished.rename(shard)

@@ -19,6 +19,7 @@ from todomq.backup.catalogue import (
     check_whole,
     copy_file,
     measure_file,
+    remove_catalogue,
     sync_tree,
     write_catalogue,
 )
@@ -66,6 +67,7 @@ def take_backup(todo: Client, data: Path, backup: Path, begin: Callable[[str, in
         sync_tree(backup)
         write_catalogue(backup, catalogue)
     except BaseException:
+        remove_catalogue(backup)  # an interrupt may have come after it was in place
         shutil.rmtree(copied, ignore_errors=True)
         _remove_directories(made_directories)
         raise

@@ -130,7 +130,7 @@ def verify_shard(
     try:
         if stack is not None:
             check_identity(directory, stack, worker)
-        storage = RocksDBStorage(directory, read_only=True)
+        storage = RocksDBStorage(directory, read_only=True, untouched=True)
     except (CorruptRecord, StorageFailed, OSError) as error:
         return ShardReport(worker, {}, [Problem(str(directory), "", str(error))])
     try:

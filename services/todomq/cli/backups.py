@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -125,17 +126,26 @@ def _ending_in_order() -> Iterator[None]:
 
 
 UNANSWERED = "not read"
+KINDS_SHOWN = 3
 
 
 def _verify_stack(settings: Settings, begin: Begin) -> Report:
     from todomq.backup.checkpoints import checkpoints
+    from todomq.backup.contents import Problem
     from todomq.backup.verify import Report, ShardReport, missing_of, verify_data, verify_shard
-    from todomq.database_worker.storage.manifest import read_manifest, shard_name
+    from todomq.database_worker.storage.manifest import check_noted, read_manifest, shard_name
 
     if not settings.data.exists():
+        check_noted(settings.data, settings.note_of_data)
         raise InvalidRequest(f"{settings.data} does not exist: there is no stack in {settings.home}, nor was one")
     if not _is_running(settings):
-        return verify_data(settings.data, begin)
+        report = verify_data(settings.data, begin)
+        try:
+            check_noted(settings.data, settings.note_of_data)
+        except CorruptRecord as error:
+            if not report.problems:  # else it is said already
+                report.problems.append(Problem(str(settings.data), "", error.text))
+        return report
     manifest = read_manifest(settings.data)
     shards = []
     with connect(endpoint=settings.address("router")) as todo, checkpoints(todo, settings.data) as made:
@@ -178,10 +188,10 @@ def _existing(directory: Path) -> Path:
 
 
 def _report_text(report: Report) -> str:
-    lines = [_problem_line(problem) for problem in report.problems]
+    lines = _problem_lines(report.problems)
     for shard in report.shards:
         lines.append(f"{coloured('damaged' if shard.problems else 'ok     ', not shard.problems)}  {_held(shard)}")
-        lines += [f"         {_problem_line(problem)}" for problem in shard.problems]
+        lines += [f"         {line}" for line in _problem_lines(shard.problems)]
         if shard.problems_more:
             lines.append(f"         and {shard.problems_more:,} more")
     end = "every record can be read." if report.is_good else "something is wrong."
@@ -196,7 +206,12 @@ def _held(shard: ShardReport) -> str:
     return f"database_worker {shard.worker}  {held}{swept if deleted else ''}"
 
 
-def _problem_line(problem: Problem) -> str:
-    where = "" if problem.text.startswith(problem.where) else f"{safe(problem.where)}: "
-    kind = f"{problem.kind}: " if problem.kind else ""
-    return f"{where}{kind}{safe(problem.text)}"
+def _problem_lines(problems: list[Problem]) -> list[str]:
+    """Return a line for each problem; what is the same of many kinds of records, since one block holds them, is one."""
+    lines = []
+    for (where, text), same in groupby(problems, key=lambda problem: (problem.where, problem.text)):
+        kinds = [problem.kind for problem in same if problem.kind]
+        more = f" and {len(kinds) - KINDS_SHOWN:,} kinds more" if len(kinds) > KINDS_SHOWN else ""
+        kind = f"{', '.join(kinds[:KINDS_SHOWN])}{more}: " if kinds else ""
+        lines.append(f"{'' if text.startswith(where) else f'{safe(where)}: '}{kind}{safe(text)}")
+    return lines

@@ -138,17 +138,14 @@ def remove_data_in(data: Path) -> None:
 
 def _read_or_make_manifest(data: Path, pool_size: int, note: Path) -> dict[str, Any]:
     path = data / MANIFEST
-    noted = read_file(note, {"stack": str}, f"where {data} is whole, remove it")["stack"] if note.exists() else None
+    noted = _noted(data, note)
     if path.exists():
         manifest = read_manifest(data)
         if noted is None:
             with suppress(OSError):  # on a full disk another start will do it
                 write_note(note, manifest["stack"])
         elif noted != manifest["stack"]:
-            raise CorruptRecord(
-                f"{data} is of another stack than the one whose data was there, by {note}; "
-                "put that back, or remove this file if the change is meant"
-            )
+            raise _foreign(data, note)
         return manifest
     if (data / RESTORING).exists():
         raise CorruptRecord(f"{data} was being restored, and that was interrupted; empty it, and restore again")
@@ -156,14 +153,48 @@ def _read_or_make_manifest(data: Path, pool_size: int, note: Path) -> dict[str, 
     if found:
         raise CorruptRecord(f"{path} is missing though {', '.join(found)} exist; {ADVICE}")
     if noted is not None:
-        raise CorruptRecord(
-            f"{data} has no data, and by {note} there was some; is a disk not mounted? Put it back, {ADVICE}, "
-            "or begin anew: todomq down --remove-data"
-        )
+        raise _lost(data, note)
     manifest = {"stack": os.urandom(16).hex(), "pool_size": pool_size, "made": []}
     write_file(path, manifest)
     write_note(note, manifest["stack"])
     return manifest
+
+
+def check_noted(data: Path, note: Path) -> None:
+    """Check that a data directory is what the note beside it tells of: there, and of the same stack.
+
+    Raises:
+        CorruptRecord, NewerFormat: it is not, or a file cannot be read.
+    """
+    noted = _noted(data, note)
+    if noted is None:
+        return
+    if not data.exists() or not any(data.iterdir()):
+        raise _lost(data, note)
+    if read_manifest(data)["stack"] != noted:
+        raise _foreign(data, note)
+
+
+def _noted(data: Path, note: Path) -> str | None:
+    """Return of which stack there is data, by the note outside of it; None where there is no note."""
+    if not note.exists():
+        return None
+    noted: str = read_file(note, {"stack": str}, f"where {data} is whole, remove it")["stack"]
+    return noted
+
+
+def _lost(data: Path, note: Path) -> CorruptRecord:
+    return CorruptRecord(
+        f"{data} has no data, and by {note} there was some; is a disk not mounted? Put it back, {ADVICE}, "
+        "or begin anew: todomq down --remove-data"
+    )
+
+
+def _foreign(data: Path, note: Path) -> CorruptRecord:
+    return CorruptRecord(
+        f"{data} is of another stack than the one whose data was there, by {note}; "
+        "put that back, or remove this file if the change is meant"
+    )
 
 
 def check_identity(directory: Path, stack: str, worker: int) -> None:

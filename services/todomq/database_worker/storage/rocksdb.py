@@ -22,6 +22,7 @@ import re
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from rocksdict import (
     AccessType,
@@ -47,6 +48,8 @@ from todomq.errors import NOT_APPLIED, UNKNOWN, CorruptRecord, TodoMQError
 
 FILES = ("acknowledged", "rocksdb/CURRENT")
 """What is there whenever a shard is, below its directory."""
+SETTINGS = "rocksdict-config.json"
+"""What rocksdict writes whenever it opens a shard; it reads it where nothing says how keys are to be read."""
 LOGS = ("LOG", "LOCK")
 """What the names of files begin with that RocksDB writes beside the data, also when it only looks; no copy has them."""
 
@@ -92,14 +95,18 @@ class RocksDBStorage:
     Args:
         directory: the shard.
         reserve_bytes: of the disk; with less free, ``lack_of_room`` says so.
-        read_only: write nothing; works on a full disk, and beside another that is open.
+        read_only: write no record; works on a full disk, and beside another that is open.
+        untouched: of a read-only one, leave every file as it is: what the engine writes beside the data, its settings
+            and its log lines, goes to a temporary directory.
 
     Raises:
         CorruptRecord: something in the directory is missing or damaged; the text names it.
         StorageFailed: it cannot be opened at the moment (in use, disk full).
     """
 
-    def __init__(self, directory: Path, reserve_bytes: int = 0, *, read_only: bool = False) -> None:
+    def __init__(
+        self, directory: Path, reserve_bytes: int = 0, *, read_only: bool = False, untouched: bool = False
+    ) -> None:
         self._directory = directory
         self._reserve_bytes = reserve_bytes
         self._lock = threading.Lock()
@@ -109,6 +116,7 @@ class RocksDBStorage:
         self._unsynced = WriteOptions()
         self._acknowledged = Acknowledged(directory, read_only=read_only)
         self._manifest = _Manifest(directory / "rocksdb", self._acknowledged.check_in_place)
+        self._view: TemporaryDirectory[str] | None = None
         try:
             expected = self._acknowledged.read()
             _check_log_files(directory / "rocksdb", expected)
@@ -116,12 +124,15 @@ class RocksDBStorage:
                 _sync_logs(directory / "rocksdb")
             else:
                 check_room_to_open(directory / "rocksdb")
-            self._db: Rdict | None = _open(directory / "rocksdb", _options(), read_only)
+            if untouched:
+                self._view = _view_of(directory / "rocksdb")
+            self._db: Rdict | None = self._open(_options())
             _check_nothing_is_missing(directory, self._db, expected)
             if not read_only:
                 self._acknowledge(self._db)  # opening has written a MANIFEST of its own
         except BaseException:
             self._acknowledged.close()
+            self._remove_view()
             raise
 
     @staticmethod
@@ -158,7 +169,7 @@ class RocksDBStorage:
             try:
                 value: bytes | None = self._opened().get(key)
             except Exception as error:
-                raise _unreadable(self._directory, error) from None
+                raise _unreadable(self._directory, self._named(error)) from None
         return value
 
     def scan(self, prefix: bytes, after: bytes | None, limit_bytes: int) -> Page:
@@ -171,7 +182,7 @@ class RocksDBStorage:
             try:
                 return _page(self._opened(), bounds, max(prefix, after + b"\0") if after else prefix, limit_bytes)
             except Exception as error:
-                raise _unreadable(self._directory, error) from None
+                raise _unreadable(self._directory, self._named(error)) from None
 
     def lack_of_room(self) -> str:
         return lack_of_room(self._directory, self._reserve_bytes)
@@ -219,6 +230,7 @@ class RocksDBStorage:
                 return
             db, self._db = self._db, None
             self._acknowledged.close()
+            self._remove_view()  # what is open stays readable
             try:
                 db.close()
             except Exception as error:  # rocksdict raises nothing narrower
@@ -230,6 +242,26 @@ class RocksDBStorage:
         if self._db is None or self._failed:
             raise StorageFailed(f"{self._directory} is closed after a failure", outcome=NOT_APPLIED)
         return self._db
+
+    def _open(self, options: Options) -> Rdict:
+        path = self._directory / "rocksdb"
+        if self._view is None:
+            return _open(path, options, self._read_only)
+        try:
+            return _open(Path(self._view.name), options, self._read_only)
+        except TodoMQError as error:
+            raise type(error)(str(self._named(RuntimeError(error.text))), outcome=error.outcome) from None
+
+    def _named(self, error: Exception) -> Exception:
+        """Return an error that names the shard's own files, not those of a view of it."""
+        if self._view is None:
+            return error
+        named = str(error).replace(self._view.name, str(self._directory / "rocksdb"))
+        return RuntimeError(named)
+
+    def _remove_view(self) -> None:
+        if self._view is not None:
+            self._view.cleanup()
 
     def _acknowledge(self, db: Rdict) -> None:
         self._acknowledged.write(Mark(db.latest_sequence_number(), *self._manifest.now()))
@@ -260,6 +292,15 @@ def _options() -> Options:
     options.set_stats_dump_period_sec(0)
     options.set_stats_persist_period_sec(0)
     return options
+
+
+def _view_of(path: Path) -> TemporaryDirectory[str]:
+    """Return a directory that has the same files by links, but for those that the engine writes when it only looks."""
+    view = TemporaryDirectory(prefix="todomq-view-")
+    for file in path.iterdir():
+        if file.is_file() and not file.name.startswith(LOGS) and file.name != SETTINGS:
+            os.symlink(file.absolute(), os.path.join(view.name, file.name))
+    return view
 
 
 def _open(path: Path, options: Options, read_only: bool = False) -> Rdict:
