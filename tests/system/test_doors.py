@@ -7,12 +7,14 @@ import contextlib
 import os
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -155,6 +157,25 @@ def test_what_is_in_flight_of_a_revoked_key_is_not_answered(stack: KeyedStack, o
                 os.kill(pid, 18)
         assert inside.receive(1_000) == {}
     wait_until(lambda: stack.ask("router", "stats")["in_flight"] <= 1, 10, "nothing is left in flight")
+
+
+def test_what_waits_of_a_revoked_key_goes_to_nobody() -> None:
+    with contextmanager(kept_running)(KeyedStack(TODOMQ_LEASE_MS="20000")) as stack:
+        owner = stack.new_key("alice", "--lists", "alice/*")
+        with raw(stack.tcp, owner) as inside, Client(stack.endpoint, deadline_s=30) as local:
+            assert inside.ask("alice/a", "add_entry", "milk", number=1) == 1
+            cache = stack.kill("cache", signal.SIGSTOP)  # nobody gives the partitions to the next list servers
+            try:
+                for name in ("list_server-1", "list_server-2"):
+                    stack.kill(name)
+                inside.send([7, "alice/a", 0, pack(["add_entry", "bread"]), 2, 2])
+                wait_until(lambda: stack.ask("router", "stats")["in_flight"], 5, "the add waits")
+                stack.keys("revoke", "alice")
+                wait_until(lambda: "alice" not in stack.door_stats()["keys"], 5, "the router has heard of it")
+            finally:
+                os.kill(cache, signal.SIGCONT)
+            assert [entry.title for entry in local.todo_list("alice/a").entries()] == ["milk"]
+            assert inside.receive(SILENCE_MS) == {}
 
 
 def test_a_key_that_is_made_is_let_in_without_a_restart(stack: KeyedStack) -> None:
@@ -916,6 +937,24 @@ def test_daemons_reach_each_other_over_tcp(spread: KeyedStack) -> None:
             for number in range(20):
                 todo.todo_list(f"list {number}").add_entry(victim)
         assert all(todo.todo_list(f"list {number}").size() == 6 for number in range(20))
+
+
+def test_a_stack_whose_daemons_use_the_pair_keeps_it_until_it_is_started_again(spread: KeyedStack) -> None:
+    keys = spread.home / "keys"
+    with Client(spread.endpoint, deadline_s=20) as todo:
+        keys.rename(spread.home / "away")
+        try:
+            spread.keys("init")
+            closed = wait_until(lambda: spread.ask("router", "stats").get("door_closed"), 10, "it is told")
+            assert "todomq down; todomq up" in closed
+            todo.todo_list("goes on").add_entry("x")
+            health = spread.run("todomq.cli", "probe", "health")
+            assert "lets nobody in over TCP: the stack's own keys are others" in health.stdout
+        finally:
+            shutil.rmtree(keys)
+            (spread.home / "away").rename(keys)
+        wait_until(lambda: "door_closed" not in spread.ask("router", "stats"), 10, "the pair is the one in use")
+        todo.todo_list("goes on").add_entry("x")
 
 
 def test_no_socket_of_a_daemon_answers_who_is_not_of_the_stack(spread: KeyedStack) -> None:

@@ -48,8 +48,32 @@ def test_every_change_shows_in_the_stamp(store: KeyStore) -> None:
         store.add(replace(ALICE, name=f"k{number}"))
         stamps.add(store.stamp())
     assert len(stamps) == 21
+    store.clients_path.chmod(0o644)
+    assert store.stamp() not in stamps
     store.clients_path.unlink()
     assert store.stamp() is None
+
+
+@pytest.mark.parametrize("written", [0, 1])
+def test_what_ends_while_keys_are_made_can_be_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    store = KeyStore(tmp_path / "keys")
+    left = written
+
+    def write(*what: Any, **how: Any) -> None:
+        nonlocal left
+        if not left:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        left -= 1
+        write_private(*what, **how)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("todomq.keys.store.write_private", write)
+        with pytest.raises(OSError, match="No space left"):
+            store.init(KeyPair(PUBLIC, SECRET))
+    store.init(KeyPair(PUBLIC, SECRET))
+    assert store.clients() == [] and store.server() == KeyPair(PUBLIC, SECRET)
 
 
 def test_keys_are_not_made_twice(store: KeyStore) -> None:

@@ -117,7 +117,7 @@ def new(
     write_credentials(path, Credentials(name, where, server.public, public, secret))
     try:
         store.add(client)
-    except InvalidRequest:
+    except BaseException:  # refused, interrupted, or somebody else holds the lock: nobody would let this key in
         path.unlink()
         raise
     text = f"{_line(client)}\nHand over {safe(str(path))}; it holds the only copy of this key. {_use(path)}"

@@ -28,7 +28,7 @@ CLIENTS_FORMAT = "todomq clients"
 VERSION = 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
-Stamp = tuple[int, int, int]
+Stamp = tuple[int, int, int, int]
 """A file's inode, time of its last change (ns) and size."""
 
 NO_KEYS = "this stack has no keys; make them with: todomq keys init"
@@ -98,8 +98,10 @@ class KeyStore:
         """
         private_directory(self.directory)
         with self._locked():
+            if not os.path.lexists(self.server_path):
+                self._write([])
+            # Last: where this ends before, it can be done again.
             write_private(self.server_path, SERVER_FORMAT, VERSION, asdict(pair), replace=False)
-            self._write([])
         self.remember()
 
     def server(self) -> KeyPair:
@@ -187,7 +189,7 @@ def _stamp_of(path: Path) -> Stamp | None:
         seen = os.stat(path)
     except OSError:
         return None
-    return seen.st_ino, seen.st_mtime_ns, seen.st_size
+    return seen.st_ino, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_size  # a change of its mode changes the third
 
 
 def client_value(client: ClientKey) -> dict[str, Any]:

@@ -58,9 +58,8 @@ class DoorKeeper:
 
     def stats(self) -> dict[str, Any]:
         """Return what the door counts, or why it is closed."""
-        if self._remote is not None:
-            return {"door": self._remote.stats()}
-        return {"door_closed": self._trouble} if self._trouble else {}
+        closed = {"door_closed": self._trouble} if self._trouble else {}
+        return closed if self._remote is None else {"door": self._remote.stats(), **closed}
 
     def _open(self, pair: KeyPair | None) -> None:
         if pair is None:
@@ -103,8 +102,13 @@ class DoorKeeper:
         except InvalidRequest:
             return  # it is being written, or damaged: the one that is used still holds
         self._pair_stamp = stamp
-        if pair != self._pair:
+        if pair != self._pair and self._daemon.settings.stack_tcp:  # with the new pair no daemon would talk to this one
+            self._trouble = "the stack's own keys are others, by which its daemons meet: todomq down; todomq up"
+            log("pair_not_taken", why=self._trouble)
+        elif pair != self._pair:
             self._begin_anew("the stack's own keys are others")
+        else:
+            self._trouble = ""
 
     def _begin_anew(self, why: str) -> None:
         """End in good order: the next life opens the door as it is to be."""

@@ -12,6 +12,7 @@ that is not known here.
 
 from __future__ import annotations
 
+from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -204,7 +205,9 @@ class Remote(Service):
         now_ms = self._loop.now_ms()
         clients = {client.public_key: client for client in self._store.clients()}
         for public in self._uses.keys() - clients.keys():
-            log("key_revoked", name=self._uses.pop(public).client.name)
+            revoked = self._uses.pop(public)
+            self._router.drop(partial(_comes_with, revoked))
+            log("key_revoked", name=revoked.client.name)
         for public, client in clients.items():
             use = self._uses.get(public)
             if use is None:
@@ -224,6 +227,10 @@ def _check_registration(body: bytes) -> None:
 def sender_of(public_key: str, sender: bytes) -> bytes:
     """Return the sender that a client of this key is to the lists; one without a sender stays without."""
     return blake2b(sender, key=public_key.encode(), digest_size=32).digest() if sender else b""
+
+
+def _comes_with(use: KeyUse, connection: bytes) -> bool:
+    return isinstance(connection, Guest) and connection.key is use
 
 
 def _is_over(connection: bytes) -> bool:

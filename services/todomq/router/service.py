@@ -7,7 +7,7 @@ call it), list servers, every daemon that is called by name, and the registry ab
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -239,6 +239,11 @@ class RouterService(Service):
         if type(error) is Unauthorized:
             self.counts["unauthorized"] += 1
         self._refuse_with(peer, identifier, messages.error_value(error))
+
+    def drop(self, is_gone: Callable[[bytes], bool]) -> None:
+        """Forget the requests of connections that are gone for good: what waits here goes to nobody any more."""
+        flights = self.in_flight.flights.items()
+        self.in_flight.end_all([identifier for identifier, flight in flights if is_gone(flight.peer)])
 
     def _refuse_with(self, peer: bytes, identifier: int | None, error_value: bytes) -> None:
         self.counts["refused"] += 1
