@@ -110,7 +110,7 @@ def read_entry(fields: Any) -> Entry:
 
 _Fields = tuple[int, str, datetime.date | None, bool, dict[str, Plain] | None]
 _Page = tuple[Annotated[list[_Fields], msgspec.Meta(max_length=limits.DECODED_ITEMS)], Plain]
-_unpack_page: Callable[[bytes], tuple[list[tuple[Any, ...]], Any]] = msgspec.msgpack.Decoder(_Page).decode
+_unpack_page: Callable[[bytes], tuple[list[Any], Any]] = msgspec.msgpack.Decoder(_Page).decode
 
 
 def read_entries_page(value: bytes) -> tuple[list[Entry], Any]:
@@ -122,11 +122,14 @@ def read_entries_page(value: bytes) -> tuple[list[Entry], Any]:
     try:
         if not has_few_items(value):
             raise ValueError
-        fields, cursor = _unpack_page(value)
+        entries, cursor = _unpack_page(value)
     except ValueError:  # perhaps it is right all the same: open fields may hold bytes
         items, cursor = read_page(value)
         return [read_entry(item) for item in items], cursor
-    return [Entry(identifier, title, day, done, extra or {}) for identifier, title, day, done, extra in fields], cursor
+    # In place: most pages are short, and a list of its own costs.
+    for place, (identifier, title, day, done, extra) in enumerate(entries):
+        entries[place] = Entry(identifier, title, day, done, extra or {})
+    return entries, cursor
 
 
 def read_page(value: bytes) -> tuple[list[Any], Any]:
