@@ -40,13 +40,13 @@ def make_checkpoint(storage: Storage, shard: Path, name: str) -> str:
     """Make the checkpoint of this name and return its directory: a shard's directory, whole and on disk.
 
     Raises:
-        StorageFailed, CorruptRecord: as the storage does; there is one of this name.
+        StorageFailed, CorruptRecord: as the storage does. InvalidRequest: there is one of this name.
     """
     directory = shard / CHECKPOINTS / name
     try:
         remove_forgotten(shard)
         if directory.exists():
-            raise StorageFailed(f"{directory} is there already", outcome=NOT_APPLIED)
+            raise InvalidRequest(f"{directory} is there already")
         try:
             storage.checkpoint(directory)
             (directory / IDENTITY).write_bytes((shard / IDENTITY).read_bytes())
