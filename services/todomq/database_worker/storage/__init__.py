@@ -5,6 +5,14 @@ ordinary records. Engines stand beside this file; nothing outside this folder kn
 
 Law 1: what ``apply`` wrote is on disk when it returns, and a read never shows what a crash could still undo.
 Law 8: what cannot be read raises ``CorruptRecord``; it is never taken for "nothing there".
+
+    manifest      which shards a stack has, and whose each directory is
+    rocksdb       the engine
+    acknowledged  what must at least be in a shard
+    live_logs     whether its logs follow on each other and on its tables
+    log_files     whether a log was cut short by a crash or damaged
+    room          how much of the disk is left
+    small_files   files that are written whole, with a checksum
 """
 
 from __future__ import annotations
