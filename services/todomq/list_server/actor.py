@@ -15,6 +15,7 @@ from todomq.errors import (
     DeadlineExceeded,
     EntryNotFound,
     InvalidRequest,
+    OutOfOrder,
     Overloaded,
     ProtocolError,
     QuotaExceeded,
@@ -75,9 +76,10 @@ class ListActor(RecordedList):
         state: LOADING, READY, STOPPING (ends when its writes are committed) or QUARANTINED (``error`` says why).
         queue: what came while the list could not answer, in order; None when empty.
         last_page: the last question that one short page answered, and the page; None once the list has changed.
+        early: the sessions of which something came before its turn, by client; None when there is none.
     """
 
-    __slots__ = ("activation", "error", "last_page", "queue", "since_ms", "state", "used_ms")
+    __slots__ = ("activation", "early", "error", "last_page", "queue", "since_ms", "state", "used_ms")
 
     def __init__(self, name: str, partition: Partition, activation: int, now_ms: int) -> None:
         super().__init__(name, partition)
@@ -87,6 +89,7 @@ class ListActor(RecordedList):
         self.queue: list[Asked] | None = None
         self.error: TodoMQError | None = None
         self.last_page: tuple[bytes, bytes] | None = None
+        self.early: dict[bytes, Session] | None = None
 
     @property
     def is_at_rest(self) -> bool:
@@ -96,7 +99,8 @@ class ListActor(RecordedList):
     def everything_waiting(self) -> list[Asked]:
         """Return the requests that wait, in order."""
         # What waits for its turn came before what is queued: requests are queued only once the actor has stopped.
-        waiting = [request for session in self.sessions.values() for _, _, request in session.waiting or ()]
+        early = self.early.values() if self.early is not None else ()
+        waiting = [request for session in early for _, _, request in session.waiting or ()]
         return [*waiting, *(self.queue or ())]
 
     def begin_new(self) -> None:
@@ -153,6 +157,23 @@ class ListActor(RecordedList):
                 self.queue.append(asked)
         self.queue = self.queue or None
 
+    def refuse_too_early(self, now_ms: int) -> None:
+        """Refuse what has waited for too long for what comes before it.
+
+        A session that has taken no change and of which nothing waits any more is forgotten: it would count for one that
+        is remembered, and whoever may only read could have a list remember any number.
+        """
+        if self.early is None:
+            return
+        for sender, session in list(self.early.items()):
+            for peer, _, request in session.waited_too_long(now_ms):
+                self.refuse(peer, request[ID], OutOfOrder("an earlier change of this client to this list is missing"))
+            if session.waiting is None:
+                del self.early[sender]
+                if not session.used_ms:
+                    del self.sessions[sender]
+        self.early = self.early or None
+
     def _take_later(self, asked: Asked) -> None:
         if self.state is QUARANTINED and self.error is not None:
             peer, _, request = asked
@@ -195,7 +216,7 @@ class ListActor(RecordedList):
             raise ProtocolError(FLOOR_ABOVE)
         session = self.sessions.get(sender)
         if session is None:
-            session = self._new_session(sender, floor, now_ms)
+            session = self._new_session(sender, floor)
         elif session.waiting is None:
             session.declare(floor)
         else:
@@ -270,21 +291,25 @@ class ListActor(RecordedList):
         if session is None:
             if number <= max(floor, 1):
                 return True
-            session = self._new_session(sender, floor, now_ms)
+            session = self._new_session(sender, floor)
         self._declare(session, floor, number - 1, now_ms)
         if number <= session.next:
             return True
         self._wait(session, number, asked, now_ms)
         return False
 
-    def _new_session(self, sender: bytes, floor: int, now_ms: int) -> Session:
+    def _new_session(self, sender: bytes, floor: int) -> Session:
         if len(self.sessions) >= SESSIONS:
             raise Overloaded(f"{SESSIONS} clients have changed this list lately, and all are remembered")
-        session = self.sessions[sender] = Session(max(floor, 1), now_ms)
+        session = self.sessions[sender] = Session(max(floor, 1), 0)
         return session
 
     def _wait(self, session: Session, number: int, asked: Asked, now_ms: int) -> None:
         session.wait(number, now_ms, asked)
+        _, sender, _ = asked
+        if self.early is None:
+            self.early = {}
+        self.early[sender] = session
         self.partition.waiting[self.name] = self
 
     def _read(self, body: bytes, question: Question | None) -> bytes:

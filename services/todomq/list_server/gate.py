@@ -214,6 +214,8 @@ class Gate:
             batch.replies = [reply for reply in batch.replies if reply.partition != partition]
             if batch.epochs.pop(partition, None) is None:
                 continue
+            if not batch.epochs and batch is self.open and self._asked == batch.number:
+                self._asked = self.committed  # it is not sent: nobody answers
             writes = list(zip(batch.partitions, batch.keys, batch.values))
             batch.partitions = bytearray([of for of, _, _ in writes if of != partition])
             batch.keys = [key for of, key, _ in writes if of != partition]

@@ -18,7 +18,7 @@ from zlib import crc32
 
 from msgspec.structs import replace
 
-from todomq.errors import NOT_APPLIED, UNKNOWN, CorruptRecord, OutOfOrder, TodoMQError, Unavailable
+from todomq.errors import NOT_APPLIED, UNKNOWN, CorruptRecord, TodoMQError, Unavailable
 from todomq.list_server.actor import LOADING, QUARANTINED, READY, STOPPING, Asked, Crashed, ListActor
 from todomq.list_server.gate import Batch, Gate, Reply
 from todomq.list_server.housekeeping import Housekeeping
@@ -205,11 +205,15 @@ class Hosting:
         """Return the actor of a list; the first use begins to load it, unless nothing of it can be stored."""
         actor = partition.actors.get(name)
         if actor is None:
-            actor = partition.actors[name] = ListActor(name, partition, next(self._activations), now_ms)
+            actor = self._begin(partition, name, now_ms)
             if partition.is_to_be_looked_for(name):
                 self.load(actor, now_ms)
             else:
                 actor.begin_new()
+        return actor
+
+    def _begin(self, partition: Partition, name: str, now_ms: int) -> ListActor:
+        actor = partition.actors[name] = ListActor(name, partition, next(self._activations), now_ms)
         return actor
 
     def kill(self, actor: ListActor) -> None:
@@ -258,6 +262,7 @@ class Hosting:
         waiting = actor.loaded(loading, now_ms)
         if actor.sessions and not partition.gate.refusal:  # else the reads that wait would fail with it
             actor.forget_expired(now_ms)
+            actor.record_surplus(now_ms)
         if actor.is_to_be_swept:
             partition.to_sweep[actor.name] = actor
         for peer, sender, request in waiting:
@@ -343,6 +348,7 @@ class Hosting:
         self.replies += [replace(reply, status=messages.ERROR, value=value) for reply in gate.fail()]
         for actor in suspects:
             actor.sessions_to_write = None
+            actor.partition.look_for(actor.name)  # by what it has in memory nothing of it may be stored any more
             self._stop(actor)
         return lost
 
@@ -459,7 +465,8 @@ class Hosting:
         partition.drop(actor)
         self._ended += 1
         if waiting:
-            heir = self.activate(partition, actor.name, actor.used_ms)
+            heir = self._begin(partition, actor.name, actor.used_ms)
+            self.load(heir, actor.used_ms)  # also where it could be taken for new: only a load serves what waits
             heir.queue = waiting
             partition.waiting[heir.name] = heir
 
@@ -467,9 +474,6 @@ class Hosting:
         for name, actor in list(partition.waiting.items()):
             if actor.queue is not None:
                 actor.refuse_overdue(now_ms)
-            for session in actor.sessions.values():
-                for peer, _, request in session.waited_too_long(now_ms):
-                    error = OutOfOrder("an earlier change of this client to this list is missing")
-                    actor.refuse(peer, request[ID], error)
-            if actor.queue is None and all(session.waiting is None for session in actor.sessions.values()):
+            actor.refuse_too_early(now_ms)
+            if actor.queue is None and actor.early is None:
                 del partition.waiting[name]

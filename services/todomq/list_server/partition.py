@@ -73,6 +73,13 @@ class Partition:
         """Tell whether a list that is not in memory may be stored, or its worker has trouble that is to show."""
         return self._dropped is None or name in self._dropped or bool(self.gate.refusal)
 
+    def look_for(self, name: str) -> None:
+        """Take a list that leaves memory for new no more."""
+        if self._dropped is not None:
+            self._dropped.add(name)
+            if len(self._dropped) > NAMES_KEPT:
+                self._dropped = None
+
     def look_for_all(self) -> None:
         """Take no list for new from now on."""
         self._dropped = None
@@ -102,10 +109,8 @@ class Partition:
 
     def drop(self, actor: ListActor) -> None:
         """Let go of a list, of which nothing is uncommitted."""
-        if self._dropped is not None and (actor.record is not None or actor.sessions):
-            self._dropped.add(actor.name)
-            if len(self._dropped) > NAMES_KEPT:
-                self._dropped = None
+        if actor.record is not None or actor.sessions:
+            self.look_for(actor.name)
         del self.actors[actor.name]
         self.waiting.pop(actor.name, None)
         self.to_sweep.pop(actor.name, None)

@@ -12,6 +12,7 @@ leaves a note with it, by which that is cleared away later, by whoever owns the 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -165,17 +166,32 @@ class RecordedList:
 
         It may close the batch: not to be asked between a change and its sessions.
         """
-        expired = (
-            sender
-            for sender, session in self.sessions.items()
-            if session.used_ms + limits.REMEMBERED_MS < now_ms and session.waiting is None
-        )
-        for sender in list(islice(expired, FORGOTTEN_MOST)):
+        for sender in list(islice(self._expired(now_ms), FORGOTTEN_MOST)):
             self._forget(sender)
             self.partition.close_batch_if_full(now_ms)
 
+    def _expired(self, now_ms: int) -> Iterator[bytes]:
+        for sender, session in self.sessions.items():
+            if session.used_ms + limits.REMEMBERED_MS < now_ms:
+                if session.waiting is None:
+                    yield sender
+            elif session.used_ms > now_ms:  # the clock was set back
+                session.used_ms = now_ms
+
+    def record_surplus(self, now_ms: int) -> None:
+        """Write the records of sessions that stand in entries only, past ``SESSIONS_IN_ENTRIES``.
+
+        A load finds more where the clock was set back, which makes those that were forgotten look young. It may close
+        the batch.
+        """
+        for sender in self.in_entries[SESSIONS_IN_ENTRIES:]:
+            self._note_changed(self.prefix, sender, self.sessions[sender], 0)
+            self.partition.close_batch_if_full(now_ms)
+
     def _forget(self, sender: bytes) -> None:
-        del self.sessions[sender]
+        session = self.sessions.pop(sender)
+        if not session.used_ms:  # nothing of it is stored
+            return
         if sender in self.in_entries:
             self.in_entries = tuple([each for each in self.in_entries if each != sender])
         key = records.session_key(self.prefix, sender)
@@ -268,11 +284,12 @@ class RecordedList:
     def _note_changed(self, prefix: bytes, sender: bytes, session: Session, answer_bytes: int) -> None:
         """See that the session's record goes into the same batch, once for all its changes in it."""
         partition = self.partition
+        key = records.session_key(prefix, sender)  # first: a list that is noted has something to write
         if self.sessions_to_write is None:
             self.sessions_to_write = {}
             partition.lists_to_write.append(self)
         if sender not in self.sessions_to_write:
-            self.sessions_to_write[sender] = records.session_key(prefix, sender)
+            self.sessions_to_write[sender] = key
             kept_bytes = session.answer_bytes + RECORD_OVERHEAD_BYTES * len(session.answers)
             note_bytes = RECORD_OVERHEAD_BYTES + len(prefix)
             partition.gate.expect(kept_bytes + answer_bytes + RECORD_OVERHEAD_BYTES + note_bytes)

@@ -44,7 +44,7 @@ class Session(Struct, gc=False):
 
     Attributes:
         next: the number of the next change that is taken.
-        used_ms: when the client last sent a change, by the wall clock.
+        used_ms: when the client's last change was taken, by the wall clock; 0 where none was.
         answers: ``(number, status, value)`` of changes from the floor on, ascending.
         answer_bytes: how long their values are in all.
         kept: RECORDED, IN_ENTRIES or IN_MEMORY.
