@@ -41,22 +41,33 @@ def damage_in(path: Path, acknowledged_bytes: int = 0) -> str | None:
     """
     data = path.read_bytes()
     size = len(data)
+    for at, checksum, kind, after, end in _frames(data):
+        if kind == 0:
+            is_tail = at >= acknowledged_bytes and not data[at:].strip(b"\0")
+            return None if is_tail else f"zeroes where a record begins, at byte {at}"
+        if after > end:
+            is_tail = at >= acknowledged_bytes and end == size and size % BLOCK_BYTES > 0
+            is_torn = is_tail and not _is_whole(data[at + 6 : end], checksum)
+            return None if is_torn else f"a record is cut short or its length is damaged, at byte {at}"
+    return None
+
+
+def _frames(data: bytes) -> Iterator[tuple[int, int, int, int, int]]:
+    """Yield ``(at, checksum, kind, after, end)`` of each record, and where the block ends that must hold it.
+
+    Behind one that is none (``kind`` 0) or does not end within its block it goes on with the next block.
+    """
     unpack = _HEADER.unpack_from
-    for block in range(0, size, BLOCK_BYTES):
-        end = min(block + BLOCK_BYTES, size)
+    for block in range(0, len(data), BLOCK_BYTES):
+        end = min(block + BLOCK_BYTES, len(data))
         at = block
         while end - at >= _HEADER.size:
             checksum, length, kind = unpack(data, at)
             after = at + _HEADER.size + length
-            if kind == 0:
-                is_tail = at >= acknowledged_bytes and not data[at:].strip(b"\0")
-                return None if is_tail else f"zeroes where a record begins, at byte {at}"
-            if after > end:
-                is_tail = at >= acknowledged_bytes and end == size < block + BLOCK_BYTES
-                is_torn = is_tail and not _is_whole(data[at + 6 : end], checksum)
-                return None if is_torn else f"a record is cut short or its length is damaged, at byte {at}"
+            yield at, checksum, kind, after, end
+            if kind == 0 or after > end:
+                break
             at = after
-    return None
 
 
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
@@ -70,21 +81,15 @@ def records_of(path: Path) -> Iterator[bytes]:
     """
     data = path.read_bytes()
     parts: list[bytes] = []
-    for block in range(0, len(data), BLOCK_BYTES):
-        end = min(block + BLOCK_BYTES, len(data))
-        at = block
-        while end - at >= _HEADER.size:
-            _, length, kind = _HEADER.unpack_from(data, at)
-            after = at + _HEADER.size + length
-            if kind == 0 or after > end:
-                return
-            if kind in (_FULL, _FIRST):
-                parts = []
-            if kind in (_FULL, _FIRST, _MIDDLE, _LAST):
-                parts.append(data[at + _HEADER.size : after])
-            if kind in (_FULL, _LAST):
-                yield b"".join(parts)
-            at = after
+    for at, _, kind, after, end in _frames(data):
+        if kind == 0 or after > end:
+            return
+        if kind in (_FULL, _FIRST):
+            parts = []
+        if kind in (_FULL, _FIRST, _MIDDLE, _LAST):
+            parts.append(data[at + _HEADER.size : after])
+        if kind in (_FULL, _LAST):
+            yield b"".join(parts)
 
 
 def _is_whole(typed: bytes, checksum: int) -> bool:
@@ -101,20 +106,14 @@ def first_wrong_checksum(path: Path) -> int | None:
         OSError: it cannot be read.
     """
     data = path.read_bytes()
-    for block in range(0, len(data), BLOCK_BYTES):
-        end = min(block + BLOCK_BYTES, len(data))
-        at = block
-        while end - at >= _HEADER.size:
-            checksum, length, kind = _HEADER.unpack_from(data, at)
-            after = at + _HEADER.size + length
-            if kind == 0 or after > end:
-                break  # damage_in judges these
-            masked = 0
-            for masked in _checksums(data[at + 6 : after]):  # noqa: B007  # the last one counts
-                pass
-            if masked != checksum:
-                return at
-            at = after
+    for at, checksum, kind, after, end in _frames(data):
+        if kind == 0 or after > end:
+            continue  # damage_in judges these
+        masked = 0
+        for masked in _checksums(data[at + 6 : after]):  # noqa: B007  # the last one counts
+            pass
+        if masked != checksum:
+            return at
     return None
 
 
