@@ -150,6 +150,12 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     if environment.get("TODOMQ_REGISTRY") and not environment.get("TODOMQ_STACK_TCP"):
         raise SettingsError("beside TODOMQ_REGISTRY, TODOMQ_STACK_TCP must say where this machine is reached")
     home = Path(environment.get("TODOMQ_HOME") or "~/.todomq").expanduser().absolute()
+    try:
+        str(home).encode()
+    except UnicodeEncodeError:
+        raise SettingsError(
+            f"TODOMQ_HOME is {str(home)!a}, which is no UTF-8, or the locale is not (LC_ALL=C.UTF-8 is)"
+        ) from None
     defaults = Settings(home, "")
     return Settings(
         home=home,

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -322,6 +323,45 @@ def test_law_9_whatever_ends_the_foreground_ends_what_runs_in_it(
         foreground.wait(timeout=30)
     wait_until(lambda: stack.living() == {}, 30, "all have left")
     assert "SIGKILL" not in (stack.home / "log" / "supervisord.log").read_text()
+
+
+def test_law_9_a_stack_in_the_foreground_goes_on_where_nobody_reads_what_it_says(make_stack: MakeStack) -> None:
+    stack = make_stack()
+    command = [sys.executable, "-m", STACK, "run"]
+    with subprocess.Popen(command, env=stack.environment, stdout=DEVNULL, stderr=PIPE) as foreground:
+        assert foreground.stderr is not None
+        wait_until(lambda: stack.ask("cache", timeout_s=0.1) == "pong", 30, "the cache answers")
+        foreground.stderr.close()
+        stack.wait_restarted("cache", stack.kill("cache"))
+        stack.wait_restarted("router", stack.kill("router"))
+        foreground.terminate()
+        assert foreground.wait(timeout=30) == 0
+
+
+def test_law_9_a_stack_whose_logs_were_removed_starts_again_what_dies(stack: RunningStack) -> None:
+    shutil.rmtree(stack.home / "log")
+    stack.wait_restarted("cache", stack.kill("cache"))
+    shutil.rmtree(stack.home / "log")
+    restarted = stack.run(STACK, "restart")
+    assert restarted.returncode == 0, restarted.stderr
+
+
+def test_a_home_that_is_no_text_is_refused_before_anything_is_started(make_stack: MakeStack) -> None:
+    result = make_stack(TODOMQ_HOME="/tmp/\udcff").run(STACK, "up")
+
+    assert result.returncode == 2
+    assert "is no UTF-8" in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+def test_down_removes_no_socket_of_another_program(make_stack: MakeStack) -> None:
+    stack = make_stack()
+    (stack.home / "run").mkdir()
+    foreign = stack.home / "run" / "docker.sock"
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(foreign))
+        assert stack.run(STACK, "down").returncode == 0
+        assert foreign.exists()
+    foreign.unlink()
 
 
 def test_law_9_a_stack_whose_run_directory_was_removed_is_still_the_only_one(stack: RunningStack) -> None:

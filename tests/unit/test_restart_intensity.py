@@ -196,6 +196,15 @@ def test_a_process_that_stops_answering_hangs_after_the_silence_allowed() -> Non
     assert ticks(watch, 500, 60_000) == 3_500
 
 
+def test_who_is_asked_seldom_may_be_silent_for_as_long_as_three_questions_take() -> None:
+    watch = AnswerWatch(200, 500)
+    watch.began(0)
+    for now_ms in range(0, 20_000, 500):
+        assert not watch.tick(now_ms)
+        watch.answered(now_ms + 1)
+    assert not watch.tick(20_000) and not watch.tick(20_500) and watch.tick(21_001)
+
+
 def test_a_process_is_given_longer_until_its_first_answer() -> None:
     watch = AnswerWatch(3_000, 500)
     watch.began(0)
@@ -292,7 +301,32 @@ def test_when_a_life_of_a_process_ended_is_read_from_the_log(tmp_path: Path) -> 
     now = datetime(2026, 11, 28, 10, 0, 10)
     ago_ms = [evidence.ended_ms_ago(tmp_path, "cache", pid, now) for pid in (7, 8, 9, None)]
     assert ago_ms == [7_500, 0, 0, 0]
+    log = tmp_path / "supervisord.log"
+    log.write_text("2026-11-28 10:00:01,000 INFO reopening log file\n" * 1_000 + log.read_text())
+    ago_ms = [evidence.ended_ms_ago(tmp_path, "cache", pid, now) for pid in (7, 8, 9)]
+    assert ago_ms == [7_500, 0, 9_000], "of a life that the end of the log says nothing of it is as old as that end"
     assert evidence.ended_ms_ago(tmp_path, "cache", 7, now - timedelta(days=1)) == 0, "the clock was set back"
+
+
+def test_deaths_count_when_they_were_in_whatever_order_they_are_heard_of() -> None:
+    intensity = RestartIntensity({"cache": Limit(2, 1_000)})
+    for ago_ms in (0, 9_000, 8_000, 7_000):
+        intensity.exited("cache", "cache", "it ended", 10_000, ago_ms)
+        assert intensity.given_up is None
+    for _ in range(2):
+        intensity.exited("cache", "cache", "it ended", 10_000, 0)
+    assert intensity.given_up is not None
+
+
+def test_the_reason_is_kept_in_the_room_that_was_reserved_for_it(tmp_path: Path) -> None:
+    records.reserve_failure(tmp_path)
+    (reserved,) = tmp_path.iterdir()
+    before = reserved.stat()
+    records.write_failure(tmp_path, "the group cache\ngave up")
+    (kept,) = tmp_path.iterdir()
+    after = kept.stat()
+    assert (after.st_ino, after.st_size, after.st_blocks) == (before.st_ino, before.st_size, before.st_blocks)
+    assert records.read_failure(tmp_path) == "the group cache gave up"
 
 
 def test_deaths_that_are_heard_of_late_count_when_they_were() -> None:

@@ -197,9 +197,12 @@ def run() -> Result:
             if os.getppid() != own_pid:  # killed before it could be followed
                 os._exit(PARENT_IS_GONE)
 
+        # It writes to its own log only, which is shown here: it would end where whoever reads this is gone.
         manager = subprocess.Popen(
-            stack.command("-n"), env=stack.environment(), start_new_session=True, stdout=2, preexec_fn=before_it_begins
-        )
+            stack.command("-n", "-s"), env=stack.environment(), start_new_session=True, stdout=2,
+            preexec_fn=before_it_begins,
+        )  # fmt: skip
+    shown = _show(stack.settings.log / "supervisord.log", manager.pid)
     is_asked_to_end = False
 
     def end(*_: object) -> None:
@@ -211,12 +214,23 @@ def run() -> Result:
         signal.signal(number, end)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ending)
     code = manager.wait()
+    if shown is not None:
+        shown.wait()
     if is_asked_to_end and code == -signal.SIGTERM:  # it had not come so far as to handle the signal
         code = 0
     reason = stack.failure()
     if reason is not None or code != 0:
         raise TodoMQError(reason or f"supervisord ended with exit status {code}")
     return Result({"running": False, "home": str(stack.settings.home)}, "TodoMQ is down.")
+
+
+def _show(log: Path, pid: int) -> subprocess.Popen[bytes] | None:
+    """Write what comes to a log file to standard error as long as a process lives, and while anybody reads it."""
+    command = ["tail", "-n", "0", "-s", "0.1", "-F", f"--pid={pid}", str(log)]
+    try:
+        return subprocess.Popen(command, start_new_session=True, stdout=2, stderr=subprocess.DEVNULL)
+    except OSError:
+        return None
 
 
 def _follow(files: list[Path]) -> NoReturn:
@@ -249,6 +263,8 @@ def _stack() -> Stack:
 
 
 def _nothing_runs(stack: Stack) -> str:
+    if stack.manager.is_ending():
+        return f"the stack in {stack.settings.home} is being stopped"
     silent = stack.silent_manager()
     if silent is not None:
         again = f"{_this_command()} up ends it and starts the stack again"

@@ -18,11 +18,12 @@ class AnswerWatch:
         """Begin with nobody to watch.
 
         Args:
-            silence_ms: longest silence allowed to a process that has answered before.
+            silence_ms: longest silence allowed to a process that has answered before; three ticks at least, for it is
+                asked no more often than that.
             tick_ms: how often ``tick`` or ``unknown`` is called.
             starting_ms: longest silence allowed to one that has just begun.
         """
-        self._silence_ms = silence_ms
+        self._silence_ms = max(silence_ms, 3 * tick_ms)
         self._starting_ms = starting_ms
         self._tick_ms = tick_ms
         self._since_ms: int | None = None

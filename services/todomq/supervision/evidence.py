@@ -41,6 +41,9 @@ def how_it_ended(log: Path, process: str) -> str:
 def ended_ms_ago(log: Path, process: str, pid: int | None, now: datetime) -> int:
     """Return how many milliseconds ago this life of the process ended, by supervisord's log; 0 where that says nothing.
 
+    Where the log's end does not reach back to this life's beginning, it is as old as that end: a death that is counted
+    as too old may cost a restart too many, one that is counted as too young the whole stack.
+
     Args:
         log: the stack's log directory.
         process: its name.
@@ -49,15 +52,23 @@ def ended_ms_ago(log: Path, process: str, pid: int | None, now: datetime) -> int
     """
     spawned, exited = f"spawned: '{process}' with pid {pid}", f"exited: {process} ("
     has_begun = False
-    for line in _tail(log / "supervisord.log"):
+    path = log / "supervisord.log"
+    lines = _tail(path)
+    for line in lines:
         if line.endswith(spawned):
             has_begun = True
         elif has_begun and exited in line:
-            try:
-                return max(0, (now - datetime.strptime(line[:23], "%Y-%m-%d %H:%M:%S,%f")) // timedelta(milliseconds=1))
-            except ValueError:
-                return 0
-    return 0
+            return _age_ms(line, now) or 0
+    if has_begun or not lines or path.stat().st_size <= TAIL_BYTES:
+        return 0
+    return next((age_ms for line in lines if (age_ms := _age_ms(line, now)) is not None), 0)
+
+
+def _age_ms(line: str, now: datetime) -> int | None:
+    try:
+        return max(0, (now - datetime.strptime(line[:23], "%Y-%m-%d %H:%M:%S,%f")) // timedelta(milliseconds=1))
+    except ValueError:
+        return None
 
 
 def _tail(path: Path) -> list[str]:

@@ -11,6 +11,7 @@ import socket
 import xmlrpc.client
 from pathlib import Path
 from typing import Any, NamedTuple
+from xml.parsers.expat import ExpatError
 
 from todomq.daemons import GROUPS
 from todomq.errors import Unavailable
@@ -92,7 +93,7 @@ class Manager:
             if fault.faultCode == _SHUTDOWN_STATE:
                 raise Ending("supervisord is stopping the stack") from None
             raise Unavailable(f"supervisord refused {method}: {fault.faultString}") from None
-        except (OSError, http.client.HTTPException, xmlrpc.client.Error, ValueError) as error:
+        except (OSError, http.client.HTTPException, xmlrpc.client.Error, ExpatError, ValueError) as error:
             raise Unavailable(f"supervisord does not answer at {self.socket}: {error}") from None
         finally:
             connection.close()

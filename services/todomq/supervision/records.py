@@ -12,6 +12,8 @@ from pathlib import Path
 
 from todomq.errors import CorruptRecord
 
+REASON_BYTES = 4_096
+
 
 def read_restarts(run: Path, manager_pid: int | None = None) -> dict[str, int]:
     """Return how often each process was restarted in the life of one supervisord.
@@ -49,15 +51,28 @@ def read_failure(run: Path) -> str | None:
         return None
 
 
+def reserve_failure(run: Path) -> None:
+    """Make room for a reason, which may have to be kept when the disk is full."""
+    _spare(run).write_text(" " * REASON_BYTES)
+
+
 def write_failure(run: Path, reason: str) -> None:
-    """Keep the reason until the stack is started again."""
-    _replace(run / "failure", reason.replace("\n", " ") + "\n")
+    """Keep the reason until the stack is started again; in the room that was reserved, if it was."""
+    spare = _spare(run)
+    line = reason.replace("\n", " ").encode()[:REASON_BYTES]
+    with spare.open("r+b" if spare.exists() else "wb") as file:
+        file.write(line.ljust(REASON_BYTES))
+    spare.replace(run / "failure")
 
 
 def forget(run: Path) -> None:
     """Remove both: the stack is being started anew."""
     for name in ("failure", "restarts.json"):
         (run / name).unlink(missing_ok=True)
+
+
+def _spare(run: Path) -> Path:
+    return run / "failure.new"
 
 
 def _replace(path: Path, content: str) -> None:

@@ -11,6 +11,7 @@ another.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -94,7 +95,7 @@ class RestartIntensity:
             return [Wake(process)]
         self.restarts[process] += 1
         limit, window = self._limits[group], self._windows[group]
-        window.append(now_ms - ago_ms)
+        insort(window, now_ms - ago_ms)  # of one that ended earlier it may be heard later
         while window[0] <= window[-1] - limit.within_ms:
             window.popleft()
         if len(window) > limit.max_restarts:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -68,6 +69,8 @@ class Listener:
 
     def begin(self) -> None:
         """Ask for events, learn what runs already, watch the registry."""
+        with suppress(OSError):  # on a disk that is full already; then it is tried when there is a reason
+            records.reserve_failure(self._settings.run)
         self._loop.watch(sys.stdin.fileno(), self._read_events)
         self._loop.at_turn_end(self._registry.flush)
         self._loop.every(PING_S, self._watch)
@@ -207,6 +210,8 @@ class Listener:
 
     def _watch(self) -> None:
         signal.setitimer(signal.ITIMER_REAL, HANG_S)
+        with suppress(OSError):
+            self._settings.log.mkdir(exist_ok=True)  # supervisord starts nothing without it
         if self._watch_registry():
             self._watch_daemons()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import stat
@@ -21,6 +22,7 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
+from todomq.daemons import is_daemon_name, name_of_process
 from todomq.errors import Unavailable
 from todomq.keys.required import check_keys
 from todomq.runtime.local_process import has_ended, is_stopped, kill
@@ -40,6 +42,8 @@ STACK_LOCK = "stack.lock"
 """Held by who starts or stops the stack, or puts data in its place."""
 ANOTHER_COMMAND_S = 60.0
 STOP_S = 60.0
+OPEN_FILES = 256
+"""What supervisord must be able to have open (``minfds`` in ``supervisord.conf``)."""
 SPAWN_S = 5.0
 SPAWN_POLL_S = 0.01
 HEALTHY_S = 30
@@ -140,6 +144,9 @@ class Stack:
         missing = [package for package in SERVER_PACKAGES if find_spec(package) is None]
         if missing:
             raise SettingsError(f"a stack needs {' and '.join(missing)}; {SERVER_ADVICE}")
+        _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if most_files != resource.RLIM_INFINITY and most_files < OPEN_FILES:
+            raise SettingsError(f"a stack needs {OPEN_FILES} open files, and ulimit -n allows {most_files}: raise that")
         python = self.environment()["TODOMQ_PYTHON"]
         if shutil.which(python) is None:
             raise SettingsError(f"TODOMQ_PYTHON is {python}, which can't be run; a Python with TodoMQ is needed")
@@ -254,6 +261,7 @@ class Stack:
         Raises:
             Unavailable: supervisord refuses, or does not answer.
         """
+        self.settings.log.mkdir(exist_ok=True)
         give_up = time.monotonic() + STOP_S
         while True:
             processes = self.manager.processes()
@@ -339,7 +347,9 @@ class Stack:
         if not self.settings.run.is_dir():
             return
         for path in self.settings.run.iterdir():
-            if stat.S_ISSOCK(path.lstat().st_mode):
+            daemon = name_of_process(path.name.partition(".")[0])
+            is_own = path.name.startswith(self.manager.socket.name) or is_daemon_name(list(daemon))
+            if is_own and stat.S_ISSOCK(path.lstat().st_mode):
                 path.unlink(missing_ok=True)
         (self.settings.run / "supervisord.pid").unlink(missing_ok=True)
 
