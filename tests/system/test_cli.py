@@ -241,6 +241,27 @@ def test_health_names_the_part_that_hangs_and_no_other(patient_stack: RunningSta
     patient_stack.wait_healthy()
 
 
+def test_health_names_a_listener_that_does_not_run_and_up_starts_it(stack: RunningStack) -> None:
+    listener = stack.processes()["supervision"]
+    stack.control.manager.stop(listener, 10.0)
+    finished = stack.run("todomq.cli", "probe", "health")
+    assert finished.returncode == REFUSED
+    assert "does not run (STOPPED): what dies comes back late" in finished.stdout
+    assert stack.run("todomq.cli", "up").returncode == DONE
+    stack.wait_healthy()
+
+
+def test_the_tree_blames_nobody_who_was_not_asked(patient_stack: RunningStack) -> None:
+    pid = patient_stack.kill("router", signal.SIGSTOP)
+    try:
+        lines = patient_stack.run("todomq.cli", "probe", "tree").stdout.splitlines()
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    (silent,) = [line for line in lines if "does not answer" in line]
+    assert "router" in silent
+    patient_stack.wait_healthy()
+
+
 def test_health_names_a_supervisord_that_hangs_though_every_daemon_answers(stack: RunningStack) -> None:
     pid, router = stack.manager_pid(), stack.pids()["router"]
     os.kill(pid, signal.SIGSTOP)
@@ -251,9 +272,9 @@ def test_health_names_a_supervisord_that_hangs_though_every_daemon_answers(stack
     finally:
         os.kill(pid, signal.SIGCONT)
     assert finished.returncode == REFUSED
-    assert f"does not answer, pid {pid}: what dies stays dead" in finished.stdout
+    assert f"does not answer, pid {pid}: todomq up ends it" in finished.stdout
     assert unreachable.returncode == UNREACHABLE
-    assert f"and neither does supervisord, pid {pid}" in unreachable.stdout + unreachable.stderr
+    assert f"and supervisord does not answer, pid {pid}" in unreachable.stdout + unreachable.stderr
     stack.wait_healthy()
 
 

@@ -91,12 +91,12 @@ def check_health(todo: Client, settings: Settings, check_s: float = CHECK_S) -> 
     questions |= {("server", worker): _server_of(name, check_s) for worker, name in lists.items()}
     questions |= {("add", worker): _add_to(name, check_s) for worker, name in lists.items()}
     answers = ask_all(todo, questions)
-    silent_pid = None if processes is not None or named_by() else _silent_supervisord()
+    manager = "" if processes is not None or named_by() else _silent_supervisord()
     if all(isinstance(answer.error, RouterSilent) for answer in answers.values()):
-        return Health([_unreachable_router(todo, processes, silent_pid)], is_reachable=False)
+        return Health([_unreachable_router(todo, processes, manager)], is_reachable=False)
     answers |= _read_back(todo, lists, answers, check_s)
     health = judge(daemons, lists, answers)
-    health = health._replace(parts=[*_judge_supervision(processes, silent_pid), *health.parts])
+    health = health._replace(parts=[*_judge_supervision(processes, manager), *health.parts])
     if health.is_healthy:
         _delete_leftovers(todo, check_s)
     return health
@@ -174,21 +174,24 @@ def _age_s(list_name: str) -> float:
 # What follows from the answers.
 
 
-def _silent_supervisord() -> int | None:
-    """Return the pid of this machine's supervisord if it lives and does not answer."""
+def _silent_supervisord() -> str:
+    """Return what a supervisord of this machine does that does not say what runs; nothing where there is none."""
     from todomq.supervision.stack import Stack
 
-    return Stack().silent_manager()
+    stack = Stack()
+    if stack.manager.is_ending():
+        return "is stopping the stack"
+    pid = stack.silent_manager()
+    return "" if pid is None else f"does not answer, pid {pid}: todomq up ends it and starts the stack again"
 
 
-def _unreachable_router(todo: Client, processes: list[Process] | None, silent_pid: int | None) -> Part:
+def _unreachable_router(todo: Client, processes: list[Process] | None, manager: str) -> Part:
     variable = named_by()
     if variable:  # the stack of this machine has no say in it
         return Part(("router",), FAILED, unreachable(todo.endpoint, variable))
     where = f"does not answer at {todo.endpoint}"
-    if silent_pid is not None:
-        text = f"{where}, and neither does supervisord, pid {silent_pid}; todomq up ends it and starts the stack again"
-        return Part(("router",), FAILED, text)
+    if manager:
+        return Part(("router",), FAILED, f"{where}, and supervisord {manager}")
     if processes is None:
         return Part(("router",), FAILED, f"{where}, and no supervisord runs the stack; start it with: todomq up")
     router = next((process for process in processes if process.name == "router"), None)
@@ -197,21 +200,32 @@ def _unreachable_router(todo: Client, processes: list[Process] | None, silent_pi
     return Part(("router",), FAILED, f"{where}, though it runs as pid {router.pid}")
 
 
-def _judge_supervision(processes: list[Process] | None, silent_pid: int | None) -> list[Part]:
+def _judge_supervision(processes: list[Process] | None, manager: str) -> list[Part]:
     """Judge supervisord where it does not answer, and the restart-intensity listener, which nobody can ask."""
-    if silent_pid is not None:
-        text = f"does not answer, pid {silent_pid}: what dies stays dead; todomq up ends it and starts the stack again"
-        return [Part(("supervisord",), FAILED, text)]
+    if manager:
+        return [Part(("supervisord",), FAILED, f"{manager}; what dies stays dead until then")]
     return [
         Part(
             name_of_process(process.name),
             FAILED,
-            f"stands still, stopped by a signal: what dies comes back late, and no restart is limited; "
-            f"let it go on with: kill -CONT {process.pid}",
+            f"{trouble}: what dies comes back late, and no restart is limited; {what_to_do}",
         )
         for process in processes or ()
-        if process.group == LISTENER and process.pid and is_stopped(process.pid)
+        if process.group == LISTENER
+        for trouble, what_to_do in _trouble_of_listener(process)
     ]
+
+
+_NOT_RUNNING = ("STOPPED", "EXITED", "BACKOFF", "FATAL")
+
+
+def _trouble_of_listener(process: Process) -> list[tuple[str, str]]:
+    """Return what is wrong with the listener and what to do about it, if anything is."""
+    if process.pid and is_stopped(process.pid):
+        return [("stands still, stopped by a signal", f"let it go on with: kill -CONT {process.pid}")]
+    if process.state in _NOT_RUNNING:
+        return [(f"does not run ({process.state})", "start it with: todomq up")]
+    return []
 
 
 def _judge_daemon(name: Name, answers: dict[Any, Answer]) -> Part:

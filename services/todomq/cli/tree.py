@@ -34,7 +34,7 @@ class Row(NamedTuple):
         pid: 0 where it does not run.
         uptime_s: seconds, or None.
         restarts: in the life of this supervisord, or None.
-        stats: what it says of itself, None where it does not answer.
+        stats: what it says of itself, None where it does not answer, empty where it was not asked.
     """
 
     group: str
@@ -58,11 +58,15 @@ def memory_value(pid: int) -> dict[str, int] | None:
 
 def gather(todo: Client, settings: Settings) -> list[Row]:
     """Return every process of the stack, in the order of the tree. One that does not answer is there all the same."""
+    from todomq.client.session import RouterSilent
+
     rows = _supervised_rows(settings) or _registered_rows(todo, settings)
     asked = [row.name for row in rows if row.pid and row.group != LISTENER]
     questions = {name: calling(name, "stats", deadline_s=ASK_S) for name in asked}
     # The router first and alone, or it would count the other questions among the requests in flight.
     answers = ask_all(todo, {name: begin for name, begin in questions.items() if name == ROUTER})
+    if any(isinstance(answer.error, RouterSilent) for answer in answers.values()):  # it says nothing of the others
+        return [row._replace(stats=None if row.name == ROUTER else {}) for row in rows]
     answers |= ask_all(todo, {name: begin for name, begin in questions.items() if name != ROUTER})
     return [row._replace(stats=answers[row.name].value) if row.name in answers else row for row in rows]
 
@@ -72,6 +76,8 @@ def queue(row: Row) -> str:
     stats = row.stats
     if stats is None:
         return "" if row.group == LISTENER or not row.pid else "does not answer"
+    if not stats:
+        return ""  # not asked
     match row.name[0]:
         case "router":
             moving = f", {stats['moving_partitions']} partitions moving" if stats["moving_partitions"] else ""
