@@ -179,6 +179,22 @@ def test_a_full_disk_keeps_no_registry_from_starting_and_the_next_change_writes_
     assert names >= ({"c"} if is_first else {"a", "c"})
 
 
+def test_damage_is_known_still_where_the_disk_was_too_full_to_write_the_file_anew(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remember(opened(), "a")
+    opened.path.write_bytes(b"x" * 100)
+
+    def full(*_: object) -> None:
+        raise FULL
+
+    with monkeypatch.context() as patched:
+        patched.setattr(journal_module, "_write", full)
+        assert "damaged" in opened().lost
+    assert "damaged" in opened().lost
+    assert "damaged" in opened().lost, "and from then on it is in the file"
+
+
 def test_another_error_than_a_full_disk_still_keeps_it_from_starting(
     opened: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,8 +57,11 @@ class Journal:
         self.lost = ""
         self.size = 0
         self._remove_others()
+        aside = self._path.with_suffix(".damaged")
         if self._path.exists():
-            self._read_or_put_aside()
+            self._read_or_put_aside(aside)
+        elif aside.exists():  # the disk was full, and the one in its place could not be written
+            self.lost = f"{self._path} was damaged; the file is kept as {aside.name}"
         try:
             self._rewrite()
         except OSError as error:
@@ -141,11 +144,10 @@ class Journal:
         self.close()
         self._descriptor, self.size, self._is_torn = descriptor, len(content), False
 
-    def _read_or_put_aside(self) -> None:
+    def _read_or_put_aside(self, aside: Path) -> None:
         try:
             self._read(self._path.read_bytes())
         except CorruptRecord as error:
-            aside = self._path.with_suffix(".damaged")
             self._path.replace(aside)
             self._records.clear()
             self._living_bytes = 0

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from todomq.errors import UNKNOWN, InvalidRequest, Overloaded, Unavailable
 from todomq.protocol import limits, messages
-from todomq.protocol.codec import canonical
+from todomq.protocol.codec import canonical, pack
 from todomq.registry.journal import Journal
 from todomq.registry.processes import LocalProcesses, boot, is_endable
 from todomq.registry.registrations import Forget, Kill, Process, Registrations, Release, Remember
@@ -168,9 +168,9 @@ class RegistryService(Service):
         self._watchers = []
 
     def _answer(self, watchers: list[_Watcher]) -> None:
-        news = self._news()
+        news = pack(self._news())
         for watcher in watchers:
-            watcher.call.answer(news)
+            watcher.call.answer_packed(news)
 
     def _tick(self) -> None:
         self._take_in_deaths()

@@ -30,6 +30,8 @@ DRAIN_BYTES = 32 * limits.KIB
 """A turn reads one daemon's replies until they have this many bytes, some thousand small ones; the message that reaches
 the limit is read whole."""
 OUTBOX_BYTES = 32 * limits.MIB
+CALLS = 16_384
+"""Calls in flight to one daemon at most; past it, or past the bytes, a caller is refused at once."""
 
 
 class Answer(NamedTuple):
@@ -156,7 +158,7 @@ class Callee:
         self._fail_calls(Unavailable(f"{self.address} is gone", outcome=errors.UNKNOWN))
 
     def _is_full(self) -> bool:
-        return self.outbox_bytes > OUTBOX_BYTES
+        return self.outbox_bytes > OUTBOX_BYTES or len(self._calls) >= CALLS
 
     def _announce(self) -> None:
         if not self._is_outgoing:

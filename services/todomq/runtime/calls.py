@@ -73,6 +73,10 @@ class Call:
         """Reply with the value; for a cast, nothing is sent."""
         self._server.reply(self.peer, self.id, messages.OK, pack(value))
 
+    def answer_packed(self, value: bytes) -> None:
+        """Reply with a value that is packed already, for several who asked the same."""
+        self._server.reply(self.peer, self.id, messages.OK, value)
+
     def backlog_bytes(self) -> int:
         """Return how much waits for whoever asked, who does not read what was answered before."""
         return self._server.backlog_bytes(self.peer)
