@@ -241,12 +241,16 @@ def test_health_names_the_part_that_hangs_and_no_other(patient_stack: RunningSta
     patient_stack.wait_healthy()
 
 
-def test_health_names_a_listener_that_does_not_run_and_up_starts_it(stack: RunningStack) -> None:
-    listener = stack.processes()["supervision"]
-    stack.control.manager.stop(listener, 10.0)
+def health_without(stack: RunningStack, process: str) -> str:
+    """Stop a process and return what health says then."""
+    stack.control.manager.stop(stack.processes()[process], 10.0)
     finished = stack.run("todomq.cli", "probe", "health")
     assert finished.returncode == REFUSED
-    assert "does not run (STOPPED): what dies comes back late" in finished.stdout
+    return finished.stdout
+
+
+def test_health_names_a_listener_that_does_not_run_and_up_starts_it(stack: RunningStack) -> None:
+    assert "does not run (STOPPED): what dies comes back late" in health_without(stack, "supervision")
     assert stack.run("todomq.cli", "up").returncode == DONE
     stack.wait_healthy()
 
@@ -279,12 +283,9 @@ def test_health_names_a_supervisord_that_hangs_though_every_daemon_answers(stack
 
 
 def test_health_names_the_worker_that_does_not_run(stack: RunningStack) -> None:
-    worker = stack.processes()["database_worker-2"]
-    stack.control.manager.stop(worker, 10.0)
-    finished = stack.run("todomq.cli", "probe", "health")
-    assert finished.returncode == REFUSED
-    assert "At fault: database_worker 2\n" in finished.stdout
-    assert "is not running" in finished.stdout
+    said = health_without(stack, "database_worker-2")
+    assert "At fault: database_worker 2\n" in said
+    assert "is not running" in said
 
 
 def test_why_names_the_worker_that_a_list_waits_for(patient_stack: RunningStack) -> None:

@@ -520,16 +520,9 @@ def test_down_ends_a_supervisord_that_hangs(stack: RunningStack) -> None:
     assert stack.living() == {}
 
 
-@pytest.fixture
-def patient_stack(make_stack: MakeStack) -> RunningStack:
-    """Return a stack in which nobody is taken for hung within a test."""
-    stack = make_stack(TODOMQ_LEASE_MS="60000")
+def test_down_lets_daemons_go_on_that_stand_still_so_that_each_ends_by_itself(make_stack: MakeStack) -> None:
+    stack = make_stack(TODOMQ_LEASE_MS="600000")  # nothing is ended because it hangs
     stack.start()
-    return stack
-
-
-def test_down_lets_daemons_go_on_that_stand_still_so_that_each_ends_by_itself(patient_stack: RunningStack) -> None:
-    stack = patient_stack
     for name in stack.daemons:
         stack.kill(name, signal.SIGSTOP)
 
@@ -539,8 +532,9 @@ def test_down_lets_daemons_go_on_that_stand_still_so_that_each_ends_by_itself(pa
     assert "SIGKILL" not in (stack.home / "log" / "supervisord.log").read_text()
 
 
-def test_down_waits_for_a_supervisord_that_is_stopping_the_stack_already(patient_stack: RunningStack) -> None:
-    stack = patient_stack
+def test_down_waits_for_a_supervisord_that_is_stopping_the_stack_already(make_stack: MakeStack) -> None:
+    stack = make_stack(TODOMQ_LEASE_MS="600000")  # nothing is ended because it hangs
+    stack.start()
     pid = stack.manager_pid()
     standing = stack.kill("database_worker-2", signal.SIGSTOP)
     stack.control.manager.shutdown()

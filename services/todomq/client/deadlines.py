@@ -40,4 +40,4 @@ def set_deadline(request: Request[Any], default_ms: int) -> None:
     """Set when a request's time is up, counted from now."""
     if request.deadline_s is not None:
         default_ms = int(check_deadline(request.deadline_s) * 1000)
-    request.deadline_ms = time.monotonic_ns() // 1_000_000 + default_ms  # of ``steady_ms``, without another call
+    request.deadline_ms = steady_ms() + default_ms

@@ -284,11 +284,11 @@ class RecordedList:
     def _note_changed(self, prefix: bytes, sender: bytes, session: Session, answer_bytes: int) -> None:
         """See that the session's record goes into the same batch, once for all its changes in it."""
         partition = self.partition
-        key = records.session_key(prefix, sender)  # first: a list that is noted has something to write
-        if self.sessions_to_write is None:
-            self.sessions_to_write = {}
-            partition.lists_to_write.append(self)
-        if sender not in self.sessions_to_write:
+        if self.sessions_to_write is None or sender not in self.sessions_to_write:
+            key = records.session_key(prefix, sender)  # first: a list that is noted has something to write
+            if self.sessions_to_write is None:
+                self.sessions_to_write = {}
+                partition.lists_to_write.append(self)
             self.sessions_to_write[sender] = key
             kept_bytes = session.answer_bytes + RECORD_OVERHEAD_BYTES * len(session.answers)
             note_bytes = RECORD_OVERHEAD_BYTES + len(prefix)

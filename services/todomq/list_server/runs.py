@@ -1,8 +1,8 @@
 """Which entries of one list lie in a record together.
 
 Owns: the first and the last id of each record of several entries; whatever is in none of them has a record of its own.
-Must not know: what a record holds. ``recording.py`` asks it which record to write
-when an entry changes, ``loading.py`` fills it.
+Must not know: what a record holds. ``recording.py`` asks it which record to write when an entry changes, ``loading.py``
+fills it.
 """
 
 from __future__ import annotations

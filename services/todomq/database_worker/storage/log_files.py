@@ -74,22 +74,23 @@ _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 
 
 def records_of(path: Path) -> Iterator[bytes]:
-    """Yield what the whole records of a log file hold, up to where its framing ends.
+    """Yield what the whole records of a log file hold, up to where its framing ends; no more is read than is asked for.
 
     Raises:
         OSError: it cannot be read.
     """
-    data = path.read_bytes()
     parts: list[bytes] = []
-    for at, _, kind, after, end in _frames(data):
-        if kind == 0 or after > end:
-            return
-        if kind in (_FULL, _FIRST):
-            parts = []
-        if kind in (_FULL, _FIRST, _MIDDLE, _LAST):
-            parts.append(data[at + _HEADER.size : after])
-        if kind in (_FULL, _LAST):
-            yield b"".join(parts)
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            for at, _, kind, after, end in _frames(block):
+                if kind == 0 or after > end:
+                    return
+                if kind in (_FULL, _FIRST):
+                    parts = []
+                if kind in (_FULL, _FIRST, _MIDDLE, _LAST):
+                    parts.append(block[at + _HEADER.size : after])
+                if kind in (_FULL, _LAST):
+                    yield b"".join(parts)
 
 
 def _is_whole(typed: bytes, checksum: int) -> bool:

@@ -22,7 +22,7 @@ import re
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from rocksdict import (
     AccessType,
@@ -45,6 +45,9 @@ from todomq.database_worker.storage.log_files import damage_in, first_wrong_chec
 from todomq.database_worker.storage.room import check_room_to_flush, check_room_to_open, lack_of_room
 from todomq.database_worker.storage.small_files import ADVICE, MISSING, sync_directory
 from todomq.errors import NOT_APPLIED, UNKNOWN, CorruptRecord, TodoMQError
+
+if TYPE_CHECKING:
+    from tempfile import TemporaryDirectory
 
 FILES = ("acknowledged", "rocksdb/CURRENT")
 """What is there whenever a shard is, below its directory."""
@@ -250,14 +253,16 @@ class RocksDBStorage:
         try:
             return _open(Path(self._view.name), options, self._read_only)
         except TodoMQError as error:
-            raise type(error)(str(self._named(RuntimeError(error.text))), outcome=error.outcome) from None
+            raise type(error)(self._own_names(error.text), outcome=error.outcome) from None
 
     def _named(self, error: Exception) -> Exception:
-        """Return an error that names the shard's own files, not those of a view of it."""
-        if self._view is None:
+        """Return an error of the engine as one that names the shard's own files, not those of a view of it."""
+        if self._view is None or isinstance(error, TodoMQError):
             return error
-        named = str(error).replace(self._view.name, str(self._directory / "rocksdb"))
-        return RuntimeError(named)
+        return RuntimeError(self._own_names(str(error)))
+
+    def _own_names(self, text: str) -> str:
+        return text if self._view is None else text.replace(self._view.name, str(self._directory / "rocksdb"))
 
     def _remove_view(self) -> None:
         if self._view is not None:
@@ -296,6 +301,8 @@ def _options() -> Options:
 
 def _view_of(path: Path) -> TemporaryDirectory[str]:
     """Return a directory that has the same files by links, but for those that the engine writes when it only looks."""
+    from tempfile import TemporaryDirectory  # to look at a shard only; it costs every worker's start some milliseconds
+
     view = TemporaryDirectory(prefix="todomq-view-")
     for file in path.iterdir():
         if file.is_file() and not file.name.startswith(LOGS) and file.name != SETTINGS:
