@@ -155,6 +155,8 @@ class ScriptedRouter:
 
 
 SILENT = object()
+SHORT_S = 0.5
+"""A deadline that passes, and yet gives a repetition, which has the same, time to be answered on a busy machine."""
 
 
 def wait_until(condition: Callable[[], object], what: str = "") -> None:
@@ -349,7 +351,7 @@ def lost_add(client: Client, router: ScriptedRouter) -> errors.DeadlineExceeded:
     """Add to the list ``l`` while the router is silent; return the error, with the router answering again."""
     router.script = lambda *_: SILENT
     with pytest.raises(errors.DeadlineExceeded) as caught:
-        client.todo_list("l").add_entry("milk", deadline_s=0.1)
+        client.todo_list("l").add_entry("milk", deadline_s=SHORT_S)
     router.script = router.serve
     return caught.value
 
@@ -581,7 +583,7 @@ class TestTrouble:
     def test_garbage_is_passed_over(self, client: Client, router: ScriptedRouter, garbage: bytes) -> None:
         router.script = lambda *_: garbage
         with pytest.raises(errors.DeadlineExceeded):
-            client.todo_list("l").size(deadline_s=0.1)
+            client.todo_list("l").size(deadline_s=SHORT_S)
         router.script = router.serve
         assert client.todo_list("l").size() == 0
 
@@ -626,7 +628,7 @@ class TestTrouble:
     ) -> None:
         router.script = lambda *_: SILENT
         with pytest.raises(errors.DeadlineExceeded) as unknown:
-            client.todo_list("l").update_entry(999, done=True, deadline_s=0.1)
+            client.todo_list("l").update_entry(999, done=True, deadline_s=SHORT_S)
         router.script = router.serve
         for _ in range(2):
             with pytest.raises(errors.EntryNotFound) as refused:
@@ -747,7 +749,7 @@ class TestTrouble:
     ) -> None:
         router.script = lambda *_: SILENT
         with pytest.raises(errors.DeadlineExceeded) as caught:
-            client.registry.register_name(["my", "job"], "tcp://127.0.0.1:5000", deadline_s=0.2)
+            client.registry.register_name(["my", "job"], "tcp://127.0.0.1:5000", deadline_s=SHORT_S)
         assert caught.value.outcome == errors.UNKNOWN
         router.script = router.serve
         assert caught.value.retry() is True
@@ -1401,7 +1403,7 @@ class TestAsync:
     def test_an_unknown_outcome_is_retried_with_await(self, router: ScriptedRouter) -> None:
         async def main() -> None:
             async with AsyncClient(router.address) as client:
-                unknown = await lost_add_later(client, router, deadline_s=0.1)
+                unknown = await lost_add_later(client, router, deadline_s=SHORT_S)
                 router.script = lambda *_: SILENT
                 with pytest.raises(errors.DeadlineExceeded) as again:
                     await unknown.retry()
@@ -1415,7 +1417,7 @@ class TestAsync:
     def test_of_a_client_that_is_gone_nothing_can_be_asked_again_however_often(self, router: ScriptedRouter) -> None:
         async def lost() -> errors.TodoMQError:
             client = AsyncClient(router.address)
-            unknown = await lost_add_later(client, router, deadline_s=0.1)
+            unknown = await lost_add_later(client, router, deadline_s=SHORT_S)
             await client.close()
             return unknown
 
