@@ -10,7 +10,7 @@ from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
 SEEDS = 300
-LEAST_SEEDS = 60
+LEAST_SEEDS = 15
 WITHIN_S = 75
 """On a busy machine fewer seeds are run, and the test says how many."""
 
