@@ -1,6 +1,6 @@
 """What ``docs/protocol.md`` says is what the stack does: its hex examples are sent, its tables compared.
 
-And ``docs/stats.md`` names each key of ``stats``.
+And ``docs/stats.md`` names each key of ``stats``, and the examples for Python run.
 """
 
 from __future__ import annotations
@@ -135,6 +135,17 @@ def test_the_plain_client_adds_and_reads_an_entry(stack: Running) -> None:
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert "milk" in run.stdout
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/client.md"])
+def test_the_examples_in_python_run(stack: Running, monkeypatch: pytest.MonkeyPatch, page: str) -> None:
+    monkeypatch.setenv("TODOMQ_ENDPOINT", stack.address("router"))
+    monkeypatch.delenv("TODOMQ_CREDENTIALS", raising=False)
+    blocks = re.findall(r"^```python\n(.*?)^```$", (REPOSITORY / page).read_text(encoding="utf-8"), re.M | re.S)
+    assert blocks
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, page, "exec"), names)
 
 
 # Stats
