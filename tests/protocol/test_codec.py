@@ -71,6 +71,26 @@ def test_what_is_out_of_bounds_is_a_protocol_error(data: bytes, decode: Callable
         decode(data)
 
 
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("a truncated text", "it ends too early"),
+        ("trailing bytes", "more bytes follow the value"),
+        ("a byte that is not used", "a byte that means nothing"),
+        ("text that is not UTF-8", "a text that is not UTF-8"),
+        ("an extension", "an extension type"),
+        ("a map whose key is an array", "a map's key is an array or a map"),
+        ("an array that promises 4 thousand million items", "an array of 4294967295, where 5 fit"),
+        ("bytes one byte too long", f"binary of {MIB + 1}, where {MIB} fit"),
+        ("a million nested arrays", "it is nested too deep"),
+    ],
+)
+def test_what_is_wrong_is_said_without_words_of_one_language(what: str, words: str) -> None:
+    with pytest.raises(ProtocolError) as refused:
+        unpack(UNREADABLE[what])
+    assert refused.value.text == f"not readable msgpack: {words}"
+
+
 def test_the_limits_themselves_are_within_bounds() -> None:
     assert len(unpack(array(limits.DECODED_ITEMS, bytes(limits.DECODED_ITEMS)))) == limits.DECODED_ITEMS
     assert len(unpack(pack("x" * limits.REQUEST_BYTES))) == limits.REQUEST_BYTES

@@ -275,8 +275,8 @@ def test_csv_lines_become_entries() -> None:
 @pytest.mark.parametrize(
     ("lines", "text"),
     [
-        ([b",a\n", b"2026-12-01\n"], "line 2: 1 fields where YYYY-MM-DD,title has 2"),
-        ([b",milk, bread\n"], "line 1: 3 fields where YYYY-MM-DD,title has 2; a title with a comma stands in quotes"),
+        ([b",a\n", b"2026-12-01\n"], "line 2: YYYY-MM-DD,title has 2 fields, not 1"),
+        ([b",milk, bread\n"], "line 1: YYYY-MM-DD,title has 2 fields, not 3; a title with a comma stands in quotes"),
         ([b"\n", b"\n", b"2025-02-29,a\n"], "line 3: '2025-02-29' is not a calendar date YYYY-MM-DD"),
         ([b"20250101,a\n"], "line 1: '20250101' is not a calendar date"),
         ([b"2025-W01-1,a\n"], "line 1: '2025-W01-1' is not a calendar date"),

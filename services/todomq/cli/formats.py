@@ -151,7 +151,7 @@ def _decoded(lines: Iterable[bytes]) -> Iterator[str]:
 def _csv_fields(number: int, row: list[str]) -> EntryFields:
     if len(row) != 2:
         raise FormatError(
-            f"line {number}: {len(row)} fields where YYYY-MM-DD,title has 2; a title with a comma stands in quotes"
+            f"line {number}: YYYY-MM-DD,title has 2 fields, not {len(row)}; a title with a comma stands in quotes"
         )
     day, title = row
     if day and not is_date(day):

@@ -12,6 +12,7 @@ has the bounds for everything else. What is of a type said beforehand is decoded
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from itertools import count
@@ -63,7 +64,28 @@ def unpack(data: bytes | memoryview, max_bytes: int = limits.TRANSPORT_BYTES) ->
     except ProtocolError:
         raise
     except (ValueError, TypeError, msgpack.UnpackException, RecursionError, OverflowError) as error:
-        raise ProtocolError(f"not readable msgpack: {type(error).__name__} {error}".rstrip()) from None
+        raise ProtocolError(f"not readable msgpack: {_why(error)}") from None
+
+
+_OVER_LENGTH = re.compile(r"(\d+) exceeds max_(\w+)_len\((\d+)\)")
+_OF_LENGTH = {"str": "a text of", "bin": "binary of", "array": "an array of", "map": "a map of"}
+
+
+def _why(error: Exception) -> str:
+    """Say what is wrong with bytes in words that do not depend on who reads them here."""
+    over = _OVER_LENGTH.fullmatch(str(error))
+    if over is not None:
+        length, kind, most = over.groups()
+        return f"{_OF_LENGTH[kind]} {length}, where {most} fit" if kind in _OF_LENGTH else "an extension type"
+    if isinstance(error, UnicodeDecodeError):
+        return "a text that is not UTF-8"
+    if isinstance(error, TypeError):
+        return "a map's key is an array or a map"
+    if isinstance(error, msgpack.StackError | RecursionError):
+        return "it is nested too deep"
+    if isinstance(error, msgpack.ExtraData):
+        return "more bytes follow the value"
+    return "a byte that means nothing" if isinstance(error, msgpack.FormatError) else "it ends too early"
 
 
 def has_few_items(data: bytes) -> bool:

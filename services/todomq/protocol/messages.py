@@ -350,9 +350,8 @@ def check_count(arguments: list[Any], least: int, most: int) -> None:
     """
     if not least <= len(arguments) <= most:
         wanted = str(least) if least == most else f"{least} to {most}"
-        raise errors.InvalidRequest(
-            f"{len(arguments)} arguments where {wanted} {'is' if wanted == '1' else 'are'} needed"
-        )
+        plural = "" if wanted == "1" else "s"
+        raise errors.InvalidRequest(f"{wanted} argument{plural} needed, not {len(arguments)}")
 
 
 def read_replies(fields: Fields) -> list[Any]:
