@@ -154,9 +154,16 @@ def _verify_stack(settings: Settings, begin: Begin) -> Report:
                 shards.append(ShardReport(worker, {}, [_problem(settings, worker, checkpoint)]))
             else:
                 found = verify_shard(checkpoint, worker, manifest["stack"], manifest["pool_size"], begin)
-                missing = missing_of(settings.data / shard_name(worker))
-                shards.append(found._replace(problems=[*missing, *found.problems]))
+                shard = settings.data / shard_name(worker)
+                problems = [*missing_of(shard), *(_of_shard(problem, checkpoint, shard) for problem in found.problems)]
+                shards.append(found._replace(problems=problems))
     return Report(str(settings.data), [], shards)
+
+
+def _of_shard(problem: Problem, checkpoint: Path, shard: Path) -> Problem:
+    """Return what is wrong with a checkpoint as of the shard, whose files are the same ones: it is gone in a moment."""
+    where, text = (words.replace(str(checkpoint), str(shard)) for words in (problem.where, problem.text))
+    return problem._replace(where=where, text=text)
 
 
 def _problem(settings: Settings, worker: int, error: TodoMQError) -> Problem:

@@ -16,7 +16,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from todomq.database_worker.storage import StorageFailed
-from todomq.database_worker.storage.small_files import ADVICE, MISSING
+from todomq.database_worker.storage.small_files import MISSING, SHARD_ADVICE
 from todomq.errors import CorruptRecord
 
 ACKNOWLEDGED = "acknowledged"
@@ -54,7 +54,7 @@ class Acknowledged:
         try:
             self._descriptor = os.open(self._path, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC)
         except MISSING as error:
-            raise CorruptRecord(f"{self._path}: {error.strerror}; nothing was changed; {ADVICE}") from None
+            raise CorruptRecord(f"{self._path}: {error.strerror}; nothing was changed; {SHARD_ADVICE}") from None
 
     @staticmethod
     def create(directory: Path, mark: Mark) -> None:
@@ -75,7 +75,7 @@ class Acknowledged:
         found = os.pread(self._descriptor, _BYTES + 1, 0)
         fields = found[: _FIELDS.size]
         if len(found) != _BYTES or zlib.crc32(fields).to_bytes(4, "big") != found[_FIELDS.size :]:
-            raise CorruptRecord(f"{self._path} is damaged; nothing was changed; {ADVICE}")
+            raise CorruptRecord(f"{self._path} is damaged; nothing was changed; {SHARD_ADVICE}")
         return Mark(*_FIELDS.unpack(fields))
 
     def write(self, mark: Mark) -> None:

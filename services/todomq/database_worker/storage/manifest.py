@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from todomq.database_worker.storage.small_files import ADVICE, read_file, sync_directory, write_file
+from todomq.database_worker.storage.small_files import ADVICE, SHARD_ADVICE, read_file, sync_directory, write_file
 from todomq.errors import CorruptRecord
 from todomq.settings import SettingsError
 
@@ -204,11 +204,11 @@ def check_identity(directory: Path, stack: str, worker: int) -> None:
         CorruptRecord, NewerFormat: it is not, or cannot be read.
     """
     if not directory.is_dir():
-        raise CorruptRecord(f"{directory} is missing though it holds a shard of this stack; {ADVICE}")
+        raise CorruptRecord(f"{directory} is missing though it holds a shard of this stack; {SHARD_ADVICE}")
     path = directory / IDENTITY
     if not path.exists():
-        raise CorruptRecord(f"{path} is missing, so {directory} is not known to be ours; {ADVICE}")
-    identity = read_file(path, {"stack": str, "worker": int})
+        raise CorruptRecord(f"{path} is missing, so {directory} is not known to be ours; {SHARD_ADVICE}")
+    identity = read_file(path, {"stack": str, "worker": int}, SHARD_ADVICE)
     if identity["stack"] != stack:
         raise CorruptRecord(f"{directory} belongs to another stack; put this stack's own directory there")
     if identity["worker"] != worker:

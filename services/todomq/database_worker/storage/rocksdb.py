@@ -43,7 +43,7 @@ from todomq.database_worker.storage.acknowledged import NOTHING, Acknowledged, M
 from todomq.database_worker.storage.live_logs import gap_in
 from todomq.database_worker.storage.log_files import damage_in, first_wrong_checksum
 from todomq.database_worker.storage.room import check_room_to_flush, check_room_to_open, lack_of_room
-from todomq.database_worker.storage.small_files import ADVICE, MISSING, sync_directory
+from todomq.database_worker.storage.small_files import MISSING, SHARD_ADVICE, sync_directory
 from todomq.errors import NOT_APPLIED, UNKNOWN, CorruptRecord, TodoMQError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ SETTINGS = "rocksdict-config.json"
 LOGS = ("LOG", "LOCK")
 """What the names of files begin with that RocksDB writes beside the data, also when it only looks; no copy has them."""
 
-_ADVICE = f"nothing was changed; {ADVICE}"
+_ADVICE = f"nothing was changed; {SHARD_ADVICE}"
 _DAMAGE = re.compile(r"Corruption|Invalid argument|IO error: No such file|Not found")
 _UNREADABLE = re.compile(r"IO error: .*Input/output error")
 _IN_USE = re.compile(r"IO error: .*(lock hold by|While lock file)")
@@ -398,7 +398,7 @@ def _error(path: Path, what: str, error: Exception, outcome: str = NOT_APPLIED) 
 
 def _first_line(error: Exception) -> str:
     """Return what the engine says as a part of a sentence: it ends its own with dots, and doubles spaces."""
-    line = (str(error).splitlines() or [type(error).__name__])[0]
+    line = (str(error).splitlines() or [type(error).__name__])[0].replace("(context removed)", "")
     return " ".join(line.split()).rstrip(".")
 
 

@@ -20,7 +20,9 @@ from todomq.settings import SettingsError
 FORMAT = 2
 MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 """What is raised where a file is gone. Whatever else the system says may pass, so it is no damage."""
-ADVICE = "restore it from a backup (todomq restore)"
+ADVICE = "restore it from a backup (todomq restore BACKUP)"
+SHARD_ADVICE = "restore this worker's shard from a backup (todomq restore BACKUP --worker N)"
+"""What a person is told to do where the data, or one shard, can't be used."""
 
 
 class NewerFormat(SettingsError):
