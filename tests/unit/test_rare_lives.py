@@ -8,7 +8,7 @@ import pytest
 from workbench import START_MS, Bench, Client, Disk
 
 from todomq.errors import OutOfOrder
-from todomq.list_server.gate import Gate
+from todomq.list_server.gate import TRY_AGAIN_MS, Gate
 from todomq.list_server.recording import SESSIONS_IN_ENTRIES
 from todomq.protocol import limits
 
@@ -46,7 +46,10 @@ def test_what_waits_for_a_list_that_is_killed_is_served_though_the_list_could_be
     assert (bench.answer(size), bench.answer(first)) == (0, 1)
 
 
-def test_law_6_a_clock_that_is_set_back_leaves_no_more_sessions_to_entries_than_one_batch_holds() -> None:
+@pytest.mark.parametrize("has_room", [True, False], ids=["with room", "loaded while the disk is full"])
+def test_law_6_a_clock_that_is_set_back_leaves_no_more_sessions_to_entries_than_one_batch_holds(
+    has_room: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     disk = Disk()
     bench = Bench(disk)
     for number in range(300):
@@ -58,9 +61,19 @@ def test_law_6_a_clock_that_is_set_back_leaves_no_more_sessions_to_entries_than_
     assert not bench.actor("L").sessions
     heir = Bench(disk)
     heir.now_ms = START_MS - DAY_MS
+    if not has_room:
+        heir.send("other", "add_entry", "milk")
+        heir.settle_reads()
+        heir.refuse()
     assert heir.ask("L", "size") == 300
+    heir.tick(TRY_AGAIN_MS)
+    monkeypatch.setattr(limits, "BATCH_BYTES", 4 * limits.KIB)
+    updated = heir.send("L", "update_entry", 1, {"done": False}, client=b"last")
+    heir.turn()
+    assert max(batch.bytes for batch in heir.sent) < 2 * limits.BATCH_BYTES
+    heir.settle()
+    assert heir.answer(updated)
     assert len(heir.actor("L").in_entries) <= SESSIONS_IN_ENTRIES
-    heir.ask("L", "update_entry", 1, {"done": False}, client=b"last")
     for number in range(7, 300, 7):  # and none is forgotten that may be young
         assert heir.ask("L", "add_entry", "milk", client=b"%d" % number) == number + 1
 

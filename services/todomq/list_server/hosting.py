@@ -262,7 +262,6 @@ class Hosting:
         waiting = actor.loaded(loading, now_ms)
         if actor.sessions and not partition.gate.refusal:  # else the reads that wait would fail with it
             actor.forget_expired(now_ms)
-            actor.record_surplus(now_ms)
         if actor.is_to_be_swept:
             partition.to_sweep[actor.name] = actor
         for peer, sender, request in waiting:

@@ -117,11 +117,14 @@ class RecordedList:
             now_ms: the time.
         """
         gate = self.partition.gate
+        adds = operation in ADDS and touched
+        if not adds and len(self.in_entries) > SESSIONS_IN_ENTRIES:
+            self._record_surplus(now_ms)
         size = gate.open.bytes
         try:
             prefix = self.prefix
             added: AddedBy | None = None
-            if operation in ADDS and touched:
+            if adds:
                 if self._can_tell_beside_entries(sender, session, len(value)):
                     # The floor as the list knows it, which other requests may have declared: a load keeps no more.
                     added = (sender, number, session.answers[0][0] if session.answers else number, now_ms)
@@ -178,8 +181,8 @@ class RecordedList:
             elif session.used_ms > now_ms:  # the clock was set back
                 session.used_ms = now_ms
 
-    def record_surplus(self, now_ms: int) -> None:
-        """Write the records of sessions that stand in entries only, past ``SESSIONS_IN_ENTRIES``.
+    def _record_surplus(self, now_ms: int) -> None:
+        """Write the records of sessions that stand in entries only, past ``SESSIONS_IN_ENTRIES``, ahead of a change.
 
         A load finds more where the clock was set back, which makes those that were forgotten look young. It may close
         the batch.
