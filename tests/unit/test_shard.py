@@ -312,6 +312,25 @@ def test_what_is_looked_at_each_second_is_seen_though_old_records_cannot_be_read
     assert not bench.shard.stats()["storage_open"]
 
 
+def test_law_6_old_records_are_forgotten_before_and_behind_those_that_cannot_be_read(bench: Bench) -> None:
+    old = [records.once_key(bytes([first]) * 16, 1) for first in range(256)]
+    bench.disk |= dict.fromkeys(old, records.packed_number(NOW_MS - 1))
+    scan, damaged = bench.opened[-1].scan, {old[0], old[99], old[100], old[255]}
+
+    def scanned(prefix: bytes, after: bytes | None, limit_bytes: int) -> Page:
+        page = scan(prefix, after, 8 * len(old[0]))
+        if not damaged.isdisjoint(page.items):
+            raise CorruptRecord("000012.sst is damaged")
+        return page
+
+    bench.opened[-1].scan = scanned  # type: ignore[method-assign]
+    for _ in range(1_000):
+        bench.loop.sweep()
+        bench.run()
+    left = [key for key in old if key in bench.disk]
+    assert damaged <= set(left) and len(left) < len(old) / 5, "but for some that are near one of them"
+
+
 def test_while_nothing_can_be_deleted_old_records_are_not_looked_for(bench: Bench) -> None:
     bench.disk[records.once_key(b"client", 1)] = records.packed_number(NOW_MS - 1)
     bench.opened[-1].full = "the disk is full"

@@ -25,6 +25,9 @@ PROBE_KEY = b"h"
 _EPOCH = b"p"
 _STORED = b"k"
 _ONCE = b"d"
+_PLACE_BYTES = 9
+"""Behind the letter: the length of a client id and its first bytes, by which once-records are far apart."""
+_STEP_LEAST_BITS, _STEP_MOST_BITS = 32, 60
 
 
 def epoch_key(partition: int) -> bytes:
@@ -83,3 +86,19 @@ def expired_once_records(
     page = storage.scan(_ONCE, after, limit_bytes)
     pairs = zip(page.items[::2], page.items[1::2], strict=True)
     return [(key, None) for key, value in pairs if int.from_bytes(value, "big") < now_ms], page.last
+
+
+def behind_unreadable(after: bytes | None, tries: int) -> bytes | None:
+    """Return where the once-records are to be looked through again where a page of them can't be read.
+
+    Args:
+        after: where the page before ended, None to begin.
+        tries: how many places in a row, before this one, could not be read from: the next one is twice as far behind,
+            up to a sixteenth of the clients whose ids are as long.
+
+    Returns:
+        the place to go on, None at the end.
+    """
+    place = int.from_bytes((after or _ONCE)[1 : 1 + _PLACE_BYTES].ljust(_PLACE_BYTES, b"\0"), "big")
+    place += 1 << min(_STEP_LEAST_BITS + tries, _STEP_MOST_BITS)
+    return None if place >> 8 * _PLACE_BYTES else _ONCE + place.to_bytes(_PLACE_BYTES, "big")

@@ -64,6 +64,7 @@ class Shard:
         self._is_closing = False
         self._reads_waiting = 0
         self._swept_to: bytes | None = None
+        self._unreadable = 0  # places in a row from which once-records could not be read
         self._is_sweeping = False
         self._sweep_on = Once(loop, SWEEP_ON_S, self._sweep)
         self._storage_stats: dict[str, int] = {"records": 0}
@@ -310,7 +311,10 @@ class Shard:
         self._is_sweeping = False
         if isinstance(outcome, TodoMQError):
             log_counted("sweep_failed", why=outcome)
+            self._swept_to = records.behind_unreadable(self._swept_to, self._unreadable)
+            self._unreadable += 1
             return
+        self._unreadable = 0
         deletes, self._swept_to = outcome
         if deletes and self._storage is not None:
             self._sweep_on.plan()
