@@ -608,7 +608,10 @@ def test_law_8_a_flipped_byte_in_a_table_is_told_to_those_who_ask_for_it_and_the
     worker.start()
     with pytest.raises(CorruptRecord, match=table.name):
         worker.call("get", "k")
-    assert worker.call("ping") == "pong"
+    pages = [[records.stored_key(canonical("k")), b"n", None], [None, b"n", None]]
+    damaged, whole = worker.call("read_many", pages, 1_000)
+    assert table.name in messages.read_error(damaged).text, "and it is no matter of those that are read with it"
+    assert whole == [None, [], None]
 
 
 def test_a_number_outside_the_pool_is_refused(workers: Callable[..., Worker]) -> None:

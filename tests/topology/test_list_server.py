@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
+from memory_storage import MemoryStorage
 from todomq.client import operations
 from todomq.client.request import Request
 from todomq.client.values import Via
 from todomq.daemons import socket_name
-from todomq.errors import Overloaded, Unavailable
-from todomq.list_server import worker_link
+from todomq.database_worker.storage import Page, StorageFailed
+from todomq.errors import NOT_APPLIED, Overloaded, Unavailable
+from todomq.list_server import reading, records, worker_link
 from todomq.list_server.actor import READY
 from todomq.list_server.service import ListServerService
 from todomq.protocol.partitions import partition_of
@@ -169,6 +171,45 @@ def test_a_list_is_loaded_when_its_worker_is_back_however_long_it_was_away(world
     assert sizes[0].error is not None
     world.disks[1].stalled_us = 0
     assert world.clock.run_until(world.clock.now_us + 99 * SECOND_US, lambda: partition.actors["a"].state == READY)
+
+
+def test_law_5_lists_that_cannot_be_read_at_the_moment_hold_up_none_that_are_asked_for_with_them(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.start_all()
+    run_until_owned(world)
+    client, hosting = Client(world, "client"), service_of(world).hosting
+    held_up = [f"held up {number}" for number in range(2 * reading.CALLS_UNDER_WAY)]
+
+    def drop(name: str) -> None:
+        partition = hosting.partitions[partition_of(name.encode())]
+        assert partition is not None and world.clock.run_until(
+            world.clock.now_us + SECOND_US, lambda: partition.actors[name].is_at_rest
+        )
+        partition.drop(partition.actors[name])
+
+    for name in (*held_up, "other"):
+        assert answered(world, client, operations.add_entry(name, "milk")).id == 1
+        drop(name)
+    prefixes, scan = {records.prefix(name) for name in held_up}, MemoryStorage.scan
+
+    def scanned(storage: MemoryStorage, prefix: bytes, after: bytes | None, limit_bytes: int) -> Page:
+        if prefix in prefixes:
+            raise StorageFailed("Permission denied", outcome=NOT_APPLIED)
+        return scan(storage, prefix, after, limit_bytes)
+
+    monkeypatch.setattr(MemoryStorage, "scan", scanned)
+    sizes = list[Request[Any]]()
+    for name in held_up:
+        client.submit(operations.size(name), 30.0, sizes.append)
+    for _ in range(5):
+        assert answered(world, client, operations.size("other")) == 1
+        drop("other")
+        world.clock.run_until(world.clock.now_us + SECOND_US)
+    assert sizes == []
+    prefixes.clear()
+    assert world.clock.run_until(world.clock.now_us + SECOND_US, lambda: len(sizes) == len(held_up))
+    assert [result(request) for request in sizes] == [1] * len(held_up)
 
 
 def test_a_claim_that_takes_longer_than_the_cache_waits_is_granted_all_the_same(world: World) -> None:

@@ -928,7 +928,7 @@ def test_a_load_whose_read_failed_begins_again() -> None:
     bench.turn()
     read = bench.reads.popleft()
     assert bench.hosting.read_failed(read, Unavailable("the worker is gone"))
-    bench.hosting.load_again(read, bench.now_ms)
+    bench.hosting.read_again(read, bench.now_ms)
     bench.settle()
     assert bench.answer(asked) == 0
 
@@ -941,7 +941,7 @@ def test_a_load_whose_read_failed_does_not_begin_again_for_a_list_that_went_mean
     assert bench.hosting.read_failed(read, Unavailable("the worker is gone"))
     bench.own(PARTITION)
     loads = bench.hosting.loads
-    bench.hosting.load_again(read, bench.now_ms)
+    bench.hosting.read_again(read, bench.now_ms)
     bench.turn()
     assert (list(bench.reads), bench.hosting.loads) == ([], loads)
 

@@ -155,7 +155,9 @@ def test_a_sweep_that_the_worker_could_not_serve_is_tried_again() -> None:
     bench, client = with_entries(10)
     client.change(bench, "a", "clear")
     bench.tick()
-    assert not bench.hosting.read_failed(bench.reads.popleft(), Unavailable("the worker is gone"))
+    read = bench.reads.popleft()
+    assert bench.hosting.read_failed(read, Unavailable("the worker is gone"))
+    bench.hosting.read_again(read, bench.now_ms)
     assert "a" in bench.partition("a").to_sweep
     bench.settle_with_ticks(lambda: swept(bench))
     assert entry_keys(bench) == []
@@ -165,7 +167,7 @@ def test_a_sweep_that_meets_an_unreadable_record_is_not_tried_for_ever_and_the_l
     bench, client = with_entries(10)
     client.change(bench, "a", "clear")
     bench.tick()
-    bench.hosting.read_failed(bench.reads.popleft(), CorruptRecord("block checksum mismatch"))
+    assert not bench.hosting.read_failed(bench.reads.popleft(), CorruptRecord("block checksum mismatch"))
     bench.tick()
     assert not bench.reads
     assert client.change(bench, "a", "add_entry", "bread") == 1

@@ -133,17 +133,14 @@ class DatabaseWorkerService(Service):
 
     def _read(self, call: Call) -> None:
         key, prefix, after, limit_bytes = _arguments(call, bytes | None, bytes | None, bytes | None, int)
-
-        def read(storage: Storage) -> list[Any]:
-            value = None if key is None else storage.get(key)
-            if prefix is None:
-                return [value, [], None]
-            return [value, *storage.scan(prefix, after, min(max(limit_bytes, 1), limits.PAGE_BYTES))]
-
-        self._shard.read(read, _answering(call))
+        most_bytes = min(max(limit_bytes, 1), limits.PAGE_BYTES)
+        self._shard.read(lambda storage: _page(storage, key, prefix, after, most_bytes), _answering(call))
 
     def _read_many(self, call: Call) -> None:
-        """Answer as many of the pages as fit into one answer, the first in any case."""
+        """Answer as many of the pages as fit into one answer, the first in any case; one that can't be read says why.
+
+        Law 5: it is the matter of its list only, and those that are asked for with it are read all the same.
+        """
         pages, limit_bytes = _arguments(call, list, int)
         if not 1 <= len(pages) <= limits.MESSAGE_REQUESTS or not all(map(_is_page, pages)):
             raise InvalidRequest("read_many has pages [key or nil, prefix, after or nil] and a limit in bytes")
@@ -153,10 +150,13 @@ class DatabaseWorkerService(Service):
             results: list[Any] = []
             left_bytes = most_bytes
             for key, prefix, after in pages:
-                value = None if key is None else storage.get(key)
-                items, last = storage.scan(prefix, after, left_bytes)
-                results.append([value, items, last])
-                left_bytes -= len(value or b"") + sum(map(len, items)) + PAGE_OVERHEAD_BYTES
+                try:
+                    value, items, last = _page(storage, key, prefix, after, left_bytes)
+                    results.append([value, items, last])
+                    left_bytes -= len(value or b"") + sum(map(len, items)) + PAGE_OVERHEAD_BYTES
+                except TodoMQError as error:
+                    results.append(messages.error_value(error))
+                    left_bytes -= len(results[-1])
                 if left_bytes <= 0:
                     break
             return results
@@ -230,6 +230,18 @@ class DatabaseWorkerService(Service):
         if type(call.target) is bytes and call.target != key:
             raise InvalidRequest("the request's target is not the canonical packing of its key")
         return key
+
+
+def _page(
+    storage: Storage, key: bytes | None, prefix: bytes | None, after: bytes | None, limit_bytes: int
+) -> list[Any]:
+    """Return the value under a key and a page of the records of a prefix, where each is asked for.
+
+    Raises:
+        CorruptRecord, StorageFailed: as the storage does.
+    """
+    value = None if key is None else storage.get(key)
+    return [value, [], None] if prefix is None else [value, *storage.scan(prefix, after, limit_bytes)]
 
 
 def _is_page(page: Any) -> bool:

@@ -232,9 +232,13 @@ class Hosting:
         self.reads.append(Read(actor.partition.worker, actor, loading, loading.first_page()))
         self.loads += 1
 
-    def load_again(self, read: Read, now_ms: int) -> None:
-        """Read a list from the beginning again, a while after a page of it could not be read, if it still loads."""
-        if self._is_current(read):
+    def read_again(self, read: Read, now_ms: int) -> None:
+        """Read from the beginning again, a while after a page could not be read, what still waits for it."""
+        if not self._is_current(read):
+            return
+        if isinstance(read.job, Sweeping):
+            read.actor.partition.to_sweep[read.actor.name] = read.actor
+        else:
             self.load(read.actor, now_ms)
 
     def page_read(self, read: Read, value: bytes | None, pairs: list[bytes], last: bytes | None, now_ms: int) -> None:
@@ -274,18 +278,15 @@ class Hosting:
         """Take the word that a page could not be read.
 
         Returns:
-            True if the load is to begin again when the worker is back; False if it ended for good.
+            True if it is to be read again in a while; False if that is of no use.
         """
         if not self._is_current(read):
             return False
-        if isinstance(read.job, Sweeping):
-            if not isinstance(error, CorruptRecord):
-                read.actor.partition.to_sweep[read.actor.name] = read.actor  # from the beginning, at a later tick
-            return False
-        if isinstance(error, CorruptRecord):
+        if not isinstance(error, CorruptRecord):
+            return True
+        if isinstance(read.job, Loading):
             read.actor.quarantine(error)
-            return False
-        return True
+        return False
 
     # -- what the workers say ------------------------------------------------------------------------------------------
 

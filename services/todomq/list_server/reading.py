@@ -1,8 +1,8 @@
 """The pages that lists wait for from one database worker: many to a call, so many calls at a time.
 
 Owns: which pages wait, which are under way. Must not know: what a page holds, sockets (the link calls).
-Law 5: a list that takes many pages goes to the end of the queue after each; one that cannot be read is asked for alone,
-so that its error is its own. Law 6: what waits is bounded by the requests that wait for it.
+Law 5: a list that takes many pages goes to the end of the queue after each; of one that cannot be read the worker says
+so in the place of its page. Law 6: what waits is bounded by the requests that wait for it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Callable
 from math import inf
 from typing import Any
 
-from todomq.errors import CorruptRecord, ProtocolError, TodoMQError
+from todomq.errors import ProtocolError, TodoMQError
 from todomq.list_server.hosting import Read
-from todomq.protocol import limits
+from todomq.protocol import limits, messages
 from todomq.runtime.callee import Answer
 
 PAGES_PER_CALL = 128
@@ -44,7 +44,6 @@ class Reading:
         self._on_page = on_page
         self._on_error = on_error
         self._waiting: deque[Read] = deque()
-        self._alone: deque[Read] = deque()
         self._under_way = 0
 
     def add(self, read: Read) -> None:
@@ -53,12 +52,9 @@ class Reading:
 
     def begin(self) -> None:
         """Ask for what waits, as far as calls are free."""
-        while self._under_way < CALLS_UNDER_WAY and (self._alone or self._waiting):
-            if self._alone:
-                self._ask([self._alone.popleft()])
-            else:
-                count = min(PAGES_PER_CALL, len(self._waiting))
-                self._ask([self._waiting.popleft() for _ in range(count)])
+        while self._under_way < CALLS_UNDER_WAY and self._waiting:
+            count = min(PAGES_PER_CALL, len(self._waiting))
+            self._ask([self._waiting.popleft() for _ in range(count)])
 
     def _ask(self, reads: list[Read]) -> None:
         self._under_way += 1
@@ -76,22 +72,24 @@ class Reading:
         if error is None and not _are_pages(answer.value, len(reads)):
             error = ProtocolError("the database worker gave an answer to a read that is none")
         if error is not None:
-            if isinstance(error, CorruptRecord) and len(reads) > 1:
-                self._alone.extend(reads)
-            else:
-                for read in reads:
-                    self._on_error(read, error)
+            for read in reads:
+                self._on_error(read, error)
         else:
-            for read, (value, pairs, last) in zip(reads, answer.value):
-                self._on_page(read, value, pairs, last)
+            for read, page in zip(reads, answer.value):
+                if type(page) is bytes:
+                    self._on_error(read, messages.read_error(page))
+                else:
+                    self._on_page(read, *page)
             # What did not fit into the answer is asked for again, before what came later.
             self._waiting.extendleft(reversed(reads[len(answer.value) :]))
         self.begin()
 
 
 def _are_pages(value: Any, most: int) -> bool:
-    """Tell whether a worker answered with ``[[value or nil, [key, value, ...], last key or nil], ...]``."""
-    return type(value) is list and 1 <= len(value) <= most and all(map(is_page, value))
+    """Tell whether a worker answered with ``[[value or nil, [key, value, ...], last key or nil] or error, ...]``."""
+    if type(value) is not list or not 1 <= len(value) <= most:
+        return False
+    return all(type(page) is bytes or is_page(page) for page in value)
 
 
 def is_page(page: Any) -> bool:

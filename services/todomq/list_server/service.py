@@ -31,6 +31,8 @@ from todomq.runtime.daemon import Daemon
 _TEXT = frozenset((str,))
 AHEAD_BYTES = 256 * limits.KIB
 TICK_S = 0.05
+READ_AGAIN_S = 0.25
+"""How long after a page could not be read it is asked for again."""
 
 
 class ListServerService(Service):
@@ -145,7 +147,7 @@ class ListServerService(Service):
 
     def _page_failed(self, read: Read, error: TodoMQError) -> None:
         if self.hosting.read_failed(read, error):
-            self._loop.after(TICK_S, lambda: self.hosting.load_again(read, self._loop.now_ms()))
+            self._loop.after(READ_AGAIN_S, lambda: self.hosting.read_again(read, self._loop.now_ms()))
 
     def _tick(self) -> None:
         self._ownership.check_epochs()
