@@ -559,7 +559,7 @@ DAMAGES: dict[str, Callable[[Path], Callable[[], None]]] = {
     "data/manifest": lambda data: flip(data / "manifest", 20),
     "worker-1/identity": lambda data: flip(data / "worker-1" / "identity", 20),
     "acknowledged is damaged": lambda data: flip(data / "worker-1" / "acknowledged", 3),
-    ".log is damaged at byte": lambda data: flip(log_of(data), 22),
+    ".log is damaged": lambda data: flip(log_of(data), 22),
     "MANIFEST-": lambda data: flip(next((data / "worker-1" / "rocksdb").glob("MANIFEST-*")), 60),
 }
 

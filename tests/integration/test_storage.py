@@ -207,6 +207,24 @@ def test_a_byte_flipped_anywhere_in_the_tail_of_the_log_is_an_error_and_never_fe
             assert str(image.with_name("copy")) in found
 
 
+def test_law_8_which_log_is_damaged_is_told_at_once_however_long_it_is(tmp_path: Path) -> None:
+    RocksDBStorage.create(tmp_path)
+    storage = RocksDBStorage(tmp_path)
+    for group in range(12):
+        storage.apply([(b"%d %d" % (group, number), bytes(500)) for number in range(1_000)])
+    image = tmp_path / "image"
+    shutil.copytree(tmp_path, image, ignore=shutil.ignore_patterns("image"))
+    storage.close()
+    log = log_of(image)
+    flip(log, log.stat().st_size - 1_000, 1)
+    began_s = time.process_time()
+    with pytest.raises(CorruptRecord, match=rf"{log.name} is damaged"):
+        RocksDBStorage(image)
+    assert time.process_time() - began_s < 0.5
+    with pytest.raises(CorruptRecord, match=rf"{log.name} is damaged at byte"):  # a verification has the time
+        RocksDBStorage(image, read_only=True, untouched=True)
+
+
 def test_a_flipped_bit_in_a_record_length_is_told_from_a_torn_write(image: Path) -> None:
     log = log_of(image)
     size = log.stat().st_size

@@ -21,6 +21,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,7 @@ LOGS = ("LOG", "LOCK")
 
 _ADVICE = f"nothing was changed; {SHARD_ADVICE}"
 _DAMAGE = re.compile(r"Corruption|Invalid argument|IO error: No such file|Not found")
+_DAMAGED_LOG = re.compile(r"([^/\n]+\.log): dropping \d+ bytes; Corruption")
 _UNREADABLE = re.compile(r"IO error: .*Input/output error")
 _IN_USE = re.compile(r"IO error: .*(lock hold by|While lock file)")
 
@@ -317,11 +319,20 @@ def _open(path: Path, options: Options, read_only: bool = False) -> Rdict:
     try:
         return Rdict(str(path), options, families, access)
     except Exception as error:  # rocksdict raises nothing narrower
-        raise _error(path, _damaged_log(path) if _is_damage(error) else "cannot be opened: ", error) from None
+        what = _damaged_log(path, read_only) if _is_damage(error) else "cannot be opened: "
+        raise _error(path, what, error) from None
 
 
-def _damaged_log(path: Path) -> str:
-    """Return which log has a record whose checksum is wrong, as a text's beginning: RocksDB does not name it."""
+def _damaged_log(path: Path, read_only: bool) -> str:
+    """Return which log has a record whose checksum is wrong, as a text's beginning: RocksDB's error does not name it.
+
+    Where it may write, the lines that it logs do. To look for that record may take longer than a worker is given to
+    start.
+    """
+    if not read_only:
+        with suppress(OSError):
+            named = _DAMAGED_LOG.findall((path / "LOG").read_text(errors="replace"))
+            return f"{named[-1]} is damaged: " if named else ""
     for log in (*sorted(path.glob("*.log")), *sorted(path.glob("MANIFEST-*"))):
         at = first_wrong_checksum(log)
         if at is not None:
