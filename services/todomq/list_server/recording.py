@@ -169,7 +169,10 @@ class RecordedList:
 
         It may close the batch: not to be asked between a change and its sessions.
         """
-        for sender in list(islice(self._expired(now_ms), FORGOTTEN_MOST)):
+        expired = dict.fromkeys(islice(self._expired(now_ms), FORGOTTEN_MOST))
+        if expired and self.in_entries:
+            self.in_entries = tuple([sender for sender in self.in_entries if sender not in expired])
+        for sender in expired:
             self._forget(sender)
             self.partition.close_batch_if_full(now_ms)
 
@@ -195,8 +198,6 @@ class RecordedList:
         session = self.sessions.pop(sender)
         if not session.used_ms:  # nothing of it is stored
             return
-        if sender in self.in_entries:
-            self.in_entries = tuple([each for each in self.in_entries if each != sender])
         key = records.session_key(self.prefix, sender)
         self.last_batch = self.partition.gate.write(self.partition.number, self.partition.epoch, key, None)
 
