@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 from workbench import START_MS, Bench, Client, Disk
 
-from todomq.errors import OutOfOrder
+from todomq.errors import OutOfOrder, Unavailable
 from todomq.list_server.gate import TRY_AGAIN_MS, Gate
 from todomq.list_server.recording import SESSIONS_IN_ENTRIES
 from todomq.protocol import limits
@@ -24,6 +24,21 @@ def test_law_6_whoever_never_changes_a_list_is_not_remembered_by_it(operation: s
     assert {type(bench.error(each)) for each in early} == {OutOfOrder}
     assert list(bench.actor("L").sessions) == [b"writer"]
     assert bench.ask("L", "add_entry", "tea", client=b"1") == 2
+
+
+def test_law_6_whoever_is_refused_for_lack_of_room_is_not_remembered_by_the_list() -> None:
+    bench = Bench()
+    bench.ask("L", "add_entry", "milk", client=b"writer")
+    bench.send("L", "add_entry", "bread", client=b"writer", number=2)
+    bench.turn()
+    bench.refuse()
+    bench.ask("L", "size")
+    refused = [bench.send("L", "update_entry", 1, {}, client=b"%d" % number, number=3, floor=3) for number in range(99)]
+    bench.settle()
+    assert {type(bench.error(each)) for each in refused} == {Unavailable}
+    assert list(bench.actor("L").sessions) == [b"writer"]
+    bench.tick(TRY_AGAIN_MS)
+    assert bench.ask("L", "update_entry", 1, {"done": True}, client=b"0", number=3, floor=3)
 
 
 def test_a_change_that_waits_for_its_turn_and_gets_it_is_remembered() -> None:

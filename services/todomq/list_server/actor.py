@@ -158,11 +158,7 @@ class ListActor(RecordedList):
         self.queue = self.queue or None
 
     def refuse_too_early(self, now_ms: int) -> None:
-        """Refuse what has waited for too long for what comes before it.
-
-        A session that has taken no change and of which nothing waits any more is forgotten: it would count for one that
-        is remembered, and whoever may only read could have a list remember any number.
-        """
+        """Refuse what has waited for too long for what comes before it."""
         if self.early is None:
             return
         for sender, session in list(self.early.items()):
@@ -170,9 +166,18 @@ class ListActor(RecordedList):
                 self.refuse(peer, request[ID], OutOfOrder("an earlier change of this client to this list is missing"))
             if session.waiting is None:
                 del self.early[sender]
-                if not session.used_ms:
-                    del self.sessions[sender]
+                self._forget_unused(sender)
         self.early = self.early or None
+
+    def _forget_unused(self, sender: bytes) -> None:
+        """Forget a session that has taken no change and of which nothing waits.
+
+        It would count for one that is remembered, and whoever may only read, or is refused, could have a list remember
+        any number.
+        """
+        session = self.sessions.get(sender)
+        if session is not None and not session.used_ms and session.waiting is None:
+            del self.sessions[sender]
 
     def _take_later(self, asked: Asked) -> None:
         if self.state is QUARANTINED and self.error is not None:
@@ -203,6 +208,7 @@ class ListActor(RecordedList):
                 self._answer(peer, request[ID], self._read(body, question))
         except TodoMQError as error:
             self.refuse(peer, request[ID], error)
+            self._forget_unused(sender)
         except Crashed:
             self._take_later(asked)  # what had waited for its floor crashed: the next activation serves this one
             raise
