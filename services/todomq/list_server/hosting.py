@@ -77,6 +77,12 @@ class Hosting:
         return self._ended + self.housekeeping.drops
 
     @property
+    def quarantined(self) -> list[str]:
+        """Which lists can't be read."""
+        owned = [partition for partition in self.partitions if partition is not None]
+        return [actor.name for each in owned for actor in each.actors.values() if actor.state is QUARANTINED]
+
+    @property
     def damaged_partitions(self) -> int:
         """How many partitions are refused because their shard can't be read."""
         return sum(partition is not None and partition.damage is not None for partition in self.partitions)

@@ -13,7 +13,6 @@ from typing import Any
 
 from todomq.daemons import socket_name
 from todomq.errors import ProtocolError, TodoMQError
-from todomq.list_server.actor import QUARANTINED
 from todomq.list_server.hosting import Hosting, Read
 from todomq.list_server.list_calls import ListCalls
 from todomq.list_server.listing_queue import ListingQueue
@@ -94,7 +93,7 @@ class ListServerService(Service):
             "loads": hosting.loads,
             "drops": hosting.drops,
             "crashes": hosting.crashes,
-            "quarantined": sorted(self._quarantined()),
+            "quarantined": sorted(hosting.quarantined),
             "damaged_partitions": hosting.damaged_partitions,
         }
 
@@ -162,15 +161,6 @@ class ListServerService(Service):
     def _registry_changed(self) -> None:
         for link in self._links.values():
             link.registry_changed()
-
-    def _quarantined(self) -> list[str]:
-        return [
-            actor.name
-            for partition in self.hosting.partitions
-            if partition is not None
-            for actor in partition.actors.values()
-            if actor.state == QUARANTINED
-        ]
 
 
 def _are_list_names(names: list[Any]) -> bool:
