@@ -537,6 +537,22 @@ def test_a_checkpoint_for_which_there_is_no_room_is_refused_and_leaves_the_shard
     assert storage.get(b"a") == b"2"
 
 
+def test_a_shard_for_which_there_is_no_room_is_refused_before_its_logs_are_read(
+    storage: RocksDBStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.apply([(b"a", b"1")])
+    storage.close()
+    looks: list[Path] = []
+    monkeypatch.setattr(rocksdb, "damage_in", lambda path, acknowledged_bytes: looks.append(path))
+    with monkeypatch.context() as full:
+        full.setattr(room, "_free_bytes", lambda directory: 1 << 10)
+        with pytest.raises(StorageFailed, match=r"the disk is full: .* to take changes again") as refusal:
+            RocksDBStorage(tmp_path)
+    assert refusal.value.retryable and not looks
+    RocksDBStorage(tmp_path).close()
+    assert looks
+
+
 @pytest.mark.usefixtures("storage")
 def test_law_1_what_another_has_open_is_not_opened_and_not_read_beside_it(tmp_path: Path) -> None:
     with pytest.raises(StorageInUse):

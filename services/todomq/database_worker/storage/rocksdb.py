@@ -124,11 +124,12 @@ class RocksDBStorage:
         self._view: TemporaryDirectory[str] | None = None
         try:
             expected = self._acknowledged.read()
+            if not read_only:  # first: while there is none, it is tried twice a second
+                log_bytes = sum(log.stat().st_size for log in (directory / "rocksdb").glob("*.log"))
+                check_room_to_open(directory, log_bytes)
             _check_log_files(directory / "rocksdb", expected)
             if read_only:
                 _sync_logs(directory / "rocksdb")
-            else:
-                check_room_to_open(directory / "rocksdb")
             if untouched:
                 self._view = _view_of(directory / "rocksdb")
             self._db: Rdict | None = self._open(_options())

@@ -25,13 +25,12 @@ def lack_of_room(directory: Path, reserve_bytes: int) -> str:
     )
 
 
-def check_room_to_open(directory: Path) -> None:
+def check_room_to_open(directory: Path, log_bytes: int) -> None:
     """Refuse at once what would fail after much work: opening writes all that the logs hold to tables.
 
     Raises:
         StorageFailed: there is too little room.
     """
-    log_bytes = sum(log.stat().st_size for log in directory.glob("*.log"))
     _check_room(directory, log_bytes, "to take changes again", retryable=True)
 
 
