@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 import zmq
 
+from todomq import errors
 from todomq.daemons import REFUSED_TO_START
 from todomq.errors import UNKNOWN, DeadlineExceeded, EntryNotFound, InvalidRequest, Overloaded, TodoMQError, Unavailable
 from todomq.protocol import limits, messages
@@ -314,6 +315,39 @@ def test_law_6_of_calls_for_which_there_is_no_room_each_is_refused(
     assert {type(answer.error) for answer in pair.answers} == {Overloaded}
     monkeypatch.setattr(calls, "TURN_MS", 1_000)
     assert [answer.value for answer in pair.wait(30)[20:]] == [[place] for place in range(10)]
+
+
+@pytest.mark.parametrize("target", ["list" * 50_000, [b"name" * 50_000], {"a": [bytes(200_000)]}])
+def test_law_6_a_call_that_waits_holds_no_target_that_nobody_reads(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, target: Any
+) -> None:
+    request = (1, target, 0, messages.body("later"), 0, 0)
+    pair.callee.send(messages.call(b"sender", [request]))
+    turn_until(pair.loop, lambda: bool(pair.service.later))
+    assert pair.service.later[0].target is None
+    monkeypatch.setattr(calls, "TURN_MS", 0)  # no turn serves what it reads
+    pair.callee.send(messages.call(b"sender", [request]))
+    turn_until(pair.loop, lambda: bool(pair.server._waiting))
+    _, (waiting, _) = pair.server._waiting.take()
+    assert waiting[messages.TARGET] is None
+
+
+def test_law_6_a_key_counts_while_it_waits_and_one_that_is_longer_than_any_is_refused(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "TURN_MS", 0)
+    longest = bytes(limits.KEY_BYTES)
+    told: list[Any] = []
+    pair.callee._on_replies = told.extend
+    requests = [(1, longest, 0, messages.body("later")), (2, longest + b"1", 0, messages.body("later"))]
+    pair.callee.send(messages.call(b"sender", requests))
+    turn_until(pair.loop, lambda: bool(told))
+    assert [identifier for identifier, *_ in told] == [2]
+    assert isinstance(messages.read_error(told[0][2]), errors.ProtocolError)
+    assert pair.server._waiting._bytes > limits.KEY_BYTES
+    monkeypatch.setattr(calls, "TURN_MS", 1_000)
+    turn_until(pair.loop, lambda: bool(pair.service.later))
+    assert [call.target for call in pair.service.later] == [longest]
 
 
 def test_a_daemon_that_is_to_stop_serves_what_waits(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,17 +12,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from todomq.protocol import limits
-from todomq.protocol.messages import BODY
+from todomq.protocol.messages import Request
 
 PEER_REQUESTS = limits.MESSAGE_REQUESTS
 PEER_BYTES = limits.TRANSPORT_BYTES
 WAITING_BYTES = 16 * limits.TRANSPORT_BYTES
 REQUEST_OVERHEAD_BYTES = 64
-"""What a request counts for, besides its body."""
+"""What a request counts for, besides its body and its key."""
 
 
-Waiting = tuple[Any, Any]
-"""A request, not checked yet, and whatever its server keeps with it."""
+Waiting = tuple[Request, Any]
+"""A request and whatever its server keeps with it."""
 
 
 class _Peer:
@@ -45,7 +45,7 @@ class CallQueue:
     def __bool__(self) -> bool:
         return bool(self._peers)
 
-    def add(self, peer: bytes, requests: Sequence[Any], kept: Any) -> Sequence[Any]:
+    def add(self, peer: bytes, requests: Sequence[Request], kept: Any) -> Sequence[Request]:
         """Let requests wait, behind those of the same peer that do; return those for which there is no room.
 
         Args:
@@ -55,7 +55,7 @@ class CallQueue:
         """
         waiting = self._peers.get(peer) or _Peer()
         for place, request in enumerate(requests):
-            size = _size(request)
+            size = REQUEST_OVERHEAD_BYTES + len(request.body) + len(request.target or b"")
             is_full = len(waiting.calls) >= PEER_REQUESTS or waiting.bytes + size > PEER_BYTES
             if is_full or self._bytes + size > WAITING_BYTES:
                 return requests[place:]
@@ -74,9 +74,3 @@ class CallQueue:
         if waiting.calls:
             self._peers[peer] = waiting
         return peer, call
-
-
-def _size(request: Any) -> int:
-    """Return how many bytes a request counts for, whatever it is."""
-    has_body = type(request) in (list, tuple) and len(request) > BODY and type(request[BODY]) is bytes
-    return REQUEST_OVERHEAD_BYTES + (len(request[BODY]) if has_body else 0)

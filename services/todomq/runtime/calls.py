@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from todomq.errors import UNKNOWN, DeadlineExceeded, InvalidRequest, Overloaded, ProtocolError, TodoMQError
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack
-from todomq.protocol.messages import BODY
+from todomq.protocol.messages import TARGET
 from todomq.runtime import sockets
 from todomq.runtime.call_queue import CallQueue
 from todomq.runtime.curve import Curve
@@ -49,7 +49,7 @@ class Call:
 
     __slots__ = ("_server", "arguments", "deadline_ms", "floor", "id", "number", "peer", "sender", "target")
 
-    def __init__(self, server: CallServer, peer: bytes, sender: bytes, request: messages.Request, arguments: list[Any]):
+    def __init__(self, server: CallServer, peer: bytes, sender: bytes, request: messages.Request):
         self._server = server
         self.peer = peer
         self.sender = sender
@@ -58,7 +58,7 @@ class Call:
         self.deadline_ms = request.deadline_ms
         self.number = request.number
         self.floor = request.floor
-        self.arguments = arguments
+        self.arguments: list[Any] = []
 
     def only_argument(self) -> Any:
         """Return the one argument that the operation takes.
@@ -201,10 +201,13 @@ class CallServer:
                 if place % LOOK_AT_CLOCK == 0 and self._is_turn_over():
                     left = requests[place:]
                     break
-                self._dispatch(service, peer, sender, request)
+                read = self._read(peer, request)
+                if read is not None:
+                    self._dispatch(service, peer, sender, read)
             else:
                 return
-        self._refuse_all(peer, self._waiting.add(peer, left, (service, sender)))
+        good = [read for request in left if (read := self._read(peer, request)) is not None]
+        self._refuse_all(peer, self._waiting.add(peer, good, (service, sender)))
 
     def serve_all_waiting(self) -> None:
         """Serve all that waits, however long it takes: the daemon is to stop."""
@@ -242,23 +245,35 @@ class CallServer:
             self._turn_ends_ms = now_ms + TURN_MS
         return now_ms >= self._turn_ends_ms
 
-    def _refuse_all(self, peer: bytes, requests: Sequence[Any]) -> None:
+    def _refuse_all(self, peer: bytes, requests: Sequence[messages.Request]) -> None:
         if not requests:
             return
         value = messages.error_value(Overloaded("too many requests of this connection wait"))
-        identifiers = [messages.request_id(request) for request in requests]
-        told = [(identifier, messages.ERROR, value) for identifier in identifiers if identifier is not None]
-        self.counts["casts_dropped"] += len(identifiers) - len(told)
+        told = [(request.id, messages.ERROR, value) for request in requests if request.id is not None]
+        self.counts["casts_dropped"] += len(requests) - len(told)
         self.replies_to(peer).extend(told)
 
-    def _dispatch(self, service: Service, peer: bytes, sender: bytes, request: Any) -> None:
-        """Check one request of a call, find its operation, answer with what it returns or raises."""
+    def _read(self, peer: bytes, request: Any) -> messages.Request | None:
+        """Return one request of a call, checked; None where it is malformed, and its sender is told so.
+
+        Of its target a key is kept and nothing else, which no operation reads: whoever waits is not to hold it.
+        """
         if not messages.is_request(request):
-            self._refuse_malformed(peer, messages.request_id(request))
-            return
-        call = Call(self, peer, sender, messages.Request(*request), [])
+            why = "a request is [id, target, deadline_ms, body] or has number and floor as well"
+        elif type(request[TARGET]) is bytes and len(request[TARGET]) > limits.KEY_BYTES:
+            why = f"a target that is a key has at most {limits.KEY_BYTES} bytes"
+        else:
+            identifier, target, *others = request
+            return messages.Request(identifier, target if type(target) is bytes else None, *others)
+        self.counts["malformed"] += 1
+        self._send_error(peer, messages.request_id(request), ProtocolError(why))
+        return None
+
+    def _dispatch(self, service: Service, peer: bytes, sender: bytes, request: messages.Request) -> None:
+        """Find the operation of a request, answer with what it returns or raises."""
+        call = Call(self, peer, sender, request)
         try:
-            operation, call.arguments = messages.read_body(request[BODY])
+            operation, call.arguments = messages.read_body(request.body)
             now_ms = self._loop.now_ms()
             if not call.deadline_ms:
                 call.deadline_ms = now_ms + DEFAULT_DEADLINE_MS
@@ -276,11 +291,6 @@ class CallServer:
             # A fault of ours in one request: its sender hears of it, everyone else is served on.
             log("operation_failed", error=repr(error))
             call.refuse(TodoMQError(f"internal error: {type(error).__name__}", outcome=UNKNOWN))
-
-    def _refuse_malformed(self, peer: bytes, identifier: int | None) -> None:
-        self.counts["malformed"] += 1
-        error = ProtocolError("a request is [id, target, deadline_ms, body] or has number and floor as well")
-        self._send_error(peer, identifier, error)
 
     def _send_error(self, peer: bytes, identifier: int | None, error: TodoMQError) -> None:
         # An id of nil in a reply: what is wrong is the message, not one request of it.
