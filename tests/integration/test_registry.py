@@ -22,22 +22,29 @@ import zmq
 
 import todomq
 from todomq.errors import UNKNOWN, CorruptRecord, InvalidRequest, Overloaded, ProtocolError, TodoMQError, Unavailable
-from todomq.protocol import messages
+from todomq.protocol import limits, messages
 from todomq.protocol.codec import canonical, unpack
 from todomq.protocol.registration import Registration
 from todomq.registry.journal import Journal
 from todomq.registry.processes import LocalProcesses, boot
 from todomq.registry.registrations import Process
+from todomq.registry.service import WATCHERS, WATCHES_PER_CONNECTION
+from todomq.runtime.calls import Service
+from todomq.runtime.daemon import Daemon
+from todomq.settings import Settings
 
 LEASE_MS = 600
 BOUND_S = 15.0
 ADDRESS = "ipc:///run/somewhere"
+DEAF = 12
+ASKED = 60
+"""How much of each each of those who read nothing asks."""
 
 # A process that keeps a leased name, as daemons do, and says so once it has it.
 RENEWER = """
 import os, sys, time
 import zmq
-from todomq.protocol import messages
+from todomq.protocol import limits, messages
 socket = zmq.Context().socket(zmq.REQ)
 socket.connect(sys.argv[1])
 incarnation = os.urandom(16)
@@ -85,8 +92,11 @@ class Stack:
             self.registry = subprocess.Popen(command, env=self.environment, stderr=log)
         self.children.append(self.registry)
 
-    def connect(self, kind: int) -> zmq.Socket[bytes]:
+    def connect(self, kind: int, *, deaf: bool = False) -> zmq.Socket[bytes]:
         socket: zmq.Socket[bytes] = self.context.socket(kind)
+        if deaf:  # until somebody reads, it takes in next to nothing
+            socket.setsockopt(zmq.RCVHWM, 1)
+            socket.setsockopt(zmq.RCVBUF, 4096)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.RCVTIMEO, int(BOUND_S * 1000))
         socket.connect(self.address)
@@ -143,6 +153,34 @@ class Stack:
         for socket in self.sockets:
             socket.close()
         self.context.term()
+
+
+def ask_many(socket: zmq.Socket[bytes], operation: str, *arguments: Any, times: int, first: int = 0) -> None:
+    deadline_ms = int((time.time() + 2 * BOUND_S) * 1000)
+    body = messages.body(operation, *arguments)
+    requests = [(number, None, deadline_ms, body) for number in range(first, first + times)]
+    socket.send_multipart([b"", messages.call(b"many", requests)])
+
+
+def answered_in(socket: zmq.Socket[bytes], count: int) -> dict[int, tuple[int, bytes]]:
+    """Return the first so many answers, by the id of their request."""
+    answers: dict[int, tuple[int, bytes]] = {}
+    while len(answers) < count:
+        answers.update({number: (status, value) for number, status, value in replies_in(socket.recv_multipart()[-1])})
+    return answers
+
+
+def fill(stack: Stack) -> None:
+    """Register names until there is no room for another."""
+    with suppress(Overloaded):
+        for number in range(limits.MIB):
+            stack.ask("register_name", number, ADDRESS + "x" * 900, os.getpid())
+
+
+def most_memory(pid: int) -> int:
+    """Return how many bytes of memory a process had at most."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    return int(status.partition("\nVmHWM:")[2].split()[0]) * limits.KIB
 
 
 def replies_in(message: bytes) -> list[Any]:
@@ -348,19 +386,20 @@ class TestWatch:
 
     def test_law_5_the_more_names_there_are_the_more_seldom_watchers_are_told(self, stack: Stack) -> None:
         wait_until(lambda: stack.ask("stats")["settled"] is True, "settled")
-        flooding, watching = stack.connect(zmq.REQ), stack.connect(zmq.REQ)
+        flooding, watching = stack.connect(zmq.DEALER), stack.connect(zmq.REQ)
 
-        def register(number: int) -> None:
-            body = messages.body("register_name", number, ADDRESS + "x" * 900, os.getpid())
-            flooding.send(messages.call(b"flood", [(number, None, 0, body)]))
-            assert len(replies_in(flooding.recv())) == 1
+        def register(first: int, count: int) -> None:
+            numbers = range(first, first + count)
+            bodies = [messages.body("register_name", n, ADDRESS + "x" * 900, os.getpid()) for n in numbers]
+            call = messages.call(b"flood", [(n, None, 0, body) for n, body in zip(numbers, bodies)])
+            flooding.send_multipart([b"", call])
+            assert len(answered_in(flooding, count)) == count
 
-        for number in range(500):
-            register(number)
+        register(0, 500)
         begun_s, told, version = time.monotonic(), 0, 0
         watching.send(messages.call(b"watcher", [(1, None, 0, messages.body("watch", version))]))
         for number in range(500, 700):
-            register(number)
+            register(number, 1)
             if watching.poll(0):
                 told += 1
                 version = unpack(replies_in(watching.recv())[0][2])[0]
@@ -383,15 +422,80 @@ class TestWatch:
         stack.start()
         assert stack.ask("watch", version)[0] > version
 
-    def test_watchers_past_the_limit_are_overloaded(self, stack: Stack) -> None:
+    def test_watchers_past_the_limit_are_overloaded_and_one_connection_has_a_small_part_of_them(
+        self, stack: Stack
+    ) -> None:
         wait_until(lambda: stack.ask("stats")["settled"] is True, "settled")
-        body = messages.body("watch", stack.ask("watch", 0)[0])
-        deadline_ms = int((time.time() + BOUND_S) * 1000)
-        stack.socket.send(messages.call(b"test", [(number, None, deadline_ms, body) for number in range(1025)]))
-        ((number, status, value),) = replies_in(stack.socket.recv())
-        assert number == 1024 and status == messages.ERROR
-        assert isinstance(messages.read_error(value), Overloaded)
-        assert stack.ask("stats")["watchers"] == 1024
+        version = stack.ask("watch", 0)[0]
+        connections = [stack.connect(zmq.DEALER) for _ in range(WATCHERS // WATCHES_PER_CONNECTION)]
+        for socket in connections:
+            ask_many(socket, "watch", version, times=WATCHES_PER_CONNECTION + 1)
+            ((number, (status, value)),) = answered_in(socket, 1).items()
+            assert number == WATCHES_PER_CONNECTION and status == messages.ERROR
+            assert isinstance(messages.read_error(value), Overloaded)
+        assert stack.ask("stats")["watchers"] == WATCHERS
+        with pytest.raises(Overloaded):
+            stack.ask("watch", version)
+        assert stack.ask("watch", 0)[0] == version, "whoever lost its watch learns what there is"
+        stack.ask("register_name", "news", ADDRESS, os.getpid())
+        assert len(answered_in(connections[0], WATCHES_PER_CONNECTION)) == WATCHES_PER_CONNECTION
+        assert stack.ask("stats")["watchers"] == 0
+
+
+class TestWhoReadsNothing:
+    def test_law_6_has_little_waiting_is_refused_the_rest_and_holds_up_nobody(self, stack: Stack) -> None:
+        fill(stack)
+        before = most_memory(stack.registry.pid)
+        messages_before = stack.ask("stats")["messages"]
+        version = stack.ask("watch", 0)[0]
+        deaf = [stack.connect(zmq.DEALER, deaf=True) for _ in range(DEAF)]
+        for socket in deaf:
+            ask_many(socket, "watch", version, times=ASKED)
+            ask_many(socket, "names", times=ASKED, first=ASKED)
+        wait_until(lambda: stack.ask("stats")["messages"] >= messages_before + 2 * DEAF, "all of it has come in")
+        assert stack.ask("unregister_name", 0) is True
+        wait_until(lambda: stack.ask("watch", version)[0] > version, "who reads is told")
+        assert len(stack.ask("names")) == len(stack.ask("watch", 0)[2])
+        for socket in deaf:
+            answers = answered_in(socket, 2 * ASKED)
+            assert len(answers) == 2 * ASKED, "each is told or refused, and none dropped"
+            refused = [messages.read_error(value) for status, value in answers.values() if status == messages.ERROR]
+            assert 0 < len(refused) < 2 * ASKED
+            assert all(isinstance(error, Overloaded) and error.retryable for error in refused)
+        assert "replies_dropped" not in stack.ask("stats")
+        assert most_memory(stack.registry.pid) - before < DEAF * 4 * limits.MIB
+
+    def test_law_5_a_daemon_whose_watch_is_refused_since_others_have_them_all_hears_the_news(
+        self, stack: Stack
+    ) -> None:
+        daemon = Daemon(["cache"], Settings(stack.home, "", lease_ms=60_000))  # it is this process, which often waits
+        daemon.begin(Service())
+        others = [stack.connect(zmq.DEALER) for _ in range(WATCHERS // WATCHES_PER_CONNECTION)]
+
+        def turn_until(condition: Callable[[], bool], what: str) -> None:
+            def is_met() -> bool:
+                daemon.loop.turn(0.005)
+                return condition()
+
+            wait_until(is_met, what)
+
+        try:
+            turn_until(lambda: daemon.settled and daemon.whereis(["cache"]) is not None, "it is there and settled")
+            stack.ask("register_name", "change", ADDRESS, os.getpid())  # which ends the watch that it has
+            wait_until(lambda: stack.ask("stats")["watchers"] == 0, "told")
+            version = stack.ask("watch", 0)[0]
+            for socket in others:
+                ask_many(socket, "watch", version, times=WATCHES_PER_CONNECTION)
+            wait_until(lambda: stack.ask("stats")["watchers"] == WATCHERS, "others have all watches")
+            turn_until(lambda: daemon._registry_version == 0, "its own is refused")
+            assert stack.ask("register_name", ["news"], ADDRESS, os.getpid()) is True
+            turn_until(lambda: daemon.whereis(["news"]) is not None, "it hears the news")
+        finally:
+            for callee in list(daemon._connections):
+                callee.close()
+            daemon.loop.unwatch(daemon.server._socket)
+            daemon.server._socket.close(0)
+            os.close(daemon._lock)
 
 
 class TestBadInput:

@@ -614,10 +614,8 @@ def test_replies_are_split_into_messages_of_the_size_of_a_batch() -> None:
     assert [len(batch) for batch in batches_of(huge)] == [1, 1]
 
 
-def test_the_replies_that_wait_for_a_peer_that_reads_nothing_are_bounded(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(calls, "BACKLOG_BYTES", 3 * limits.MIB)
+def test_the_replies_that_wait_for_a_peer_that_reads_nothing_are_bounded(pair: Pair) -> None:
+    pair.service.backlog_bytes = 3 * limits.MIB
     with sockets.context().socket(zmq.DEALER) as socket:
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.RCVHWM, 1)

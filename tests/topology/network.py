@@ -155,8 +155,8 @@ class Network:
 
     # In the place of todomq.runtime.sockets.
 
-    def router(self, address: str) -> Socket:
-        """Bind a ROUTER."""
+    def router(self, address: str, pipe_messages: int) -> Socket:
+        """Bind a ROUTER, with a pipe like all."""
         return self._bind(ROUTER, address)
 
     def pull(self, address: str) -> Socket:

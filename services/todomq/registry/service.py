@@ -27,8 +27,12 @@ from todomq.runtime.log import log, log_counted
 from todomq.runtime.loop import Once
 
 WATCHERS = 1024
+WATCHES_PER_CONNECTION = 64
+"""A daemon has one; those of clients through the router are all of one connection."""
 ANSWER_EARLY_MS = 150
 """How long before its deadline a watch is answered although nothing has changed."""
+UNREAD_BYTES = limits.MIB
+"""What may wait for one connection together with another answer with all names: those of a full registry fit once."""
 NEWS_BYTES_PER_MS = 512
 """How much of registrations each watcher is told at most: the stack's own alone take two milliseconds."""
 
@@ -40,6 +44,9 @@ class _Watcher(NamedTuple):
 
 class RegistryService(Service):
     """One registry, on the loop of its daemon."""
+
+    pipe_messages = 1  # each may be as long as an answer with all names
+    backlog_bytes = 2 * limits.MIB
 
     def __init__(self, daemon: Daemon) -> None:
         """Read the journal and watch the processes that it names.
@@ -133,6 +140,7 @@ class RegistryService(Service):
     def _names(self, call: Call) -> Any:
         messages.check_count(call.arguments, 0, 0)
         self._take_in_deaths()
+        self._check_unread(call)
         return self._registrations.names()
 
     def _watch(self, call: Call) -> Any:
@@ -142,9 +150,12 @@ class RegistryService(Service):
         self._take_in_deaths()
         current = self._registrations.version
         if version != current and not self._first_version <= version < current:
+            self._check_unread(call)
             return self._news()
         if len(self._watchers) >= WATCHERS:
             raise Overloaded(f"{WATCHERS} watchers wait already")
+        if sum(watcher.call.peer == call.peer for watcher in self._watchers) >= WATCHES_PER_CONNECTION:
+            raise Overloaded(f"{WATCHES_PER_CONNECTION} watchers of this connection wait already")
         self._is_someone_behind = self._is_someone_behind or version != current
         until_ms = min(call.deadline_ms, self._loop.now_ms() + limits.DEADLINE_AHEAD_MS) - ANSWER_EARLY_MS
         self._watchers.append(_Watcher(call, until_ms))
@@ -170,7 +181,21 @@ class RegistryService(Service):
     def _answer(self, watchers: list[_Watcher]) -> None:
         news = pack(self._news())
         for watcher in watchers:
-            watcher.call.answer_packed(news)
+            try:
+                self._check_unread(watcher.call)
+            except Overloaded as error:
+                watcher.call.refuse(error)
+            else:
+                watcher.call.answer_packed(news)
+
+    def _check_unread(self, call: Call) -> None:
+        """See that whoever asks reads what it is told.
+
+        Raises:
+            Overloaded: with all names again, too much would wait for it.
+        """
+        if call.unread_bytes() + self._registrations.bytes > UNREAD_BYTES:
+            raise Overloaded("answers with all names wait for this connection already; ask again once they are read")
 
     def _tick(self) -> None:
         self._take_in_deaths()

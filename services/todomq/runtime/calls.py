@@ -81,6 +81,10 @@ class Call:
         """Return how much waits for whoever asked, who does not read what was answered before."""
         return self._server.backlog_bytes(self.peer)
 
+    def unread_bytes(self) -> int:
+        """Return the same, and what this turn has answered so far."""
+        return self._server.unread_bytes(self.peer)
+
     def refuse(self, error: TodoMQError) -> None:
         """Reply with the error; for a cast, the drop is counted."""
         if self.id is None:
@@ -119,6 +123,10 @@ class Service:
 
     also_at = ""
     """A second address to listen at, besides the daemon's own; empty for none."""
+    pipe_messages = sockets.PIPE_MESSAGES
+    """How many messages of answers libzmq holds for a peer that does not read them: it does not look at their size."""
+    backlog_bytes = BACKLOG_BYTES
+    """How many bytes of answers wait for such a peer beside them."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -161,7 +169,7 @@ class CallServer:
         self.counts: Counter[str] = Counter()
         self._loop = loop
         self._service = service
-        self._socket = sockets.router(address) if opened is None else opened
+        self._socket = sockets.router(address, service.pipe_messages) if opened is None else opened
         if service.also_at:
             sockets.listen(self._socket, service.also_at)
         self._replies: dict[bytes, Replies] = {}
@@ -222,6 +230,10 @@ class CallServer:
     def backlog_bytes(self, peer: bytes) -> int:
         """Return how much waits for a peer that does not read its replies, here or where it takes them."""
         return peer.backlog_bytes() if isinstance(peer, OwnPeer) else self.backlog_at_socket(peer)
+
+    def unread_bytes(self, peer: bytes) -> int:
+        """Return the same, and what this turn has for the peer so far."""
+        return self.backlog_bytes(peer) + sum(len(value) for _, _, value in self._replies.get(peer, ()))
 
     def backlog_at_socket(self, peer: bytes) -> int:
         """Return how much waits here for a peer."""
@@ -356,7 +368,7 @@ class CallServer:
     def _send(self, peer: bytes, message: bytes) -> None:
         waiting = self._backlog.get(peer)
         if waiting is not None:
-            if sum(map(len, waiting)) + len(message) > BACKLOG_BYTES:
+            if sum(map(len, waiting)) + len(message) > self._service.backlog_bytes:
                 self.counts["replies_dropped"] += 1
                 log_counted("peer_reads_nothing", at=self.address.rsplit("/", 1)[-1])
             else:

@@ -90,10 +90,11 @@ def _no_more(error: zmq.ZMQError) -> Unavailable:
     return Unavailable(f"no socket can be opened: {error.strerror}")
 
 
-def router(address: str) -> zmq.Socket[bytes]:
-    """Bind a ROUTER; sending to a peer that is gone raises EHOSTUNREACH, to a full one EAGAIN."""
+def router(address: str, pipe_messages: int = PIPE_MESSAGES) -> zmq.Socket[bytes]:
+    """Bind a ROUTER; sending to a peer that is gone raises EHOSTUNREACH, to one that has so many unread EAGAIN."""
     socket = _open(zmq.ROUTER)
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    socket.setsockopt(zmq.SNDHWM, pipe_messages)
     _bind(socket, address)
     return socket
 
