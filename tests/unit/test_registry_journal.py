@@ -76,6 +76,26 @@ def test_a_journal_that_somebody_removed_is_written_anew(opened: Opener) -> None
     assert names_in(opened()) == ["a", "b"]
 
 
+def test_law_8_a_journal_that_was_removed_while_no_registry_lived_is_missed_and_that_stays_known(
+    opened: Opener,
+) -> None:
+    remember(opened(), "a")
+    opened.close()
+    opened.path.unlink()
+    fresh = opened()
+    assert str(opened.path) in fresh.lost and "gone" in fresh.lost
+    remember(fresh, "b")
+    again = opened()
+    assert again.lost == fresh.lost and names_in(again) == ["b"]
+
+
+def test_a_directory_that_was_emptied_holds_no_journal_to_be_missed(opened: Opener) -> None:
+    remember(opened(), "a")
+    for path in opened.path.parent.iterdir():
+        path.unlink()
+    assert opened().lost == ""
+
+
 def test_the_same_registration_again_writes_nothing(opened: Opener) -> None:
     journal = opened()
     remember(journal, "a")
@@ -142,7 +162,7 @@ def test_journals_of_another_boot_are_removed_unread(opened: Opener) -> None:
     damage_a_byte(opened.path.with_name("registry-an-earlier-boot.journal"), 3)
     journal = opened()
     assert names_in(journal) == [] and journal.lost == ""
-    assert [path.name for path in opened.path.parent.iterdir()] == [opened.path.name]
+    assert {path.name for path in opened.path.parent.iterdir()} == {opened.path.name, "registry.begun"}
 
 
 def test_a_record_that_could_not_be_written_whole_is_written_with_the_next(

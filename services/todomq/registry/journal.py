@@ -4,14 +4,16 @@ Owns: one append-only file of checked records, rewritten when most of it is out 
 processes live; that is asked of the operating system when the registry starts. Used by ``service.py``.
 
 It need not outlive the machine, since the processes do not. So nothing is synced (what is written survives the
-registry's own death in the page cache), and the file is named after the boot it belongs to; others are removed.
+registry's own death in the page cache), and the file is named after the boot it belongs to; others are removed. A
+second file says of which boot there must be one.
 
 A record is ``length, CRC-32 of the length's bytes, CRC-32 of the payload`` (big-endian, 32 bits each) and the payload:
 ``[lost]`` first (why names are missing, empty text if none are), then ``[key, name, address, pid, start time,
 incarnation]`` or ``[key]`` for what is forgotten.
 
 Law 8: a torn last record is what a death in mid-write leaves and is dropped; any other damage is an error that names
-the file and the place. The file is put aside, and the new one says that names were lost for as long as it exists.
+the file and the place, and so is a file that is gone. A damaged one is put aside, and the new one says that names were
+lost for as long as it exists.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import errno
 import os
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -50,6 +53,8 @@ class Journal:
             OSError: the directory can't be read or written, for another reason than a full disk.
         """
         self._path = directory / f"registry-{boot}.journal"
+        self._boot = boot
+        self._begun = directory / "registry.begun"
         self._records: dict[bytes, bytes] = {}
         self._living_bytes = 0
         self._descriptor = -1
@@ -62,6 +67,8 @@ class Journal:
             self._read_or_put_aside(aside)
         elif aside.exists():  # the disk was full, and the one in its place could not be written
             self.lost = f"{self._path} was damaged; the file is kept as {aside.name}"
+        elif self._begun.exists() and self._begun.read_bytes() == boot.encode():
+            self.lost = f"{self._path} is gone"
         try:
             self._rewrite()
         except OSError as error:
@@ -143,6 +150,8 @@ class Journal:
             raise
         self.close()
         self._descriptor, self.size, self._is_torn = descriptor, len(content), False
+        with suppress(OSError):  # without it the journal is as good, and would not be missed
+            self._begun.write_bytes(self._boot.encode())
 
     def _read_or_put_aside(self, aside: Path) -> None:
         try:
