@@ -25,7 +25,7 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from todomq.client.deadlines import steady_ms
+from todomq.client.deadlines import awake_ms
 from todomq.client.endpoint import silence_at
 from todomq.client.line import CLOSE_LINGER_MS, Line, LineError
 from todomq.client.request import Request
@@ -249,7 +249,7 @@ class Connection:
         """
         if may_wait and most < OUTBOX_REQUESTS and self._is_callback():
             return OUTBOX_REQUESTS
-        left_s = (deadline_ms - steady_ms()) / 1000
+        left_s = (deadline_ms - awake_ms()) / 1000
         if not may_wait or left_s <= 0 or not self._may_wait_here():
             raise Overloaded(f"{self._requests} requests of this client are waiting or in flight")
 
@@ -381,7 +381,7 @@ class Connection:
         try:
             if session is None or line is None:
                 session, line = self._open()
-            now = steady_ms()
+            now = awake_ms()
             with self._lock:
                 self._is_asleep = False
                 arrived, self._arrived = self._arrived, []
@@ -408,7 +408,7 @@ class Connection:
     def _open(self) -> tuple[Session, Line]:
         session = self._session = Session(os.urandom(16), random.random, silence=silence_at(self._endpoint))
         line = self._line = Line(self._endpoint, self._credentials)
-        now = steady_ms()
+        now = awake_ms()
         line.connect(now)
         session.connected(now)
         return session, line
@@ -424,7 +424,7 @@ class Connection:
             if self._is_closed:
                 return CLOSE_STEP_MS
             self._is_asleep = True
-        return max(0, min(session.wake_at_ms() - steady_ms(), SLEEP_MOST_MS))
+        return max(0, min(session.wake_at_ms() - awake_ms(), SLEEP_MOST_MS))
 
     def _finish(self, finished: list[Request[Any]]) -> None:
         callbacks = self._complete(finished)

@@ -15,8 +15,11 @@ from todomq.protocol import limits
 DEADLINE_MOST_S = limits.DEADLINE_AHEAD_MS / 1000
 
 
-def steady_ms() -> int:
-    """Return the milliseconds of the clock that sessions and deadlines run by; it never goes back."""
+def awake_ms() -> int:
+    """Return the milliseconds of the clock that sessions and deadlines run by.
+
+    It never goes back, and stands still while the machine sleeps, as the daemons' ``Loop.awake_ms`` does.
+    """
     return time.monotonic_ns() // 1_000_000
 
 
@@ -40,4 +43,4 @@ def set_deadline(request: Request[Any], default_ms: int) -> None:
     """Set when a request's time is up, counted from now."""
     if request.deadline_s is not None:
         default_ms = int(check_deadline(request.deadline_s) * 1000)
-    request.deadline_ms = steady_ms() + default_ms
+    request.deadline_ms = awake_ms() + default_ms
