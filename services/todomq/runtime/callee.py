@@ -25,7 +25,6 @@ from todomq.runtime.curve import Curve
 from todomq.runtime.log import log_counted
 from todomq.runtime.loop import Loop, Timer
 
-DRAIN_MESSAGES = 64
 DRAIN_BYTES = 32 * limits.KIB
 """A turn reads one daemon's replies until they have this many bytes, some thousand small ones; the message that reaches
 the limit is read whole."""
@@ -198,7 +197,7 @@ class Callee:
 
     def _drain(self) -> None:
         left_bytes = DRAIN_BYTES
-        for _ in range(DRAIN_MESSAGES):
+        for _ in range(sockets.DRAIN_MESSAGES):
             frames = sockets.receive(self._socket)
             if frames is None or self._closed:
                 return

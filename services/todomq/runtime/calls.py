@@ -25,7 +25,6 @@ from todomq.runtime.loop import Loop, Once
 if TYPE_CHECKING:
     import zmq
 
-DRAIN_MESSAGES = 64
 DRAIN_BYTES = 32 * limits.KIB
 """A turn reads messages until they have this many bytes; the one that reaches the limit is read whole. With more, one
 peer's full batches would hold up the others. A service that only queues what it is given may take more
@@ -310,7 +309,7 @@ class CallServer:
 
     def _drain(self) -> None:
         left_bytes = self._service.drain_bytes()
-        for _ in range(DRAIN_MESSAGES):
+        for _ in range(sockets.DRAIN_MESSAGES):
             if left_bytes <= 0:
                 break
             frames = sockets.receive(self._socket)

@@ -28,7 +28,7 @@ import zmq
 
 from todomq.protocol import limits
 from todomq.runtime import sockets
-from todomq.runtime.calls import DRAIN_BYTES, DRAIN_MESSAGES, CallServer, OwnPeer, Replies, Service
+from todomq.runtime.calls import DRAIN_BYTES, CallServer, OwnPeer, Replies, Service
 from todomq.runtime.log import log_counted
 from todomq.runtime.loop import Loop
 
@@ -148,7 +148,7 @@ class Door(CallServer):
 
     def _drain(self) -> None:
         taken = 0
-        for _ in range(DRAIN_MESSAGES):
+        for _ in range(sockets.DRAIN_MESSAGES):
             frames = sockets.receive_frames(self._socket)
             if frames is None:
                 return

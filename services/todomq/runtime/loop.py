@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 import zmq
 
-_READABLE = int(zmq.POLLIN)  # a plain number: arithmetic with members of an Enum costs more than asking the socket
+from todomq.runtime import sockets
 
 COMPLETIONS = 64
 """Of work off the loop that one turn takes: as fast as it takes them, more may come."""
@@ -84,7 +84,7 @@ class Loop:
         self._epoll = select.epoll()
         self._readers: dict[int, Action] = {}
         self._descriptors: dict[Source, int] = {}
-        self._used: set[Source] = set()
+        self._used: set[zmq.Socket[bytes]] = set()
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = count()
         self._turn_ends: list[Action] = []
@@ -126,6 +126,7 @@ class Loop:
         if descriptor is not None:
             del self._readers[descriptor]
             self._epoll.unregister(descriptor)
+        if not isinstance(source, int):
             self._used.discard(source)
 
     def look_again(self, socket: zmq.Socket[bytes]) -> None:
@@ -211,13 +212,8 @@ class Loop:
     def _readable_of_used(self) -> set[int]:
         """Return the descriptors of the sockets that were used and have something to read."""
         used, self._used = self._used, set()
-        return {
-            self._descriptors[socket]
-            for socket in used
-            if isinstance(socket, zmq.Socket)
-            and socket in self._descriptors
-            and int(socket.getsockopt(zmq.EVENTS)) & _READABLE
-        }
+        descriptors = self._descriptors
+        return {descriptors[socket] for socket in used if socket in descriptors and sockets.has_more(socket)}
 
     def _plan(self, seconds: float, timer: Timer) -> Timer:
         heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._order), timer))

@@ -12,8 +12,6 @@ from todomq.runtime.curve import Curve
 from todomq.runtime.log import log_counted
 from todomq.runtime.loop import Loop
 
-DRAIN_MESSAGES = 64
-
 
 class Pull:
     """A bound PULL socket."""
@@ -30,7 +28,7 @@ class Pull:
 
     def drain(self) -> None:
         """Hand over what has arrived, a bounded number of messages."""
-        for _ in range(DRAIN_MESSAGES):
+        for _ in range(sockets.DRAIN_MESSAGES):
             frames = sockets.receive(self._socket)
             if frames is None:
                 return

@@ -21,6 +21,8 @@ from todomq.runtime.curve import Curve
 from todomq.runtime.log import log_counted
 
 PIPE_MESSAGES = 64
+DRAIN_MESSAGES = 64
+"""What a turn of the loop reads from one socket at most; whoever leaves some unread says so (``Loop.look_again``)."""
 # Plain numbers: arithmetic with members of an Enum costs more than asking or sending does.
 _READABLE = int(zmq.POLLIN)
 _LAST = int(zmq.NOBLOCK)

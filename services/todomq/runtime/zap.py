@@ -20,7 +20,6 @@ from todomq.runtime import sockets
 from todomq.runtime.log import log_counted
 from todomq.runtime.loop import Loop
 
-DRAIN_HANDSHAKES = 64
 VERSION = b"1.0"
 YES, LATER, NO = b"200", b"300", b"400"
 
@@ -58,7 +57,7 @@ class ZapHandler:
         self._socket.close(0)
 
     def _drain(self) -> None:
-        for _ in range(DRAIN_HANDSHAKES):
+        for _ in range(sockets.DRAIN_MESSAGES):
             frames = sockets.receive(self._socket, max_frames=10)
             if frames is None:
                 return
