@@ -327,7 +327,7 @@ def test_a_name_that_is_not_known_here_is_nobodys_once_the_registry_says_so(stan
     registry.answer(None)  # the second may have been registered after the first was asked
     stand.turn_until(lambda: len(stand.replies) == 2)
     assert stand.refusals()[second] == ("name_not_found", errors.NOT_APPLIED)
-    assert not registry.asked and not stand.router.named.names_waited_for()
+    assert not registry.asked and not stand.router.named.routing.names_waited_for()
 
 
 def test_a_name_that_was_registered_just_now_is_called_when_the_news_of_it_are_here(stand: Stand) -> None:

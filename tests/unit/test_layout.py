@@ -31,6 +31,7 @@ IMPURE = {
     "list_server/worker_link.py",
     "router/door_keeper.py",
     "router/list_count.py",
+    "router/named_links.py",
     "router/remote.py",
     "supervision/manager.py",
     "supervision/stack.py",

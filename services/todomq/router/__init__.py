@@ -6,7 +6,8 @@
     pacing         how much of one client's work goes on at a time
     routing        requests to lists: which list server owns the partition, what waits while it moves
     table          what the cache says of the partitions, checked
-    named          requests to daemons by name
+    named          requests to daemons by name: what waits, what goes out
+    named_links    the connections to those daemons, and who has a name
     door_keeper    whether it listens over TCP, and to whom
     remote         clients with a key: what each may do
     key_use        what each key uses, against its quota

@@ -1,44 +1,37 @@
 """The router's wiring of requests to where they go, and of answers back to their clients.
 
-Owns: the connections to list servers and named daemons; what is answered, refused or taken back. Must not know: what a
-request means: it reads version, target, deadline and number, and never the body. Talks to: clients and the cache (who
-call it), list servers, every daemon that is called by name, and the registry about names that it does not know.
+Owns: the connections to list servers; what is answered, refused or taken back. Must not know: what a request means: it
+reads version, target, deadline and number, and never the body. Talks to: clients and the cache (who call it), list
+servers, and through ``named_links.py`` every daemon that is called by name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from functools import partial
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
-from todomq.daemons import is_daemon_name
 from todomq.errors import (
     NOT_APPLIED,
     UNKNOWN,
     DeadlineExceeded,
     InvalidRequest,
-    NameNotFound,
     Overloaded,
     ProtocolError,
     TodoMQError,
     Unauthorized,
-    Unavailable,
 )
 from todomq.protocol import limits, messages
-from todomq.protocol.addresses import is_address
-from todomq.protocol.codec import canonical, unpack
+from todomq.protocol.codec import canonical
 from todomq.protocol.messages import BODY, DEADLINE_MS, ID, TARGET
 from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
-from todomq.protocol.registration import Registration
 from todomq.router.daemon_shares import Place
 from todomq.router.in_flight import REQUESTS_PER_CONNECTION, Crowded, Flight, InFlight
-from todomq.router.named import NamedBatch, NamedRouting
+from todomq.router.named_links import NamedLinks
 from todomq.router.pacing import Pacing
 from todomq.router.routing import Forward, Routing
 from todomq.router.table import read_table
-from todomq.runtime.callee import Answer, Callee
+from todomq.runtime.callee import Callee
 from todomq.runtime.calls import DEFAULT_DEADLINE_MS, UNREAD_BYTES, Call, CallServer, Service
 from todomq.runtime.daemon import Daemon
 
@@ -51,8 +44,6 @@ WINDOW = REQUESTS_PER_CONNECTION // 2
 SHORT_BYTES = limits.KIB
 """An answer that is sent also to who does not read: a refusal would not be shorter by much."""
 EXPIRE_S = 0.1
-NAMED_CALLEES = 256
-_NOBODY = "nobody is registered under the name {!r:.200}"
 _TEXT = frozenset((str,))
 
 
@@ -63,21 +54,16 @@ class RouterService(Service):
         super().__init__()
         self.in_flight = InFlight(self._daemons_of)
         self.routing = Routing(self.in_flight)
-        self.named = NamedRouting(self.in_flight)
+        self.named = NamedLinks(self, daemon)
         self.pacing = Pacing(self.in_flight)
         self.operations |= {"hello": self._hello, "table": self._table}
         self._daemon = daemon
         self._loop = daemon.loop
         self._servers: dict[int, tuple[bytes, Callee]] = {}
-        self._callees: dict[bytes, tuple[Registration, Callee]] = {}
-        self._looked_up: set[bytes] = set()
-        """Names of which the registry has yet to say who has them."""
-        self._own_daemons = {canonical(name) for name in daemon.settings.daemon_names()}
         self._cache = canonical(["cache"])
         self._workers = {
             number: canonical(["database_worker", number]) for number in range(1, daemon.settings.database_workers + 1)
         }
-        daemon.on_registry_change.append(self._registry_changed)
         self._loop.every(EXPIRE_S, self._expire)
         self._loop.every(1.0, self.pacing.tick)
         self._loop.at_turn_end(self._flush)
@@ -206,7 +192,7 @@ class RouterService(Service):
             self.routing.server_lost(number)
         callee = self._daemon.connect(
             address,
-            on_replies=self._answered,
+            on_replies=self.answered,
             on_break=lambda: self.routing.server_lost(number),
             on_connect=lambda: self.routing.server_found(number, incarnation),
         )
@@ -229,10 +215,7 @@ class RouterService(Service):
             name = canonical(target[0])
         else:
             raise ProtocolError("a target is nil, a list's name, a database key or [a daemon's name]")
-        present = name in self._daemon.registrations
-        self.named.forward(self.in_flight.admit(peer, sender, request, name), name, present)
-        if not present:
-            self._look_up(name)
+        self.named.forward(self.in_flight.admit(peer, sender, request, name), name)
 
     def refuse(self, peer: bytes, identifier: int | None, error: TodoMQError) -> None:
         """Answer a request with an error, without sending it on."""
@@ -251,7 +234,8 @@ class RouterService(Service):
             self.counts["casts_dropped"] += 1
         self._daemon.server.reply(peer, identifier, messages.ERROR, error_value)
 
-    def _answered(self, replies: list[Any]) -> None:
+    def answered(self, replies: list[Any]) -> None:
+        """Hand answers of daemons, by the router's ids, to the clients that asked."""
         moved = [identifier for identifier, status, _ in replies if status == messages.MOVED]
         if moved:
             replies = [reply for reply in replies if reply[1] != messages.MOVED]
@@ -280,100 +264,16 @@ class RouterService(Service):
                 answered, queue = flight.peer, server.replies_to(flight.peer)
             queue.append((asked, status, value))
 
-    def _answered_by(self, name: bytes, replies: list[Any]) -> None:
-        """Take what a daemon by name, which may be anybody, answers to what it was asked itself, and nothing else."""
-        flights = self.in_flight.flights
-        own = [
-            reply
-            for reply in replies
-            if reply[1] != messages.MOVED and (flight := flights.get(reply[0])) is not None and flight.place == name
-        ]
-        self.counts["replies_without_taker"] += len(replies) - len(own)
-        self._answered(own)
-
     def _expire(self) -> None:
         for identifier in self.in_flight.expire(self._loop.now_ms()):
             outcome = UNKNOWN if self.in_flight.was_sent(identifier) else NOT_APPLIED
-            self._end(identifier, DeadlineExceeded("no answer before the deadline", outcome=outcome))
+            self.end(identifier, DeadlineExceeded("no answer before the deadline", outcome=outcome))
 
-    def _end(self, identifier: int, error: TodoMQError) -> None:
+    def end(self, identifier: int, error: TodoMQError) -> None:
+        """Answer a request in flight with an error; one that has ended already is left alone."""
         flight = self.in_flight.end(identifier)
         if flight is not None:
             self.refuse(flight.peer, flight.request[ID], error)
-
-    def _registry_changed(self) -> None:
-        registrations = self._daemon.registrations
-        for name, (registration, callee) in list(self._callees.items()):
-            if registrations.get(name) != registration:
-                del self._callees[name]
-                callee.close()
-                self._lost(name)
-        for name in self.named.names_waited_for():
-            if name in registrations:
-                self.named.found(name)
-            else:
-                self._look_up(name)
-
-    def _look_up(self, name: bytes) -> None:
-        """Ask the registry who has a name that is not known here: it may have been registered just now.
-
-        The stack's own daemons come, or come back; while the registry itself does not know who is there, nor do we.
-        """
-        if not self._daemon.settled or name in self._own_daemons or name in self._looked_up:
-            return
-        self._looked_up.add(name)
-        last = self.in_flight.last_id
-
-        def answered(answer: Answer) -> None:
-            self._looked_up.discard(name)
-            self._found_out(name, last, answer)
-
-        self._daemon.ask_registry("whereis_name", unpack(name), done=answered)
-
-    def _found_out(self, name: bytes, last: int, answer: Answer) -> None:
-        """Take what the registry says of a name; requests behind the id ``last`` came after it was asked."""
-        if name in self._daemon.registrations or (answer.error is None and answer.value is not None):
-            return  # they go on with the registry's news
-        for identifier in self.named.give_up(name, last):
-            flight = self.in_flight.flights.get(identifier)
-            if flight is not None:
-                self._end(identifier, answer.error or NameNotFound(_NOBODY.format(flight.request[TARGET][0])))
-        if name in self.named.names_waited_for():
-            self._look_up(name)
-
-    def _lost(self, name: bytes) -> None:
-        for identifier, error in self.named.lost(name, comes_back=name in self._own_daemons):
-            self._end(identifier, error)
-        if name in self._daemon.registrations:
-            self.named.found(name)
-
-    def _callee(self, name: bytes) -> Callee | None:
-        known = self._callees.get(name)
-        if known is not None:
-            return known[1]
-        registration = self._daemon.registrations.get(name)
-        if registration is None:
-            return None
-        if not is_address(registration.address):
-            raise Unavailable("what is registered under this name is no address to connect to", retryable=False)
-        if len(self._callees) >= NAMED_CALLEES:
-            self._close_idle_callee()
-        callee = self._daemon.connect(
-            registration.address,
-            on_replies=partial(self._answered_by, name),
-            on_break=lambda: self._lost(name),
-            on_connect=lambda: self.named.found(name),
-            is_daemon=is_daemon_name(registration.name),
-        )
-        self._callees[name] = (registration, callee)
-        return callee
-
-    def _close_idle_callee(self) -> None:
-        busy = {flight.place for flight in self.in_flight.flights.values()} | self._own_daemons
-        for name in self._callees:
-            if name not in busy:
-                self._callees.pop(name)[1].close()
-                return
 
     def _flush(self) -> None:
         for identifier, flight in self.pacing.released():
@@ -383,25 +283,10 @@ class RouterService(Service):
             callee = self._servers[number][1]
             for forward in forwards:
                 if not callee.send(_packed(forward)):
-                    self._refuse_unsent((item[0] for group in forward.groups.values() for item in group), Crowded())
-        for name, batches in self.named.ready().items():
-            self._send_named(name, batches)
+                    self.refuse_unsent((item[0] for group in forward.groups.values() for item in group), Crowded())
+        self.named.flush()
 
-    def _send_named(self, name: bytes, batches: list[NamedBatch]) -> None:
-        try:
-            callee = self._callee(name)
-        except Unavailable as error:
-            self._refuse_unsent((identifier for identifier, _ in chain.from_iterable(batches)), error)
-            return
-        if callee is None or not callee.is_connected:
-            for identifier, _ in chain.from_iterable(batches):
-                self.named.forward(identifier, name, present=False)
-            return
-        for batch in batches:
-            if not callee.send(messages.call(batch[0][1].sender, [_for_daemon(*item) for item in batch])):
-                self._refuse_unsent((identifier for identifier, _ in batch), Crowded())
-
-    def _refuse_unsent(self, identifiers: Iterable[int], error: TodoMQError) -> None:
+    def refuse_unsent(self, identifiers: Iterable[int], error: TodoMQError) -> None:
         """Refuse requests that can't be sent on; of one that was before, this tells nothing about that time."""
         value = messages.error_value(error)
         for identifier in identifiers:
@@ -425,11 +310,6 @@ def _not_read(flight: Flight) -> bytes:
 
 def _packed(forward: Forward) -> bytes:
     return messages.forward(list(forward.groups.items()))
-
-
-def _for_daemon(identifier: int, flight: Any) -> list[Any]:
-    target = flight.request[TARGET]
-    return [identifier, target if type(target) is bytes else None, *flight.request[DEADLINE_MS:]]
 
 
 def _invalid_list_request(name: bytes, sender: bytes) -> InvalidRequest:

@@ -1,0 +1,171 @@
+"""The links to the daemons that are called by name: a connection to each, and whom the registry knows by a name.
+
+Owns: connections, made when somebody calls and closed when another life has the name; names that are looked up. Must
+not know: lists, what a request means. What waits for a name is kept by ``named.py``; who asked gets its answer from
+``service.py``. Anybody may register a name: an answer counts only for what its sender was asked.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from todomq.daemons import is_daemon_name
+from todomq.errors import NameNotFound, Unavailable
+from todomq.protocol import messages
+from todomq.protocol.addresses import is_address
+from todomq.protocol.codec import canonical, unpack
+from todomq.protocol.messages import DEADLINE_MS, TARGET
+from todomq.protocol.registration import Registration
+from todomq.router.in_flight import Crowded, Flight
+from todomq.router.named import NamedBatch, NamedRouting
+from todomq.runtime.callee import Answer, Callee
+from todomq.runtime.daemon import Daemon
+
+if TYPE_CHECKING:
+    from todomq.router.service import RouterService
+
+CONNECTIONS = 256
+"""Daemons that are connected at a time, besides those that are asked at the moment."""
+_NOBODY = "nobody is registered under the name {!r:.200}"
+
+
+class NamedLinks:
+    """All links of one router. Names are canonical here."""
+
+    def __init__(self, router: RouterService, daemon: Daemon) -> None:
+        self.routing = NamedRouting(router.in_flight)
+        self._router = router
+        self._in_flight = router.in_flight
+        self._daemon = daemon
+        self._callees: dict[bytes, tuple[Registration, Callee]] = {}
+        self._looked_up: set[bytes] = set()
+        """Names of which the registry has yet to say who has them."""
+        self._own_daemons = {canonical(name) for name in daemon.settings.daemon_names()}
+        daemon.on_registry_change.append(self._registry_changed)
+
+    def forward(self, identifier: int, name: bytes) -> None:
+        """Send an admitted request to whoever has the name, at the end of this turn or once somebody has it."""
+        is_known = name in self._daemon.registrations
+        self.routing.forward(identifier, name, is_known)
+        if not is_known:
+            self._look_up(name)
+
+    def flush(self) -> None:
+        """Send what goes out this turn."""
+        for name, batches in self.routing.ready().items():
+            self._send(name, batches)
+
+    def _send(self, name: bytes, batches: list[NamedBatch]) -> None:
+        try:
+            callee = self._callee(name)
+        except Unavailable as error:
+            self._router.refuse_unsent((identifier for identifier, _ in chain.from_iterable(batches)), error)
+            return
+        if callee is None or not callee.is_connected:
+            for identifier, _ in chain.from_iterable(batches):
+                self.routing.forward(identifier, name, present=False)
+            return
+        for batch in batches:
+            if not callee.send(messages.call(batch[0][1].sender, [_for_daemon(*item) for item in batch])):
+                self._router.refuse_unsent((identifier for identifier, _ in batch), Crowded())
+
+    def _answered(self, name: bytes, replies: list[Any]) -> None:
+        """Take what a daemon, which may be anybody, answers to what it was asked itself, and nothing else."""
+        flights = self._in_flight.flights
+        own = [
+            reply
+            for reply in replies
+            if reply[1] != messages.MOVED and (flight := flights.get(reply[0])) is not None and flight.place == name
+        ]
+        self._router.counts["replies_without_taker"] += len(replies) - len(own)
+        self._router.answered(own)
+
+    # -- who has a name ------------------------------------------------------------------------------------------------
+
+    def _registry_changed(self) -> None:
+        registrations = self._daemon.registrations
+        for name, (registration, callee) in list(self._callees.items()):
+            if registrations.get(name) != registration:
+                del self._callees[name]
+                callee.close()
+                self._lost(name)
+        for name in self.routing.names_waited_for():
+            if name in registrations:
+                self.routing.found(name)
+            else:
+                self._look_up(name)
+
+    def _look_up(self, name: bytes) -> None:
+        """Ask the registry who has a name that is not known here: it may have been registered just now.
+
+        The stack's own daemons come, or come back; while the registry itself does not know who is there, nor do we.
+        """
+        if not self._daemon.settled or name in self._own_daemons or name in self._looked_up:
+            return
+        self._looked_up.add(name)
+        last = self._in_flight.last_id
+
+        def answered(answer: Answer) -> None:
+            self._looked_up.discard(name)
+            self._found_out(name, last, answer)
+
+        self._daemon.ask_registry("whereis_name", unpack(name), done=answered)
+
+    def _found_out(self, name: bytes, last: int, answer: Answer) -> None:
+        """Take what the registry says of a name; requests behind the id ``last`` came after it was asked."""
+        if name in self._daemon.registrations or (answer.error is None and answer.value is not None):
+            return  # they go on with the registry's news
+        for identifier in self.routing.give_up(name, last):
+            flight = self._in_flight.flights.get(identifier)
+            if flight is not None:
+                self._router.end(identifier, answer.error or NameNotFound(_NOBODY.format(flight.request[TARGET][0])))
+        if name in self.routing.names_waited_for():
+            self._look_up(name)
+
+    def _lost(self, name: bytes) -> None:
+        for identifier, error in self.routing.lost(name, comes_back=name in self._own_daemons):
+            self._router.end(identifier, error)
+        if name in self._daemon.registrations:
+            self.routing.found(name)
+
+    # -- connections ---------------------------------------------------------------------------------------------------
+
+    def _callee(self, name: bytes) -> Callee | None:
+        """Return the connection to whoever has the name now; None where nobody has it.
+
+        Raises:
+            Unavailable: it can't be connected to.
+        """
+        known = self._callees.get(name)
+        if known is not None:
+            return known[1]
+        registration = self._daemon.registrations.get(name)
+        if registration is None:
+            return None
+        if not is_address(registration.address):
+            raise Unavailable("what is registered under this name is no address to connect to", retryable=False)
+        if len(self._callees) >= CONNECTIONS:
+            self._close_idle_callee()
+        callee = self._daemon.connect(
+            registration.address,
+            on_replies=partial(self._answered, name),
+            on_break=lambda: self._lost(name),
+            on_connect=lambda: self.routing.found(name),
+            is_daemon=is_daemon_name(registration.name),
+        )
+        self._callees[name] = (registration, callee)
+        return callee
+
+    def _close_idle_callee(self) -> None:
+        busy = {flight.place for flight in self._in_flight.flights.values()} | self._own_daemons
+        for name in self._callees:
+            if name not in busy:
+                self._callees.pop(name)[1].close()
+                return
+
+
+def _for_daemon(identifier: int, flight: Flight) -> list[Any]:
+    target = flight.request[TARGET]
+    return [identifier, target if type(target) is bytes else None, *flight.request[DEADLINE_MS:]]
