@@ -18,7 +18,7 @@ from todomq.errors import ProtocolError
 from todomq.list_server import reading, records, worker_link
 from todomq.protocol import messages
 from todomq.protocol.codec import pack
-from todomq.runtime import daemon
+from todomq.runtime import registry_link
 
 SECONDS = 3.0
 EXAMPLES = 400
@@ -69,7 +69,7 @@ def test_law_7_an_answer_of_another_shape_ends_no_daemon(answer: Any) -> None:
 
 
 BREAKS: list[tuple[Any, str, Callable[..., Any], str]] = [
-    (daemon, "_is_news", lambda value: True, "answers"),
+    (registry_link, "_is_news", lambda value: True, "answers"),
     (worker_link, "_is_greeting", lambda value: True, "answers"),
     (reading, "_are_pages", lambda value, most: True, "answers"),
     (messages, "is_request", lambda request: True, "router"),

@@ -18,6 +18,7 @@ import todomq.runtime.daemon
 import todomq.runtime.locks
 import todomq.runtime.log
 import todomq.runtime.parent
+import todomq.runtime.registry_link
 import todomq.runtime.sockets
 from topology.processes import KeptJournal, WatchedProcesses
 from topology.world import World
@@ -49,6 +50,7 @@ def in_world(world: World) -> Iterator[None]:
             {name: getattr(network, name) for name in NETWORK},
         ),
         (todomq.runtime.daemon, {"Loop": world.make_loop, "os": elsewhere if world.is_spread else system}),
+        (todomq.runtime.registry_link, {"os": elsewhere if world.is_spread else system}),
         (todomq.runtime.locks, {"hold": world.hold, "private_directory": lambda path: None}),
         (todomq.runtime.log, {"time": time, "sys": SimpleNamespace(stderr=stderr), "_seen": {}}),
         (

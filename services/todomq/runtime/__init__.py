@@ -2,7 +2,8 @@
 
 Only this package and ``todomq.client`` import zmq. It knows messages but not what any request means.
 
-    daemon         what every daemon has: its lock, its socket, its lease, its stop
+    daemon         what every daemon has: its lock, its socket, its connections, its stop
+    registry_link  its name and lease in the registry, the news of others
     loop           the poll loop: sockets, timers, work off the loop
     calls          being asked: a ROUTER, a service's operations, the replies
     call_queue     calls that wait for their turn

@@ -1,7 +1,7 @@
 """What every daemon has in common: its lock, its socket, its place in the registry, its stop.
 
-Owns: start (lock, bind, register, then wait for what it depends on, in any order), the lease, the copy of the
-registry's names, every connection to other processes, SIGTERM. Must not know: what the daemon does.
+Owns: start (lock, bind, register, then wait for what it depends on, in any order), the copy of the registry's names,
+every connection to other processes, SIGTERM. Must not know: what the daemon does.
 
 It is all of the world that a service sees: a service that is given another ``Daemon`` runs in another world.
 """
@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from todomq.daemons import REFUSED_TO_START, socket_name
-from todomq.errors import InvalidRequest, TodoMQError, Unavailable
+from todomq.errors import TodoMQError, Unavailable
 from todomq.protocol.codec import canonical
 from todomq.protocol.registration import Registration
 from todomq.runtime import locks
@@ -29,6 +29,7 @@ from todomq.runtime.log import log, log_counted
 from todomq.runtime.loop import Loop
 from todomq.runtime.parent import die_with_parent
 from todomq.runtime.pipes import Pull, Push
+from todomq.runtime.registry_link import RegistryLink
 from todomq.settings import Settings, read_settings
 
 if TYPE_CHECKING:
@@ -37,12 +38,7 @@ if TYPE_CHECKING:
 
 Name = list[Any]
 
-RENEW_S = 0.5
-"""How often the lease is renewed, at the least; a registry that comes back hears of everybody once connected."""
-
 RESTORE_S = 0.5
-WATCH_S = 2.0
-ASK_S = 1.0
 DRAIN_S = 5.0
 COLLECT = (10_000, 1_000_000)
 """When the interpreter looks for cycles (gc.set_threshold): among what is young, and never again among what has stayed.
@@ -74,15 +70,14 @@ class Daemon:
         self.settled = False
         self.on_registry_change: list[Callable[[], None]] = []
         self._registers = registers
-        self._registry: Callee | None = None
+        self._registry: RegistryLink | None = None
         self._callees: dict[bytes, tuple[Registration, Callee]] = {}
         self._connections: list[Callee] = []
         self._outgoing: list[Callee] = []
         self._pulls: list[Pull] = []
         self._doors: list[Door] = []
         self._zap_handler: ZapHandler | None = None
-        self._registry_version = 0
-        self._stopping = self._leaving = False
+        self._stopping = False
         locks.private_directory(settings.run)
         self._lock = locks.hold(settings.run / f"{socket_name(name)}.lock")
 
@@ -96,10 +91,7 @@ class Daemon:
         self.loop.at_turn_end(self._flush)
         self.loop.every(RESTORE_S, self._restore_sockets)
         if self._registers:
-            self._registry = self.connect(self.settings.registry_at, on_connect=self._renew)
-            self._renew()
-            self._watch()
-            self.loop.every(min(RENEW_S, self.settings.lease_ms / 4000), self._renew)
+            self._registry = RegistryLink(self, self._learn)
         log("started", name=socket_name(self.name), pid=os.getpid(), incarnation=self.incarnation)
 
     def run(self, service: Service) -> None:
@@ -236,44 +228,12 @@ class Daemon:
         for pull in self._pulls:
             pull.restore()
 
-    def _renew(self) -> None:
-        if self._registry is None or self._leaving:  # who drains for longer than a lease must not seem to hang
-            return
-        self._registry.call(
-            "register_name", self.name, self.reached_at, self._pid(), self.incarnation, self.settings.lease_ms,
-            done=self._renewed, timeout_s=1.0,
-        )  # fmt: skip
-
     def ask_registry(self, *body: Any, done: Callable[[Answer], None]) -> None:
         """Ask the registry itself, not this process's copy of it; where it is away, ``done`` is told so."""
         if self._registry is None:
             self.loop.after(0, partial(done, Answer(None, Unavailable("the registry is away"))))
         else:
-            self._registry.call(*body, done=done, timeout_s=ASK_S)
-
-    def _pid(self) -> int | None:
-        """Return the pid to register; a registry on another machine can hold no pidfd for it and goes by the lease."""
-        return None if self.settings.registry else os.getpid()
-
-    def _renewed(self, answer: Answer) -> None:
-        if answer.value is False:
-            log("name_taken", name=socket_name(self.name))
-
-    def _watch(self) -> None:
-        if self._registry is not None and not self._stopping:
-            self._registry.call("watch", self._registry_version, done=self._watched, timeout_s=WATCH_S)
-
-    def _watched(self, answer: Answer) -> None:
-        if answer.error is not None or not _is_news(answer.value):
-            # The registry is away: what it said last stays true until it says otherwise.
-            self._registry_version = 0
-            self.loop.after(0.02, self._watch)
-            return
-        version, settled, registrations = answer.value
-        if version != self._registry_version:
-            self._registry_version = version
-            self._learn(settled, [Registration(*fields) for fields in registrations])
-        self._watch()
+            self._registry.ask(*body, done=done)
 
     def _learn(self, settled: bool, registrations: list[Registration]) -> None:
         self.settled = settled
@@ -290,6 +250,8 @@ class Daemon:
         if self._stopping:
             return
         self._stopping = True
+        if self._registry is not None:
+            self._registry.stop_watching()
         log("stopping", name=socket_name(self.name))
         self.loop.after(DRAIN_S, self.loop.stop)
         for server in (self.server, *self._doors):
@@ -297,30 +259,10 @@ class Daemon:
         service.drain(self._leave)
 
     def _leave(self) -> None:
-        self._leaving = True
         if self._registry is None:
             self.loop.stop()
-            return
-        self._registry.call(
-            "unregister_name", self.name, self.incarnation, done=lambda answer: self.loop.stop(), timeout_s=0.5
-        )
-
-
-def _is_news(value: Any) -> bool:
-    """Tell whether a registry answered ``[version, settled, [[name, address, pid or nil, incarnation], ...]]``."""
-    if type(value) is not list or [type(item) for item in value] != [int, bool, list]:
-        return False
-    return all(type(fields) is list and len(fields) == 4 and _is_registration(*fields) for fields in value[2])
-
-
-def _is_registration(name: Any, address: Any, pid: Any, incarnation: Any) -> bool:
-    if type(address) is not str or not isinstance(pid, int | None) or type(incarnation) is not bytes:
-        return False
-    try:
-        canonical(name)
-    except InvalidRequest:
-        return False
-    return True
+        else:
+            self._registry.leave(self.loop.stop)
 
 
 def stack_curve(settings: Settings) -> Curve | None:
