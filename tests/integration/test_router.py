@@ -277,6 +277,16 @@ def test_law_3_what_another_worker_got_before_may_have_taken_effect_though_nobod
     }  # fmt: skip
 
 
+def test_law_6_no_more_connections_are_kept_than_list_servers_can_own_partitions(stand: Stand) -> None:
+    lists = Silent()
+    gone = [f"ipc://{stand.home}/gone-{number}" for number in range(PARTITIONS + 10)]
+    stand.learn_table(stand.start("lists", lists), *gone)
+    stand.ask("some list", "size")
+    stand.turn_until(lambda: lists.forwarded)
+    assert list(stand.router._servers) == [1]
+    assert len(stand.daemon._connections) == 1
+
+
 def test_a_job_answers_only_what_it_was_asked_itself(stand: Stand) -> None:
     lists = Silent()
     stand.learn_table(stand.start("lists", lists))

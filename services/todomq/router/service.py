@@ -60,6 +60,7 @@ class RouterService(Service):
         self._daemon = daemon
         self._loop = daemon.loop
         self._servers: dict[int, tuple[bytes, Callee]] = {}
+        """The list servers that own partitions, or did: not more of them than there are partitions."""
         self._cache = canonical(["cache"])
         self._workers = {
             number: canonical(["database_worker", number]) for number in range(1, daemon.settings.database_workers + 1)
@@ -198,6 +199,11 @@ class RouterService(Service):
         )
         self._servers[number] = (incarnation, callee)
 
+    def _close_idle_servers(self) -> None:
+        owners = {row.server for row in self.routing.table if row is not None}
+        for number in self._servers.keys() - owners:
+            self._servers.pop(number)[1].close()
+
     def _deadline(self, deadline_ms: int, now_ms: int) -> int:
         if not deadline_ms:
             return now_ms + DEFAULT_DEADLINE_MS
@@ -285,6 +291,8 @@ class RouterService(Service):
                 if not callee.send(_packed(forward)):
                     self.refuse_unsent((item[0] for group in forward.groups.values() for item in group), Crowded())
         self.named.flush()
+        if len(self._servers) > PARTITIONS:  # now that nothing is to be sent to any of them
+            self._close_idle_servers()
 
     def refuse_unsent(self, identifiers: Iterable[int], error: TodoMQError) -> None:
         """Refuse requests that can't be sent on; of one that was before, this tells nothing about that time."""
