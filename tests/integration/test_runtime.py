@@ -615,7 +615,7 @@ def test_replies_are_split_into_messages_of_the_size_of_a_batch() -> None:
 
 
 def test_the_replies_that_wait_for_a_peer_that_reads_nothing_are_bounded(pair: Pair) -> None:
-    pair.service.backlog_bytes = 3 * limits.MIB
+    pair.server._backlog._most_bytes = 3 * limits.MIB
     with sockets.context().socket(zmq.DEALER) as socket:
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.RCVHWM, 1)
@@ -629,7 +629,7 @@ def test_the_replies_that_wait_for_a_peer_that_reads_nothing_are_bounded(pair: P
                 socket.send_multipart([b"", request])
                 sent += 1
             pair.loop.turn(0.001)
-        assert all(sum(map(len, waiting)) <= 3 * limits.MIB for waiting in pair.server._backlog.values())
+        assert all(sum(map(len, waiting)) <= 3 * limits.MIB for waiting in pair.server._backlog._waiting.values())
         assert len(pair.loop._timers) == 1, "one try is planned, however many turns there were"
 
 

@@ -26,7 +26,8 @@ from todomq.protocol import limits, messages
 from todomq.protocol.addresses import is_address
 from todomq.protocol.codec import canonical, check_plain, pack, unpack
 from todomq.protocol.partitions import PARTITIONS, worker_of
-from todomq.runtime.calls import LATER, UNREAD_BYTES, Call, Operation, Service
+from todomq.runtime.backlog import UNREAD_BYTES
+from todomq.runtime.calls import LATER, Call, Operation, Service
 from todomq.runtime.daemon import Daemon
 from todomq.runtime.log import log_counted
 

@@ -31,8 +31,9 @@ from todomq.router.named_links import NamedLinks
 from todomq.router.pacing import Pacing
 from todomq.router.routing import Forward, Routing
 from todomq.router.table import read_table
+from todomq.runtime.backlog import UNREAD_BYTES
 from todomq.runtime.callee import Callee
-from todomq.runtime.calls import DEFAULT_DEADLINE_MS, UNREAD_BYTES, Call, CallServer, Service
+from todomq.runtime.calls import DEFAULT_DEADLINE_MS, Call, CallServer, Service
 from todomq.runtime.daemon import Daemon
 
 if TYPE_CHECKING:

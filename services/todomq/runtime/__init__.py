@@ -7,6 +7,7 @@ Only this package and ``todomq.client`` import zmq. It knows messages but not wh
     loop           the poll loop: sockets, timers, work off the loop
     calls          being asked: a ROUTER, a service's operations, the replies
     call_queue     calls that wait for their turn
+    backlog        replies that wait for who does not read
     callee         asking: a DEALER to one daemon
     pipes          one way: PUSH and PULL
     sockets        every socket and its options

@@ -1,9 +1,8 @@
 """The receiving side of calls: a ROUTER that reads messages, hands requests to a service, and batches the replies.
 
-Owns: envelopes, decoding, the replies of a turn, what waits for a slow peer. Must not know: what operations mean.
+Owns: envelopes, decoding, the replies of a turn. Must not know: what operations mean, who reads (``backlog.py``).
 A turn serves calls for twice ``TURN_MS`` at most: a loop that is busy with one peer's message for long seems to hang.
-Keeps law 7: whatever a peer sends, it gets an error where a reply is possible, else one counted log line; and law 6:
-a peer that does not read its replies has a bounded backlog, past which they are dropped and counted.
+Keeps law 7: whatever a peer sends, it gets an error where a reply is possible, else one counted log line.
 """
 
 from __future__ import annotations
@@ -17,10 +16,11 @@ from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack
 from todomq.protocol.messages import TARGET
 from todomq.runtime import sockets
+from todomq.runtime.backlog import BACKLOG_BYTES, Backlog
 from todomq.runtime.call_queue import CallQueue
 from todomq.runtime.curve import Curve
 from todomq.runtime.log import log, log_counted
-from todomq.runtime.loop import Loop, Once
+from todomq.runtime.loop import Loop
 
 if TYPE_CHECKING:
     import zmq
@@ -33,10 +33,6 @@ TURN_MS = 20
 """How long the calls that a turn brings may take, and then those that had waited; what is left waits on."""
 LOOK_AT_CLOCK = 16
 """The clock is looked at after this many calls."""
-BACKLOG_BYTES = 8 * limits.MIB
-UNREAD_BYTES = BACKLOG_BYTES // 2
-"""Of what waits for a peer: above, long answers to it are better refused than made, for further ones are dropped."""
-TRY_AGAIN_S = 0.005
 DEFAULT_DEADLINE_MS = 5_000
 
 LATER = object()
@@ -166,16 +162,16 @@ class CallServer:
         """Bind a ROUTER at the address, unless it is given as ``opened``."""
         self.address = address
         self.counts: Counter[str] = Counter()
+        self._name = address.rsplit("/", 1)[-1]
         self._loop = loop
         self._service = service
         self._socket = sockets.router(address, service.pipe_messages) if opened is None else opened
         if service.also_at:
             sockets.listen(self._socket, service.also_at)
         self._replies: dict[bytes, Replies] = {}
-        self._backlog: dict[bytes, list[bytes]] = {}
+        self._backlog = Backlog(loop, self._socket, self._name, service.backlog_bytes, self.counts)
         self._waiting = CallQueue()
         self._turn_ends_ms: int | None = None
-        self._flush_again = Once(loop, TRY_AGAIN_S)
         loop.watch(self._socket, self._drain)
 
     def listen_in_stack(self, address: str, curve: Curve) -> None:
@@ -236,7 +232,7 @@ class CallServer:
 
     def backlog_at_socket(self, peer: bytes) -> int:
         """Return how much waits here for a peer."""
-        return sum(map(len, self._backlog.get(peer, ())))
+        return self._backlog.bytes_for(peer)
 
     def _serve_waiting(self) -> None:
         while self._waiting and not self._is_turn_over():
@@ -336,7 +332,7 @@ class CallServer:
                 self._service.on_message(self, peer, kind, fields)
         except ProtocolError as error:
             self.counts["malformed"] += 1
-            log_counted("malformed_message", at=self.address.rsplit("/", 1)[-1], why=error.text)
+            log_counted("malformed_message", at=self._name, why=error.text)
             self._send_error(peer, None, error)
 
     def flush(self) -> None:
@@ -346,8 +342,7 @@ class CallServer:
             self._serve_waiting()
             self._turn_ends_ms = None
         if self._backlog:
-            for peer in list(self._backlog):
-                self._send_backlog(peer)
+            self._backlog.send_waiting()
             self._loop.look_again(self._socket)
         if not self._replies:
             return
@@ -362,38 +357,7 @@ class CallServer:
         """Send replies to one peer, or let them wait for it."""
         self._loop.look_again(self._socket)
         for batch in batches_of(items):
-            self._send(peer, messages.reply(batch))
-
-    def _send(self, peer: bytes, message: bytes) -> None:
-        waiting = self._backlog.get(peer)
-        if waiting is not None:
-            if sum(map(len, waiting)) + len(message) > self._service.backlog_bytes:
-                self.counts["replies_dropped"] += 1
-                log_counted("peer_reads_nothing", at=self.address.rsplit("/", 1)[-1])
-            else:
-                waiting.append(message)
-            return
-        try:
-            if sockets.send(self._socket, (peer, b"", message)):
-                self.counts["messages_sent"] += 1
-            else:
-                self._backlog[peer] = [message]
-                self._flush_again.plan()
-        except ConnectionError:
-            self.counts["peers_gone"] += 1
-
-    def _send_backlog(self, peer: bytes) -> None:
-        waiting = self._backlog[peer]
-        try:
-            while waiting and sockets.send(self._socket, (peer, b"", waiting[0])):
-                self.counts["messages_sent"] += 1
-                waiting.pop(0)
-        except ConnectionError:
-            waiting.clear()
-        if waiting:
-            self._flush_again.plan()
-        else:
-            del self._backlog[peer]
+            self._backlog.send(peer, messages.reply(batch))
 
 
 def batches_of(items: Replies) -> list[Replies]:

@@ -140,7 +140,7 @@ class Door(CallServer):
 
     def _end(self, guest: Guest) -> None:
         guest.is_cut = True
-        self._backlog.pop(guest, None)
+        self._backlog.forget(guest)
         if self._guests.get(bytes(guest)) is guest:
             del self._guests[bytes(guest)]
 
