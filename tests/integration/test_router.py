@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -275,6 +275,37 @@ def test_law_3_what_another_worker_got_before_may_have_taken_effect_though_nobod
     assert stand.refusals() == {
         before: ("unavailable", errors.UNKNOWN), after: ("unavailable", errors.NOT_APPLIED),
     }  # fmt: skip
+
+
+def test_law_6_of_large_answers_a_client_that_reads_nothing_has_few_in_the_router_and_the_rest_is_refused(
+    stand: Stand,
+) -> None:
+    job = Service()
+    job.operations["large"] = lambda call: bytes(900_000)
+    stand.register(JOB, stand.start("job", job))
+    with sockets.context().socket(zmq.DEALER) as deaf:
+        deaf.setsockopt(zmq.LINGER, 0)
+        deaf.setsockopt(zmq.RCVHWM, 1)
+        deaf.connect(stand.daemon.address)
+        for number in range(1, 61):
+            request = [number, [JOB], Loop.now_ms() + int(BOUND_S * 1000), messages.body("large")]
+            deaf.send_multipart([b"", messages.call(b"deaf", [request])])
+        stand.turn_until(lambda: stand.router.counts["requests"] == 60 and not stand.router.in_flight.flights)
+        server = stand.daemon.server
+        assert server.counts["messages_sent"] <= sockets.CLIENT_PIPE_MESSAGES + 4, "what is read and written besides"
+        assert sum(map(len, chain(*server._backlog._waiting.values()))) < 6_000_000
+        told: dict[int, int] = {}
+        while len(told) < 60:
+            stand.turn_until(lambda: deaf.poll(0))
+            told |= {number: status for number, status, _ in replies_in(deaf.recv_multipart()[-1])}
+        assert 0 < list(told.values()).count(messages.ERROR) < 60
+        assert not server.counts["replies_dropped"]
+
+
+def replies_in(message: bytes) -> list[Any]:
+    kind, fields = messages.read(message)
+    assert kind == "reply"
+    return messages.read_replies(fields)
 
 
 def test_law_6_no_more_connections_are_kept_than_list_servers_can_own_partitions(stand: Stand) -> None:

@@ -35,6 +35,7 @@ from todomq.runtime.backlog import UNREAD_BYTES
 from todomq.runtime.callee import Callee
 from todomq.runtime.calls import DEFAULT_DEADLINE_MS, Call, CallServer, Service
 from todomq.runtime.daemon import Daemon
+from todomq.runtime.sockets import CLIENT_PIPE_MESSAGES
 
 if TYPE_CHECKING:
     from todomq.router.door_keeper import DoorKeeper
@@ -50,6 +51,8 @@ _TEXT = frozenset((str,))
 
 class RouterService(Service):
     """Everything the router does with a message."""
+
+    pipe_messages = CLIENT_PIPE_MESSAGES
 
     def __init__(self, daemon: Daemon) -> None:
         super().__init__()

@@ -35,7 +35,7 @@ from todomq.runtime.loop import Loop
 T = TypeVar("T")
 
 UNFINISHED_BYTES = 32 * limits.MIB
-"""More than can lie unread between the network and this process: in libzmq's pipe (``DOOR_PIPE_MESSAGES`` of
+"""More than can lie unread between the network and this process: in libzmq's pipe (``CLIENT_PIPE_MESSAGES`` of
 ``DOOR_BYTES``) and in the kernel."""
 
 SILENT_S = 60.0

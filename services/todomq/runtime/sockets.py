@@ -21,13 +21,14 @@ from todomq.runtime.curve import Curve
 from todomq.runtime.log import log_counted
 
 PIPE_MESSAGES = 64
+CLIENT_PIPE_MESSAGES = 8
+"""Between the router and a client, which may read nothing: libzmq counts messages, and one may be a megabyte."""
 DRAIN_MESSAGES = 64
 """What a turn of the loop reads from one socket at most; whoever leaves some unread says so (``Loop.look_again``)."""
 # Plain numbers: arithmetic with members of an Enum costs more than asking or sending does.
 _READABLE = int(zmq.POLLIN)
 _LAST = int(zmq.NOBLOCK)
 _NOT_LAST = int(zmq.NOBLOCK | zmq.SNDMORE)
-DOOR_PIPE_MESSAGES = 8
 OWN_THREAD = 1
 DOOR_THREAD = 2
 """The I/O threads, as bits: strangers' handshakes cost processor time, which nobody else is to wait for."""
@@ -112,8 +113,8 @@ def door(address: str, secret: str) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes
     socket = _open(zmq.ROUTER)
     socket.setsockopt(zmq.AFFINITY, DOOR_THREAD)
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-    socket.setsockopt(zmq.SNDHWM, DOOR_PIPE_MESSAGES)
-    socket.setsockopt(zmq.RCVHWM, DOOR_PIPE_MESSAGES)
+    socket.setsockopt(zmq.SNDHWM, CLIENT_PIPE_MESSAGES)
+    socket.setsockopt(zmq.RCVHWM, CLIENT_PIPE_MESSAGES)
     socket.setsockopt(zmq.MAXMSGSIZE, limits.DOOR_BYTES)
     socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
     socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE_S)
