@@ -37,6 +37,8 @@ HOMES = for each in $$(grep -lsz '^$(1)/bin/' /proc/[0-9]*/cmdline); do \
 
 .PHONY: up down restart status logs test check demo simulate torture mutants fuzz dist bench clean
 .DEFAULT_GOAL := up
+# With it no command would end where it is done.
+unexport PYTHONINSPECT
 
 up: $(SERVER)
 	@$(TODOMQ) up

@@ -429,6 +429,14 @@ def test_law_9_a_stack_in_the_foreground_whose_run_directory_was_removed_is_stil
     assert stack.living() == {}
 
 
+def test_what_is_set_for_a_python_that_somebody_tries_things_in_does_not_reach_the_stack(make_stack: MakeStack) -> None:
+    stack = make_stack(PYTHONINSPECT="1", PYTHONWARNINGS="error", TODOMQ_LIST_SERVERS="1", TODOMQ_DATABASE_WORKERS="1")
+    stack.start()
+    for name in ("cache", "supervision"):
+        environment = Path(f"/proc/{stack.pid(name)}/environ").read_bytes()
+        assert b"PYTHONINSPECT" not in environment and b"PYTHONWARNINGS" not in environment
+
+
 def test_a_python_without_todomq_is_refused_with_its_own_words(make_stack: MakeStack) -> None:
     stack = make_stack(TODOMQ_PYTHON="/usr/bin/python3", PYTHONPATH="")
     result = stack.run(STACK, "up")

@@ -37,7 +37,9 @@ CONFIGURATION_NAME = os.fsencode(f"/{CONFIGURATION.name}")
 HOME_IS = b"TODOMQ_HOME="
 SERVER_PACKAGES = ("supervisor", "rocksdict")
 KNOWN_VARIABLES = VARIABLES | LIMIT_VARIABLES | {"TODOMQ_PYTHON"}
-OF_CLIENTS = ("TODOMQ_ENDPOINT", "TODOMQ_CREDENTIALS")
+NOT_INHERITED = frozenset(("TODOMQ_ENDPOINT", "TODOMQ_CREDENTIALS", "PYTHONINSPECT", "PYTHONWARNINGS"))
+"""Whoever starts the stack is at home here, and not a client of another one, or with a key. Python would not end where
+it is to be inspected, and supervisord answers nobody where a warning is an error."""
 STACK_LOCK = "stack.lock"
 """Held by who starts or stops the stack, or puts data in its place."""
 ANOTHER_COMMAND_S = 60.0
@@ -75,8 +77,7 @@ class Stack:
 
     def environment(self) -> dict[str, str]:
         """Return the environment in which this stack's supervisord and commands run."""
-        # Whoever starts the stack is at home here, and not a client of another one, or with a key.
-        inherited = {name: value for name, value in self._environment.items() if name not in OF_CLIENTS}
+        inherited = {name: value for name, value in self._environment.items() if name not in NOT_INHERITED}
         return {
             **ALLOCATOR,
             **inherited,
