@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from todomq import Entry
+from todomq import Client, Entry, ServerRef, Via
 from todomq.client.values import Registration, read_entries_page
 from todomq.errors import ProtocolError
 from todomq.protocol import limits
@@ -36,6 +36,26 @@ def test_entries_and_registrations_can_be_kept_in_a_set() -> None:
     }  # fmt: skip
     registered = Registration(["my", "job"], "ipc:///x", 17, b"i")
     assert len({registered, dataclasses.replace(registered), Registration("other", "ipc:///x", 17, b"i")}) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "equal"),
+    [
+        ("job", "job"), (["worker", 1], ["worker", 1.0]), (("worker", 1), ("worker", True)),
+        ({"b": [1], "a": b"\x00"}, {"a": b"\x00", "b": [1]}), ([{"a": [[]]}, None], [{"a": [[]]}, None]),
+    ],
+)  # fmt: skip
+def test_ways_to_be_called_by_an_equal_name_are_one_in_a_set(name: Any, equal: Any) -> None:
+    assert {Via(name), Via(equal)} == {Via(name)}
+    assert len({Via(name), Via([name]), Via([name, "other"]), Via({"name": name})}) == 4
+
+
+def test_a_ref_is_not_pickled_or_copied_with_the_client_in_it_and_says_so() -> None:
+    with Client("ipc:///nowhere") as todo:
+        ref = ServerRef("x", ("list_server", 1), b"i", 7, 0, 1, todo.todo_list("x"))
+        for refused in (pickle.dumps, copy.deepcopy, dataclasses.asdict):
+            with pytest.raises(TypeError, match="a client can't be pickled or copied in depth, nor what holds one"):
+                refused(ref)
 
 
 def test_an_entry_can_be_copied_pickled_and_matched() -> None:

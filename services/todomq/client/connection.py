@@ -23,7 +23,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from todomq.client.deadlines import awake_ms
 from todomq.client.endpoint import silence_at
@@ -94,6 +94,9 @@ class Connection:
         self._is_closed = False
         self._begin()
         _connections.add(self)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a client can't be pickled or copied in depth, nor what holds one: a handle, a ServerRef")
 
     def _begin(self) -> None:
         # A client that nobody knows any more may be closed by the collector, on a thread that is just in here.

@@ -58,6 +58,9 @@ class Via:
 
     name: Any
 
+    def __hash__(self) -> int:
+        return _hash_of(self.name)
+
 
 @dataclass(frozen=True, slots=True)
 class Registration:
@@ -83,6 +86,8 @@ class Registration:
 class ServerRef(Generic[H]):
     """The server of a list: equal while the list's actor lives, different for another list or another activation.
 
+    Its handle holds the client, so it can't be pickled. What it is equal by can: the first four attributes.
+
     Attributes:
         list_name: the list.
         server: the registered name of the list server, ``("list_server", n)``.
@@ -99,6 +104,15 @@ class ServerRef(Generic[H]):
     partition: int = field(compare=False)
     epoch: int = field(compare=False)
     todo_list: H = field(compare=False, repr=False)
+
+
+def _hash_of(value: Any) -> int:
+    """Return a hash of any msgpack value that agrees with ``==``."""
+    if isinstance(value, list | tuple):
+        return hash(tuple(map(_hash_of, value)))
+    if isinstance(value, dict):
+        return hash(frozenset((key, _hash_of(item)) for key, item in value.items()))
+    return hash(value)
 
 
 def read_entry(fields: Any) -> Entry:
