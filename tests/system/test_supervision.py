@@ -26,6 +26,7 @@ from todomq.runtime.local_process import age_ms
 from todomq.supervision import records
 from todomq.supervision.manager import Process
 from todomq.supervision.service import REGISTERED_MS
+from todomq.supervision.stack import Stack
 
 MakeStack = Callable[..., RunningStack]
 
@@ -505,6 +506,29 @@ def test_nothing_outlives_a_killed_supervisord_and_it_starts_again_at_once(stack
     assert is_gone(stopped)
     stack.start()
     assert sorted(stack.pids()) == sorted([*stack.daemons, "supervision"])
+
+
+class _SlowToLook(Stack):
+    """A stack whose supervisord, found before it answers, goes into the background before it is ended."""
+
+    def silent_manager(self) -> int | None:
+        pid = super().silent_manager()
+        if pid is not None:
+            wait_until(lambda: is_gone(pid) or self.is_running(), 10, "it is in the background")
+        return pid
+
+
+def test_law_9_a_supervisord_left_by_a_killed_up_is_ended_also_while_it_goes_into_the_background(
+    make_stack: MakeStack,
+) -> None:
+    stack = make_stack(TODOMQ_LIST_SERVERS="1", TODOMQ_DATABASE_WORKERS="1")
+    control = _SlowToLook(stack.environment)
+    control.prepare()
+    for take_over in (control.stop, control.start):
+        with subprocess.Popen(control.command(), env=control.environment()):
+            take_over()
+        assert bool(stack.living()) is (take_over == control.start)
+    stack.wait_healthy()
 
 
 def test_down_leaves_no_process_and_no_socket_and_keeps_the_data(stack: RunningStack) -> None:

@@ -288,18 +288,20 @@ class Stack:
     def _end_silent_manager(self) -> bool:
         """End a supervisord of this stack that lives and does not answer; its daemons end with it.
 
-        One that is stopping the stack already is let do that.
+        One that is stopping the stack already is let do that. One that is about to begin, for an ``up`` that was
+        killed, may leave another process in its place meanwhile: so it is looked for until none is found.
         """
-        pid = self.silent_manager()
-        if pid is None:
-            return False
-        with _Processes([pid, *_children(pid)]) as processes:
-            if self.manager.is_ending():
-                processes.let_go_on()
-                processes.wait_for_first(STOP_S)
-            processes.kill_first()
-            processes.wait_for_all(STOP_S)
-        return True
+        was_there = False
+        while (pid := self.silent_manager()) is not None:
+            was_there = True
+            with _Processes([pid, *_children(pid)]) as processes:
+                if self.manager.is_ending():
+                    processes.let_go_on()
+                    processes.wait_for_first(STOP_S)
+                processes.kill_first()
+                if not processes.wait_for_all(STOP_S):
+                    break
+        return was_there
 
     def silent_manager(self) -> int | None:
         """Return the pid of a supervisord of this stack that lives, though it does not answer; None where none does."""
