@@ -285,6 +285,22 @@ def test_too_many_restarts_stop_the_stack_with_a_reason(make_stack: MakeStack) -
     assert stack.control.failure() is None
 
 
+def test_a_stack_that_gives_up_stops_in_order_so_that_what_is_under_way_is_still_committed(
+    make_stack: MakeStack,
+) -> None:
+    stack = make_stack(TODOMQ_MAX_RESTARTS="0")
+    stack.start()
+    manager = stack.manager_pid()
+
+    stack.kill("database_worker-1")
+
+    wait_until(lambda: is_gone(manager), 20, "supervisord has ended")
+    stopped = re.findall(r"stopped: (\S+)", (stack.home / "log" / "supervisord.log").read_text())
+    assert [name.partition("-")[0] for name in stopped] == [
+        "router", *["list_server"] * 2, *["database_worker"] * 3, "cache", "registry", "supervision",
+    ]  # fmt: skip
+
+
 def test_a_daemon_that_refuses_its_settings_ends_the_start_with_what_it_says_of_them(make_stack: MakeStack) -> None:
     stack = make_stack()
     stack.start()

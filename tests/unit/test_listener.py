@@ -14,7 +14,7 @@ import pytest
 from todomq.runtime.loop import Loop
 from todomq.settings import Settings
 from todomq.supervision import records, service
-from todomq.supervision.restart_intensity import GiveUp, StopGroup
+from todomq.supervision.restart_intensity import GiveUp
 from todomq.supervision.service import Listener
 
 BOUND_S = 10.0
@@ -25,9 +25,6 @@ class Manager:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
-
-    def stop_group(self, group: str) -> None:
-        self.asked.append(f"stop {group}")
 
     def shutdown(self) -> None:
         self.asked.append("shutdown")
@@ -43,7 +40,7 @@ def listener(tmp_path: Path) -> Iterator[Listener]:
 
 
 def give_up(listener: Listener) -> list[str]:
-    listener._carry_out([StopGroup("cache"), GiveUp("cache was restarted too often")])
+    listener._carry_out([GiveUp("cache was restarted too often")])
     asked: list[str] = listener._manager.asked  # type: ignore[attr-defined]
     latest_s = time.monotonic() + BOUND_S
     while "shutdown" not in asked and time.monotonic() < latest_s:
@@ -53,11 +50,11 @@ def give_up(listener: Listener) -> list[str]:
 
 def test_law_9_the_stack_is_stopped_also_where_the_reason_cannot_be_kept(listener: Listener) -> None:
     (listener._settings.run / "failure").mkdir()  # nothing can take its place
-    assert give_up(listener) == ["stop cache", "shutdown"]
+    assert give_up(listener) == ["shutdown"]
 
 
 def test_the_reason_is_kept_where_it_can_be(listener: Listener) -> None:
-    assert give_up(listener) == ["stop cache", "shutdown"]
+    assert give_up(listener) == ["shutdown"]
     assert records.read_failure(listener._settings.run) == "cache was restarted too often"
 
 

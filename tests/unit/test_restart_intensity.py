@@ -23,7 +23,6 @@ from todomq.supervision.restart_intensity import (
     GiveUp,
     Limit,
     RestartIntensity,
-    StopGroup,
     Wake,
 )
 
@@ -43,16 +42,15 @@ def test_a_death_within_the_limit_wakes_the_process_manager_and_is_counted() -> 
     assert intensity.restarts == {"cache": 1}
 
 
-def test_the_restart_past_the_limit_stops_the_group_and_the_stack_and_says_why() -> None:
+def test_the_restart_past_the_limit_stops_the_stack_and_says_why() -> None:
     intensity = RestartIntensity(FIVE_IN_FIVE)
     assert not any(died(intensity, at_ms) for at_ms in range(5))
 
-    effects = intensity.exited("cache", "cache", "exit status 1; its last line: no such directory", 5)
+    (effect,) = intensity.exited("cache", "cache", "exit status 1; its last line: no such directory", 5)
 
-    assert effects[0] == StopGroup("cache")
-    assert isinstance(effects[1], GiveUp)
+    assert isinstance(effect, GiveUp)
     for part in ("group cache", "6 times within 5 s", "exit status 1; its last line: no such directory"):
-        assert part in effects[1].reason
+        assert part in effect.reason
 
 
 def test_of_a_process_that_refuses_to_start_the_reason_is_what_it_said_and_nothing_more() -> None:
@@ -60,7 +58,7 @@ def test_of_a_process_that_refuses_to_start_the_reason_is_what_it_said_and_nothi
 
     effects = intensity.exited("router", "edge", "refuses to start: cannot listen", 0)
 
-    assert effects == [StopGroup("edge"), GiveUp("router refuses to start: cannot listen")]
+    assert effects == [GiveUp("router refuses to start: cannot listen")]
 
 
 def test_restarts_that_have_left_the_window_do_not_count() -> None:
@@ -334,7 +332,8 @@ def test_deaths_that_are_heard_of_late_count_when_they_were() -> None:
     for ago_ms in (6_000, 4_000, 2_000, 100):
         assert intensity.exited("cache", "cache", "killed", 10_000, ago_ms) == [Wake("cache")]
     assert intensity.exited("cache", "cache", "killed", 10_000, 50) == [Wake("cache")]
-    assert len(intensity.exited("cache", "cache", "killed", 10_000)) == 2, "three within a second are too many"
+    (effect,) = intensity.exited("cache", "cache", "killed", 10_000)
+    assert isinstance(effect, GiveUp), "three within a second are too many"
 
 
 def test_records_are_read_back_and_belong_to_one_supervisord(tmp_path: Path) -> None:

@@ -67,10 +67,6 @@ class Manager:
         ]  # fmt: skip
         return sorted(processes, key=lambda process: (_place(process.group), process.name))
 
-    def stop_group(self, group: str) -> None:
-        """Begin to stop every process of the group."""
-        self._call("supervisor.stopProcessGroup", group, False)
-
     def stop(self, process: Process, timeout_s: float) -> None:
         """Stop one process gracefully and wait until it has ended."""
         self._call("supervisor.stopProcess", f"{process.group}:{process.name}", True, timeout_s=timeout_s)

@@ -4,9 +4,9 @@ Owns: one sliding window of restarts per group, which processes are waited for. 
 clocks. ``service.py`` feeds it and carries out its effects.
 
 After Erlang/OTP's ``max_restarts`` and ``max_seconds`` (https://www.erlang.org/doc/system/sup_princ.html): where more
-than ``max_restarts`` restarts of a group fall within the window, the group is stopped and its parent, the stack, ends
-with a reason. Law 9: within the limit the same set of processes comes back. Law 5: one group's restarts never count for
-another.
+than ``max_restarts`` restarts of a group fall within the window, its parent, the stack, ends with a reason; group by
+group in the order of any stop, so that what is under way in the others is still committed. Law 9: within the limit the
+same set of processes comes back. Law 5: one group's restarts never count for another.
 """
 
 from __future__ import annotations
@@ -40,19 +40,13 @@ class Wake(NamedTuple):
     process: str
 
 
-class StopGroup(NamedTuple):
-    """Stop every process of the group and start none of them again."""
-
-    group: str
-
-
 class GiveUp(NamedTuple):
     """Stop the stack; the reason is for a person and names the part."""
 
     reason: str
 
 
-Effect = Wake | StopGroup | GiveUp
+Effect = Wake | GiveUp
 
 
 class RestartIntensity:
@@ -141,4 +135,4 @@ class RestartIntensity:
             self.given_up = f"the group {group} gave up: {why}; the last was {process}: {how}"
         self._awaited.clear()
         self.ending()
-        return [StopGroup(group), GiveUp(self.given_up)]
+        return [GiveUp(self.given_up)]

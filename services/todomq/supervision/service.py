@@ -32,7 +32,7 @@ from todomq.supervision import evidence, records
 from todomq.supervision.answer_watch import AnswerWatch
 from todomq.supervision.events import DONE, READY, SHUTDOWN, Event, EventReader
 from todomq.supervision.manager import RUNNING, Manager, Process, knock
-from todomq.supervision.restart_intensity import Effect, GiveUp, Limit, RestartIntensity, StopGroup, Wake
+from todomq.supervision.restart_intensity import Effect, GiveUp, Limit, RestartIntensity, Wake
 
 PING_S = 0.5
 REGISTERED_MS = 30_000
@@ -174,8 +174,6 @@ class Listener:
             match effect:
                 case Wake():
                     knock(self._settings.run)
-                case StopGroup(group):
-                    self._loop.offload(partial(self._manager.stop_group, group), self._log_failure)
                 case GiveUp(reason):
                     self._give_up(reason)
         self._plan_tick()
@@ -186,7 +184,6 @@ class Listener:
             records.write_failure(self._settings.run, reason)
         except OSError as error:  # a full disk, say: the stack is stopped all the same, and the log has the reason
             log("reason_not_kept", why=error)
-        # In the same lane as stopping the group, so after it.
         self._loop.offload(self._manager.shutdown, self._shut_down)
 
     def _shut_down(self, _: None, error: BaseException | None) -> None:
@@ -194,10 +191,6 @@ class Listener:
             return
         log("shutdown_refused", why=str(error))
         os.kill(self._manager_pid, signal.SIGTERM)
-
-    def _log_failure(self, _: None, error: BaseException | None) -> None:
-        if error is not None:
-            log("stop_group_refused", why=str(error))
 
     def _plan_tick(self) -> None:
         delay_ms = self._intensity.next_tick_ms(self._loop.awake_ms())
