@@ -276,7 +276,7 @@ def test_too_many_restarts_stop_the_stack_with_a_reason(make_stack: MakeStack) -
     stack.kill("cache")
 
     wait_until(lambda: is_gone(manager), 20, "supervisord has ended")
-    assert stack.living() == {}
+    assert stack.living() == {} and stack.sockets() == []
     status = stack.run(STACK, "status")
     assert status.returncode != 0
     for part in ("group cache gave up", "4 times within 60 s", "terminated by SIGKILL"):
@@ -326,6 +326,7 @@ def test_in_the_foreground_giving_up_is_an_exit_status_that_is_not_0(make_stack:
 
     assert foreground.returncode == 1
     assert "group cache gave up" in said
+    assert stack.sockets() == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT, signal.SIGKILL], ids=lambda number: number.name)

@@ -15,7 +15,10 @@ from todomq.supervision.service import Listener
 
 
 def main() -> int:
-    """Listen until supervisord closes the stream; SIGTERM ends the process as it is, for it holds nothing."""
+    """Listen until supervisord closes the stream, or stops this process.
+
+    SIGTERM ends it as it is, for it holds nothing; where the stack ends, it removes the sockets that are left.
+    """
     die_with_parent()
     try:
         settings = read_settings()

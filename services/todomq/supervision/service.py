@@ -31,6 +31,7 @@ from todomq.settings import Settings
 from todomq.supervision import evidence, records
 from todomq.supervision.answer_watch import AnswerWatch
 from todomq.supervision.events import DONE, READY, SHUTDOWN, Event, EventReader
+from todomq.supervision.leftovers import remove_sockets_of_daemons
 from todomq.supervision.manager import RUNNING, Manager, Process, knock
 from todomq.supervision.restart_intensity import Effect, GiveUp, Limit, RestartIntensity, Wake
 
@@ -106,10 +107,16 @@ class Listener:
         for event in self._reader.feed(data):
             if event.state == SHUTDOWN:
                 self._intensity.ending()
+                signal.signal(signal.SIGTERM, lambda *_: self._loop.post(self._end))
             elif event.group in self._intensity.groups:
                 self._heard_of.add(event.process)
                 self._take_event(event)
             os.write(sys.stdout.fileno(), DONE + READY)
+
+    def _end(self) -> None:
+        """Be stopped, as the last of the stack that ends."""
+        remove_sockets_of_daemons(self._settings.run)
+        self._loop.stop()
 
     def _take_event(self, event: Event) -> None:
         if event.state == RUNNING and event.pid:

@@ -13,7 +13,6 @@ import os
 import resource
 import shutil
 import signal
-import stat
 import subprocess
 import sys
 import time
@@ -22,13 +21,13 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from todomq.daemons import is_daemon_name, name_of_process
 from todomq.errors import Unavailable
 from todomq.keys.required import check_keys
 from todomq.runtime.local_process import has_ended, is_stopped, kill
 from todomq.runtime.locks import hold, private_directory
 from todomq.settings import SERVER_ADVICE, VARIABLES, SettingsError, read_settings
 from todomq.supervision import records
+from todomq.supervision.leftovers import remove_sockets_of_daemons
 from todomq.supervision.limits import LIMIT_VARIABLES, read_limits
 from todomq.supervision.manager import Manager
 
@@ -347,14 +346,9 @@ class Stack:
         return reason
 
     def _remove_sockets(self) -> None:
-        if not self.settings.run.is_dir():
-            return
-        for path in self.settings.run.iterdir():
-            daemon = name_of_process(path.name.partition(".")[0])
-            is_own = path.name.startswith(self.manager.socket.name) or is_daemon_name(list(daemon))
-            if is_own and stat.S_ISSOCK(path.lstat().st_mode):
-                path.unlink(missing_ok=True)
-        (self.settings.run / "supervisord.pid").unlink(missing_ok=True)
+        remove_sockets_of_daemons(self.settings.run)
+        for path in (*self.settings.run.glob(f"{self.manager.socket.name}*"), self.settings.run / "supervisord.pid"):
+            path.unlink(missing_ok=True)
 
 
 def _python(environment: Mapping[str, str]) -> str:

@@ -1,0 +1,19 @@
+"""What lies in the run directory where nothing runs any more: the sockets of daemons, which none of them removes.
+
+Owns: telling them from other files. The listener, stopped last, removes them; ``stack.py`` where it could not.
+"""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from todomq.daemons import is_daemon_name, name_of_process
+
+
+def remove_sockets_of_daemons(run: Path) -> None:
+    """Remove the sockets of daemons from the run directory, if that is there."""
+    for path in run.glob("*"):
+        daemon = name_of_process(path.name.partition(".")[0])
+        if is_daemon_name(list(daemon)) and stat.S_ISSOCK(path.lstat().st_mode):
+            path.unlink(missing_ok=True)
