@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from functools import partial, wraps
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
@@ -53,7 +53,7 @@ class _Part:
 def _ask(build: Callable[P, Request[T]]) -> Callable[Concatenate[_Part, P], asyncio.Future[T]]:
     """Offer an operation as a method to await."""
 
-    @wraps(build)
+    @operations.shown_as(build, "asyncio.Future[{}]")
     def method(self: _Part, /, *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
         return self._face.ask(build(*args, **kwargs))
 
@@ -65,7 +65,7 @@ def _ask_list(
 ) -> Callable[Concatenate[AsyncTodoList, P], asyncio.Future[T]]:
     """Offer an operation on one list as a method of its handle."""
 
-    @wraps(build)
+    @operations.shown_as(build, "asyncio.Future[{}]", is_of_list=True)
     def method(self: AsyncTodoList, /, *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
         return self._face.ask(build(self.name, *args, **kwargs))
 
@@ -173,6 +173,9 @@ class AsyncClient(_Face):
         self._deadline_ms = int(check_deadline(deadline_s) * 1000)
         self._connection = Connection(self.endpoint, _completion(weakref.ref(self)), credentials, is_kept=True)
         self._closing = weakref.finalize(self, self._connection.close)
+
+    def __repr__(self) -> str:
+        return f"AsyncClient({self.endpoint!r})"
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], deadline_s: float = 5.0) -> AsyncClient:

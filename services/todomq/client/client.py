@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable
-from functools import wraps
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
@@ -42,7 +41,7 @@ class _Part:
 def _ask(build: Callable[P, Request[T]]) -> Callable[Concatenate[_Part, P], T]:
     """Offer an operation as a method that waits for the answer, a cast for none."""
 
-    @wraps(build)
+    @operations.shown_as(build)
     def method(self: _Part, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self._client.ask(build(*args, **kwargs))
 
@@ -52,7 +51,7 @@ def _ask(build: Callable[P, Request[T]]) -> Callable[Concatenate[_Part, P], T]:
 def _ask_list(build: Callable[Concatenate[str, P], Request[T]]) -> Callable[Concatenate[TodoList, P], T]:
     """Offer an operation on one list as a method of its handle."""
 
-    @wraps(build)
+    @operations.shown_as(build, is_of_list=True)
     def method(self: TodoList, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self._client.ask(build(self.name, *args, **kwargs))
 
@@ -141,6 +140,9 @@ class Client(_Part):
         self.cache = Cache(self)
         self.registry = Registry(self)
         self.database = Database(self)
+
+    def __repr__(self) -> str:
+        return f"Client({self.endpoint!r})"
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], deadline_s: float = 5.0) -> Client:

@@ -11,9 +11,10 @@ Whatever is wrong with the arguments is an ``InvalidRequest`` that names the lim
 from __future__ import annotations
 
 import datetime
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
-from functools import lru_cache
+from functools import lru_cache, update_wrapper
 from typing import Any, TypeVar
 
 from msgspec import Struct
@@ -44,6 +45,7 @@ from todomq.protocol.entries import (
 )
 
 H = TypeVar("H")
+M = TypeVar("M", bound=Callable[..., Any])
 
 NewEntry = (
     str
@@ -333,6 +335,30 @@ def cast_store(key: Any, value: Any, *, deadline_s: float | None = None) -> Requ
 def get(key: Any, *, deadline_s: float | None = None) -> Request[Any]:
     """Return the value stored under a key, None where there is none."""
     return Request(SAFE, _key(key), _body("get", key), _anything, deadline_s)
+
+
+# What the faces make of these.
+
+
+def shown_as(build: Callable[..., Request[Any]], result: str = "{}", *, is_of_list: bool = False) -> Callable[[M], M]:
+    """Have ``help()`` and the like show the method that a face makes of an operation as it is called.
+
+    Args:
+        build: the operation.
+        result: what the method returns, where ``{}`` is the request's result.
+        is_of_list: the list's name is not given, for the handle knows it.
+    """
+    asked = inspect.signature(build)
+    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    given = list(asked.parameters.values())[is_of_list:]
+    returned = result.format(asked.return_annotation.removeprefix("Request[").removesuffix("]"))
+
+    def show(method: M) -> M:
+        update_wrapper(method, build)
+        method.__signature__ = inspect.Signature([own, *given], return_annotation=returned)  # type: ignore[attr-defined]
+        return method
+
+    return show
 
 
 # What requests are made of.

@@ -12,7 +12,6 @@ import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
-from functools import wraps
 from itertools import count
 from types import TracebackType
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
@@ -45,7 +44,7 @@ class _Part:
 def _begin(build: Callable[P, Request[T]]) -> Callable[Concatenate[_Part, P], Future[T]]:
     """Offer an operation as a method that returns a future."""
 
-    @wraps(build)
+    @operations.shown_as(build, "Future[{}]")
     def method(self: _Part, /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         return self._pipeline.begin(build(*args, **kwargs))
 
@@ -57,7 +56,7 @@ def _begin_list(
 ) -> Callable[Concatenate[PipelinedTodoList, P], Future[T]]:
     """Offer an operation on one list as a method of its handle."""
 
-    @wraps(build)
+    @operations.shown_as(build, "Future[{}]", is_of_list=True)
     def method(self: PipelinedTodoList, /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         return self._pipeline.begin(build(self.name, *args, **kwargs))
 

@@ -1,0 +1,48 @@
+"""What ``help()`` and a prompt show of a client: each method as it is called, by its own name."""
+
+from __future__ import annotations
+
+import inspect
+import pydoc
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from todomq import AsyncClient, Client
+from todomq.client import TodoList
+from todomq.client.client import Database
+
+BLOCKING = Client("ipc:///nowhere")
+FUTURES = BLOCKING.pipeline()
+ASYNC = AsyncClient("ipc:///nowhere")
+DEADLINE = "deadline_s: 'float | None' = None"
+
+
+@pytest.mark.parametrize(
+    ("method", "shown"),
+    [
+        (BLOCKING.list_names, f"(prefix: 'str' = '', *, {DEADLINE}) -> 'list[str]'"),
+        (BLOCKING.database.store, f"(key: 'Any', value: 'Any', *, {DEADLINE}) -> 'None'"),
+        (BLOCKING.todo_list("x").size, f"(*, {DEADLINE}) -> 'int'"),
+        (Client.call, f"(self, /, via: 'Via', operation: 'str', *arguments: 'Any', {DEADLINE}) -> 'Any'"),
+        (TodoList.delete_entry, f"(self, /, id: 'int', *, {DEADLINE}) -> 'bool'"),
+        (FUTURES.registry.names, f"(*, {DEADLINE}) -> 'Future[list[Registration]]'"),
+        (FUTURES.todo_list("x").delete_entry, f"(id: 'int', *, {DEADLINE}) -> 'Future[bool]'"),
+        (ASYNC.registry.whereis_name, f"(name: 'Any', *, {DEADLINE}) -> 'asyncio.Future[Registration | None]'"),
+        (ASYNC.todo_list("x").size, f"(*, {DEADLINE}) -> 'asyncio.Future[int]'"),
+    ],
+)  # fmt: skip
+def test_a_method_is_shown_as_it_is_called(method: Callable[..., Any], shown: str) -> None:
+    assert str(inspect.signature(method)) == shown
+
+
+def test_help_says_what_a_method_does() -> None:
+    shown = pydoc.render_doc(Database.get, renderer=pydoc.plaintext)  # type: ignore[attr-defined]
+    assert "get(self, /, key: 'Any', *" in shown
+    assert "Return the value stored under a key, None where there is none." in shown
+
+
+def test_a_client_is_shown_with_its_endpoint() -> None:
+    assert repr(BLOCKING) == "Client('ipc:///nowhere')"
+    assert repr(ASYNC) == "AsyncClient('ipc:///nowhere')"
