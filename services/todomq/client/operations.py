@@ -294,7 +294,8 @@ def names(*, deadline_s: float | None = None) -> Request[list[Registration]]:
 def call(via: Via, operation: str, *arguments: Any, deadline_s: float | None = None) -> Request[Any]:
     """Call whoever is registered under a name, looked up for each call.
 
-    A call that was on its way when the daemon or the connection went is not sent again: its outcome is ``unknown``.
+    A call that was on its way when the daemon or the connection went is not sent again: its outcome is ``unknown``. It
+    has no number, so with ``retry()`` it may take effect twice.
 
     Args:
         via: the name.
