@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pydoc
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from todomq import AsyncClient, Client
 from todomq.client import TodoList
 from todomq.client.client import Database
+from todomq.errors import Unavailable
 
 BLOCKING = Client("ipc:///nowhere")
 FUTURES = BLOCKING.pipeline()
@@ -46,3 +48,12 @@ def test_help_says_what_a_method_does() -> None:
 def test_a_client_is_shown_with_its_endpoint() -> None:
     assert repr(BLOCKING) == "Client('ipc:///nowhere')"
     assert repr(ASYNC) == "AsyncClient('ipc:///nowhere')"
+
+
+def test_the_traceback_of_a_request_that_fails_is_short() -> None:
+    with Client("ipc:///nowhere", deadline_s=0.05) as todo, pytest.raises(Unavailable) as caught:
+        todo.list_names()
+    frames = traceback.extract_tb(caught.value.__traceback__)
+    assert [frame.name for frame in frames] == [
+        "test_the_traceback_of_a_request_that_fails_is_short", "method", "ask", "result",
+    ]  # fmt: skip

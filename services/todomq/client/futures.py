@@ -132,7 +132,10 @@ class Answer(Future[T]):
         if self._exception is None:
             value: T = self._result
             return value
-        return super().result()
+        try:
+            raise self._exception
+        finally:
+            del self  # which the error leads to, by its traceback
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return the error, or None; wait for it up to ``timeout`` seconds."""
