@@ -423,6 +423,19 @@ def test_law_9_what_is_no_supervisord_of_this_stack_is_left_alone(make_stack: Ma
     assert third.returncode == 0, said
 
 
+def test_a_start_in_the_foreground_ends_a_supervisord_that_hangs(stack: RunningStack) -> None:
+    hung = stack.manager_pid()
+    os.kill(hung, signal.SIGSTOP)
+    command = [sys.executable, "-m", STACK, "run"]
+    with subprocess.Popen(command, env=stack.environment, stdout=DEVNULL, stderr=DEVNULL) as foreground:
+        try:
+            wait_until(stack.control.is_running, 30, "another supervisord answers")
+        finally:
+            foreground.terminate()
+    assert is_gone(hung) and foreground.returncode == 0
+    assert stack.living() == {}
+
+
 def _supervisords_in(directory: Path) -> list[Path]:
     """Return the processes that work in a directory and run supervisord."""
     found = []
@@ -526,25 +539,32 @@ def test_nothing_outlives_a_killed_supervisord_and_it_starts_again_at_once(stack
 
 
 class _SlowToLook(Stack):
-    """A stack whose supervisord, found before it answers, goes into the background before it is ended."""
+    """A stack whose supervisord goes into the background when it was just found, or is just about to be."""
 
-    def silent_manager(self) -> int | None:
-        pid = super().silent_manager()
-        if pid is not None:
-            wait_until(lambda: is_gone(pid) or self.is_running(), 10, "it is in the background")
-        return pid
+    is_found = True
+
+    def _is_manager(self, pid: int) -> bool:
+        if not super()._is_manager(pid):
+            return False
+        wait_until(lambda: is_gone(pid) or self.is_running(), 10, "it is in the background")
+        return self.is_found or super()._is_manager(pid)
 
 
+@pytest.mark.parametrize("is_found", [True, False])
 def test_law_9_a_supervisord_left_by_a_killed_up_is_ended_also_while_it_goes_into_the_background(
-    make_stack: MakeStack,
+    make_stack: MakeStack, is_found: bool
 ) -> None:
     stack = make_stack(TODOMQ_LIST_SERVERS="1", TODOMQ_DATABASE_WORKERS="1")
     control = _SlowToLook(stack.environment)
+    control.is_found = is_found
     control.prepare()
-    for take_over in (control.stop, control.start):
-        with subprocess.Popen(control.command(), env=control.environment()):
-            take_over()
-        assert bool(stack.living()) is (take_over == control.start)
+    with subprocess.Popen(control.command(), env=control.environment()):
+        wait_until(stack.living, 5, "it can be told from others")
+        control.stop()
+    wait_until(lambda: not stack.living(), 5, "what it has just started has left, too")
+    with subprocess.Popen(control.command(), env=control.environment()):
+        wait_until(stack.living, 5, "it can be told from others")
+        control.start()
     stack.wait_healthy()
 
 

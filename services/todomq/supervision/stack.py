@@ -130,7 +130,7 @@ class Stack:
             os.close(lock)
 
     def prepare(self) -> None:
-        """Make the directories and forget why an earlier life ended.
+        """Make the directories, and end and forget what is left of an earlier life.
 
         Raises:
             SettingsError: only the client is installed, the settings name another machine's registry or a Python that
@@ -155,6 +155,7 @@ class Stack:
         check_keys(self.settings)
         _check_writable(self.settings.log, self.settings.data, *sorted(self.settings.data.glob("worker-*")))
         self.settings.address(f"{self.manager.socket.name}.{1 << 22}")  # supervisord first binds it with its pid behind
+        self._end_silent_manager()
         private_directory(self.settings.run)
         self.settings.log.mkdir(parents=True, exist_ok=True)
         records.forget(self.settings.run)
@@ -173,7 +174,6 @@ class Stack:
         if self.is_running():
             self._start_what_stopped()
             return
-        self._end_silent_manager()
         self.prepare()
         started = subprocess.run(self.command(), env=self.environment(), capture_output=True, text=True, check=False)
         if started.returncode != 0:
@@ -311,8 +311,13 @@ class Stack:
         if self._is_manager(named):
             return named
         # Somebody may have removed the run directory, with its sockets and locks, beside a stack that lives.
-        pids = [int(process.name) for process in Path("/proc").glob("[0-9]*")]
-        return next(filter(self._is_manager, pids), None)
+        seen: set[int] = set()
+        while fresh := {int(process.name) for process in Path("/proc").glob("[0-9]*")} - seen:
+            found = next(filter(self._is_manager, fresh), None)
+            if found is not None:
+                return found
+            seen |= fresh  # one that ended meanwhile may have left another in its place
+        return None
 
     def _is_manager(self, pid: int) -> bool:
         """Tell whether a process is a supervisord that was started for this stack, by what it was started with."""
