@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,8 @@ from todomq.protocol.messages import COMMITTED, WANTED, Committed
 
 ME, SENDER = b"worker", b"sender"
 NOW_MS = 1_000
+DIRECTORY = Path("data/worker-1")
+MINE = range(0, 256, 2)
 FULL = StorageFailed("the disk is full", outcome=NOT_APPLIED)
 
 
@@ -63,7 +66,7 @@ class Bench:
         return self.opened[-1]
 
     def start(self) -> Shard:
-        self.shard = Shard(self.loop, ME, range(256), self.open)  # type: ignore[arg-type]
+        self.shard = Shard(self.loop, ME, DIRECTORY, MINE, self.open)  # type: ignore[arg-type]
         self.shard.commits.hello(SENDER, 1)
         return self.shard
 
@@ -241,6 +244,19 @@ def test_law_8_a_damaged_shard_tells_everybody_what_is_damaged_and_lives_on(wher
     bench.shard.close(lambda: closed.append(True))
     bench.run()
     assert closed == [True]
+
+
+@pytest.mark.parametrize("is_full", [False, True], ids=["to write", "to read only"])
+def test_law_8_another_workers_records_in_this_ones_directory_are_not_taken_for_none_of_its_own(is_full: bool) -> None:
+    bench = Bench()
+    bench.disk = {records.epoch_key(1): records.packed_number(1)}  # of the worker that has the odd partitions
+    bench.cannot_write = FULL if is_full else None
+    shard = bench.start()
+    for ask in (bench.store, bench.get):
+        with pytest.raises(CorruptRecord, match=r"data/worker-1 holds .* another worker's .*partition 1"):
+            ask()
+    assert shard.state == "damaged"
+    assert [storage._disk for storage in bench.opened] == [None], "it is closed"
 
 
 @pytest.mark.parametrize("is_under_way", [True, False], ids=["behind a group", "with none under way"])

@@ -53,7 +53,7 @@ class DatabaseWorkerService(Service):
         self._stopped: Callable[[], None] | None = None
         self._malformed = 0
         mine = frozenset(p for p in range(PARTITIONS) if worker_of(p, self._pool_size) == number)
-        self._shard = Shard(daemon.loop, daemon.incarnation, mine, open_storage)
+        self._shard = Shard(daemon.loop, daemon.incarnation, self._directory, mine, open_storage)
         self._words = Words(daemon.loop, daemon.push)
         self._address = daemon.settings.reached_at(f"database_worker-{number}.writes")
         self._writes = daemon.pull(self._address, self._take_writes)

@@ -15,7 +15,8 @@ batches are in ``commit.py``. Law 8: a damaged shard is neither read nor written
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from todomq.database_worker import records
@@ -48,14 +49,23 @@ class Shard:
     """The storage of one worker and what goes into it."""
 
     def __init__(
-        self, loop: Loop, incarnation: bytes, partitions: Iterable[int], open_storage: OpenStorage
+        self, loop: Loop, incarnation: bytes, directory: Path, partitions: Collection[int], open_storage: OpenStorage
     ) -> None:
         """Open storage, or know why it can't be opened.
+
+        Args:
+            loop: the process's.
+            incarnation: this life of the worker.
+            directory: where the shard lies, for whoever is told what is wrong with it.
+            partitions: those whose records it may hold.
+            open_storage: opens it.
 
         Raises:
             SettingsError: it is not for this process to open.
         """
         self._loop = loop
+        self._directory = directory
+        self._partitions = partitions
         self._open_storage = open_storage
         self._storage: Storage | None = None
         self._trouble: TodoMQError | None = None  # why nothing is written, or where there is no storage, read
@@ -212,10 +222,21 @@ class Shard:
         except (StorageFailed, OSError) as error:
             storage, why_read_only = self._open_storage(True), str(error)
         try:
-            return _Opened(storage, records.read_epochs(storage), why_read_only)
+            epochs = records.read_epochs(storage)
+            self._check_place(epochs)
         except TodoMQError:
             storage.close()
             raise
+        return _Opened(storage, epochs, why_read_only)
+
+    def _check_place(self, epochs: Iterable[int]) -> None:
+        """Refuse the records of another worker's shard: in them there would be nothing of this one's lists."""
+        foreign = next((partition for partition in epochs if partition not in self._partitions), None)
+        if foreign is not None:
+            raise CorruptRecord(
+                f"{self._directory} holds records of another worker's shard (of partition {foreign}); "
+                "put the directories in place"
+            )
 
     def _opened(self, opened: _Opened | None, error: BaseException | None) -> None:
         self._is_opening = False
