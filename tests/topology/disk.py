@@ -29,7 +29,8 @@ class Disk:
         failing: what becomes of the next commits: each fails ``before`` or ``after`` it has reached the disk.
         stalled_us: how much longer than else any work takes.
         syncs_stalled_us: how much longer than else a commit takes.
-        open_failures: how many attempts to open storage fail from now on.
+        open_failures: how many attempts to open storage for changes fail from now on.
+        is_out_of_reach: it can't be opened for reading either.
     """
 
     def __init__(self, random: Random) -> None:
@@ -42,14 +43,17 @@ class Disk:
         self.stalled_us = 0
         self.syncs_stalled_us = 0
         self.open_failures = 0
+        self.is_out_of_reach = False
         self._random = random
 
     def open(self, read_only: bool) -> MemoryStorage:
-        """Open the storage; for reading only it can be opened whatever fails.
+        """Open the storage; for reading only it can be opened whatever fails, unless it is out of reach.
 
         Raises:
             StorageFailed: as the nemesis asked.
         """
+        if self.is_out_of_reach:
+            raise StorageFailed("the storage is out of reach", outcome=NOT_APPLIED)
         if self.open_failures and not read_only:
             self.open_failures -= 1
             raise StorageFailed("the storage cannot be opened now", outcome=NOT_APPLIED)
@@ -70,7 +74,7 @@ class Disk:
 
     def heal(self) -> None:
         """Fail no more."""
-        self.is_slow = self.is_slow_to_sync = self.is_full = self.is_low = False
+        self.is_slow = self.is_slow_to_sync = self.is_full = self.is_low = self.is_out_of_reach = False
         self.failing.clear()
         self.open_failures = 0
 

@@ -212,6 +212,39 @@ def test_law_5_lists_that_cannot_be_read_at_the_moment_hold_up_none_that_are_ask
     assert [result(request) for request in sizes] == [1] * len(held_up)
 
 
+def test_law_6_whoever_asks_for_a_list_that_cannot_be_read_at_the_moment_hears_why(world: World) -> None:
+    world.start_all()
+    run_until_owned(world)
+    client = Client(world, "client")
+    answered(world, client, operations.add_entry("list", "before"))
+    disk = world.disks[1]
+    disk.failing.append("before")
+    disk.is_out_of_reach = True
+    with pytest.raises(Unavailable):  # the list is loaded again, which its worker can't do now
+        answered(world, client, operations.add_entry("list", "lost"))
+    for request in (operations.entries("list"), operations.add_entry("list", "refused")):
+        with pytest.raises(Unavailable, match="out of reach") as refusal:
+            answered(world, client, request)
+        assert refusal.value.outcome == NOT_APPLIED
+    disk.heal()
+    assert answered(world, client, operations.add_entry("list", "behind")).id == 2
+    assert [entry.title for entry in answered(world, client, operations.entries("list"))] == ["before", "behind"]
+
+
+def test_whoever_asks_for_a_list_whose_worker_dies_waits_for_the_next_one_and_is_not_refused(world: World) -> None:
+    world.start_all()
+    run_until_owned(world)
+    client = Client(world, "client")
+    answered(world, client, operations.add_entry("list", "milk"))
+    answered(world, client, operations.call(Via(["cache"]), "kill_list", "list"))
+    world.running[socket_name(WORKER)].process.die()
+    finished = list[Request[Any]]()
+    client.submit(operations.entries("list"), 5.0, finished.append)
+    assert world.clock.run_until(world.clock.now_us + BOUND_US, lambda: bool(finished))
+    assert [entry.title for entry in result(finished[0])] == ["milk"]
+    assert not finished[0].attempts
+
+
 def test_a_claim_that_takes_longer_than_the_cache_waits_is_granted_all_the_same(world: World) -> None:
     world.disks[1].syncs_stalled_us = 8 * SECOND_US
     world.start_all()

@@ -73,7 +73,8 @@ class ListActor(RecordedList):
     """One activation of one list.
 
     Attributes:
-        state: LOADING, READY, STOPPING (ends when its writes are committed) or QUARANTINED (``error`` says why).
+        state: LOADING, READY, STOPPING (ends when its writes are committed) or QUARANTINED.
+        error: why it answers nothing: it is quarantined, or what is stored of it can't be read at the moment.
         queue: what came while the list could not answer, in order; None when empty.
         last_page: the last question that one short page answered, and the page; None once the list has changed.
         early: the sessions of which something came before its turn, by client; None when there is none.
@@ -112,6 +113,7 @@ class ListActor(RecordedList):
         """Begin to answer; return what came meanwhile, in order, to be taken now."""
         self.take_stored(loading)
         self.state = READY
+        self.error = None
         self.since_ms = now_ms
         queue, self.queue = self.queue or [], None
         return queue
@@ -119,6 +121,10 @@ class ListActor(RecordedList):
     def quarantine(self, error: TodoMQError) -> None:
         """Answer everything with the error until the actor is killed: what is stored cannot be read."""
         self.state = QUARANTINED
+        self.refuse_all(error)
+
+    def refuse_all(self, error: TodoMQError) -> None:
+        """Refuse what is queued and what comes, until it is loaded."""
         self.error = error
         queue, self.queue = self.queue or [], None
         for peer, _, request in queue:
@@ -180,7 +186,7 @@ class ListActor(RecordedList):
             del self.sessions[sender]
 
     def _take_later(self, asked: Asked) -> None:
-        if self.state is QUARANTINED and self.error is not None:
+        if self.error is not None:
             peer, _, request = asked
             self.refuse(peer, request[ID], self.error)
         elif self.queue is None:

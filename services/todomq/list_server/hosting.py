@@ -294,6 +294,11 @@ class Hosting:
             read.actor.quarantine(error)
         return False
 
+    def read_refused(self, read: Read, error: TodoMQError) -> None:
+        """Take the word that a page can't be read at the moment: whoever waits hears why, and may ask again."""
+        if self._is_current(read) and isinstance(read.job, Loading):
+            read.actor.refuse_all(error)
+
     # -- what the workers say ------------------------------------------------------------------------------------------
 
     def committed(self, worker: int, last: int, refused: list[list[int]]) -> set[int]:

@@ -32,6 +32,7 @@ class Reading:
         call: AskWorker,
         on_page: Callable[[Read, Any, Any, Any], None],
         on_error: Callable[[Read, TodoMQError], None],
+        on_refusal: Callable[[Read, TodoMQError], None],
     ) -> None:
         """Read nothing yet.
 
@@ -39,10 +40,12 @@ class Reading:
             call: the link's call.
             on_page: takes a read and its value, pairs and last key.
             on_error: takes a read that failed.
+            on_refusal: takes a read that the worker can't do at the moment; it goes on being asked.
         """
         self._call = call
         self._on_page = on_page
         self._on_error = on_error
+        self._on_refusal = on_refusal
         self._waiting: deque[Read] = deque()
         self._under_way = 0
 
@@ -63,8 +66,12 @@ class Reading:
         def done(answer: Answer) -> None:
             self._answered(reads, answer)
 
+        def refused(error: TodoMQError) -> None:
+            for read in reads:
+                self._on_refusal(read, error)
+
         # For as long as it takes: some list always waits for its page, and it is the hosting that knows which does.
-        self._call("read_many", pages, limits.PAGE_BYTES, done=done, timeout_s=inf)
+        self._call("read_many", pages, limits.PAGE_BYTES, done=done, refused=refused, timeout_s=inf)
 
     def _answered(self, reads: list[Read], answer: Answer) -> None:
         self._under_way -= 1

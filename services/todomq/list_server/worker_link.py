@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
-from todomq.errors import Overloaded, Unavailable
+from todomq.errors import NOT_APPLIED, Overloaded, TodoMQError, Unavailable
 from todomq.list_server.gate import Batch, Gate
 from todomq.protocol import messages
 from todomq.protocol.addresses import is_address
@@ -35,14 +35,20 @@ CALL_S = 30.0
 WAITING_CALLS = 4_096
 
 
+Refused = Callable[[Unavailable], None]
+
+
 class _Asked:
     """What the worker is asked until it answers, or the time of whoever asks is over."""
 
-    __slots__ = ("body", "done", "pause_s", "until_ms")
+    __slots__ = ("body", "done", "pause_s", "refused", "until_ms")
 
-    def __init__(self, body: tuple[Any, ...], done: Callable[[Answer], None], until_ms: float) -> None:
+    def __init__(
+        self, body: tuple[Any, ...], done: Callable[[Answer], None], refused: Refused | None, until_ms: float
+    ) -> None:
         self.body = body
         self.done = done
+        self.refused = refused
         self.until_ms = until_ms
         self.pause_s = ASK_AGAIN_S
 
@@ -90,15 +96,22 @@ class WorkerLink:
             on_connect=self.greet,
         )
 
-    def call(self, *body: Any, done: Callable[[Answer], None], timeout_s: float = 5.0) -> None:
+    def call(
+        self,
+        *body: Any,
+        done: Callable[[Answer], None],
+        refused: Refused | None = None,
+        timeout_s: float = 5.0,
+    ) -> None:
         """Call the worker once it has been greeted, again and again until it answers: it must be harmless again.
 
         Args:
             body: operation and arguments.
             done: gets the answer, or why there is none.
+            refused: hears why, each time that the worker says it can't answer, once it has said so for a while.
             timeout_s: how long whoever asks waits; ``math.inf`` where that is not known.
         """
-        self._ask(_Asked(body, done, self._loop.steady_ms() + timeout_s * 1000))
+        self._ask(_Asked(body, done, refused, self._loop.steady_ms() + timeout_s * 1000))
 
     def _ask(self, asked: _Asked) -> None:
         if self._callee is not None and self.greeted:
@@ -115,6 +128,8 @@ class WorkerLink:
         if is_final or self._loop.steady_ms() + asked.pause_s * 1000 >= asked.until_ms:
             asked.done(answer)
             return
+        if asked.refused is not None and asked.pause_s == ASK_AGAIN_MOST_S and _is_said_by_worker(answer.error):
+            asked.refused(answer.error)
         self._loop.after(asked.pause_s, partial(self._ask, asked))
         asked.pause_s = min(2 * asked.pause_s, ASK_AGAIN_MOST_S)
 
@@ -204,6 +219,11 @@ class WorkerLink:
     def _send_if_greeted(self) -> None:
         if self.greeted:
             self._send_unsent()
+
+
+def _is_said_by_worker(error: TodoMQError | None) -> TypeGuard[Unavailable]:
+    """Tell whether a worker is there and can't read or write, as against away: then nobody knows what it did."""
+    return isinstance(error, Unavailable) and error.outcome == NOT_APPLIED
 
 
 def _is_greeting(value: Any) -> bool:
