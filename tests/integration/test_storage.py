@@ -576,6 +576,45 @@ def test_laws_1_and_8_a_directory_that_is_moved_away_and_replaced_takes_no_more_
     storage.close()
 
 
+@pytest.mark.parametrize("is_closed", [True, False], ids=["closed", "killed a second later"])
+def test_law_8_an_older_copy_of_a_shard_is_not_taken_for_all_there_was(tmp_path: Path, is_closed: bool) -> None:
+    shard, older, newer = tmp_path / "worker-1", tmp_path / "older", tmp_path / "newer"
+    shard.mkdir()
+    RocksDBStorage.create(shard)
+    storage = RocksDBStorage(shard)
+    storage.apply([(b"a", b"1")])
+    storage.close()
+    shutil.copytree(shard, older)
+    storage = RocksDBStorage(shard)
+    storage.apply([(b"b", b"2")])
+    storage.close() if is_closed else storage.tend()
+    copy = tmp_path / "acknowledged.worker-1"
+    whole = copy.read_bytes()
+    shutil.copytree(shard, newer)
+    storage.close()
+    copy.write_bytes(whole)
+    shutil.rmtree(shard)
+    shutil.copytree(older, shard)
+    for read_only in (False, True):
+        with pytest.raises(CorruptRecord, match=r"worker-1 is an older copy: .* by .*acknowledged\.worker-1; put back"):
+            RocksDBStorage(shard, read_only=read_only)
+    copy.write_bytes(whole[:-1])
+    with pytest.raises(CorruptRecord, match=r"acknowledged\.worker-1 is damaged; where .*worker-1 is whole, remove it"):
+        RocksDBStorage(shard)
+    copy.write_bytes(whole)
+    shutil.rmtree(shard)
+    newer.rename(shard)
+    storage = RocksDBStorage(shard)
+    assert (storage.get(b"a"), storage.get(b"b")) == (b"1", b"2")
+    storage.close()
+    shutil.rmtree(shard)
+    shutil.copytree(older, shard)
+    copy.unlink()
+    storage = RocksDBStorage(shard)
+    assert (storage.get(b"a"), storage.get(b"b")) == (b"1", None), "it is meant"
+    storage.close()
+
+
 def test_law_8_a_record_that_the_disk_cannot_read_is_damaged_and_no_other(
     storage: RocksDBStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

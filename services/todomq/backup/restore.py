@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from todomq.backup.catalogue import DATA, Advance, Catalogue, copy_file, read_catalogue, sync_tree
+from todomq.database_worker.storage.acknowledged import copy_outside
 from todomq.database_worker.storage.manifest import (
     LOCK,
     LOST_AND_FOUND,
@@ -112,6 +113,7 @@ def restore_worker(
         shard = settings.data / shard_name(worker)
         unfinished = shard.with_name(shard.name + ".restoring")
         _copy(backup, files, unfinished, f"{shard.name}/", begin)
+        copy_outside(shard).unlink(missing_ok=True)  # it tells of the shard that is there
         kept: Path | None
         if shard.exists():
             kept = shard.rename(shard.with_name(f"{shard.name}.replaced-{time.time_ns() // 1_000_000}"))

@@ -215,13 +215,8 @@ class RocksDBStorage:
     def tend(self) -> None:
         """Sync the mark of what was acknowledged, for the next power cut."""
         with self._lock:
-            descriptor = None if self._db is None else self._acknowledged.to_sync()
-        if descriptor is None:
-            return
-        try:
-            os.fdatasync(descriptor)  # without the lock: it must hold up nobody, and the shard may be closed meanwhile
-        finally:
-            os.close(descriptor)
+            descriptors = [] if self._db is None else self._acknowledged.to_sync()
+        self._acknowledged.sync(descriptors)  # without the lock: it must hold up nobody
 
     def stats(self) -> dict[str, int]:
         with self._lock:
@@ -235,8 +230,11 @@ class RocksDBStorage:
             if self._db is None:
                 return
             db, self._db = self._db, None
+            descriptors = self._acknowledged.to_sync()
             self._acknowledged.close()
             self._remove_view()  # what is open stays readable
+            with suppress(OSError):  # of a disk that fails: it is in the log, synced
+                self._acknowledged.sync(descriptors)
             try:
                 db.close()
             except Exception as error:  # rocksdict raises nothing narrower
