@@ -207,6 +207,8 @@ def test_law_5_lists_that_cannot_be_read_at_the_moment_hold_up_none_that_are_ask
         drop("other")
         world.clock.run_until(world.clock.now_us + SECOND_US)
     assert sizes == []
+    with pytest.raises(Unavailable, match="Permission denied"):
+        answered(world, client, operations.size(held_up[0]))
     prefixes.clear()
     assert world.clock.run_until(world.clock.now_us + SECOND_US, lambda: len(sizes) == len(held_up))
     assert [result(request) for request in sizes] == [1] * len(held_up)

@@ -927,10 +927,24 @@ def test_a_load_whose_read_failed_begins_again() -> None:
     asked = bench.send("a", "size")
     bench.turn()
     read = bench.reads.popleft()
-    assert bench.hosting.read_failed(read, Unavailable("the worker is gone"))
+    assert bench.hosting.read_failed(read, Unavailable("the worker is gone", outcome=UNKNOWN))
     bench.hosting.read_again(read, bench.now_ms)
     bench.settle()
     assert bench.answer(asked) == 0
+
+
+def test_whoever_waits_for_a_load_that_the_worker_refuses_for_now_hears_why_and_it_begins_again() -> None:
+    bench = Bench()
+    asked = bench.send("a", "size")
+    bench.turn()
+    read = bench.reads.popleft()
+    assert bench.hosting.read_failed(read, Unavailable("Permission denied"))
+    later = bench.send("a", "size")
+    bench.turn()
+    assert [bench.error(each).text for each in (asked, later)] == ["Permission denied"] * 2
+    bench.hosting.read_again(read, bench.now_ms)
+    bench.settle()
+    assert bench.ask("a", "size") == 0
 
 
 def test_a_load_whose_read_failed_does_not_begin_again_for_a_list_that_went_meanwhile() -> None:

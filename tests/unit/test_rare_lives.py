@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 from workbench import START_MS, Bench, Client, Disk
 
-from todomq.errors import OutOfOrder, Unavailable
+from todomq.errors import OutOfOrder, ProtocolError, Unavailable
 from todomq.list_server.gate import TRY_AGAIN_MS, Gate
 from todomq.list_server.recording import SESSIONS_IN_ENTRIES
 from todomq.protocol import limits
@@ -39,6 +39,15 @@ def test_law_6_whoever_is_refused_for_lack_of_room_is_not_remembered_by_the_list
     assert list(bench.actor("L").sessions) == [b"writer"]
     bench.tick(TRY_AGAIN_MS)
     assert bench.ask("L", "update_entry", 1, {"done": True}, client=b"0", number=3, floor=3)
+
+
+def test_a_change_that_gives_up_one_that_waits_is_remembered() -> None:
+    bench = Bench()
+    early = bench.send("L", "update_entry", 1, {"done": True}, number=2)
+    change = bench.send("L", "add_entries", [["milk"]], number=3, floor=3)
+    bench.settle()
+    assert type(bench.error(early)) is ProtocolError and bench.answer(change) == [1]
+    assert bench.ask("L", "add_entries", [["milk"]], number=3, floor=3) == [1]
 
 
 def test_a_change_that_waits_for_its_turn_and_gets_it_is_remembered() -> None:

@@ -141,11 +141,12 @@ class ListActor(RecordedList):
             return
         self.used_ms = now_ms
         self._serve(asked, now_ms)
-        if self.partition.waiting:
-            _, sender, _ = asked
-            session = self.sessions.get(sender)
-            if session is not None and session.waiting is not None:
+        _, sender, _ = asked
+        session = self.sessions.get(sender)
+        if session is not None:
+            if session.waiting is not None:
                 self._serve_waiting(session, None, now_ms)
+            self._forget_if_unused(sender, session)
 
     def refuse(self, peer: bytes, identifier: int, error: TodoMQError) -> None:
         """Answer with an error that depends on nothing stored."""
@@ -172,17 +173,16 @@ class ListActor(RecordedList):
                 self.refuse(peer, request[ID], OutOfOrder("an earlier change of this client to this list is missing"))
             if session.waiting is None:
                 del self.early[sender]
-                self._forget_unused(sender)
+                self._forget_if_unused(sender, session)
         self.early = self.early or None
 
-    def _forget_unused(self, sender: bytes) -> None:
+    def _forget_if_unused(self, sender: bytes, session: Session) -> None:
         """Forget a session that has taken no change and of which nothing waits.
 
         It would count for one that is remembered, and whoever may only read, or is refused, could have a list remember
         any number.
         """
-        session = self.sessions.get(sender)
-        if session is not None and not session.used_ms and session.waiting is None:
+        if not session.used_ms and session.waiting is None and self.sessions.get(sender) is session:
             del self.sessions[sender]
 
     def _take_later(self, asked: Asked) -> None:
@@ -214,7 +214,6 @@ class ListActor(RecordedList):
                 self._answer(peer, request[ID], self._read(body, question))
         except TodoMQError as error:
             self.refuse(peer, request[ID], error)
-            self._forget_unused(sender)
         except Crashed:
             self._take_later(asked)  # what had waited for its floor crashed: the next activation serves this one
             raise

@@ -289,6 +289,8 @@ class Hosting:
         if not self._is_current(read):
             return False
         if not isinstance(error, CorruptRecord):
+            if isinstance(error, Unavailable) and error.outcome == NOT_APPLIED:  # said by the worker, which is there
+                self.read_refused(read, error)
             return True
         if isinstance(read.job, Loading):
             read.actor.quarantine(error)
