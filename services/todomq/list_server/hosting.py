@@ -289,16 +289,19 @@ class Hosting:
         if not self._is_current(read):
             return False
         if not isinstance(error, CorruptRecord):
-            if isinstance(error, Unavailable) and error.outcome == NOT_APPLIED:  # said by the worker, which is there
-                self.read_refused(read, error)
+            self.read_refused(read, error)
             return True
         if isinstance(read.job, Loading):
             read.actor.quarantine(error)
         return False
 
     def read_refused(self, read: Read, error: TodoMQError) -> None:
-        """Take the word that a page can't be read at the moment: whoever waits hears why, and may ask again."""
-        if self._is_current(read) and isinstance(read.job, Loading):
+        """Take the word that a page can't be read for now: if the worker itself says so, whoever waits hears why.
+
+        Of one that is away nobody knows what it did: its next life is waited for.
+        """
+        is_said_by_worker = isinstance(error, Unavailable) and error.outcome == NOT_APPLIED
+        if is_said_by_worker and isinstance(read.job, Loading) and self._is_current(read):
             read.actor.refuse_all(error)
 
     # -- what the workers say ------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ class Reading:
             call: the link's call.
             on_page: takes a read and its value, pairs and last key.
             on_error: takes a read that failed.
-            on_refusal: takes a read that the worker can't do at the moment; it goes on being asked.
+            on_refusal: takes a read that has had no answer for a while, and why; the worker goes on being asked.
         """
         self._call = call
         self._on_page = on_page

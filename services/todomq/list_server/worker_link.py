@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeGuard
+from typing import Any
 
-from todomq.errors import NOT_APPLIED, Overloaded, TodoMQError, Unavailable
+from todomq.errors import Overloaded, TodoMQError, Unavailable
 from todomq.list_server.gate import Batch, Gate
 from todomq.protocol import messages
 from todomq.protocol.addresses import is_address
@@ -35,7 +35,7 @@ CALL_S = 30.0
 WAITING_CALLS = 4_096
 
 
-Refused = Callable[[Unavailable], None]
+Refused = Callable[[TodoMQError], None]
 
 
 class _Asked:
@@ -108,7 +108,7 @@ class WorkerLink:
         Args:
             body: operation and arguments.
             done: gets the answer, or why there is none.
-            refused: hears why, each time that the worker says it can't answer, once it has said so for a while.
+            refused: hears why there is no answer yet, each time that the worker was asked, after a while of that.
             timeout_s: how long whoever asks waits; ``math.inf`` where that is not known.
         """
         self._ask(_Asked(body, done, refused, self._loop.steady_ms() + timeout_s * 1000))
@@ -124,12 +124,12 @@ class WorkerLink:
             self._loop.after(0, partial(asked.done, Answer(None, error)))  # who is told may ask for more at once
 
     def _answered(self, asked: _Asked, answer: Answer) -> None:
-        is_final = answer.error is None or not answer.error.retryable
-        if is_final or self._loop.steady_ms() + asked.pause_s * 1000 >= asked.until_ms:
+        error = answer.error
+        if error is None or not error.retryable or self._loop.steady_ms() + asked.pause_s * 1000 >= asked.until_ms:
             asked.done(answer)
             return
-        if asked.refused is not None and asked.pause_s == ASK_AGAIN_MOST_S and _is_said_by_worker(answer.error):
-            asked.refused(answer.error)
+        if asked.refused is not None and asked.pause_s == ASK_AGAIN_MOST_S:
+            asked.refused(error)
         self._loop.after(asked.pause_s, partial(self._ask, asked))
         asked.pause_s = min(2 * asked.pause_s, ASK_AGAIN_MOST_S)
 
@@ -219,11 +219,6 @@ class WorkerLink:
     def _send_if_greeted(self) -> None:
         if self.greeted:
             self._send_unsent()
-
-
-def _is_said_by_worker(error: TodoMQError | None) -> TypeGuard[Unavailable]:
-    """Tell whether a worker is there and can't read or write, as against away: then nobody knows what it did."""
-    return isinstance(error, Unavailable) and error.outcome == NOT_APPLIED
 
 
 def _is_greeting(value: Any) -> bool:

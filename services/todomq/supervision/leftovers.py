@@ -6,6 +6,7 @@ Owns: telling them from other files. The listener, stopped last, removes them; `
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from todomq.daemons import is_daemon_name, name_of_process
@@ -13,7 +14,11 @@ from todomq.daemons import is_daemon_name, name_of_process
 
 def remove_sockets_of_daemons(run: Path) -> None:
     """Remove the sockets of daemons from the run directory, if that is there."""
-    for path in run.glob("*"):
-        daemon = name_of_process(path.name.partition(".")[0])
-        if is_daemon_name(list(daemon)) and stat.S_ISSOCK(path.lstat().st_mode):
+    remove_sockets(path for path in run.glob("*") if is_daemon_name([*name_of_process(path.name.partition(".")[0])]))
+
+
+def remove_sockets(paths: Iterable[Path]) -> None:
+    """Remove those of some files that are sockets."""
+    for path in paths:
+        if stat.S_ISSOCK(path.lstat().st_mode):
             path.unlink(missing_ok=True)

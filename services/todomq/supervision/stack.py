@@ -27,7 +27,7 @@ from todomq.runtime.local_process import has_ended, is_stopped, kill
 from todomq.runtime.locks import hold, private_directory
 from todomq.settings import SERVER_ADVICE, VARIABLES, SettingsError, read_settings
 from todomq.supervision import records
-from todomq.supervision.leftovers import remove_sockets_of_daemons
+from todomq.supervision.leftovers import remove_sockets, remove_sockets_of_daemons
 from todomq.supervision.limits import LIMIT_VARIABLES, read_limits
 from todomq.supervision.manager import Manager
 
@@ -352,8 +352,8 @@ class Stack:
 
     def _remove_sockets(self) -> None:
         remove_sockets_of_daemons(self.settings.run)
-        for path in (*self.settings.run.glob(f"{self.manager.socket.name}*"), self.settings.run / "supervisord.pid"):
-            path.unlink(missing_ok=True)
+        remove_sockets(self.settings.run.glob(f"{self.manager.socket.name}*"))
+        (self.settings.run / "supervisord.pid").unlink(missing_ok=True)
 
 
 def _python(environment: Mapping[str, str]) -> str:

@@ -56,16 +56,15 @@ class Acknowledged:
         self._path = directory / ACKNOWLEDGED
         self._copy = copy_outside(directory)
         self._is_synced = True
-        self._descriptors: list[int] = []
+        self._copy_descriptors: list[int] = []  # none, or one
         try:
             self._descriptor = os.open(self._path, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC)
         except MISSING as error:
             raise CorruptRecord(f"{self._path}: {error.strerror}; nothing was changed; {SHARD_ADVICE}") from None
-        self._descriptors.append(self._descriptor)
         if not read_only:
             # It is opened now, so that it is written where it is: ``data`` may be moved away, or no longer mounted.
             with suppress(OSError):  # without room for it a net is missing, and nothing else
-                self._descriptors.append(os.open(self._copy, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+                self._copy_descriptors.append(os.open(self._copy, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
     @staticmethod
     def create(directory: Path, mark: Mark) -> None:
@@ -99,7 +98,7 @@ class Acknowledged:
         if self._is_synced:
             return []
         self._is_synced = True
-        return [os.dup(descriptor) for descriptor in self._descriptors]
+        return [os.dup(descriptor) for descriptor in (self._descriptor, *self._copy_descriptors)]
 
     @staticmethod
     def sync(descriptors: list[int]) -> None:
@@ -134,7 +133,7 @@ class Acknowledged:
 
     def close(self) -> None:
         """Close the files."""
-        for descriptor in self._descriptors:
+        for descriptor in (self._descriptor, *self._copy_descriptors):
             os.close(descriptor)
 
     def _check_is_newest(self, mark: Mark) -> None:
