@@ -1,4 +1,4 @@
-"""A list server in a simulated stack: a worker that is away, refuses, or is none at all; a clock that is set back."""
+"""A list server in a simulated stack: a worker that is away, refuses, or is none at all; a clock that is set."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from todomq.client.values import Via
 from todomq.daemons import socket_name
 from todomq.database_worker.storage import Page, StorageFailed
 from todomq.errors import NOT_APPLIED, Overloaded, Unavailable
-from todomq.list_server import reading, records, worker_link
+from todomq.list_server import housekeeping, reading, records, worker_link
 from todomq.list_server.actor import READY
 from todomq.list_server.service import ListServerService
+from todomq.protocol import messages
+from todomq.protocol.codec import pack
 from todomq.protocol.partitions import partition_of
 from todomq.runtime.callee import Answer
 from todomq.runtime.calls import Call
@@ -25,6 +27,7 @@ from todomq.runtime.pipes import Push
 from todomq.settings import Settings
 from topology.client import Client, outcome_of
 from topology.clock import SECOND_US
+from topology.network import Socket
 from topology.substitutes import in_world
 from topology.world import World
 
@@ -286,7 +289,7 @@ def test_law_6_a_release_that_nobody_waits_for_any_more_is_forgotten(world: Worl
     assert service.hosting.partitions[number] is partition  # its writes are not on disk: it is not given away
 
 
-# -- the wall clock is set back ----------------------------------------------------------------------------------------
+# -- the wall clock is set ---------------------------------------------------------------------------------------------
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> list[int]:
@@ -339,3 +342,44 @@ def test_a_batch_that_was_lost_is_sent_again_though_the_clock_was_set_back(
     lost = max(hosting.gates[1].batches)
     world.clock.set_by_us = -HOUR_US
     assert world.clock.run_until(world.clock.now_us + BOUND_US, lambda: hosting.gates[1].committed >= lost)
+
+
+def test_law_3_lists_and_workers_forget_nothing_when_the_clock_is_set_forward(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "ROUND_MS", 500)
+    world.start_all()
+    run_until_owned(world)
+    client, key = Client(world, "client"), pack("key")
+    dealers: list[Socket] = []
+    process = world.new_process("who repeats")
+    world.processes.run_as(process, lambda: dealers.append(world.network.dealer(world.settings.endpoint)[0]))
+    adds = [[n, "a", 0, messages.body("add_entry", f"title {n}"), n, n] for n in (1, 2)]
+    stores = [[10 + n, key, 0, messages.body("store", "key", n), n, n] for n in (1, 2)]
+
+    def answers_to(*requests: list[Any]) -> list[Any]:
+        def send() -> None:
+            world.network.send(dealers[0], [b"", messages.call(b"who repeats", list(requests))])
+
+        assert world.clock.run_until(
+            world.clock.now_us + BOUND_US, lambda: dealers[0].connection is not None and dealers[0].has_room
+        )
+        world.processes.run_as(process, send)
+        replies: list[Any] = []
+
+        def are_all_there() -> bool:
+            while (frames := world.network.receive(dealers[0])) is not None:
+                replies.extend(messages.read_replies(messages.read(frames[-1])[1]))
+            return len(replies) == len(requests)
+
+        assert world.clock.run_until(world.clock.now_us + BOUND_US, are_all_there)
+        return sorted(replies)
+
+    for add, store in zip(adds, stores):
+        assert [status for _, status, _ in answers_to(add, store)] == [messages.OK, messages.OK]
+    world.clock.run_until(world.clock.now_us + SECOND_US)
+    world.clock.set_by_us = HOUR_US
+    world.clock.run_until(world.clock.now_us + 5 * SECOND_US)
+    answers_to(adds[1], stores[0])
+    assert answered(world, client, operations.size("a")) == 2
+    assert answered(world, client, operations.get("key")) == 2

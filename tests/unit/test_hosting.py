@@ -503,6 +503,29 @@ def test_law_6_of_very_many_sessions_some_are_forgotten_at_each_look(monkeypatch
         assert len(bench.actor("a").sessions) == left
 
 
+@pytest.mark.parametrize("idle_ms", [1, 2 * HOUR_MS], ids=["loaded again", "in memory"])
+@pytest.mark.parametrize("change", [("add_entry", "bread"), ("delete_entry", 1)], ids=["add", "delete"])
+def test_law_3_a_change_is_known_again_though_the_clock_was_set_forward(change: tuple[Any, ...], idle_ms: int) -> None:
+    bench = Bench(idle_ms=idle_ms)
+    bench.tick()
+    bench.ask("a", "add_entry", "milk", client=b"other")
+    answer = bench.ask("a", *change)
+    size = bench.ask("a", "size")
+    bench.now_ms += HOUR_MS
+    for _ in range(9 * 60):
+        bench.tick(1_000)
+        bench.settle()
+    assert bench.ask("a", *change) == answer
+    assert bench.ask("a", "size") == size
+    assert (bench.hosting.drops > 0) == (idle_ms == 1)
+    for _ in range(2 * 60):
+        bench.tick(10_000)
+        bench.settle()
+    bench.ask("a", "size", client=b"other")
+    assert b"client" not in bench.actor("a").sessions
+    assert records.session_key(records.prefix("a"), b"client") not in bench.disk.records
+
+
 # -- a failure stays where it is ---------------------------------------------------------------------------------------
 
 

@@ -106,6 +106,19 @@ def test_a_client_that_goes_on_is_remembered_and_a_later_note_tells_of_it() -> N
     assert heir.disk.records == {}
 
 
+def test_where_the_clock_was_set_forward_a_note_is_taken_up_once_something_is_over_and_not_again_and_again() -> None:
+    bench = Bench()
+    bench.tick()
+    bench.ask("a", "delete_entry", 1)
+    loads = bench.hosting.loads
+    bench.now_ms += 2 * LATER_MS
+    let_pass(bench, limits.REMEMBERED_MS - MINUTE_MS)
+    assert records.session_key(PREFIX, b"client") in bench.disk.records
+    assert bench.hosting.loads == loads
+    let_pass(bench, LATER_MS + limits.REMEMBERED_MS)
+    assert bench.disk.records == {}
+
+
 def test_notes_in_any_number_are_taken_up_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remains, "NOTES", 4)
     names = [name for name in map(str, range(20_000)) if partition_of(name.encode()) == 7][:50]

@@ -18,6 +18,7 @@ from todomq.database_worker import records
 from todomq.database_worker.shard import Shard
 from todomq.database_worker.storage import Page, StorageFailed, StorageInUse
 from todomq.errors import NOT_APPLIED, UNKNOWN, CorruptRecord, TodoMQError
+from todomq.protocol import limits
 from todomq.protocol.messages import COMMITTED, WANTED, Committed
 
 ME, SENDER = b"worker", b"sender"
@@ -33,9 +34,13 @@ class Loop:
     def __init__(self) -> None:
         self.work: deque[tuple[Callable[[], Any], Callable[[Any, BaseException | None], None]]] = deque()
         self.timers: list[Callable[[], None]] = []
+        self.passed_ms = self.set_by_ms = 0
 
     def now_ms(self) -> int:
-        return NOW_MS
+        return NOW_MS + self.passed_ms + self.set_by_ms
+
+    def steady_ms(self) -> int:
+        return self.passed_ms
 
     def every(self, seconds: float, action: Callable[[], None]) -> None:
         self.sweep = action
@@ -379,3 +384,23 @@ def test_law_6_once_records_whose_time_is_over_go_page_after_page_and_living_one
             bench.ring()
     assert sorted(key for key in bench.disk if key in set(ours)) == sorted(ours[-5:])
     assert not bench.loop.timers  # until the next second
+
+
+def test_law_3_once_records_stay_for_their_time_though_the_clock_was_set_forward() -> None:
+    bench = Bench()
+    bench.start()
+    key = records.once_key(b"client", 1)
+    bench.disk[key] = records.packed_number(NOW_MS + limits.REMEMBERED_MS)
+    bench.loop.sweep()
+    bench.run()
+    bench.loop.set_by_ms = 2 * limits.REMEMBERED_MS
+    for _ in range(9):
+        bench.loop.passed_ms += 60_000
+        bench.loop.sweep()
+        bench.run()
+        assert key in bench.disk
+    for _ in range(12):
+        bench.loop.passed_ms += 60_000
+        bench.loop.sweep()
+        bench.run()
+    assert key not in bench.disk

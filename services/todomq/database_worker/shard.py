@@ -24,6 +24,7 @@ from todomq.database_worker.commit import Commits
 from todomq.database_worker.group import Done, commit_group
 from todomq.database_worker.storage import OpenStorage, Storage, StorageFailed, StorageInUse
 from todomq.errors import NOT_APPLIED, CorruptRecord, Overloaded, TodoMQError
+from todomq.protocol.forgetting_clock import ForgettingClock
 from todomq.protocol.messages import Committed, Writes
 from todomq.runtime.log import log, log_counted
 from todomq.runtime.loop import Loop, Once
@@ -76,6 +77,7 @@ class Shard:
         self._swept_to: bytes | None = None
         self._unreadable = 0  # places in a row from which once-records could not be read
         self._is_sweeping = False
+        self._forgetting = ForgettingClock()
         self._sweep_on = Once(loop, SWEEP_ON_S, self._sweep)
         self._storage_stats: dict[str, int] = {"records": 0}
         self.commits = Commits(incarnation, partitions, {})
@@ -308,6 +310,7 @@ class Shard:
 
     def _tend(self) -> None:
         """Let storage do what may wait; each thing by itself, for one may fail."""
+        self._forgetting.tick(self._loop.now_ms(), self._loop.steady_ms())
         if self._storage is None:
             return
         self.read(lambda storage: (storage.stats(), storage.lack_of_room()), self._looked)
@@ -325,8 +328,8 @@ class Shard:
         if self._storage is None or self._is_sweeping or self._trouble is not None or self._lack_of_room:
             return
         self._is_sweeping = True
-        now_ms, after = self._loop.now_ms(), self._swept_to
-        self.read(lambda storage: records.expired_once_records(storage, after, now_ms), self._swept)
+        forgetting_ms, after = self._forgetting.ms(self._loop.now_ms()), self._swept_to
+        self.read(lambda storage: records.expired_once_records(storage, after, forgetting_ms), self._swept)
 
     def _swept(self, outcome: Any) -> None:
         self._is_sweeping = False

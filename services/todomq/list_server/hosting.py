@@ -29,6 +29,7 @@ from todomq.list_server.short_ways import add_plainly, read_again
 from todomq.list_server.snapshots import Snapshots
 from todomq.list_server.sweeping import Sweeping
 from todomq.protocol import messages
+from todomq.protocol.forgetting_clock import ForgettingClock
 from todomq.protocol.messages import EPOCH, FIRST_EPOCH, ID, TARGET
 from todomq.protocol.partitions import PARTITIONS, worker_of
 
@@ -58,6 +59,7 @@ class Hosting:
         self.closed_batches: list[tuple[int, Batch]] = []
         self.listings: list[tuple[bytes, Any]] = []
         self.snapshots = Snapshots()
+        self.forgetting = ForgettingClock()
         self.loads = self.crashes = 0
         self.housekeeping = Housekeeping(self.partitions, idle_ms, memory_bytes)
         self._workers = workers
@@ -234,7 +236,7 @@ class Hosting:
 
     def load(self, actor: ListActor, now_ms: int) -> None:
         """Read a list from the beginning."""
-        loading = Loading(actor.name, now_ms)
+        loading = Loading(actor.name, self.forgetting.ms(now_ms))
         self.reads.append(Read(actor.partition.worker, actor, loading, loading.first_page()))
         self.loads += 1
 
@@ -377,6 +379,7 @@ class Hosting:
             now_ms: the time that requests and records go by.
             steady_ms: the time of the steady clock.
         """
+        self.forgetting.tick(now_ms, steady_ms)
         self.snapshots.tick(steady_ms)
         for gate in self.gates.values():
             gate.tick(steady_ms)

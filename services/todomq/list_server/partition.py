@@ -36,13 +36,13 @@ class Partition:
         actors: by the name of the list.
         waiting: those of them with requests that can't be served yet.
         to_sweep: those of which older generations are stored and no sweep has begun.
-        gate, replies, lists_to_write, closed_batches, snapshots: the hosting's own, not copies: all partitions of a
-            process write into the same batches, and what they answer leaves together.
+        gate, replies, lists_to_write, closed_batches, snapshots, forgetting: the hosting's own, not copies: all
+            partitions of a process write into the same batches, and what they answer leaves together.
     """
 
     __slots__ = (
-        "_dropped", "actors", "closed_batches", "damage", "doubted", "epoch", "gate", "lists_to_write", "number",
-        "releasing", "replies", "snapshots", "to_sweep", "waiting", "worker",
+        "_dropped", "actors", "closed_batches", "damage", "doubted", "epoch", "forgetting", "gate", "lists_to_write",
+        "number", "releasing", "replies", "snapshots", "to_sweep", "waiting", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -60,6 +60,7 @@ class Partition:
         self.lists_to_write = hosting.lists_to_write
         self.closed_batches = hosting.closed_batches
         self.snapshots = hosting.snapshots
+        self.forgetting = hosting.forgetting
         self.waiting: dict[str, ListActor] = {}
         self.to_sweep: dict[str, RecordedList] = {}
         self._dropped: set[str] | None = set() if epoch == FIRST_EPOCH and damage is None else None  # or not claimed

@@ -177,8 +177,9 @@ class RecordedList:
             self.partition.close_batch_if_full(now_ms)
 
     def _expired(self, now_ms: int) -> Iterator[bytes]:
+        forgetting_ms = self.partition.forgetting.ms(now_ms)
         for sender, session in self.sessions.items():
-            if session.used_ms + limits.REMEMBERED_MS < now_ms:
+            if session.used_ms + limits.REMEMBERED_MS < forgetting_ms:
                 if session.waiting is None:
                     yield sender
             elif session.used_ms > now_ms:  # the clock was set back

@@ -93,7 +93,7 @@ class Remains:
         except CorruptRecord as error:
             log_counted("note_damaged", partition=looked_at.number, why=error.text)
             return True
-        if due_ms > now_ms:
+        if due_ms > self._hosting.forgetting.ms(now_ms):
             return False
         self._taken[key] = self._hosting.activate(looked_at, name, now_ms)
         return True

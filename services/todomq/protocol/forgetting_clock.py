@@ -1,0 +1,45 @@
+"""The clock by which what is remembered is forgotten: the wall clock, but for a while late where that is set forward.
+
+Owns: how far the wall clock was ahead of the steady one lately. Must not know: what is remembered, sockets, the clocks
+(times are arguments). Used by list servers and database workers.
+
+Law 3: what is remembered bears the wall clock's time, for that alone means the same to all processes and machines, and
+after a restart. By the time here, nothing that was made since this process began seems older than it is, whoever made
+it. Of how the clock was set before, it knows nothing.
+"""
+
+from __future__ import annotations
+
+from todomq.protocol import limits
+
+
+class ForgettingClock:
+    """What the wall clock would show with the lowest setting that it had in the last ``limits.REMEMBERED_MS``.
+
+    A setting is remembered for up to twice as long, which harms nothing.
+    """
+
+    def __init__(self) -> None:
+        self._latest_ms: int | None = None
+        self._since_ms = 0
+        self._lowest_ms = self._lowest_before_ms = 0
+        """How far the wall clock was ahead at the least: since then, and in the time of the same length before."""
+
+    def tick(self, now_ms: int, steady_ms: int) -> None:
+        """Look at both clocks; to be done before anything that was made after them is judged.
+
+        Args:
+            now_ms: the wall clock.
+            steady_ms: the steady clock.
+        """
+        ahead_ms = now_ms - steady_ms
+        if self._latest_ms is None:
+            self._since_ms, self._lowest_before_ms, self._lowest_ms = steady_ms, ahead_ms, ahead_ms
+        elif steady_ms - self._since_ms >= limits.REMEMBERED_MS:
+            self._since_ms, self._lowest_before_ms, self._lowest_ms = steady_ms, self._lowest_ms, ahead_ms
+        self._lowest_ms = min(self._lowest_ms, ahead_ms)
+        self._latest_ms = steady_ms + min(self._lowest_ms, self._lowest_before_ms)
+
+    def ms(self, now_ms: int) -> int:
+        """Return the time at the last look; ``now_ms``, the wall clock's, where there was none."""
+        return now_ms if self._latest_ms is None else self._latest_ms
