@@ -69,6 +69,14 @@ class TodoMQError(Exception):
         return self._resend()
 
 
+def is_refusal_for_now(error: TodoMQError | None) -> bool:
+    """Tell whether the part that was asked says itself that it can't do it at the moment.
+
+    Of one that is away, or was lost meanwhile, nobody knows what it did: its next life is waited for.
+    """
+    return isinstance(error, Unavailable) and error.outcome == NOT_APPLIED
+
+
 def _copied(kind: type[TodoMQError], text: str, retryable: bool, outcome: str) -> TodoMQError:
     return kind(text, retryable=retryable, outcome=outcome)
 

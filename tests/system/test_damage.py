@@ -1,12 +1,19 @@
-"""One flipped byte in a stack's files: the damage is told where it is, and stays there (laws 5 and 8)."""
+"""One flipped byte in a stack's files: the damage is told where it is, and stays there (laws 5 and 8).
+
+So is what is no damage: that a shard can't be opened at the moment.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import RunningStack, wait_until
@@ -156,6 +163,55 @@ def test_data_of_a_newer_version_is_refused_and_make_up_says_so(filled: RunningS
         said = done.stdout + done.stderr
         assert f"has format {before + 1} and this version of TodoMQ reads formats 1 to {before}" in said
         assert "run the version that wrote it" in said
+
+
+def lock(path: Path) -> int:
+    """Lock a file as RocksDB does, as soon as nobody else has; return what holds it."""
+    descriptor = os.open(path, os.O_RDWR)
+
+    def is_locked() -> bool:
+        with suppress(BlockingIOError):
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        return False
+
+    wait_until(is_locked, 5.0, f"{path} is free")
+    return descriptor
+
+
+def test_law_5_why_a_shard_cannot_be_opened_is_told_at_once_whoever_is_killed_and_nothing_else_waits_for_it(
+    filled: RunningStack,
+) -> None:
+    stack, data = filled, filled.home / "data"
+    worker = stack.kill("database_worker-2")
+    held = lock(data / "worker-2" / "rocksdb" / "LOCK")
+    try:
+        stack.wait_restarted("database_worker-2", worker)
+        assert stack.ask("database_worker-2", "stats")["storage"] == "closed"
+        for daemon in ("list_server-1", "list_server-2"):
+            stack.wait_restarted(daemon, stack.kill(daemon))
+        with Client(stack.endpoint, deadline_s=10.0) as todo:
+            check_the_others_go_on(todo, HEALTHY, 1)
+            with suppress(ExceptionGroup), todo.pipeline() as pipeline:
+                asked: list[Future[Any]] = [
+                    pipeline.list_names(deadline_s=2.0),
+                    pipeline.cache.server_process(LISTS[2][0], deadline_s=2.0),
+                    *(pipeline.todo_list(name).entries(deadline_s=2.0) for name in LISTS[2]),
+                    *(pipeline.todo_list(name).add_entry("x", deadline_s=2.0) for name in LISTS[2]),
+                ]
+            for future in asked:
+                refusal = future.exception()
+                assert isinstance(refusal, errors.Unavailable) and "LOCK" in refusal.text
+                assert refusal.retryable and refusal.outcome == "not applied"
+            assert "LOCK" in stack.run("todomq.cli", "probe", "why", LISTS[2][0]).stdout
+            pids = stack.pids()
+            os.close(held)
+            held = -1
+            check_the_others_go_on(todo, LISTS[2], 1)
+            assert stack.pids() == pids
+    finally:
+        if held >= 0:
+            os.close(held)
 
 
 def test_law_8_data_that_vanishes_under_a_running_stack_is_missed_and_none_is_begun_anew(filled: RunningStack) -> None:

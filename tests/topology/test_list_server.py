@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from todomq.client import operations
 from todomq.client.request import Request
 from todomq.client.values import Via
 from todomq.daemons import socket_name
+from todomq.database_worker.records import read_epochs
 from todomq.database_worker.storage import Page, StorageFailed
 from todomq.errors import NOT_APPLIED, Overloaded, Unavailable
 from todomq.list_server import housekeeping, reading, records, worker_link
@@ -21,6 +23,7 @@ from todomq.list_server.service import ListServerService
 from todomq.protocol import messages
 from todomq.protocol.codec import pack
 from todomq.protocol.partitions import partition_of
+from todomq.router.service import RouterService
 from todomq.runtime.callee import Answer
 from todomq.runtime.calls import Call
 from todomq.runtime.pipes import Push
@@ -32,6 +35,7 @@ from topology.substitutes import in_world
 from topology.world import World
 
 LIST_SERVER = "list_server-1"
+LIST_SERVER_NAME = ["list_server", 1]
 WORKER: list[str | int] = ["database_worker", 1]
 BOUND_US = 20 * SECOND_US
 HOUR_US = 3_600 * SECOND_US
@@ -52,8 +56,8 @@ def start_without_worker(world: World) -> None:
             world.start(name)
 
 
-def service_of(world: World) -> ListServerService:
-    service = world.running[LIST_SERVER].service
+def service_of(world: World, name: str = LIST_SERVER) -> ListServerService:
+    service = world.running[name].service
     assert isinstance(service, ListServerService)
     return service
 
@@ -234,6 +238,128 @@ def test_law_6_whoever_asks_for_a_list_that_cannot_be_read_at_the_moment_hears_w
     disk.heal()
     assert answered(world, client, operations.add_entry("list", "behind")).id == 2
     assert [entry.title for entry in answered(world, client, operations.entries("list"))] == ["before", "behind"]
+
+
+def close_shard(world: World, *, is_readable: bool = False) -> None:
+    """Have a commit fail, and storage not be opened again, or for reading only."""
+    disk = world.disks[1]
+    disk.failing.append("before")
+    disk.open_failures = 1 << 30
+    disk.is_out_of_reach = not is_readable
+    with pytest.raises(Unavailable):
+        answered(world, Client(world, "stranger"), operations.store("key", "value"))
+
+
+def restart(world: World, *names: str) -> None:
+    """Kill daemons and wait until others have their names, and the router knows who owns all partitions."""
+    before = [world.running[name].process for name in names]
+    for process in before:
+        process.die()
+
+    def are_back() -> bool:
+        return all(name in world.running and world.running[name].process not in before for name in names)
+
+    assert world.clock.run_until(world.clock.now_us + BOUND_US, are_back)
+    run_until_owned(world)
+    router = world.running["router"].service
+    assert isinstance(router, RouterService)
+    routing = router.routing
+
+    def is_routed() -> bool:
+        epochs = [(partition, row.epoch) for partition, row in enumerate(routing.table) if row is not None]
+        return not routing.moving and owns_all(world) and epochs == service_of(world).hosting.owned()
+
+    assert world.clock.run_until(world.clock.now_us + BOUND_US, is_routed)
+
+
+def check_refused(world: World, client: Client, deadline_s: float = 1.0) -> None:
+    """Check that whoever asks for a list, or for all their names, hears what the worker says."""
+    finished = list[Request[Any]]()
+    for request in (
+        operations.entries("list"), operations.add_entry("list", "refused"), operations.list_names(),
+        operations.call(Via(["cache"]), "server_process", "list"),
+        operations.call(Via(["cache"]), "describe_list", "list"),
+    ):  # fmt: skip
+        client.submit(request, deadline_s, finished.append)
+    assert world.clock.run_until(world.clock.now_us + BOUND_US, lambda: len(finished) == 5)
+    for request in finished:
+        with pytest.raises(Unavailable, match="the storage") as refusal:
+            result(request)
+        assert refusal.value.outcome == NOT_APPLIED and refusal.value.retryable
+
+
+@pytest.mark.parametrize(
+    ("killed", "is_readable"), [([], False), ([], True), (["cache", "router"], False), (["database_worker-1"], False)]
+)
+def test_whoever_asks_for_a_list_that_cannot_be_claimed_at_the_moment_hears_why_until_it_can_be(
+    world: World, killed: list[str], is_readable: bool
+) -> None:
+    world.start_all()
+    run_until_owned(world)
+    client = Client(world, "client")
+    answered(world, client, operations.add_entry("list", "before"))
+    restart(world, LIST_SERVER)
+    close_shard(world, is_readable=is_readable)
+    restart(world, LIST_SERVER, *killed)
+    stored = dict(world.disks[1].records)
+    check_refused(world, client)
+    world.clock.run_until(world.clock.now_us + 28 * SECOND_US)
+    for _ in range(20):  # while the first attempt to claim gives place to the next
+        check_refused(world, client, 0.2)
+    hosting, restarts = service_of(world).hosting, world.restarts
+    assert world.disks[1].records == stored and not hosting.lists and not hosting.gates[1].batches
+    world.disks[1].heal()
+    world.clock.run_until(world.clock.now_us + 2 * SECOND_US)
+    finished = list[Request[Any]]()
+    client.submit(operations.add_entry("list", "behind"), 0.5, finished.append)
+    assert world.clock.run_until(world.clock.now_us + SECOND_US, lambda: bool(finished))
+    assert result(finished[0]).id == 2
+    assert [entry.title for entry in answered(world, client, operations.entries("list"))] == ["before", "behind"]
+    assert world.restarts == restarts
+    assert dict(hosting.owned()) == read_epochs(MemoryStorage(world.disks[1].records))
+
+
+def test_law_2_what_cannot_be_claimed_at_the_moment_changes_hands_and_is_claimed_by_its_last_owner() -> None:
+    home = Path("/sim")
+    world = World(1, Settings(home, Settings(home, "").address("router"), list_servers=2, database_workers=1))
+    with in_world(world):
+        world.start_all()
+        servers = (LIST_SERVER, "list_server-2")
+
+        def owned() -> dict[int, int]:
+            living = [service_of(world, name) for name in servers if name in world.running]
+            return dict(chain.from_iterable(service.hosting.owned() for service in living))
+
+        assert world.clock.run_until(world.clock.now_us + BOUND_US, lambda: len(owned()) == 256)
+        close_shard(world)
+        for name in servers:  # while one is away, the other is asked to own what it had, then to release it
+            for _ in range(3):
+                world.running[name].process.die()
+                world.clock.run_until(world.clock.now_us + SECOND_US)
+        assert len(owned()) == 256
+        world.disks[1].heal()
+        assert world.clock.run_until(
+            world.clock.now_us + 3 * SECOND_US, lambda: owned() == read_epochs(MemoryStorage(world.disks[1].records))
+        )
+        client = Client(world, "client")
+        for n in range(20):
+            assert answered(world, client, operations.add_entry(f"list {n}", "milk")).id == 1
+        assert not any(service_of(world, name)._ownership._claims for name in servers)
+
+
+def test_whoever_asks_where_a_list_is_or_for_all_names_hears_why_none_can_be_read(world: World) -> None:
+    world.start_all()
+    run_until_owned(world)
+    client = Client(world, "client")
+    answered(world, client, operations.add_entry("list", "before"))
+    close_shard(world)
+    answered(world, client, operations.call(Via(["cache"]), "kill_list", "list"))
+    for request in (operations.call(Via(["cache"]), "server_process", "list"), operations.list_names()):
+        with pytest.raises(Unavailable, match="out of reach"):
+            answered(world, client, request)
+    world.disks[1].heal()
+    world.clock.run_until(world.clock.now_us + SECOND_US)
+    assert answered(world, client, operations.call(Via(["cache"]), "server_process", "list"))[0] == LIST_SERVER_NAME
 
 
 def test_whoever_asks_for_a_list_whose_worker_dies_waits_for_the_next_one_and_is_not_refused(world: World) -> None:

@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from workbench import START_MS, Bench, Client, Disk
 
 from todomq.errors import (
+    NOT_APPLIED,
     UNKNOWN,
     CorruptRecord,
     DeadlineExceeded,
@@ -319,7 +320,7 @@ def test_law_8_while_a_worker_refuses_to_write_lists_are_looked_for_so_that_its_
 
 def test_law_8_of_a_damaged_partition_nothing_is_taken_for_new() -> None:
     bench = Bench(Disk.new())
-    bench.hosting.own_damaged(PARTITION, FIRST_EPOCH, CorruptRecord("damaged"))
+    bench.hosting.own_unclaimed(PARTITION, FIRST_EPOCH, CorruptRecord("damaged"))
     assert bench.partition("a").is_to_be_looked_for("a")
 
 
@@ -886,7 +887,7 @@ def test_reads_of_lists_not_in_memory_go_on_while_there_is_no_room_though_old_se
 
 def test_law_8_everything_asked_of_a_damaged_partition_is_refused_with_what_is_damaged_and_nothing_is_read() -> None:
     bench = Bench(owned=[number for number in range(256) if number != PARTITION])
-    bench.hosting.own_damaged(PARTITION, 7, CorruptRecord("000012.log is damaged"))
+    bench.hosting.own_unclaimed(PARTITION, 7, CorruptRecord("000012.log is damaged"))
     for operation, arguments in (("add_entry", ["milk"]), ("size", []), ("entries", [])):
         with pytest.raises(CorruptRecord, match=r"000012\.log is damaged"):
             bench.ask("a", operation, *arguments)
@@ -899,9 +900,22 @@ def test_law_8_everything_asked_of_a_damaged_partition_is_refused_with_what_is_d
     assert (PARTITION, 7) in bench.hosting.owned(), "an epoch that is not stored must not be asked about"
 
 
+def test_what_cannot_be_claimed_at_the_moment_is_refused_with_the_reason_until_it_is_owned() -> None:
+    bench = Bench(owned=())
+    bench.hosting.own_unclaimed(PARTITION, 7, Unavailable("Permission denied"))
+    bench.hosting.worker_restarted(1)
+    with pytest.raises(Unavailable, match="Permission denied") as refusal:
+        bench.ask("a", "size")
+    assert refusal.value.retryable and refusal.value.outcome == NOT_APPLIED
+    assert bench.hosting.is_unclaimed(PARTITION, 7) and not bench.hosting.damaged_partitions
+    bench.hosting.own(PARTITION, 7)
+    assert not bench.hosting.is_unclaimed(PARTITION, 7)
+    assert bench.ask("a", "size") == 0
+
+
 def test_another_life_of_the_worker_is_another_chance_for_what_was_damaged() -> None:
     bench = Bench()
-    bench.hosting.own_damaged(PARTITION, 7, CorruptRecord("damaged"))
+    bench.hosting.own_unclaimed(PARTITION, 7, CorruptRecord("damaged"))
     other = next(name for name in map(str, range(100)) if partition_of(name.encode()) != PARTITION)
     bench.disk.records[records.list_key(other)] = b"damaged"
     with pytest.raises(CorruptRecord):

@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from todomq.errors import CorruptRecord, DeadlineExceeded, InvalidRequest, Overloaded, TodoMQError, Unavailable
+from todomq.errors import (
+    UNKNOWN,
+    CorruptRecord,
+    DeadlineExceeded,
+    InvalidRequest,
+    Overloaded,
+    TodoMQError,
+    Unavailable,
+)
 from todomq.list_server import records
 from todomq.list_server.listing_queue import UNDER_WAY, WAITING, WAITING_BYTES, ListingQueue
 from todomq.list_server.records import ListRecord, pack_list
@@ -25,12 +33,14 @@ class Stage:
 
     def __init__(self) -> None:
         self.asked: list[deque[Callable[[Answer], None]]] = [deque() for _ in range(WORKERS)]
+        self.refused: list[deque[Callable[[TodoMQError], None]]] = [deque() for _ in range(WORKERS)]
         self.replies: dict[int, list[tuple[int, Any]]] = {}
         self.listings = ListingQueue([self._call(worker) for worker in range(WORKERS)], self._take_reply)
 
     def _call(self, worker: int) -> Callable[..., None]:
-        def call(*body: Any, done: Callable[[Answer], None]) -> None:
+        def call(*body: Any, done: Callable[[Answer], None], refused: Callable[[TodoMQError], None]) -> None:
             self.asked[worker].append(done)
+            self.refused[worker].append(refused)
 
         return call
 
@@ -170,6 +180,22 @@ def test_one_workers_error_is_the_listings_and_is_answered_once(
     stage.work(1 - worker, error, value)
     assert type(stage.error(1)) is expected
     assert not stage.listings
+
+
+def test_a_worker_that_says_why_it_cannot_read_refuses_a_listing_before_its_deadline_and_leaves_its_place() -> None:
+    stage = Stage()
+    stage.ask(*range(UNDER_WAY + 1))
+    refused = stage.refused[1].popleft()
+    refused(Unavailable("the connection broke", outcome=UNKNOWN))
+    assert not stage.replies, "its next life is waited for"
+    refused(Unavailable("Permission denied"))
+    refused(Unavailable("Permission denied"))
+    assert stage.error(0).text == "Permission denied"
+    stage.listings.begin(NOW_MS)
+    assert len(stage.asked[0]) == UNDER_WAY + 1
+    for worker in range(WORKERS):
+        stage.work(worker)
+    assert len(stage.replies[0]) == 1 and len(stage.listings) == UNDER_WAY
 
 
 def test_another_question_is_refused_at_once() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from todomq.cache.directory import Directory, Own, Owner, Release, Server
 from todomq.daemons import is_daemon_name
-from todomq.errors import DeadlineExceeded, NameNotFound, Overloaded, TodoMQError, Unavailable
+from todomq.errors import DeadlineExceeded, NameNotFound, Overloaded, TodoMQError, Unavailable, is_refusal_for_now
 from todomq.protocol.addresses import is_address
 from todomq.protocol.entries import check_list_name
 from todomq.protocol.messages import is_epoch, is_partition
@@ -33,7 +33,6 @@ SERVERS_MOST = 2 * POOL_MOST
 """List servers that get partitions: each is a connection, and anybody may register names like theirs."""
 
 WAITING_CALLS = 4_096
-UNREADABLE = Unavailable("the list's server gave an answer that cannot be read")
 
 
 class CacheService(Service):
@@ -75,14 +74,14 @@ class CacheService(Service):
             return LATER
 
         def activated(answer: Answer) -> None:
-            if answer.error is None and _is_pair(answer.value) and answer.value[1] != owner.epoch:
-                self._try_again(call, Unavailable("the list's partition has another owner by now"))
-            elif answer.error is None and _is_pair(answer.value):
+            if answer.error is not None and not _is_of_the_moment(answer.error):
+                call.refuse(answer.error)
+            elif answer.error is None and _is_pair(answer.value) and answer.value[1] == owner.epoch:
                 activation, epoch = answer.value
                 server = ["list_server", owner.server.number]
                 call.answer([server, owner.server.incarnation, activation, partition_of(name.encode()), epoch])
             else:
-                self._try_again(call, answer.error or UNREADABLE)
+                self._loop.after(ASK_AGAIN_S, lambda: self._let_wait(call))
 
         callee.call("activate", name, done=activated, timeout_s=self._time_left_s(call))
         return LATER
@@ -112,13 +111,6 @@ class CacheService(Service):
 
         callee.call(operation, name, done=answered, timeout_s=self._time_left_s(call))
         return LATER
-
-    def _try_again(self, call: Call, error: TodoMQError) -> None:
-        """A list's server that was asked at the wrong moment (its partition moves, it died) is asked again."""
-        if isinstance(error, Unavailable | NameNotFound | DeadlineExceeded):
-            self._loop.after(ASK_AGAIN_S, lambda: self._let_wait(call))
-        else:
-            call.refuse(error)
 
     def _let_wait(self, call: Call) -> None:
         if len(self._waiting) < WAITING_CALLS:
@@ -248,6 +240,12 @@ def _is_list_server(registration: Registration) -> bool:
     name = registration.name
     is_one = is_daemon_name(name) and name[0] == "list_server" and name[1] <= LIST_SERVERS
     return is_one and is_address(registration.address)
+
+
+def _is_of_the_moment(error: TodoMQError) -> bool:
+    """Tell whether a list's server was asked at the wrong moment (its partition moves, it died) and is asked again."""
+    is_one = isinstance(error, Unavailable | NameNotFound | DeadlineExceeded)
+    return is_one and not is_refusal_for_now(error)  # that one is the list's: its shard can't be opened, say
 
 
 def _is_pair(value: Any) -> bool:

@@ -128,7 +128,7 @@ def _no_server(found: Whereabouts) -> Reason:
     trouble, cache = _worker_trouble(found), found.answers["cache",]
     waits = f"partition {partition} has no list server that answers"
     if trouble:
-        return Reason(worker, f"{waits}, and none can claim it: {trouble}")
+        return Reason(worker, f"no list server can claim partition {partition}: {trouble}")
     if cache.error is not None:
         why = why_no_answer(("cache",), cache.error, found.registered)
         return Reason(("cache",), f"{waits}, and the cache, which would place it, {why}")

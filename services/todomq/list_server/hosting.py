@@ -18,7 +18,7 @@ from zlib import crc32
 
 from msgspec.structs import replace
 
-from todomq.errors import NOT_APPLIED, UNKNOWN, CorruptRecord, TodoMQError, Unavailable
+from todomq.errors import NOT_APPLIED, UNKNOWN, CorruptRecord, TodoMQError, Unavailable, is_refusal_for_now
 from todomq.list_server.actor import LOADING, QUARANTINED, READY, STOPPING, Asked, Crashed, ListActor
 from todomq.list_server.gate import Batch, Gate, Reply
 from todomq.list_server.housekeeping import Housekeeping
@@ -87,7 +87,8 @@ class Hosting:
     @property
     def damaged_partitions(self) -> int:
         """How many partitions are refused because their shard can't be read."""
-        return sum(partition is not None and partition.damage is not None for partition in self.partitions)
+        owned = [partition for partition in self.partitions if partition is not None]
+        return sum(isinstance(partition.refusal, CorruptRecord) for partition in owned)
 
     # -- partitions ----------------------------------------------------------------------------------------------------
 
@@ -99,20 +100,25 @@ class Hosting:
         if epoch == FIRST_EPOCH:  # what is taken for new is read from nowhere; the grant may be an old one
             partition.doubt()
 
-    def own_damaged(self, number: int, epoch: int, damage: CorruptRecord) -> None:
-        """Answer for a partition whose shard can't be read, so not even claimed: everything is refused with the reason.
+    def own_unclaimed(self, number: int, epoch: int, refusal: TodoMQError) -> None:
+        """Answer for a partition that can't be claimed, now or ever: everything is refused with the reason.
 
         Nothing of it is read or written here, so law 2 asks for no epoch in storage.
         """
         self.disown(number)
-        self.partitions[number] = Partition(number, epoch, worker_of(number, self._workers), self, damage)
+        self.partitions[number] = Partition(number, epoch, worker_of(number, self._workers), self, refusal)
+
+    def is_unclaimed(self, number: int, epoch: int) -> bool:
+        """Tell whether that is so of a partition under this epoch."""
+        partition = self.partitions[number]
+        return partition is not None and partition.epoch == epoch and partition.refusal is not None
 
     def worker_restarted(self, worker: int) -> None:
         """Try again what was damaged in the worker's life before: its files may have been put right."""
         for partition in self.partitions:
             if partition is None or partition.gate is not self.gates[worker]:
                 continue
-            if partition.damage is not None:
+            if isinstance(partition.refusal, CorruptRecord):
                 self.disown(partition.number)  # the cache sees it, and has it claimed
                 continue
             for actor in [actor for actor in partition.actors.values() if actor.state is QUARANTINED]:
@@ -162,13 +168,13 @@ class Hosting:
         """
         silent = [gate for gate in self.gates.values() if gate.is_asking]
         for partition in self.partitions:
-            if partition is not None and partition.damage is None and partition.gate not in silent:
+            if partition is not None and partition.refusal is None and partition.gate not in silent:
                 partition.gate.ask(partition.number, partition.epoch)
 
     def doubt_epochs(self) -> None:
         """Ask the same of every worker, and answer nothing from memory before it is known."""
         for partition in self.partitions:
-            if partition is not None and partition.damage is None:
+            if partition is not None and partition.refusal is None:
                 partition.doubt()
 
     # -- requests ------------------------------------------------------------------------------------------------------
@@ -187,7 +193,7 @@ class Hosting:
             partition = partitions[number]
             if partition is None or partition.epoch != request[EPOCH] or partition.releasing:
                 self._moved(peer, request[ID], number)
-            elif partition.damage is not None:
+            elif partition.refusal is not None:
                 self._refuse(partition, peer, request[ID])
             elif name:
                 actor = partition.actors.get(name) or self.activate(partition, name, now_ms)
@@ -298,12 +304,8 @@ class Hosting:
         return False
 
     def read_refused(self, read: Read, error: TodoMQError) -> None:
-        """Take the word that a page can't be read for now: if the worker itself says so, whoever waits hears why.
-
-        Of one that is away nobody knows what it did: its next life is waited for.
-        """
-        is_said_by_worker = isinstance(error, Unavailable) and error.outcome == NOT_APPLIED
-        if is_said_by_worker and isinstance(read.job, Loading) and self._is_current(read):
+        """Take the word that a page can't be read for now: if the worker itself says so, whoever waits hears why."""
+        if is_refusal_for_now(error) and isinstance(read.job, Loading) and self._is_current(read):
             read.actor.refuse_all(error)
 
     # -- what the workers say ------------------------------------------------------------------------------------------
@@ -447,8 +449,8 @@ class Hosting:
         )
 
     def _refuse(self, partition: Partition, peer: bytes, identifier: int) -> None:
-        assert partition.damage is not None
-        value = messages.error_value(partition.damage)
+        assert partition.refusal is not None
+        value = messages.error_value(partition.refusal)
         self.replies.append(Reply(peer, identifier, messages.ERROR, value, partition.number))
 
     def _moved(self, peer: bytes, identifier: int, partition: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import Any
 
-from todomq.errors import CorruptRecord, DeadlineExceeded, NameNotFound, Overloaded, TodoMQError, Unavailable
+from todomq.errors import NOT_APPLIED, DeadlineExceeded, NameNotFound, Overloaded, TodoMQError
 from todomq.list_server.actor import LOADING, STOPPING, ListActor
 from todomq.list_server.hosting import Hosting
 from todomq.list_server.partition import Partition
@@ -23,6 +23,7 @@ from todomq.runtime.loop import Loop
 
 SAMPLE_ENTRIES = 200
 WAITING_ACTIVATIONS = 4_096
+NOT_OWNED = "this list server does not own the list's partition"
 
 
 class ListCalls:
@@ -46,13 +47,13 @@ class ListCalls:
             partition = self._hosting.partitions[actor.partition.number]
             current = partition.actors.get(actor.name) if partition is actor.partition and partition else None
             if partition is not actor.partition:
-                call.refuse(Unavailable("the list's partition is moving"))
+                call.refuse(NameNotFound(NOT_OWNED))
             elif self._loop.now_ms() > call.deadline_ms:
                 call.refuse(DeadlineExceeded("the list was not loaded in time"))
             elif current is None:
                 heir = self._hosting.activate(actor.partition, actor.name, self._loop.now_ms())
                 self._activations.append((heir, call))
-            elif current.state in (LOADING, STOPPING):
+            elif _is_to_answer_soon(current):
                 self._activations.append((current, call))
             else:
                 try:
@@ -64,7 +65,7 @@ class ListCalls:
         name = check_list_name(call.only_argument())
         partition = self._partition(name)
         actor = self._hosting.activate(partition, name, self._loop.now_ms())
-        if actor.state == LOADING or actor.state == STOPPING:
+        if _is_to_answer_soon(actor):
             if len(self._activations) >= WAITING_ACTIVATIONS:
                 raise Overloaded("too many callers wait for lists to be loaded")
             self._activations.append((actor, call))
@@ -112,10 +113,15 @@ class ListCalls:
     def _partition(self, name: str) -> Partition:
         partition = self._hosting.partitions[partition_of(name.encode())]
         if partition is None or partition.releasing:
-            raise NameNotFound("this list server does not own the list's partition")
-        if partition.damage is not None:
-            raise CorruptRecord(partition.damage.text)
+            raise NameNotFound(NOT_OWNED)
+        if partition.refusal is not None:
+            raise partition.refusal.with_outcome(NOT_APPLIED)
         return partition
+
+
+def _is_to_answer_soon(actor: ListActor) -> bool:
+    """Tell whether a list that is not ready is worth waiting for: not where its worker says why it can't be read."""
+    return actor.state is STOPPING or (actor.state is LOADING and actor.error is None)
 
 
 def _activation(actor: ListActor) -> list[int]:

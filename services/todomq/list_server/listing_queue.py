@@ -5,7 +5,8 @@ server replies).
 Law 5: however many are asked for, the workers read for a few of them at a time, so nobody's load or claim waits for
 them all; and pages that go on come before first pages, or of many listings at once none would come to its end. Law 6:
 what waits is bounded, and past that refused at once. The place of one under way is free when every worker has answered,
-though its own deadline has passed before: what a worker that is away is asked for waits as well.
+though its own deadline has passed before: what a worker that is away is asked for waits as well. It is free at once
+where a worker says why it can't read: that takes it a while, so there are never many that others are still asked for.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from todomq.errors import DeadlineExceeded, Overloaded, TodoMQError, Unavailable
+from todomq.errors import DeadlineExceeded, Overloaded, TodoMQError, Unavailable, is_refusal_for_now
 from todomq.list_server.listing import Listing, listing_of
 from todomq.list_server.reading import AskWorker, is_page
 from todomq.protocol import limits, messages
@@ -130,11 +131,17 @@ class ListingQueue:
         listing = asked.listing
         for call in self._calls:
             done = partial(self._answered, asked)
-            call("read", None, listing.prefix, listing.after, listing.bytes_each, done=done)
+            refused = partial(self._refused, asked)
+            call("read", None, listing.prefix, listing.after, listing.bytes_each, done=done, refused=refused)
+
+    def _refused(self, asked: _Asked, error: TodoMQError) -> None:
+        if is_refusal_for_now(error) and not asked.is_answered:
+            self._refuse(asked, error)
+            self._under_way.remove(asked)
 
     def _answered(self, asked: _Asked, answer: Answer) -> None:
         asked.missing -= 1
-        if not asked.missing:
+        if not asked.missing and asked in self._under_way:
             self._under_way.remove(asked)
         if asked.is_answered:
             return

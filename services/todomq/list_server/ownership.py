@@ -4,7 +4,8 @@ Owns: claims under way, releases that wait for the disk, when the workers are as
 a list holds. Talks to: the cache (own, release, owned), database workers (claim).
 
 Law 2: a partition is served once its worker has granted the claim, and no sooner; it is given away once every write of
-it is on disk.
+it is on disk. While a worker says why it can't grant a claim, the partition is answered for with that reason, and the
+claim goes on being tried, under the same epoch: once it is granted, nobody but this list server need know.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from todomq.errors import CorruptRecord, DeadlineExceeded, InvalidRequest, TodoMQError, Unavailable
+from todomq.errors import CorruptRecord, DeadlineExceeded, InvalidRequest, TodoMQError, Unavailable, is_refusal_for_now
 from todomq.list_server.hosting import Hosting
 from todomq.list_server.worker_link import WorkerLinks
 from todomq.protocol.messages import is_epoch, is_partition
@@ -102,15 +103,43 @@ class Ownership:
         if owned is not None and owned.epoch == epoch and not owned.releasing:
             return [True, epoch]
 
-        calls = self._claims.setdefault((number, epoch), [])
-        calls.append(call)
-        if len(calls) == 1:  # else the claim is under way: made twice it would be refused, for its own epoch
-            claimed = partial(self._claimed, number, epoch)
-            self._links.of(number).call("claim", number, epoch, done=claimed, timeout_s=CLAIM_S)
+        calls = self._claims.get((number, epoch))
+        if calls is not None:  # the claim is under way: made twice it would be refused, for its own epoch
+            calls.append(call)
+        else:
+            self._claims[number, epoch] = [call]
+            self._claim(number, epoch)
         return LATER
 
+    def _claim(self, number: int, epoch: int) -> None:
+        claimed, refused = partial(self._claimed, number, epoch), partial(self._claim_refused, number, epoch)
+        self._links.of(number).call("claim", number, epoch, done=claimed, refused=refused, timeout_s=CLAIM_S)
+
+    def _claim_refused(self, number: int, epoch: int, error: TodoMQError) -> None:
+        """Take the word that a claim has not been granted yet: if the worker itself says so, whoever asks hears why."""
+        calls = self._claims[number, epoch]
+        is_wanted = calls or self._hosting.is_unclaimed(number, epoch)  # else it was given away meanwhile
+        if not is_wanted or self._is_overtaken(number, epoch) or not is_refusal_for_now(error):
+            return
+        self._hosting.own_unclaimed(number, epoch, error)
+        if calls:
+            log_counted("partition_unclaimed", partition=number, why=error.text)
+        for call in calls:
+            call.answer([True, epoch])
+        calls.clear()
+
     def _claimed(self, number: int, epoch: int, answer: Answer) -> None:
+        is_unclaimed = self._hosting.is_unclaimed(number, epoch)
+        if is_unclaimed and is_refusal_for_now(answer.error):
+            self._claim(number, epoch)
+            return
         calls = self._claims.pop((number, epoch))
+        if is_unclaimed:
+            self._hosting.disown(number)  # unless it is granted now, the cache sees it, and has it claimed anew
+        elif not calls:
+            return  # it was given away meanwhile
+        elif self._is_overtaken(number, epoch):
+            answer = Answer(None, Unavailable("the partition was asked for under a higher epoch since"))
         try:
             grant = self._grant(number, epoch, answer)
         except TodoMQError as error:
@@ -120,11 +149,15 @@ class Ownership:
             for call in calls:
                 call.answer(grant)
 
+    def _is_overtaken(self, number: int, epoch: int) -> bool:
+        owned = self._hosting.partitions[number]
+        return owned is not None and owned.epoch > epoch
+
     def _grant(self, number: int, epoch: int, answer: Answer) -> list[Any]:
         """Take a worker's answer to a claim; return ``[granted, stored epoch]``, or raise why it is not known."""
         if isinstance(answer.error, CorruptRecord):
             log_counted("partition_damaged", partition=number, why=answer.error.text)
-            self._hosting.own_damaged(number, epoch, answer.error)
+            self._hosting.own_unclaimed(number, epoch, answer.error)
             return [True, epoch]
         if answer.error is not None:
             raise answer.error

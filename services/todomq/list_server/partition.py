@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from todomq.errors import CorruptRecord
+from todomq.errors import TodoMQError
 from todomq.list_server.recording import RecordedList, write_sessions
 from todomq.protocol.messages import FIRST_EPOCH
 
@@ -30,7 +30,7 @@ class Partition:
 
     Attributes:
         number, epoch, worker: which partition it is, under which epoch it is owned, which database worker keeps it.
-        damage: why it can't even be read; None where it can.
+        refusal: why it can't be claimed, so that everything is refused; None where it is claimed.
         doubted: the number of the batch that asked last, in doubt, whether it is owned still.
         releasing: whether it is being given away.
         actors: by the name of the list.
@@ -41,17 +41,17 @@ class Partition:
     """
 
     __slots__ = (
-        "_dropped", "actors", "closed_batches", "damage", "doubted", "epoch", "forgetting", "gate", "lists_to_write",
-        "number", "releasing", "replies", "snapshots", "to_sweep", "waiting", "worker",
+        "_dropped", "actors", "closed_batches", "doubted", "epoch", "forgetting", "gate", "lists_to_write", "number",
+        "refusal", "releasing", "replies", "snapshots", "to_sweep", "waiting", "worker",
     )  # fmt: skip
 
     def __init__(
-        self, number: int, epoch: int, worker: int, hosting: Hosting, damage: CorruptRecord | None = None
+        self, number: int, epoch: int, worker: int, hosting: Hosting, refusal: TodoMQError | None = None
     ) -> None:
         self.number = number
         self.epoch = epoch
         self.worker = worker
-        self.damage = damage
+        self.refusal = refusal
         self.gate = hosting.gates[worker]
         self.doubted = 0
         self.releasing = False
@@ -63,7 +63,7 @@ class Partition:
         self.forgetting = hosting.forgetting
         self.waiting: dict[str, ListActor] = {}
         self.to_sweep: dict[str, RecordedList] = {}
-        self._dropped: set[str] | None = set() if epoch == FIRST_EPOCH and damage is None else None  # or not claimed
+        self._dropped: set[str] | None = set() if epoch == FIRST_EPOCH and refusal is None else None
 
     @property
     def uncommitted(self) -> bool:

@@ -67,7 +67,7 @@ class Remains:
                 self._look(looked_at, after, now_ms)
 
     def _look(self, looked_at: Partition, after: bytes | None, now_ms: int) -> None:
-        if self._is_owned(looked_at) and looked_at.damage is None:
+        if self._is_owned(looked_at) and looked_at.refusal is None:
             prefix = records.remains_prefix(looked_at.number)
             done = partial(self._found, looked_at, after, now_ms)
             self._calls[looked_at.worker]("read", None, prefix, after, PAGE_BYTES, done=done)
