@@ -204,6 +204,10 @@ def test_law_5_why_a_shard_cannot_be_opened_is_told_at_once_whoever_is_killed_an
                 assert isinstance(refusal, errors.Unavailable) and "LOCK" in refusal.text
                 assert refusal.retryable and refusal.outcome == "not applied"
             assert "LOCK" in stack.run("todomq.cli", "probe", "why", LISTS[2][0]).stdout
+            verified = stack.run("todomq.cli", "verify", timeout_s=20.0)
+            assert verified.returncode == 3 and "LOCK" in verified.stdout
+            backup = stack.run("todomq.cli", "backup", str(stack.home / "backup"), timeout_s=20.0)
+            assert backup.returncode == 3 and "database_worker 2: " in backup.stderr and "LOCK" in backup.stderr
             pids = stack.pids()
             os.close(held)
             held = -1

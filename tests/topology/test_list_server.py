@@ -362,6 +362,19 @@ def test_whoever_asks_where_a_list_is_or_for_all_names_hears_why_none_can_be_rea
     assert answered(world, client, operations.call(Via(["cache"]), "server_process", "list"))[0] == LIST_SERVER_NAME
 
 
+def test_whoever_wants_a_copy_of_a_shard_that_cannot_be_opened_hears_why_at_once(world: World) -> None:
+    world.start_all()
+    run_until_owned(world)
+    close_shard(world)
+    finished = list[Request[Any]]()
+    client = Client(world, "client")
+    client.submit(operations.call(Via(WORKER), "checkpoint", "copy"), 60.0, finished.append)
+    assert world.clock.run_until(world.clock.now_us + SECOND_US, lambda: bool(finished))
+    with pytest.raises(Unavailable, match="out of reach") as refusal:
+        result(finished[0])
+    assert not refusal.value.retryable and refusal.value.outcome == NOT_APPLIED
+
+
 def test_whoever_asks_for_a_list_whose_worker_dies_waits_for_the_next_one_and_is_not_refused(world: World) -> None:
     world.start_all()
     run_until_owned(world)

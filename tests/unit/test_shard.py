@@ -17,7 +17,7 @@ from memory_storage import MemoryStorage
 from todomq.database_worker import records
 from todomq.database_worker.shard import Shard
 from todomq.database_worker.storage import Page, StorageFailed, StorageInUse
-from todomq.errors import NOT_APPLIED, UNKNOWN, CorruptRecord, TodoMQError
+from todomq.errors import NOT_APPLIED, UNKNOWN, CorruptRecord, TodoMQError, Unavailable
 from todomq.protocol import limits
 from todomq.protocol.messages import COMMITTED, WANTED, Committed
 
@@ -208,6 +208,9 @@ def test_what_comes_while_storage_is_opened_again_is_dropped_for_it_is_asked_for
     with pytest.raises(StorageFailed) as failure:
         work()
     done(None, failure.value)
+    with pytest.raises(Unavailable, match="storage is being opened") as refusal:
+        bench.shard.check_readable()
+    assert not isinstance(refusal.value, StorageFailed), "nothing has failed that a copy of it is asked of"
     bench.shard.take_batch(batch_of(SENDER, ME, 1, [(0, 1, [b"nlist", b"x"])]), 100)
     bench.run()
     assert [(word.outcome, word.first) for word in bench.words] == [(WANTED, 1)]

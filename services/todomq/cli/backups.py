@@ -98,7 +98,8 @@ def verify(
     """Read every record, and say what is wrong.
 
     Those of a backup, or of this machine's stack, running or stopped. The exit code is 0 where nothing is wrong, 1
-    where something is damaged, 2 where you may not read it, 3 where the stack runs and does not answer.
+    where something is damaged, 2 where you may not read it, 3 where the stack runs and a worker does not answer, or
+    can't open its shard.
 
     Example: todomq verify /backups/2026-12-01
     """

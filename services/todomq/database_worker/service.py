@@ -18,10 +18,18 @@ from todomq.database_worker import records
 from todomq.database_worker.checkpoints import NEW_S, check_name, make_checkpoint, remove_forgotten
 from todomq.database_worker.group import Done
 from todomq.database_worker.shard import Shard
-from todomq.database_worker.storage import OpenStorage, Storage, Write
+from todomq.database_worker.storage import OpenStorage, Storage, StorageFailed, Write
 from todomq.database_worker.storage.manifest import shard_name
 from todomq.database_worker.words import Words
-from todomq.errors import CorruptRecord, InvalidRequest, Overloaded, ProtocolError, TodoMQError, Unavailable
+from todomq.errors import (
+    NOT_APPLIED,
+    CorruptRecord,
+    InvalidRequest,
+    Overloaded,
+    ProtocolError,
+    TodoMQError,
+    Unavailable,
+)
 from todomq.protocol import limits, messages
 from todomq.protocol.addresses import is_address
 from todomq.protocol.codec import canonical, check_plain, pack, unpack
@@ -64,9 +72,10 @@ class DatabaseWorkerService(Service):
         self.operations["hello"] = self._hello
         for name, operation in {
             "claim": self._claim, "read": self._read, "read_many": self._read_many,
-            "store": self._store, "get": self._get, "check": self._check, "checkpoint": self._checkpoint,
+            "store": self._store, "get": self._get, "check": self._check,
         }.items():  # fmt: skip
             self.operations[name] = self._while_open(operation)
+        self.operations["checkpoint"] = self._unless_stopping(self._checkpoint)
 
     def stats(self) -> dict[str, Any]:
         """Return counters, depths of queues and what storage says of itself."""
@@ -101,10 +110,16 @@ class DatabaseWorkerService(Service):
         self._shard.take_batch(batch, len(message))
 
     def _while_open(self, operation: Operation) -> Operation:
+        def guarded(call: Call) -> None:
+            self._shard.check_readable()
+            operation(call)
+
+        return self._unless_stopping(guarded)
+
+    def _unless_stopping(self, operation: Operation) -> Operation:
         def guarded(call: Call) -> Any:
             if self._stopped is not None:
                 raise Unavailable("this database worker is stopping")
-            self._shard.check_readable()
             operation(call)
             return LATER
 
@@ -217,10 +232,19 @@ class DatabaseWorkerService(Service):
         self._shard.commits.take_change([(records.PROBE_KEY, written)], None, wrote, None)
 
     def _checkpoint(self, call: Call) -> None:
-        """Copy the shard as it is now into ``checkpoints/NAME`` of its directory; the answer is that directory."""
+        """Copy the shard as it is now into ``checkpoints/NAME`` of its directory; the answer is that directory.
+
+        Whoever asks waits long for a copy, and is not to wait for storage that says why it can't make one.
+        """
         (name,) = _arguments(call, str)
         check_name(name)
-        self._shard.beside(lambda storage: make_checkpoint(storage, self._directory, name), _answering(call))
+        answer = _answering(call)
+
+        def made(outcome: Any) -> None:
+            is_failure = isinstance(outcome, StorageFailed)
+            answer(StorageFailed(outcome.text, retryable=False, outcome=NOT_APPLIED) if is_failure else outcome)
+
+        self._shard.beside(lambda storage: make_checkpoint(storage, self._directory, name), made)
         self._loop.after(2 * NEW_S, self._clear_checkpoints)
 
     def _clear_checkpoints(self) -> None:

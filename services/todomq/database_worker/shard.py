@@ -23,7 +23,7 @@ from todomq.database_worker import records
 from todomq.database_worker.commit import Commits
 from todomq.database_worker.group import Done, commit_group
 from todomq.database_worker.storage import OpenStorage, Storage, StorageFailed, StorageInUse
-from todomq.errors import NOT_APPLIED, CorruptRecord, Overloaded, TodoMQError
+from todomq.errors import NOT_APPLIED, CorruptRecord, Overloaded, TodoMQError, Unavailable
 from todomq.protocol.forgetting_clock import ForgettingClock
 from todomq.protocol.messages import Committed, Writes
 from todomq.runtime.log import log, log_counted
@@ -168,8 +168,9 @@ class Shard:
         """Return a new error for each who is told: a raised one keeps what it went through."""
         if isinstance(self._trouble, CorruptRecord):
             return CorruptRecord(self._trouble.text)
-        text = "storage is being opened" if self._trouble is None else self._trouble.text
-        return StorageFailed(text, outcome=NOT_APPLIED)
+        if self._trouble is None:
+            return Unavailable("storage is being opened")
+        return StorageFailed(self._trouble.text, outcome=NOT_APPLIED)
 
     def _ask_storage(self, work: Callable[[Storage], Any], done: Done, lane: str) -> None:
         storage = self._storage
