@@ -114,7 +114,10 @@ class Unavailable(TodoMQError):
 
 
 class OutOfOrder(TodoMQError):
-    """An earlier change of this client to this list is missing; the client sends both again."""
+    """An earlier change of this client to this list is missing; the client sends both again.
+
+    Not retryable of a read: its answer was lost, and when it was asked again, changes sent after it had taken effect.
+    """
 
     code = "out_of_order"
     retryable_by_default = True

@@ -614,6 +614,40 @@ class TestTrouble:
         assert client.todo_list("l").add_entry("milk").id == 1
         assert [request[4] for request in router.requests] == [1, 1, 1, 1]
 
+    def test_a_read_that_later_changes_have_overtaken_is_asked_anew_for_who_only_waits_for_it(
+        self, client: Client, router: ScriptedRouter
+    ) -> None:
+        for ask in (lambda: client.todo_list("l").entries(), lambda: client.todo_list("l").size()):
+            self.overtake_one(router)
+            assert not ask()
+        assert len(router.requests) == 4
+
+    def test_and_fails_in_a_pipeline_and_with_asyncio(self, client: Client, router: ScriptedRouter) -> None:
+        self.overtake_one(router)
+        with pytest.raises(ExceptionGroup) as failed, client.pipeline() as pipeline:
+            pipeline.todo_list("l").entries()
+        (error,) = failed.value.exceptions
+        assert isinstance(error, errors.OutOfOrder) and not error.retryable
+
+        async def main() -> None:
+            async with AsyncClient(router.address) as todo:
+                self.overtake_one(router)
+                with pytest.raises(errors.OutOfOrder):
+                    await todo.todo_list("l").entries()
+                assert await todo.todo_list("l").entries() == []
+
+        asyncio.run(main())
+        assert len(router.requests) == 3
+
+    def overtake_one(self, router: ScriptedRouter) -> None:
+        """Have the router refuse the next request, as a list does a read that comes again too late."""
+
+        def refuse(*request: Any) -> Any:
+            router.script = router.serve
+            raise errors.OutOfOrder("overtaken", retryable=False)
+
+        router.script = refuse
+
     def test_an_unknown_outcome_can_be_retried_under_the_same_number(
         self, client: Client, router: ScriptedRouter
     ) -> None:

@@ -303,6 +303,76 @@ def test_a_floor_that_a_read_declares_lets_go_what_waits_behind_it() -> None:
     assert bench.answer(waiting) == 1
 
 
+READINGS = [("size",), ("entries",), ("entries", None), ("entries_on", None)]
+
+
+@pytest.mark.parametrize("between", ["nothing", "a killed actor", "another list server"])
+@pytest.mark.parametrize("read", READINGS)
+def test_a_read_that_comes_again_behind_a_later_change_is_refused_for_good(read: tuple[Any, ...], between: str) -> None:
+    bench = loaded()
+    bench.ask("a", *read, number=1)
+    bench.ask("a", "add_entry", "milk", number=1)
+    now = bench.ask("a", *read, number=2)
+    if between == "a killed actor":
+        bench.hosting.kill(bench.actor("a"))
+    elif between == "another list server":
+        bench = Bench(bench.disk)
+    for _ in range(2):
+        late = bench.send("a", *read, number=1)
+        bench.settle()
+        error = bench.error(late)
+        assert isinstance(error, OutOfOrder) and "ask again" in error.text
+        assert (error.retryable, error.outcome) == (False, "not applied")
+        assert bench.ask("a", *read, number=2) == bench.ask("a", *read, client=b"other", number=1) == now
+
+
+def test_a_read_that_is_too_late_hears_so_once_what_makes_it_late_is_on_disk() -> None:
+    bench = loaded()
+    for fails in (True, False):
+        bench.send("a", "add_entry", "milk", number=1)
+        late = bench.send("a", "size", number=1)
+        bench.turn()
+        assert late not in bench.replies
+        if fails:
+            bench.fail()
+            assert bench.error(late).retryable
+            assert bench.ask("a", "size", number=1) == 0
+    bench.commit()
+    assert isinstance(bench.error(late), OutOfOrder)
+
+
+def test_a_read_in_front_of_changes_that_were_given_up_before_they_came_is_not_too_late() -> None:
+    bench = loaded()
+    bench.ask("a", "add_entry", "milk", number=1)
+    waiting = bench.send("a", "size", number=3)
+    assert bench.ask("a", "size", number=6, floor=6) == bench.answer(waiting) == 1
+    assert bench.ask("a", "size", number=3) == 1
+    waiting = bench.send("a", "size", number=7)
+    bench.ask("a", "add_entry", "bread", number=9, floor=9)
+    assert bench.answer(waiting) == 1
+    with pytest.raises(OutOfOrder):
+        bench.ask("a", "size", number=9)
+
+
+def test_a_read_of_number_0_shows_the_list_as_it_is_now_whatever_its_client_has_sent() -> None:
+    bench = loaded()
+    assert bench.ask("a", "size", number=0, floor=0) == 0
+    bench.ask("a", "add_entry", "milk", number=1)
+    assert bench.ask("a", "size", number=0, floor=0) == 1
+    bench.send("a", "add_entry", "tea", number=3)
+    assert bench.ask("a", "size", number=0, floor=0) == 1
+
+
+def test_a_read_with_floor_0_waits_for_nothing_and_may_be_too_late() -> None:
+    bench = loaded()
+    assert bench.ask("a", "size", number=3, floor=0) == 0
+    bench.ask("a", "add_entry", "milk", number=1)
+    assert bench.ask("a", "size", number=3, floor=0) == 1
+    bench.ask("a", "add_entry", "bread", number=3, floor=3)
+    with pytest.raises(OutOfOrder):
+        bench.ask("a", "size", number=3, floor=0)
+
+
 def test_what_is_refused_for_good_takes_its_number_in_memory_only() -> None:
     bench = loaded()
     refused = bench.send("a", "add_entry", "", number=1)
@@ -431,6 +501,24 @@ def test_a_long_read_comes_in_pages_and_shows_one_state_whatever_changes_meanwhi
         page, cursor = client.read(bench, "a", "entries", cursor)
         seen += [entry[0] for entry in page]
     assert seen == list(range(1, 61))
+
+
+def test_the_pages_of_a_read_may_come_late_and_its_beginning_may_not() -> None:
+    bench, client = long_list()
+    page, cursor = client.read(bench, "a", "entries")
+    number = client.next["a"]
+    client.change(bench, "a", "clear")
+    while cursor is not None:
+        asked = cursor
+        rest, cursor = bench.ask("a", "entries", asked, number=number)
+        page += rest
+    assert [entry[0] for entry in page] == list(range(1, 61))
+    assert bench.ask("a", "entries", asked, number=number) == [rest, None], "the last one was lost"
+    bench.hosting.kill(bench.actor("a"))
+    with pytest.raises(Unavailable, match="from the first page"):
+        bench.ask("a", "entries", asked, number=number)
+    with pytest.raises(OutOfOrder):
+        bench.ask("a", "entries", number=number)
 
 
 @pytest.mark.parametrize("change", [("add_entry", "tea", DAY), ("add_entries", [["tea", DAY]]), *CHANGING])

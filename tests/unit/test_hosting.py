@@ -248,7 +248,7 @@ def test_an_idle_list_is_dropped_though_the_clock_was_set_back() -> None:
 
 
 def test_a_partitions_first_owner_takes_a_list_for_new_and_does_not_look_for_it() -> None:
-    bench, client = Bench(Disk.new()), Client()
+    bench, client = Bench(Disk.new()), Client(b"reader")
     first = bench.send("a", "add_entry", "milk")
     bench.turn()
     assert not bench.reads and first not in bench.replies, "it is promised no sooner than others"
@@ -283,7 +283,7 @@ def test_law_8_what_the_first_owner_has_dropped_is_looked_for(monkeypatch: pytes
         bench.turn()
         bench.fail(on_disk=how == "failed on disk")
     kept = {"failed on disk": ["milk", "bread"], "deleted": []}.get(how, ["milk"])
-    assert [entry[1] for entry in client.entries(bench, "a")] == kept
+    assert [entry[1] for entry in Client(b"reader").entries(bench, "a")] == kept
     assert bench.hosting.loads == 1
 
 
@@ -588,7 +588,7 @@ def test_law_3_of_a_change_whose_records_cannot_all_be_made_none_is_written(
     again = bench.send("a", "update_entry", 1, {"title": "salt"}, number=3)
     bench.settle()
     assert bench.answer(again)[1] == "salt"
-    titles = [entry[1] for entry in client.entries(bench, "a")]
+    titles = [entry[1] for entry in Client(b"reader").entries(bench, "a")]
     assert titles == ["salt", "bread"], "it is not only answered as if it were done"
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -690,7 +691,7 @@ class TestRepeating:
         self, driver: Driver, unknown: Request[Any]
     ) -> None:
         driver.submit(request(LIST_READ))
-        assert numbers_and_floors(driver.sent()) == [(1, 1)]
+        assert numbers_and_floors(driver.sent()) == [(2, 0)]
         self.repeat(driver, unknown)
         assert numbers_and_floors(driver.sent()) == [(1, 1)]
 
@@ -917,6 +918,9 @@ class Book:
         self.items.clear()
         return pack(["entries", None])
 
+    def take(self) -> list[int]:
+        return self.items
+
 
 class TestPages:
     def ask(self, driver: Driver) -> tuple[Request[Any], Book]:
@@ -945,12 +949,73 @@ class TestPages:
         assert book.items == [7]
 
 
+OVERTAKEN = OutOfOrder("overtaken by later changes", retryable=False)
+
+
+class TestOvertakenReads:
+    def overtaken(self, driver: Driver, *, is_waited_for: bool = False) -> Request[Any]:
+        """Return a read that comes again when the change behind it has taken effect, and is refused."""
+        asked = request(LIST_READ, pages=Book(), body=pack(["entries", None]))
+        if is_waited_for:
+            asked.driver = Waiter()
+        driver.submit(asked, request())
+        read, change = driver.sent()
+        driver.answer(read, [[1], 1])
+        driver.answer(change)
+        driver.refuse(driver.sent()[0], Unavailable("the list was loaded again"))
+        driver.advance(10)
+        (again,) = driver.sent()
+        assert numbers_and_floors([again]) == [(1, 1)]
+        driver.finished.clear()
+        driver.refuse(again, OVERTAKEN)
+        return asked
+
+    def test_what_others_may_have_been_sent_behind_ends_with_the_error(self, driver: Driver) -> None:
+        asked = self.overtaken(driver)
+        assert driver.finished == [asked]
+        assert isinstance(asked.error, OutOfOrder) and asked.error.outcome == NOT_APPLIED
+        assert not driver.sent()
+
+    def test_what_its_caller_waits_for_is_asked_anew_from_the_first_page(self, driver: Driver) -> None:
+        asked = self.overtaken(driver, is_waited_for=True)
+        driver.submit(request())
+        read, change = driver.sent()
+        assert not driver.finished
+        assert numbers_and_floors([read, change]) == [(2, 2), (2, 2)]
+        assert unpack(read[3]) == ["entries", None]
+        driver.answer(read, [[7], None])
+        assert driver.finished == [asked] and asked.error is None
+        assert asked.pages.take() == [7]  # type: ignore[union-attr]
+
+    def test_what_is_asked_anew_has_the_deadline_that_it_had(self, driver: Driver) -> None:
+        asked = self.overtaken(driver, is_waited_for=True)
+        driver.now = FOREVER_MS
+        driver.advance(0)
+        assert driver.finished == [asked] and isinstance(asked.error, Unavailable)
+
+    def test_what_comes_again_keeps_its_number_though_all_before_the_present_one_is_answered(
+        self, driver: Driver
+    ) -> None:
+        driver.submit(request(LIST_READ), request())
+        read, change = driver.sent()
+        driver.refuse(read, Overloaded("full"))
+        driver.answer(change)
+        driver.advance(10)
+        assert numbers_and_floors(driver.sent()) == [(1, 1)]
+
+
+class Waiter:
+    def wait(self, is_done: Callable[[], bool], timeout_s: float | None = None) -> bool:
+        raise AssertionError("nobody waits here")
+
+
 class Service:
     """A model of router and list: takes each client's changes to one list once and in order, by the binding rules."""
 
     def __init__(self, chance: random.Random) -> None:
         self.chance = chance
         self.next = 1
+        self.taken = 0
         self.answers: dict[int, bytes] = {}
         self.floor = 1
         self.applied: list[int] = []
@@ -974,17 +1039,17 @@ class Service:
 
     def drain(self) -> list[tuple[Any, int, bytes]]:
         replies = []
-        ready = [entry for entry in self.waiting if entry[0][4] <= self.next]
-        while ready:
+        while ready := [entry for entry in self.waiting if entry[0][4] <= self.next or not entry[0][5]]:
             entry = min(ready, key=lambda found: found[0][4])
             self.waiting.remove(entry)
             replies.append(self.apply(*entry[0]))
-            ready = [entry for entry in self.waiting if entry[0][4] <= self.next]
         return replies
 
     def apply(self, identifier: int, target: str, deadline_ms: int, body: bytes, number: int, floor: int) -> Any:
         operation, *arguments = unpack(body)
         if operation == "read":
+            if number <= self.taken:
+                return identifier, messages.ERROR, messages.error_value(OVERTAKEN)
             return identifier, messages.OK, pack(list(self.applied))
         if number < self.next:
             if number not in self.answers:
@@ -993,6 +1058,7 @@ class Service:
         if operation == "add":
             self.applied.append(arguments[0])
         self.next = number + 1
+        self.taken = number
         self.answers[number] = pack(arguments[0])
         return identifier, messages.OK, self.answers[number]
 
@@ -1049,9 +1115,9 @@ def test_each_change_takes_effect_once_and_in_order(seed: int, count: int, is_ha
     driver, service = Driver(), Service(chance)
     network = Network(chance, driver, service)
     changes: list[Request[Any]] = []
-    reads: list[tuple[set[int], Request[Any]]] = []
+    reads: list[tuple[set[int], int, Request[Any]]] = []
     steps = 0
-    while len(changes) < count or not all(map(is_ended, [*changes, *(read for _, read in reads)])):
+    while len(changes) < count or not all(map(is_ended, [*changes, *(read for _, _, read in reads)])):
         steps += 1
         assert steps < 20_000, "a request never ended"
         service.failing = steps < 1_000
@@ -1062,8 +1128,11 @@ def test_each_change_takes_effect_once_and_in_order(seed: int, count: int, is_ha
             driver.submit(changes[-1])
         if chance.random() < 0.1:
             answered = {n for n, change in enumerate(changes) if change.value != b""}
-            reads.append((answered, request(LIST_READ, body=pack(["read"]), deadline_ms=driver.now + 40_000)))
-            driver.submit(reads[-1][1])
+            read = request(LIST_READ, body=pack(["read"]), deadline_ms=driver.now + 40_000)
+            if chance.random() < 0.5:
+                read.driver = Waiter()
+            reads.append((answered, len(changes), read))
+            driver.submit(read)
         if service.failing and chance.random() < 0.03:
             network.connect()
         network.carry()
@@ -1081,9 +1150,13 @@ def test_each_change_takes_effect_once_and_in_order(seed: int, count: int, is_ha
         assert [n for n in service.applied if not changes[n].is_cast] == [
             n for n, change in enumerate(changes) if not change.is_cast
         ]
-    for answered, read in reads:
-        assert read.error is None
-        assert answered <= set(unpack(read.value)), "a read missed a change that had been answered"
+    for answered, sent_before, read in reads:
+        if read.error is not None:
+            assert isinstance(read.error, OutOfOrder) and not read.is_waited_for
+            continue
+        shown = set(unpack(read.value))
+        assert answered <= shown, "a read missed a change that had been answered"
+        assert read.is_waited_for or shown <= set(range(sent_before)), "a read shows a change sent behind it"
 
 
 def is_ended(item: Request[Any]) -> bool:

@@ -40,6 +40,16 @@ def test_the_floor_skips_numbers_that_were_given_up_and_never_goes_back() -> Non
     assert session.next == 7
 
 
+def test_numbers_that_were_given_up_are_not_taken_until_one_above_them_is() -> None:
+    session = Session(1, 0)
+    session.took(1, messages.OK, b"", 0)
+    session.declare(4)
+    session.declare(7)
+    assert [session.has_taken(number) for number in (1, 2, 6, 7)] == [True, False, False, False]
+    session.took(7, messages.OK, b"", 0)
+    assert [session.has_taken(number) for number in (2, 7, 8)] == [True, True, False]
+
+
 def test_what_waits_comes_out_in_the_order_of_its_turn_reads_before_the_change_that_takes_their_number() -> None:
     session = Session(1, 0)
     for number, request in ((3, "change 3"), (2, "read at 2"), (2, "change 2"), (4, "read at 4")):

@@ -120,7 +120,7 @@ def test_a_list_that_is_added_to_during_the_sweep_after_its_deletion_stays() -> 
     bench.tick()
     bench.send("a", "add_entry", "bread", number=3, floor=3)
     bench.settle_with_ticks(lambda: swept(bench))
-    assert client.entries(Bench(bench.disk), "a") == [[1, "bread", None, False, None]]
+    assert Client(b"reader").entries(Bench(bench.disk), "a") == [[1, "bread", None, False, None]]
     assert entry_keys(bench) == [records.entry_key(PREFIX, 1, 1)]
 
 

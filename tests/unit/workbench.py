@@ -14,6 +14,7 @@ from todomq.errors import NOT_APPLIED, TodoMQError
 from todomq.list_server.actor import ListActor
 from todomq.list_server.gate import Batch, Reply
 from todomq.list_server.hosting import Hosting, Read
+from todomq.list_server.operations import CHANGES
 from todomq.list_server.partition import Partition
 from todomq.list_server.remains import Remains
 from todomq.protocol import messages
@@ -106,10 +107,15 @@ class Bench:
     # -- what a router does --------------------------------------------------------------------------------------------
 
     def send(
-        self, name: str, operation: str, *arguments: Any, client: bytes = b"client", number: int = 1, floor: int = 1,
-        deadline_ms: int | None = None, epoch: int | None = None, packed: bytes | None = None,
+        self, name: str, operation: str, *arguments: Any, client: bytes = b"client", number: int | None = None,
+        floor: int = 1, deadline_ms: int | None = None, epoch: int | None = None, packed: bytes | None = None,
     ) -> int:  # fmt: skip
-        """Forward one request, with a body of that operation, or one that is packed already; return its id."""
+        """Forward one request, with a body of that operation, or one that is packed already; return its id.
+
+        Without a number a change is its client's first, and a read asks for the list as it is now.
+        """
+        if number is None:
+            number = floor = 1 if operation in CHANGES else 0
         identifier = next(_ids)
         if epoch is None:
             owned = self.hosting.partitions[partition_of(name.encode())]

@@ -1,8 +1,9 @@
 """The face of asyncio: the names of ``Client``, each call returns an ``asyncio.Future`` of the running loop.
 
 Owns: ``AsyncClient``, its handles and its pipeline. Must not know: messages, numbers. A request is on its way as
-soon as the method is called, awaited or not, so requests take effect in the order of the calls. A call never waits for
-room, for that would stop the loop: at the client's bound its future fails with ``Overloaded`` (law 6).
+soon as the method is called, awaited or not, so requests take effect in the order of the calls; a read that changes
+called after it have overtaken fails with ``OutOfOrder``, as in a pipeline (law 4). A call never waits for room, for
+that would stop the loop: at the client's bound its future fails with ``Overloaded`` (law 6).
 """
 
 from __future__ import annotations

@@ -45,12 +45,12 @@ class Counter(Struct, gc=False):
         self.next = number + 1
         return number
 
-    def to_read(self) -> int:
-        """Return the number that a read names: all changes sent before it are waited for, except held ones.
+    def floor_to_read(self) -> int:
+        """Return the floor that a read names, beside ``next``: all changes sent before it are waited for.
 
-        Where nothing but held numbers is open, the floor is named: a read must not wait for what may never arrive.
+        Where nothing but held numbers is open it is 0: a read must not wait for what may never arrive.
         """
-        return self.floor if self.next == self.floor or not self.has_open() else self.next
+        return self.floor if self.next == self.floor or self.has_open() else 0
 
     def has_open(self) -> bool:
         """Tell whether a change is neither answered, given up nor held."""

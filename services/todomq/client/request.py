@@ -114,6 +114,11 @@ class Request(Answer[T]):
         # An attempt was sent and its answer will never come: whatever is said later, that attempt may take effect.
         self.is_exposed = False
 
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether its caller does nothing but wait for it: one that blocks, outside of a pipeline."""
+        return self.driver is not None and self.group is None
+
     def repeated(self, again: Callable[[], Any] | None = None) -> Repetition[T]:
         """Return this request, finished with outcome ``unknown``, as one to submit again under the same number.
 

@@ -7,7 +7,8 @@ back), what a request's body means. The connection drives it; it is the only one
 It keeps the client's side of three laws.
 Law 3 (once): a change keeps its number however often it is sent, and tells the floor below which all is settled;
 Law 4 (in order): numbers are taken in the order in which requests are handed to the socket, and what is sent again is
-sent in the order of the numbers;
+sent in the order of the numbers; a read keeps its number, so that the list refuses it once later changes have taken
+effect, and is asked anew only where its caller does nothing but wait for it;
 Law 6: the service's window bounds what is in flight; how much may wait is bounded by the connection. Nothing tells when
 a cast is done, so where there are many, one after each quarter of a window is sent as a call: its answer tells of those
 before it, about, and until it comes they have their place in the window.
@@ -308,7 +309,7 @@ class Session:
         gap between changes that are sent again: the list would wait at each, and then refuse all behind it with
         ``OutOfOrder``. A filler whose number was taken after all changes nothing.
         """
-        last = {wire[1]: wire for wire in batch if wire[0] is not None and type(wire[1]) is str and wire[4]}
+        last = {wire[1]: wire for wire in batch if wire[0] is not None and type(wire[1]) is str and wire[5]}
         fillers = []
         for identifier, target, deadline_ms, _, number, floor in last.values():
             counter = self._unanswered[identifier].counter
@@ -349,10 +350,10 @@ class Session:
             counter = request.counter
             if counter is None:
                 counter = request.counter = self._counters[request.target]
-                request.number = counter.take() if kind is LIST_CHANGE else counter.to_read()
-            floor = counter.floor
-            if request.number < floor and kind is LIST_READ:
-                request.number = floor
+                request.number = counter.take() if kind is LIST_CHANGE else counter.next
+            floor = counter.floor if kind is LIST_CHANGE else counter.floor_to_read()
+            if floor > request.number:
+                floor = request.number
         elif kind is KEY_CHANGE and request.counter is None:
             request.counter = self._keys
             request.number = self._keys.take()
@@ -460,6 +461,8 @@ class Session:
                 self._is_hello_due = True  # for those that come
             if error.retryable:
                 return self._retry_later(request, error, now_ms)
+            if type(error) is OutOfOrder and request.is_waited_for:
+                return self._ask_anew(request)
             if request.is_exposed and type(error) not in messages.SAID_UNDER_THE_NUMBER:
                 # The list did not say this under the request's number, so it is not said of the lost attempt.
                 error.outcome = _outcome_so_far(request)
@@ -486,6 +489,17 @@ class Session:
         if request.pages is not None:
             request.body = request.pages.restart()
         heappush(self._delayed, (due_ms, request.id, request))
+
+    def _ask_anew(self, request: Request[Any]) -> None:
+        """Ask a read that later changes have overtaken as if it were asked now.
+
+        Other threads have sent those, not its caller, who waits: to whom any state between call and answer is right.
+        """
+        request.counter = None
+        request.id = request.attempts = 0
+        if request.pages is not None:
+            request.body = request.pages.restart()
+        self._outbox.append(request)
 
     def _finish_unsent(self, request: Request[Any]) -> None:
         """Finish a repetition that was never sent: with the error it came with, for nothing new is known."""

@@ -3,7 +3,8 @@
 Owns: the order in which requests take effect, what each of them does to the list, what waits for it. Must not know:
 other lists, sockets, which records a change writes (``recording.py``). Its hosting gives it requests and takes its
 replies.
-Keeps law 3 (once), law 4 (in order), and its part of law 1: what it answers goes through the gate.
+Keeps law 3 (once), law 4 (in order; a read that comes again when it is too late is refused), and its part of law 1:
+what it answers goes through the gate.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from todomq.list_server.operations import (
     Change,
     Question,
     Touched,
+    asks_on,
     read_operation,
     read_within,
 )
@@ -56,6 +58,7 @@ LAST_PAGE_BYTES = 1_024
 
 LATE = "the deadline had passed before the list could take the request"
 FLOOR_ABOVE = "a request's floor lies above its own number"
+OVERTAKEN = "changes that this client sent after this read have taken effect; ask again for the list as it is now"
 
 Asked = tuple[bytes, bytes, Any]
 """One request: the router's connection, the client, the forwarded request."""
@@ -295,19 +298,28 @@ class ListActor(RecordedList):
             raise InvalidRequest(f"add_entries: {count} entries take over {limits.CHANGE_BYTES} bytes of records")
 
     def _is_turn(self, sender: bytes, request: Any, asked: Asked, now_ms: int) -> bool:
+        """Tell whether a read is to be answered now; if not, it waits, or hears that it comes too late.
+
+        With floor 0 it waits for nothing, and with number 0 it is never too late.
+        """
         number, floor = request[NUMBER], request[FLOOR]
         if floor > number:
             raise ProtocolError(FLOOR_ABOVE)
         session = self.sessions.get(sender)
         if session is None:
-            if number <= max(floor, 1):
+            if number <= floor or not floor:
                 return True
             session = self._new_session(sender, floor)
         self._declare(session, floor, number - 1, now_ms)
-        if number <= session.next:
-            return True
-        self._wait(session, number, asked, now_ms)
-        return False
+        if number > session.next and floor:
+            self._wait(session, number, asked, now_ms)
+            return False
+        if number and session.has_taken(number) and not asks_on(request[BODY]):
+            peer, _, _ = asked
+            error = OutOfOrder(OVERTAKEN, retryable=False)
+            self._answer(peer, request[ID], messages.error_value(error), messages.ERROR)
+            return False
+        return True
 
     def _new_session(self, sender: bytes, floor: int) -> Session:
         if len(self.sessions) >= SESSIONS:
@@ -374,10 +386,10 @@ class ListActor(RecordedList):
             snapshot = snapshots.keep(entries, self.activation)
         return pack((entries[start:end], (snapshot, end, self.partition.epoch)))
 
-    def _answer(self, peer: bytes, identifier: int, value: bytes) -> None:
+    def _answer(self, peer: bytes, identifier: int, value: bytes, status: int = messages.OK) -> None:
         """Answer a read."""
         partition = self.partition
-        reply = Reply(peer, identifier, messages.OK, value, partition.number)
+        reply = Reply(peer, identifier, status, value, partition.number)
         if self.last_batch > partition.gate.committed:
             partition.gate.hold_answer(self.last_batch, reply)
         else:

@@ -148,6 +148,16 @@ def read_operation(body: bytes) -> Question:
     return operation, arguments, CHANGES.get(operation)
 
 
+def asks_on(body: bytes) -> bool:
+    """Tell whether a read asks for a page behind the first, by a cursor.
+
+    Raises:
+        ProtocolError: it can't be read.
+    """
+    operation, arguments, _ = read_operation(body)
+    return operation in PAGED and len(arguments) == PAGED[operation][1] + 1 and arguments[-1] is not None
+
+
 def read_within(arguments: list[Any]) -> tuple[bool, int, str, list[Any], Change]:
     """Read ``within``.
 

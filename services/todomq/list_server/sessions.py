@@ -49,6 +49,7 @@ class Session(Struct, gc=False):
         answer_bytes: how long their values are in all.
         kept: RECORDED, IN_ENTRIES or IN_MEMORY.
         waiting: what came before its turn: ``(number, since_ms, request)`` in the order of its turn; None when empty.
+        passed_over: the numbers that the client's word alone has passed last: ``(first, the one behind the last)``.
     """
 
     next: int
@@ -57,6 +58,7 @@ class Session(Struct, gc=False):
     answer_bytes: int = 0
     kept: str = RECORDED
     waiting: list[tuple[int, int, Any]] | None = None
+    passed_over: tuple[int, int] = (0, 0)
 
     @classmethod
     def stored(cls, next_number: int, used_ms: int, answers: list[Answer]) -> Session:
@@ -66,6 +68,7 @@ class Session(Struct, gc=False):
     def declare(self, floor: int) -> None:
         """Take the client's word that every number below ``floor`` is answered or given up."""
         if floor > self.next:
+            self.passed_over = (self._first_not_taken, floor)
             self.next = floor
         answers = self.answers
         if answers and answers[-1][0] < floor:
@@ -79,6 +82,20 @@ class Session(Struct, gc=False):
                 self.answer_bytes -= len(value)
                 passed += 1
             del answers[:passed]
+
+    @property
+    def _first_not_taken(self) -> int:
+        """The number behind that of the last change that was taken."""
+        first, behind = self.passed_over
+        return first if behind == self.next else self.next
+
+    def has_taken(self, number: int) -> bool:
+        """Tell whether a change of this number, or of one above it, has been taken.
+
+        Of changes that the client gave up before they came none has, though ``next`` is past them: a read that waited
+        in front of them is not late.
+        """
+        return number < self._first_not_taken
 
     def answered(self, number: int) -> tuple[int, bytes]:
         """Return status and value that the change of this number, which is below ``next``, was answered with.

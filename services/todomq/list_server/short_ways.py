@@ -132,7 +132,7 @@ def read_again(actor: ListActor, peer: bytes, sender: bytes, request: Any, now_m
     if session is None:
         if number > max(floor, 1):
             return False
-    elif session.waiting is not None or number > session.next:
+    elif session.waiting is not None or number != session.next:
         return False
     elif session.answers:
         session.declare(floor)
