@@ -146,12 +146,13 @@ export class List {
   }
 
   async #pages(...operation) {
+    const number = this.#session.next;
     for (let begun = 1; ; begun++) {
-      let [page, cursor] = await this.#read(operation);
+      let [page, cursor] = await this.#read(operation, number);
       const entries = page;
       try {
         while (cursor !== null) {
-          [page, cursor] = await this.#read([...operation, cursor], false);
+          [page, cursor] = await this.#read([...operation, cursor], number, false);
           entries.push(...page);
         }
         return entries.map(toEntry);
@@ -162,9 +163,10 @@ export class List {
     }
   }
 
-  #read(body, mayRetry = true) {
+  // The number stays the same however often it is sent, so that it never shows what this client sent after it.
+  #read(body, number = this.#session.next, mayRetry = true) {
     this.#session.giveUpDoubtful();
-    const numbers = () => [this.#session.next, this.#session.floor];
+    const numbers = () => [number, Math.min(number, this.#session.floor)];
     return this.#client.request({ target: this.#name, body: packBody(...body), numbers }, undefined, mayRetry);
   }
 

@@ -96,6 +96,15 @@ const scenarios = {
     say(await failure(todo.list(name).addEntry("x")));
   },
 
+  // A read, and once a line comes a change behind it.
+  async overtaken(todo, name, lines) {
+    const list = todo.list(name);
+    const read = failure(list.entries());
+    await lines();
+    await list.addEntry("x");
+    say(await read);
+  },
+
   // Adds until it is refused.
   async revoked(todo, name) {
     say(await todo.list(name).addEntry("allowed"));

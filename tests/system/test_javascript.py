@@ -191,6 +191,27 @@ def test_law_3_what_is_said_of_a_second_sending_tells_of_the_first_only_where_it
     assert (said["code"], said["outcome"]) == (error.code, outcome)
 
 
+def test_law_4_a_read_that_is_sent_again_keeps_its_number_and_is_over_once_later_changes_have_taken_effect(
+    shared_stack: RunningStack,
+) -> None:
+    address = f"ipc://{shared_stack.home}/run/scripted"
+    with (
+        scenario(shared_stack, "overtaken", "list", TODOMQ_ENDPOINT=address) as running,
+        ScriptedRouter(address) as router,
+    ):
+        _, read = router.take()
+        running.go_on()
+        peer, change = router.take()
+        router.reply(peer, change, messages.OK, pack(1))
+        router.reply(peer, read, messages.ERROR, messages.error_value(errors.Overloaded("full")))
+        _, again = router.take()
+        assert again[messages.BODY :] == read[messages.BODY :]
+        too_late = errors.OutOfOrder("later changes have taken effect", retryable=False)
+        router.reply(peer, again, messages.ERROR, messages.error_value(too_late))
+        (said,) = running.end()
+    assert (said["code"], said["outcome"]) == ("out_of_order", "not applied")
+
+
 def test_clear_begins_the_ids_again_and_delete_takes_the_name_away(shared_stack: RunningStack) -> None:
     entry = {"id": 1, "title": "first again", "date": None, "done": False, "extra": None}
     assert run(shared_stack, "erase", "erased") == [entry, [0, []]]
