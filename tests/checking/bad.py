@@ -159,6 +159,26 @@ BAD: dict[str, tuple[str, list[Operation]]] = {
         "before it was sent",
         [told(1, 1, (0, 50), "entries", result=(MILK,)), told(1, 2, (0, 50), "add", "milk", result=1)],
     ),
+    "a read that was sent again shows a later change of its client": (
+        "before it was sent",
+        [told(1, 1, (0, 90), "entries", result=(MILK,), resent=True), told(1, 2, (1, 20), "add", "milk", result=1)],
+    ),
+    "a read that was sent again shows a later delete of its client": (
+        "lost",
+        [
+            ADDED,
+            told(1, 2, (10, 90), "entries", result=(), resent=True),
+            told(1, 3, (11, 20), "delete", 1, result=True),
+        ],
+    ),
+    "a read that was sent again shows what another did behind a later change of its client": (
+        "no order",
+        [
+            told(1, 1, (0, 90), "size", result=2, resent=True),
+            told(1, 2, (1, 20), "add", "milk", result=1),
+            told(2, 1, (30, 40), "add", "bread", result=2),
+        ],
+    ),
     "a refused add is there": (
         "refused",
         [untold("failed", 1, 1, (0, 9), "add", "milk"), told(2, 1, (10, 19), "entries", result=(MILK,))],

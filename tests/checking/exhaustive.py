@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from checking.history import READS, Entry, Operation
+from checking.history import Entry, Operation
 
 Todo = tuple[int, tuple[Entry, ...]]
 
@@ -59,8 +59,7 @@ def _gone_by(operation: Operation, taken: Operation) -> bool:
 
 
 def _sent_before(first: Operation, second: Operation) -> bool:
-    free = first.resent and first.kind in READS
-    return first.client == second.client and first.sequence < second.sequence and not free
+    return first.client == second.client and first.sequence < second.sequence and first.keeps_order_with(second)
 
 
 def perform(todo: Todo, operation: Operation) -> tuple[Todo, Any]:

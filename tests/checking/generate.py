@@ -104,10 +104,18 @@ class Run:
         if operation.resent and operation.outcome == "ok":
             self.floating.append(operation)
         elif operation.outcome == "ok" or (operation.outcome != "failed" and self.random.random() < 0.5):
+            if operation.kind not in READS:
+                self._answer_reads_of(operation.client)
             late = operation.deadline is not None and operation.deadline < self.now
             self._perform(operation) if not late else self.told.append(operation)
         else:
             self.told.append(operation)
+
+    def _answer_reads_of(self, client: int | str) -> None:
+        """Let the reads take place that a client has sent again, ahead of its next change."""
+        for read in [each for each in self.floating if each.client == client]:
+            self.floating.remove(read)
+            self._perform(read)
 
     def _perform(self, operation: Operation) -> None:
         self.todo, answer = perform(self.todo, operation)

@@ -125,8 +125,15 @@ GOOD: dict[str, list[Operation]] = {
         told(1, 3, (0, 30), "delete", 1, result=True),
         told(1, 4, (0, 20), "entries", result=()),
     ],
-    "a read that was sent again shows a later change of its client": [
+    "a read that was sent again shows what another client did after its client's later read": [
         told(1, 1, (0, 90), "entries", result=(MILK,), resent=True),
+        told(1, 2, (1, 20), "size", result=0),
+        told(1, 3, (1, 20), "delete", 9, result=False),
+        told(2, 1, (30, 40), "add", "milk", result=1),
+        told(1, 4, (1, 90), "add", "bread", result=2),
+    ],
+    "a read that was sent again comes before what its client sent later, though that was answered before it": [
+        told(1, 1, (0, 90), "entries", result=(), resent=True),
         told(1, 2, (1, 20), "add", "milk", result=1),
     ],
     "what was deleted on one side of a clear is not what is there on the other": [

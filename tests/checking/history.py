@@ -66,7 +66,21 @@ class Operation(NamedTuple):
     deadline: int | None = None
     """The last moment at which an ``unknown`` or ``cast`` change may take effect; None for no such moment."""
     resent: bool = False
-    """A read that was sent again because its answer was lost: it may show later changes of the same client."""
+    """A read that was sent again because its answer was lost: later reads of the same client may be answered before."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether its answer says that it changes nothing, whenever it takes place."""
+        return self.outcome == "ok" and (
+            self.kind in READS or (self.kind in ("update", "delete") and not self.result)
+        )
+
+    def keeps_order_with(self, later: Operation) -> bool:
+        """Return whether it takes effect before what the same client sent later, if both do.
+
+        A read that was sent again does where that changes something: the list refuses it afterwards.
+        """
+        return not (self.resent and self.kind in READS and later.is_idle)
 
     def __str__(self) -> str:
         told = f"-> {_shown(self.result)}" if self.outcome == "ok" else f"({self.outcome})"

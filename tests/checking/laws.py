@@ -16,7 +16,7 @@ from heapq import heappop, heappush
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from checking.history import READS, Operation
+from checking.history import Operation
 from checking.steps import FOREVER, shown_by
 
 MOST_OF_A_RULE = 3
@@ -46,8 +46,7 @@ def before(first: Operation, second: Operation) -> bool:
     """Return whether the first must have taken effect before the second, if both did."""
     if latest_effect(first) < second.start:
         return True
-    same_sender = first.client == second.client and first.sequence < second.sequence
-    return same_sender and not (first.resent and first.kind in READS)
+    return first.client == second.client and first.sequence < second.sequence and first.keeps_order_with(second)
 
 
 def latest_effect(operation: Operation) -> int:

@@ -132,7 +132,11 @@ class Search:
         self._clears = [step for step in steps if step.kind in ("clear", "drop")]
         self._adds = [step for step in steps if step.titles and step.id is not None]
         self._adds.sort(key=lambda add: add.start)
-        self._followed = {chain.after[0] for chain in chains if chain.after is not None}
+        self._followed: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+        """Of each chain the reads that were sent again, and the places in it behind which they come."""
+        for number, chain in enumerate(chains):
+            if chain.after is not None:
+                self._followed[chain.after[0]].append((number, chain.after[1]))
         self._horizon = 0
         self._first_add = 0  # adds before this one are all taken
         self._deletes: defaultdict[int | None, list[Step]] = defaultdict(list)
@@ -249,7 +253,7 @@ class Search:
             must = chain.next_must[place]
             if must < len(chain.steps):
                 step = chain.steps[must]
-                if step.start <= horizon and (effect := self._effect(step)) is not None:
+                if step.start <= horizon and (effect := self._effect_of(number, must, step)) is not None:
                     if step.idle and must == self._reached(chain, place) and not self._misses_a_deadline(step):
                         return iter(((number, must, step, effect),)), None
                     certain.append((number, must, step, effect))
@@ -357,6 +361,13 @@ class Search:
             for other in chain.steps[place:]
         )
 
+    def _effect_of(self, number: int, place: int, step: Step) -> Effect | None:
+        """Return what a step would do now; None where it can't be next, or a read sent before it was sent again."""
+        reads = () if step.idle else self._followed.get(number, ())
+        if any(not self.place[read] and behind <= place for read, behind in reads):
+            return None
+        return self._effect(step)
+
     def _effect(self, step: Step) -> Effect | None:
         """Return what a step would do now; None where it can't be next."""
         effect = self.state.effect(step)
@@ -451,7 +462,7 @@ class Search:
         while place < len(chain.steps) and chain.steps[place].start <= horizon:
             step = chain.steps[place]
             if step.latest >= self.latest_start:
-                if (effect := self._effect(step)) is not None:
+                if (effect := self._effect_of(number, place, step)) is not None:
                     yield number, place, step, effect
                 return
             place = chain.again[place]

@@ -78,8 +78,7 @@ class Step:
         self.group: int | None = None
         """Of the steps that stand in one life of the list with this one, their number; see ``lives``."""
         self._read_arguments()
-        self.idle = self.stated and (self.kind in READS or (self.kind in ("update", "delete") and not self.result))
-        """It changes nothing, whenever it takes place."""
+        self.idle = operation.is_idle
 
     def _read_arguments(self) -> None:
         operation = self.operation
@@ -218,7 +217,8 @@ def updated(fields: Fields, changes: dict[str, Any]) -> Fields:
 class Chain:
     """The steps of one client in the order sent; a read that was sent again is a chain of its own.
 
-    ``after`` names the chain and the place in it behind which such a read comes.
+    ``after`` names the chain and the place in it behind which such a read comes. What changes something and stands in
+    that chain from this place on comes behind the read.
     """
 
     __slots__ = ("after", "again", "alternatives", "least_end", "next_must", "next_read", "steps")

@@ -46,8 +46,8 @@ DOUBTFUL = ALIKE._replace(unknown=0.45, casts=0.3, weights=(30, 6, 20, 20, 5, 3,
 """What is known is little, and many counts and deletes ask."""
 MISSED = JAMMED._replace(weights=(40, 6, 10, 12, 5, 4, 20, 8))
 """More is deleted, and cleared, and reads miss it."""
-MISSED_SEEDS = (169, 1355, 1569, 1841, 2036)
-JAMMED_SEEDS = (50, 73, 111, 122, 147, 206, 217, 258)
+MISSED_SEEDS = (42, 87, 206, 236, 1569)
+JAMMED_SEEDS = (73, 111, 122, 147, 206, 217, 258)
 
 
 @pytest.mark.parametrize("name", GOOD)
@@ -148,14 +148,17 @@ def assert_gives_every_answer(order: list[Operation], history: list[Operation]) 
     todo: Any = (1, ())
     started = 0
     last: dict[Any, int] = {}
+    last_change: dict[Any, int] = {}
     for operation in order:
         todo, answer = perform(todo, operation)
         assert operation.outcome != "failed"
         assert operation.outcome != "ok" or (answer == operation.result and operation.end >= started)
         assert operation.outcome == "ok" or operation.deadline is None or operation.deadline >= started
         started = max(started, operation.start)
-        assert operation.resent or last.get(operation.client, 0) < operation.sequence
+        assert (last_change if operation.resent else last).get(operation.client, 0) < operation.sequence
         last[operation.client] = max(last.get(operation.client, 0), operation.sequence)
+        if not operation.is_idle:
+            last_change[operation.client] = operation.sequence
 
 
 def without_an_entry(operation: Operation, random: Random) -> Operation:
