@@ -27,6 +27,7 @@ KNOWN: dict[str, int] = {
     "stores_twice": 6,
     "takes_any_number": 3,
     "reads_overtake": 3,
+    "reads_come_late": 8,
     "lost_batches_are_not_missed": 3,
     "drops_the_order": 2,
     "shows_what_it_was": 2,

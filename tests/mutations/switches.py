@@ -26,6 +26,7 @@ from todomq.list_server.ownership import Ownership
 from todomq.list_server.partition import Partition
 from todomq.list_server.recording import write_sessions
 from todomq.list_server.records import pack_entry
+from todomq.list_server.sessions import Session as ListSession
 from todomq.list_server.short_ways import add_plainly, read_again
 from todomq.list_server.todo_list import Entry, TodoList
 from todomq.list_server.words import Words
@@ -349,6 +350,12 @@ def takes_any_number() -> Replaced:
 def reads_overtake() -> Replaced:
     """A read is answered though a change sent before it has not come."""
     return [(ListActor, "_is_turn", lambda self, sender, request, asked, now_ms: True), *LONG_WAY_ONLY]
+
+
+@breaks(4)
+def reads_come_late() -> Replaced:
+    """A read that comes again is answered though a change sent after it has taken effect."""
+    return [(ListSession, "has_taken", lambda self, number: False)]
 
 
 @breaks(4)

@@ -47,7 +47,10 @@ def late(stage: Stage) -> Iterator[str]:
 
 
 def repeated(stage: Stage) -> Iterator[str]:
-    """Sent again to the next life of list server and worker, a change does nothing and gets the answer it had."""
+    """Sent again to the next life of list server and worker, a change does nothing and gets the answer it had.
+
+    A read does not show what was sent after it.
+    """
     name = stage.fresh(stage.some_server())
     place = stage.place(name)
     key = stage.key(place.worker)
@@ -60,6 +63,9 @@ def repeated(stage: Stage) -> Iterator[str]:
             stage.kill(daemon)
         again = [raw.insist(name, "add_entry", f"title {n}", number=n) for n in (1, 2)]
         raw.insist(target, "store", key, 1, number=1)
+        with contextlib.suppress(OutOfOrder):
+            size = raw.insist(name, "size", number=1)
+            yield f"a read that comes again behind the changes that its client sent after it is answered with {size}"
         if again != answers:
             yield f"changes that were answered with {answers} are answered with {again} when they come again"
         if (titles := stage.titles(name)) != ["title 1", "title 2"]:
