@@ -267,6 +267,25 @@ def test_law_8_another_workers_records_in_this_ones_directory_are_not_taken_for_
     assert [storage._disk for storage in bench.opened] == [None], "it is closed"
 
 
+def test_law_8_a_shard_whose_first_records_are_damaged_is_damaged_also_where_it_cannot_be_closed() -> None:
+    class Damaged(MemoryStorage):
+        def get(self, key: bytes) -> bytes | None:
+            raise CorruptRecord("000012.sst is damaged")
+
+        def scan(self, prefix: bytes, after: bytes | None, limit_bytes: int) -> Page:
+            raise CorruptRecord("000012.sst is damaged")
+
+        def close(self) -> None:
+            raise StorageFailed("data/worker-1 did not close")
+
+    bench = Bench()
+    bench.open = lambda read_only: Damaged(bench.disk)  # type: ignore[method-assign]
+    shard = bench.start()
+    with pytest.raises(CorruptRecord, match="000012"):
+        bench.get()
+    assert shard.state == "damaged"
+
+
 @pytest.mark.parametrize("is_under_way", [True, False], ids=["behind a group", "with none under way"])
 def test_law_8_what_waits_when_a_shard_turns_out_damaged_is_told_so_and_not_left_waiting(is_under_way: bool) -> None:
     bench = Bench()

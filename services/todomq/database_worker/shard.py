@@ -16,6 +16,7 @@ batches are in ``commit.py``. Law 8: a damaged shard is neither read nor written
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -228,7 +229,8 @@ class Shard:
             epochs = records.read_epochs(storage)
             self._check_place(epochs)
         except TodoMQError:
-            storage.close()
+            with suppress(StorageFailed):  # what is damaged may not close either, which says less than why it is closed
+                storage.close()
             raise
         return _Opened(storage, epochs, why_read_only)
 
