@@ -194,7 +194,7 @@ def test_law_5_why_a_shard_cannot_be_opened_is_told_at_once_whoever_is_killed_an
             check_the_others_go_on(todo, HEALTHY, 1)
             with suppress(ExceptionGroup), todo.pipeline() as pipeline:
                 asked: list[Future[Any]] = [
-                    pipeline.list_names(deadline_s=2.0),
+                    pipeline.list_names(deadline_s=0.5),
                     pipeline.cache.server_process(LISTS[2][0], deadline_s=2.0),
                     *(pipeline.todo_list(name).entries(deadline_s=2.0) for name in LISTS[2]),
                     *(pipeline.todo_list(name).add_entry("x", deadline_s=2.0) for name in LISTS[2]),
@@ -225,9 +225,9 @@ def test_law_8_data_that_vanishes_under_a_running_stack_is_missed_and_none_is_be
         away = data.rename(filled.home / "away")
         for name in before:
             with pytest.raises(errors.TodoMQError):
-                todo.todo_list(name).add_entry("into nothing", deadline_s=2.0)
+                todo.todo_list(name).add_entry("into nothing", deadline_s=0.5)
         with pytest.raises(errors.TodoMQError):
-            todo.list_names(deadline_s=2.0)
+            todo.list_names(deadline_s=0.5)
     said = filled.run("todomq.cli", "probe", "health").stdout
     assert f"{data} has no data" in said and "is a disk not mounted?" in said
     filled.stop()

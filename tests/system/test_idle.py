@@ -12,7 +12,7 @@ from pathlib import Path
 
 from conftest import RunningStack
 
-MEASURED_S = float(os.environ.get("TODOMQ_MEASURE_IDLE_S", "8"))
+MEASURED_S = float(os.environ.get("TODOMQ_MEASURE_IDLE_S", "5"))
 MOST_TURNS = 60
 """Of each daemon in a second: twice what was counted."""
 MOST_PERCENT = 30.0

@@ -27,8 +27,8 @@ from torture.provoke import CUT_SHORT, PROVOCATIONS, Provoked, provoke
 from torture.report import Report, as_markdown
 from torture.torture import torture
 
-SECONDS = 50.0
-"""Of faults at random; with the provocations, the flips and the reading it is a minute and a half."""
+SECONDS = 30.0
+"""Of faults at random; with the provocations, the flips and the reading it is a minute."""
 FLIPS = 3
 
 

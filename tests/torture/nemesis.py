@@ -19,14 +19,13 @@ from typing import NamedTuple
 from conftest import RunningStack, is_gone
 
 from todomq.errors import Unavailable
-from todomq.supervision.service import REGISTERED_MS
 from torture.disk import Disk
 from torture.orphans import kill_manager
 from torture.probe import Probe
 
-ENDED_S = REGISTERED_MS / 1000 + 10.0
+ENDED_S = 40.0
 """A hung daemon is ended by its lease (3 s), a leaving one within its drain (5 s): later than that is a failure. A
-young one that hangs as registry and listener are killed has ``REGISTERED_MS`` from its start."""
+young one that hangs as registry and listener are killed has ten leases from its start."""
 POLL_S = 0.005
 ASK_S = 0.02
 """How long the probe rests while a deed goes on throughout which all is to be served."""

@@ -36,10 +36,11 @@ from todomq.supervision.manager import RUNNING, Manager, Process, knock
 from todomq.supervision.restart_intensity import Effect, GiveUp, Limit, RestartIntensity, Wake
 
 PING_S = 0.5
-REGISTERED_MS = 30_000
-"""Within which a daemon is to be registered after its process began: a worker opens its shard first. A listener that
-takes over from one that was killed does not begin this time anew: it allows what a healthy daemon needs to register
-with a registry that was started again."""
+REGISTERED_LEASES = 10
+REGISTERED_LEAST_MS = 10_000
+"""Within so many leases, and so long at the least, a daemon is to be registered once its process began: a worker opens
+its shard first. A listener that takes over from one that was killed does not begin this time anew: it allows what a
+healthy daemon needs to register with a registry that was started again."""
 
 HANG_S = 30.0
 """After which without a turn of its loop the listener is ended by a timer of the kernel (setitimer(2), SIGALRM)."""
@@ -158,7 +159,8 @@ class Listener:
             self._registry_watch.began(self._loop.awake_ms(), _age_ms(pid))
             self._ping_registry()
         elif process in self._names:
-            watch = AnswerWatch(2 * self._settings.lease_ms, int(PING_S * 1000), REGISTERED_MS)
+            lease_ms = self._settings.lease_ms
+            watch = AnswerWatch(2 * lease_ms, int(PING_S * 1000), registered_within_ms(lease_ms))
             watch.began(self._loop.awake_ms(), _age_ms(pid))
             self._watched[process] = (pid, watch)
 
@@ -257,6 +259,11 @@ class Listener:
     def _registry_answered(self, answer: Answer) -> None:
         if answer.error is None:
             self._registry_watch.answered(self._loop.awake_ms())
+
+
+def registered_within_ms(lease_ms: int) -> int:
+    """Return how long after its process began a daemon may be without registration before it is ended."""
+    return max(REGISTERED_LEASES * lease_ms, REGISTERED_LEAST_MS)
 
 
 def _restarts_before(settings: Settings, manager_pid: int) -> dict[str, int]:
