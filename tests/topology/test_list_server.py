@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from todomq.client.values import Via
 from todomq.daemons import socket_name
 from todomq.database_worker.records import read_epochs
 from todomq.database_worker.storage import Page, StorageFailed
-from todomq.errors import NOT_APPLIED, Overloaded, Unavailable
+from todomq.errors import NOT_APPLIED, CorruptRecord, Overloaded, Unavailable
 from todomq.list_server import housekeeping, reading, records, worker_link
 from todomq.list_server.actor import READY
 from todomq.list_server.service import ListServerService
@@ -408,6 +409,24 @@ def test_a_claim_that_is_asked_for_twice_is_made_once_and_both_who_asked_are_ans
     world.start(WORKER)
     assert world.clock.run_until(world.clock.now_us + BOUND_US, lambda: len(finished) == 2)
     assert [result(request) for request in finished] == [[True, 1_000]] * 2
+
+
+def test_law_6_of_who_asks_for_the_server_of_a_list_that_cannot_be_read_nothing_is_kept(world: World) -> None:
+    world.start_all()
+    run_until_owned(world)
+    client, lengths = Client(world, "client"), []
+    answered(world, client, operations.add_entry("a", "milk"))
+    world.disks[1].records[records.list_key("a")] = b"damaged"
+    answered(world, client, operations.call(Via(["cache"]), "kill_list", "a"))
+    for _ in range(3):
+        with pytest.raises(CorruptRecord):
+            answered(world, client, operations.call(Via(["cache"]), "server_process", "a"))
+        partition = service_of(world).hosting.partitions[partition_of(b"a")]
+        assert partition is not None
+        error = partition.actors["a"].error
+        assert error is not None
+        lengths.append(len(list(walk_tb(error.__traceback__))))
+    assert lengths[1] == lengths[2], "each time that an error is raised it keeps one frame more"
 
 
 def test_law_6_a_release_that_nobody_waits_for_any_more_is_forgotten(world: World) -> None:

@@ -126,7 +126,7 @@ def _is_to_answer_soon(actor: ListActor) -> bool:
 
 def _activation(actor: ListActor) -> list[int]:
     if actor.error is not None:
-        raise actor.error
+        raise actor.error.with_outcome(NOT_APPLIED)  # another one each time: what is raised keeps what it went through
     return [actor.activation, actor.partition.epoch]
 
 
