@@ -900,6 +900,14 @@ def test_law_8_everything_asked_of_a_damaged_partition_is_refused_with_what_is_d
     assert (PARTITION, 7) in bench.hosting.owned(), "an epoch that is not stored must not be asked about"
 
 
+def test_what_is_asked_of_an_unclaimed_partition_is_not_applied_whatever_became_of_the_claim() -> None:
+    bench = Bench(owned=())
+    bench.hosting.own_unclaimed(PARTITION, 7, CorruptRecord("000012.sst is damaged", outcome=UNKNOWN))
+    with pytest.raises(CorruptRecord) as refusal:
+        bench.ask("a", "add_entry", "milk")
+    assert refusal.value.outcome == NOT_APPLIED
+
+
 def test_what_cannot_be_claimed_at_the_moment_is_refused_with_the_reason_until_it_is_owned() -> None:
     bench = Bench(owned=())
     bench.hosting.own_unclaimed(PARTITION, 7, Unavailable("Permission denied"))

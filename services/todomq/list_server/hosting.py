@@ -106,7 +106,8 @@ class Hosting:
         Nothing of it is read or written here, so law 2 asks for no epoch in storage.
         """
         self.disown(number)
-        self.partitions[number] = Partition(number, epoch, worker_of(number, self._workers), self, refusal)
+        refused = refusal.with_outcome(NOT_APPLIED)  # of the claim itself it may not be known
+        self.partitions[number] = Partition(number, epoch, worker_of(number, self._workers), self, refused)
 
     def is_unclaimed(self, number: int, epoch: int) -> bool:
         """Tell whether that is so of a partition under this epoch."""
