@@ -354,6 +354,16 @@ def test_a_read_in_front_of_changes_that_were_given_up_before_they_came_is_not_t
         bench.ask("a", "size", number=9)
 
 
+def test_a_read_in_front_of_what_was_given_up_before_the_first_change_came_is_not_too_late() -> None:
+    bench = loaded()
+    first = bench.send("a", "add_entry", "milk", number=6, floor=5)
+    assert bench.ask("a", "size", number=3, floor=3) == 0
+    bench.ask("a", "add_entry", "bread", number=5, floor=5)
+    assert bench.answer(first) == 2
+    with pytest.raises(OutOfOrder):
+        bench.ask("a", "size", number=3, floor=3)
+
+
 def test_a_read_of_number_0_shows_the_list_as_it_is_now_whatever_its_client_has_sent() -> None:
     bench = loaded()
     assert bench.ask("a", "size", number=0, floor=0) == 0

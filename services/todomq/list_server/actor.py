@@ -324,7 +324,8 @@ class ListActor(RecordedList):
     def _new_session(self, sender: bytes, floor: int) -> Session:
         if len(self.sessions) >= SESSIONS:
             raise Overloaded(f"{SESSIONS} clients have changed this list lately, and all are remembered")
-        session = self.sessions[sender] = Session(max(floor, 1), 0)
+        first = max(floor, 1)
+        session = self.sessions[sender] = Session(first, 0, passed_over=(1, first))
         return session
 
     def _wait(self, session: Session, number: int, asked: Asked, now_ms: int) -> None:
