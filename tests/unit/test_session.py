@@ -987,6 +987,14 @@ class TestOvertakenReads:
         assert driver.finished == [asked] and asked.error is None
         assert asked.pages.take() == [7]  # type: ignore[union-attr]
 
+    def test_what_is_refused_again_when_it_is_asked_anew_waits_as_long_as_if_it_were_not(self, driver: Driver) -> None:
+        self.overtaken(driver, is_waited_for=True)
+        driver.refuse(driver.sent()[0], Overloaded("full"))
+        driver.advance(9)
+        assert not driver.sent()
+        driver.advance(1)
+        assert numbers_and_floors(driver.sent()) == [(2, 2)]
+
     def test_what_is_asked_anew_has_the_deadline_that_it_had(self, driver: Driver) -> None:
         asked = self.overtaken(driver, is_waited_for=True)
         driver.now = FOREVER_MS

@@ -496,7 +496,7 @@ class Session:
         Other threads have sent those, not its caller, who waits: to whom any state between call and answer is right.
         """
         request.counter = None
-        request.id = request.attempts = 0
+        request.id = 0
         if request.pages is not None:
             request.body = request.pages.restart()
         self._outbox.append(request)
