@@ -116,7 +116,8 @@ class Unavailable(TodoMQError):
 class OutOfOrder(TodoMQError):
     """An earlier change of this client to this list is missing; the client sends both again.
 
-    Not retryable of a read: its answer was lost, and when it was asked again, changes sent after it had taken effect.
+    Not retryable of a read: it was asked again, for its answer was lost or it was refused for the moment, and changes
+    sent after it had taken effect by then.
     """
 
     code = "out_of_order"

@@ -158,8 +158,8 @@ class Pipeline(_Part):
     Callbacks of futures must not block: the thread that runs them also takes in what nobody waits for by ``result()``.
 
     Changes take effect in the order of the calls, and a read shows those before it and none behind it. A read whose
-    answer is lost, with the connection or with a list server, is asked again; where changes behind it have taken effect
-    by then, it ends with ``OutOfOrder``.
+    answer is lost, with the connection or with a list server, or that is refused for the moment, is asked again; where
+    changes behind it have taken effect by then, it ends with ``OutOfOrder``.
     """
 
     def __init__(self, submit: Submit, driver: Driver) -> None:
