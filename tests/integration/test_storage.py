@@ -667,6 +667,7 @@ def test_damage_that_the_engine_meets_while_it_tidies_up_ends_the_writing_with_t
         with suppress(Exception):  # the damage may show here first, and in the next apply then
             storage._db.flush()
     assert table.name in damage.text and damage.outcome == "unknown"
+    assert "restore this worker's shard" in damage.text and "nothing was changed" not in damage.text
     storage.close()
 
 

@@ -400,7 +400,7 @@ def _error(path: Path, what: str, error: Exception, outcome: str = NOT_APPLIED) 
         return error
     text = f"{path}: {what}{_first_line(error)}"
     if _is_damage(error):
-        return CorruptRecord(f"{text}; {_ADVICE}", outcome=outcome)
+        return CorruptRecord(f"{text}; {_ADVICE if outcome == NOT_APPLIED else SHARD_ADVICE}", outcome=outcome)
     if _IN_USE.match(_first_line(error)):
         return StorageInUse(text, outcome=outcome)
     return StorageFailed(text, outcome=outcome)
