@@ -119,6 +119,11 @@ class Request(Answer[T]):
         """Whether its caller does nothing but wait for it: one that blocks, outside of a pipeline."""
         return self.driver is not None and self.group is None
 
+    def begin_again(self) -> None:
+        """Ask for the first page next, where it is answered in pages."""
+        if self.pages is not None:
+            self.body = self.pages.restart()
+
     def repeated(self, again: Callable[[], Any] | None = None) -> Repetition[T]:
         """Return this request, finished with outcome ``unknown``, as one to submit again under the same number.
 

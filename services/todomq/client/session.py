@@ -486,8 +486,7 @@ class Session:
             return
         if type(error) is OutOfOrder and request.counter is not None:
             request.counter.give_up_held(request.number)
-        if request.pages is not None:
-            request.body = request.pages.restart()
+        request.begin_again()
         heappush(self._delayed, (due_ms, request.id, request))
 
     def _ask_anew(self, request: Request[Any]) -> None:
@@ -497,8 +496,7 @@ class Session:
         """
         request.counter = None
         request.id = 0
-        if request.pages is not None:
-            request.body = request.pages.restart()
+        request.begin_again()
         self._outbox.append(request)
 
     def _finish_unsent(self, request: Request[Any]) -> None:
