@@ -100,14 +100,14 @@ export class List {
   }
 
   /** Add an entry and return it; it is on disk by then. `date` is "YYYY-MM-DD". */
-  async addEntry(title, { date = null, extra = null, done = false } = {}) {
+  async addEntry(title, { date = null, extra = {}, done = false } = {}) {
     const id = await this.#change("add_entry", title, date, extra, done);
     return { id, title, date, done, extra };
   }
 
   /** Add entries, all or none. Each is `{title, date, extra, done}`. */
   async addEntries(entries) {
-    const rows = entries.map(({ title, date = null, extra = null, done = false }) => [title, date, extra, done]);
+    const rows = entries.map(({ title, date = null, extra = {}, done = false }) => [title, date, extra, done]);
     const ids = await this.#change("add_entries", rows);
     return rows.map(([title, date, extra, done], place) => ({ id: ids[place], title, date, done, extra }));
   }

@@ -134,7 +134,7 @@ class ScriptedRouter:
     def _serve_list(self, entries: list[list[Any]], operation: str, arguments: list[Any]) -> Any:
         if operation == "add_entry":
             title, date, extra, done = [*arguments, None, None, None][:4]
-            entries.append([len(entries) + 1, title, date, bool(done), extra])
+            entries.append([len(entries) + 1, title, date, bool(done), extra or {}])
             return len(entries)
         if operation == "add_entries":
             return [self._serve_list(entries, "add_entry", list(fields)) for fields in arguments[0]]
@@ -1505,7 +1505,7 @@ class TestAsync:
 def test_the_plain_req_example_adds_and_reads(router: ScriptedRouter) -> None:
     command = [sys.executable, str(ROOT / "examples" / "plain_req.py"), router.address, "Bob's list", "milk"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-    assert done.stdout.splitlines() == ["added 1", "entries [[[1, 'milk', None, False, None]], None]"]
+    assert done.stdout.splitlines() == ["added 1", "entries [[[1, 'milk', None, False, {}]], None]"]
 
 
 def test_the_plain_req_example_without_arguments_says_how_it_is_run() -> None:

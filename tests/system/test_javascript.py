@@ -124,8 +124,8 @@ def test_every_operation_does_what_the_page_says(shared_stack: RunningStack) -> 
         "id": 1, "title": "dentist", "date": "2026-12-01", "done": False,
         "extra": {"room": 4, "tags": ["a", None, 2.5]},
     }  # fmt: skip
-    milk = {"id": 2, "title": "milk", "date": None, "done": False, "extra": None}
-    bread = {"id": 3, "title": "bröd 🍞", "date": "2026-12-01", "done": True, "extra": None}
+    milk = {"id": 2, "title": "milk", "date": None, "done": False, "extra": {}}
+    bread = {"id": 3, "title": "bröd 🍞", "date": "2026-12-01", "done": True, "extra": {}}
     oat = {"id": 2, "title": "oat milk", "date": "2026-12-02", "done": True, "extra": {"shop": "corner"}}
 
     assert run(shared_stack, "everything", "från javascript") == [
@@ -213,7 +213,7 @@ def test_law_4_a_read_that_is_sent_again_keeps_its_number_and_is_over_once_later
 
 
 def test_clear_begins_the_ids_again_and_delete_takes_the_name_away(shared_stack: RunningStack) -> None:
-    entry = {"id": 1, "title": "first again", "date": None, "done": False, "extra": None}
+    entry = {"id": 1, "title": "first again", "date": None, "done": False, "extra": {}}
     assert run(shared_stack, "erase", "erased") == [entry, [0, []]]
 
 

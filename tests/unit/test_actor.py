@@ -184,7 +184,7 @@ def test_a_long_answer_does_not_stand_beside_entries() -> None:
 def test_an_entry_that_grows_takes_those_beside_it_along_no_further_than_a_record_goes() -> None:
     bench, client = loaded(), Client()
     client.change(bench, "a", "add_entries", [[f"entry {place}"] for place in range(200)])
-    expected = [[place + 1, f"entry {place}", None, False, None] for place in range(200)]
+    expected: list[Any] = [[place + 1, f"entry {place}", None, False, {}] for place in range(200)]
     for identifier in (30, 31, 64, 65, 199):
         client.change(bench, "a", "update_entry", identifier, {"title": "x" * 9_000})
         expected[identifier - 1][1] = "x" * 9_000
@@ -204,12 +204,12 @@ def test_what_was_stored_by_the_version_before_is_read_and_its_list_is_marked_wh
     disk.records[records.entry_key(prefix, 0, 1)] = pack(["milk"])
     disk.records[records.entry_key(prefix, 0, 3)] = pack(["bread", "2026-12-01"])
     bench, client = Bench(disk), Client()
-    stored = [[1, "milk", None, False, None], [3, "bread", "2026-12-01", False, None]]
+    stored = [[1, "milk", None, False, {}], [3, "bread", "2026-12-01", False, {}]]
     assert client.entries(bench, "a") == stored
     assert disk.records[key] == pack([1, 0, 1, False, 0])
     client.change(bench, "a", "add_entry", "tea")
     assert disk.records[key] == pack([2, 0, 1, False, 0])
-    assert client.entries(Bench(disk), "a") == [*stored, [4, "tea", None, False, None]]
+    assert client.entries(Bench(disk), "a") == [*stored, [4, "tea", None, False, {}]]
 
 
 def test_a_change_sent_again_takes_effect_once_and_gets_the_same_answer() -> None:
@@ -549,7 +549,7 @@ def test_a_change_that_waits_for_the_floor_of_a_read_asked_before_shows_in_it() 
     bench = loaded()
     assert bench.ask("a", "entries") == [[], None]
     waiting = bench.send("a", "add_entry", "milk", number=2, floor=1)
-    assert bench.ask("a", "entries", number=3, floor=2) == [[[1, "milk", None, False, None]], None]
+    assert bench.ask("a", "entries", number=3, floor=2) == [[[1, "milk", None, False, {}]], None]
     assert bench.answer(waiting) == 1
 
 
@@ -651,7 +651,7 @@ def test_a_deleted_list_that_is_added_to_again_is_there_after_a_reload() -> None
     assert records.read_list("a", bench.disk.records[records.list_key("a")]).deleted
     assert client.change(bench, "a", "add_entry", "bread") == 1
     fresh = Bench(bench.disk)
-    assert client.entries(fresh, "a") == [[1, "bread", None, False, None]]
+    assert client.entries(fresh, "a") == [[1, "bread", None, False, {}]]
     assert not records.read_list("a", bench.disk.records[records.list_key("a")]).deleted
 
 
@@ -667,7 +667,7 @@ def test_a_change_that_finds_nothing_to_change_brings_no_list_into_being(operati
     client.change(bench, "a", operation, *arguments)
     assert records.read_list("a", bench.disk.records[records.list_key("a")]).deleted
     assert client.change(bench, "a", "add_entry", "bread") == 1
-    assert client.entries(Bench(bench.disk), "a") == [[1, "bread", None, False, None]]
+    assert client.entries(Bench(bench.disk), "a") == [[1, "bread", None, False, {}]]
 
 
 def test_a_change_of_many_entries_is_all_or_none_even_if_the_next_one_is_not_committed() -> None:

@@ -95,7 +95,7 @@ def test_a_killed_list_is_found_again_under_another_activation_with_the_same_ent
     first, other = bench.actor("a").activation, bench.actor("b").activation
     bench.hosting.kill(bench.actor("a"))
     assert "a" not in bench.partition("a").actors
-    assert client.entries(bench, "a") == [[1, "milk", None, False, None]]
+    assert client.entries(bench, "a") == [[1, "milk", None, False, {}]]
     assert client.change(bench, "a", "add_entry", "eggs") == 3
     assert bench.actor("a").activation != first
     assert bench.actor("b").activation == other
@@ -216,7 +216,7 @@ def test_an_idle_list_is_dropped_and_loaded_again_unnoticed() -> None:
     bench, client = Bench(idle_ms=1_000), Client()
     client.change(bench, "a", "add_entry", "milk")
     bench.settle_with_ticks(lambda: bench.hosting.lists == 0, 500)
-    assert client.entries(bench, "a") == [[1, "milk", None, False, None]]
+    assert client.entries(bench, "a") == [[1, "milk", None, False, {}]]
     assert client.change(bench, "a", "add_entry", "bread") == 2
 
 
@@ -254,11 +254,11 @@ def test_a_partitions_first_owner_takes_a_list_for_new_and_does_not_look_for_it(
     assert not bench.reads and first not in bench.replies, "it is promised no sooner than others"
     bench.commit()
     assert bench.answer(first) == 1
-    assert client.entries(bench, "a") == [[1, "milk", None, False, None]]
+    assert client.entries(bench, "a") == [[1, "milk", None, False, {}]]
     assert bench.ask(SAME_PARTITION, "size") == 0
     assert bench.hosting.loads == 0
     later = Bench(bench.disk)
-    assert client.entries(later, "a") == [[1, "milk", None, False, None]]
+    assert client.entries(later, "a") == [[1, "milk", None, False, {}]]
     assert later.ask(SAME_PARTITION, "add_entry", "milk") == 1
     assert later.hosting.loads == 2
 
@@ -555,7 +555,7 @@ def test_a_poisoned_list_hurts_itself_only_and_comes_back_without_the_poison() -
     error = bench.error(crashed)
     assert isinstance(error, Unavailable)
     assert error.outcome == "unknown"
-    assert client.entries(bench, "a") == [[1, "milk", None, False, None]]
+    assert client.entries(bench, "a") == [[1, "milk", None, False, {}]]
     assert bench.ask("a", "add_entry", "bread", number=2) == 2
     assert bench.actor(SAME_PARTITION) is other
     assert bench.hosting.crashes == 1

@@ -48,7 +48,7 @@ def test_the_entries_of_older_generations_go_and_those_of_the_present_one_stay(p
     assert entry_keys(bench) == [records.entry_key(PREFIX, 1, 1)]
     record = records.read_list("a", bench.disk.records[records.list_key("a")])
     assert record.swept_generation == record.generation == 1
-    assert client.entries(Bench(bench.disk), "a") == [[1, "bread", None, False, None]]
+    assert client.entries(Bench(bench.disk), "a") == [[1, "bread", None, False, {}]]
 
 
 def test_what_a_clear_leaves_is_deleted_at_once_however_many_lists_there_are() -> None:
@@ -120,7 +120,7 @@ def test_a_list_that_is_added_to_during_the_sweep_after_its_deletion_stays() -> 
     bench.tick()
     bench.send("a", "add_entry", "bread", number=3, floor=3)
     bench.settle_with_ticks(lambda: swept(bench))
-    assert Client(b"reader").entries(Bench(bench.disk), "a") == [[1, "bread", None, False, None]]
+    assert Client(b"reader").entries(Bench(bench.disk), "a") == [[1, "bread", None, False, {}]]
     assert entry_keys(bench) == [records.entry_key(PREFIX, 1, 1)]
 
 
@@ -129,7 +129,7 @@ def test_a_list_goes_on_after_its_tombstone_went() -> None:
     client.change(bench, "a", "delete")
     bench.settle_with_ticks(lambda: swept(bench))
     assert client.change(bench, "a", "add_entry", "bread") == 1
-    assert client.entries(Bench(bench.disk), "a") == [[1, "bread", None, False, None]]
+    assert client.entries(Bench(bench.disk), "a") == [[1, "bread", None, False, {}]]
 
 
 def test_a_kill_during_a_sweep_ends_it_and_the_next_life_takes_it_up() -> None:

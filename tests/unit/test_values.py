@@ -105,7 +105,7 @@ def test_law_7_no_page_makes_more_of_a_client_than_its_bytes_allow() -> None:
 @pytest.mark.parametrize(
     "page",
     [
-        None, [], [[]], [[], None, None], [{}, None], [[FIELDS[:4]], None], [["milk"], None],
+        None, [], [[]], [[], None, None], [{}, None], [[FIELDS[:1]], None], [[[*FIELDS, 1]], None], [["milk"], None],
         [[[7, "dentist", "2026-13-01", True, {}]], None], [[[7, "dentist", 5, True, {}]], None],
     ],
 )  # fmt: skip

@@ -165,7 +165,7 @@ def _check_fields(number: int, fields: EntryFields) -> None:
     try:
         check_title(fields.title)
         day = None if fields.date is None else fields.date.isoformat()
-        check_entry_size(fields.title, day, fields.done, fields.extra)
+        check_entry_size(fields.title, day, fields.done, fields.extra or {})
     except InvalidRequest as error:
         raise FormatError(f"line {number}: {error}") from None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable
 from dataclasses import dataclass, field, make_dataclass
-from typing import Annotated, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 import msgspec
 
@@ -18,14 +18,19 @@ from todomq.protocol.codec import Plain, has_few_items, unpack_value
 
 H = TypeVar("H")
 
+if TYPE_CHECKING:
+    _Fields = dict[str, Any]
+else:
+    _Fields = dict[str, Plain]  # what is decoded quickly; others have a way of their own, see ``read_entries_page``
 
-class Entry(msgspec.Struct, frozen=True, gc=False):
+
+class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True, forbid_unknown_fields=True):
     """One entry of a list, as it was when the answer was given.
 
     A value: equal by its fields, not to be changed. ``dataclasses.asdict``, ``fields`` and ``replace`` take one, as
     ``msgspec.structs`` does. (A dataclass itself would be made at three times the price, and answers are many. For the
     same reason the collector of cycles does not look at one: unless you make its ``extra`` lead back to it, it is in
-    none.)
+    none; and msgspec packs one as the array of its fields, as it stands in an answer.)
 
     Attributes:
         id: given by the list, ascending, never given twice until the list is cleared.
@@ -39,7 +44,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     title: str
     date: datetime.date | None = None
     done: bool = False
-    extra: dict[str, Any] = msgspec.field(default_factory=dict)
+    extra: _Fields = msgspec.field(default_factory=dict)
 
     def __hash__(self) -> int:
         return hash((self.id, self.title, self.date, self.done))
@@ -122,9 +127,8 @@ def read_entry(fields: Any) -> Entry:
     return Entry(identifier, title, day, done, extra or {})
 
 
-_Fields = tuple[int, str, datetime.date | None, bool, dict[str, Plain] | None]
-_Page = tuple[Annotated[list[_Fields], msgspec.Meta(max_length=limits.DECODED_ITEMS)], Plain]
-_unpack_page: Callable[[bytes], tuple[list[Any], Any]] = msgspec.msgpack.Decoder(_Page).decode
+_Page = tuple[Annotated[list[Entry], msgspec.Meta(max_length=limits.DECODED_ITEMS)], Plain]
+_unpack_page: Callable[[bytes], tuple[list[Entry], Any]] = msgspec.msgpack.Decoder(_Page).decode
 
 
 def read_entries_page(value: bytes) -> tuple[list[Entry], Any]:
@@ -136,14 +140,10 @@ def read_entries_page(value: bytes) -> tuple[list[Entry], Any]:
     try:
         if not has_few_items(value):
             raise ValueError
-        entries, cursor = _unpack_page(value)
+        return _unpack_page(value)
     except ValueError:  # perhaps it is right all the same: open fields may hold bytes
         items, cursor = read_page(value)
         return [read_entry(item) for item in items], cursor
-    # In place: most pages are short, and a list of its own costs.
-    for place, (identifier, title, day, done, extra) in enumerate(entries):
-        entries[place] = Entry(identifier, title, day, done, extra or {})
-    return entries, cursor
 
 
 def read_page(value: bytes) -> tuple[list[Any], Any]:

@@ -33,7 +33,7 @@ def end_of_page(entries: list[Entry], start: int) -> int:
     while end < len(entries) and size < limits.PAGE_BYTES:
         entry = entries[end]
         size += ENTRY_OVERHEAD_BYTES + len(entry.title) * (1 if entry.title.isascii() else 4)
-        if entry.extra is not None:
+        if entry.extra:
             size += EXTRA_IN_PAGE_TIMES * records.stored_bytes(entry)
         end += 1
     return end

@@ -32,7 +32,7 @@ from todomq.errors import CorruptRecord, ProtocolError
 from todomq.list_server.todo_list import Entry
 from todomq.protocol import limits
 from todomq.protocol.codec import pack, unpack
-from todomq.protocol.entries import is_date
+from todomq.protocol.entries import NO_FIELDS, is_date
 from todomq.protocol.partitions import partition_of
 
 VERSION = 2
@@ -49,6 +49,8 @@ _ENTRIES_TAIL = Struct(">cI")
 ENTRY_TAIL_BYTES = _ENTRY_TAIL.size
 """How much longer than the list's prefix the key of an entry is."""
 _REMAINS_HEAD = Struct(">cBI")
+_LEFT_OUT: tuple[Any, ...] = ("", None, False, NO_FIELDS)
+"""What the fields of an entry are where they are left out; the title never is."""
 
 
 class ListRecord(NamedTuple):
@@ -328,17 +330,17 @@ def read_run(name: str, first: int, value: bytes) -> tuple[Added | None, list[En
 def _read_entry(name: str, identifier: int, fields: Any) -> Entry:
     if type(fields) is not list or not 1 <= len(fields) <= 4:
         raise CorruptRecord(f"list {name!r}: entry {identifier} is not an array of 1 to 4 fields")
-    entry = Entry(identifier, *fields)
-    title, date, done, extra = entry.title, entry.date, entry.done, entry.extra
+    title, date, done, extra = (*fields, *_LEFT_OUT[len(fields) :])
     if (
         type(title) is not str
         or not title
         or not (date is None or (type(date) is str and is_date(date)))
         or type(done) is not bool
-        or not (extra is None or (type(extra) is dict and all(type(key) is str for key in extra)))
+        or type(extra) is not dict
+        or not all(type(key) is str for key in extra)
     ):
         raise CorruptRecord(f"list {name!r}: entry {identifier} has fields of the wrong types")
-    return entry
+    return Entry(identifier, title, date, done, extra)
 
 
 def _read_added(what: str, fields: Any) -> Added:
@@ -352,7 +354,7 @@ def _read_added(what: str, fields: Any) -> Added:
 def _fields(entry: Entry | None) -> tuple[Any, ...] | None:
     if entry is None:
         return None
-    if entry.extra is not None:
+    if entry.extra:
         return entry.title, entry.date, entry.done, entry.extra
     if entry.done:
         return entry.title, entry.date, True

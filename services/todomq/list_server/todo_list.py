@@ -17,13 +17,14 @@ What it keeps:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import repeat
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from todomq.errors import EntryNotFound
-from todomq.protocol.entries import check_entry_size
+from todomq.protocol.entries import NO_FIELDS, check_entry_size
 
 INDEX_FROM = 32
 """Entries above which asking for a date builds the index; up to here looking at each entry is quicker."""
@@ -32,15 +33,16 @@ INDEX_FROM = 32
 class Entry(Struct, frozen=True, array_like=True, gc=False):
     """One entry, packed as an array of its fields.
 
-    ``date`` is ``YYYY-MM-DD`` or None; ``extra`` is None or open fields, as they were decoded: nobody changes them in
-    place, so no entry is in a cycle, and the collector need not look at it (of all that is in memory most are entries).
+    ``date`` is ``YYYY-MM-DD`` or None; ``extra`` are the open fields, as they were decoded, or ``NO_FIELDS``: nobody
+    changes them in place, so no entry is in a cycle, and the collector need not look at it (of all that is in memory
+    most are entries).
     """
 
     id: int
     title: str
     date: str | None = None
     done: bool = False
-    extra: dict[str, Any] | None = None
+    extra: dict[str, Any] = field(default_factory=lambda: NO_FIELDS)
 
 
 class TodoList:
@@ -66,7 +68,7 @@ class TodoList:
         return len(self.entries)
 
     def add(
-        self, title: str, date: str | None = None, extra: dict[str, Any] | None = None, done: bool = False
+        self, title: str, date: str | None = None, extra: dict[str, Any] = NO_FIELDS, done: bool = False
     ) -> Entry:
         """Add an entry under the next id and return it."""
         identifier = self.next_id
@@ -77,14 +79,16 @@ class TodoList:
             self._by_date.setdefault(date, {})[identifier] = None
         return entry
 
-    def add_all(self, *columns: Sequence[Any]) -> dict[int, Entry]:
+    def add_all(self, titles: Sequence[str], *others: Iterable[Any]) -> dict[int, Entry]:
         """Add several entries and return them by id, ascending.
 
         Args:
-            columns: their titles, then dates, done and extra, of which later ones may be left out.
+            titles: of each.
+            others: their dates, done and extra, or none of these.
         """
-        identifiers = range(self.next_id, self.next_id + len(columns[0]))
-        added = dict(zip(identifiers, map(Entry, identifiers, *columns)))
+        identifiers = range(self.next_id, self.next_id + len(titles))
+        columns = others or (repeat(None), repeat(False), repeat(NO_FIELDS))
+        added = dict(zip(identifiers, map(Entry, identifiers, titles, *columns)))
         self.entries.update(added)
         self.next_id = identifiers.stop
         if self._by_date is not None:

@@ -48,5 +48,5 @@ def _entries_weight(todo: TodoList) -> int:
 
 
 def _entry_weight(entry: Entry) -> int:
-    extra = 0 if entry.extra is None else EXTRA_TIMES * stored_bytes(entry)
+    extra = EXTRA_TIMES * stored_bytes(entry) if entry.extra else 0
     return ENTRY_IN_MEMORY_BYTES + getsizeof(entry.title) + extra

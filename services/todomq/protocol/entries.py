@@ -8,7 +8,7 @@ Each check raises ``InvalidRequest`` with a text that says what was wrong and th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from functools import lru_cache
 from typing import Any
@@ -17,7 +17,8 @@ from todomq.errors import InvalidRequest
 from todomq.protocol import limits
 from todomq.protocol.codec import check_plain, pack
 
-CHANGEABLE = ("title", "date", "done", "extra")
+NO_FIELDS: dict[str, Any] = {}
+"""The ``extra`` of every entry without open fields: one for all, so nobody may change it."""
 NOT_UNICODE = "title: a text of valid Unicode is needed"
 
 
@@ -88,10 +89,10 @@ def check_done(done: Any) -> bool:
     return done
 
 
-def check_extra(extra: Any) -> dict[str, Any] | None:
-    """Check the open fields: a map from text to plain values, nested at most 16 deep; or None."""
+def check_extra(extra: Any) -> dict[str, Any]:
+    """Check the open fields: a map from text to plain values, nested at most 16 deep; None is an empty one."""
     if extra is None:
-        return None
+        return NO_FIELDS
     if type(extra) is not dict:
         raise InvalidRequest(f"extra: a map or none is needed, not {_shown(extra)}")
     for key in extra:
@@ -101,9 +102,9 @@ def check_extra(extra: Any) -> dict[str, Any] | None:
     return extra
 
 
-def check_entry_size(title: str, date: str | None, done: bool, extra: dict[str, Any] | None) -> None:
+def check_entry_size(title: str, date: str | None, done: bool, extra: dict[str, Any]) -> None:
     """Check that an entry whose fields are right each by itself fits into 64 KiB packed."""
-    if extra is None:
+    if not extra:
         return  # the longest title alone has 40,000 bytes
     try:
         size = len(pack((title, date, done, extra)))
@@ -115,18 +116,26 @@ def check_entry_size(title: str, date: str | None, done: bool, extra: dict[str, 
 
 def check_new_entry(
     title: Any, date: Any = None, extra: Any = None, done: Any = False
-) -> tuple[str, str | None, dict[str, Any] | None, bool]:
+) -> tuple[str, str | None, dict[str, Any], bool]:
     """Check all that a caller says about an entry to add.
 
     Returns:
         ``(title, date, extra, done)``, as ``TodoList.add`` takes them.
     """
     if type(title) is str and 0 < len(title) <= limits.TITLE_CHARACTERS and date is extra is None and done is False:
-        return title, None, None, False  # what most are
+        return title, None, NO_FIELDS, False  # what most are
     checked = check_title(title), check_date(date), check_extra(extra), check_done(done)
-    if extra is not None:
-        check_entry_size(checked[0], checked[1], checked[3], checked[2])
+    check_entry_size(checked[0], checked[1], checked[3], checked[2])
     return checked
+
+
+CHANGEABLE: dict[str, Callable[[Any], Any]] = {
+    "title": check_title,
+    "date": check_date,
+    "done": check_done,
+    "extra": check_extra,
+}
+"""The fields of an entry that an update may change, and the check of each."""
 
 
 def check_changes(changes: Any) -> dict[str, Any]:
@@ -134,21 +143,16 @@ def check_changes(changes: Any) -> dict[str, Any]:
 
     Args:
         changes: a map from ``title``, ``date``, ``done``, ``extra`` (those left out stay) to their new values.
+
+    Returns:
+        the values by field, as an entry holds them.
     """
     if type(changes) is not dict:
         raise InvalidRequest(f"changes: a map is needed, not {_shown(changes)}")
-    for field, value in changes.items():
-        if field == "title":
-            check_title(value)
-        elif field == "date":
-            check_date(value)
-        elif field == "done":
-            check_done(value)
-        elif field == "extra":
-            check_extra(value)
-        else:
+    for field in changes:
+        if field not in CHANGEABLE:
             raise InvalidRequest(f"changes: an entry has {', '.join(CHANGEABLE)} to change, not {_shown(field)}")
-    return changes
+    return {field: CHANGEABLE[field](value) for field, value in changes.items()}
 
 
 def _shown(value: Any) -> str:
