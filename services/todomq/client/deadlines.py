@@ -43,4 +43,4 @@ def set_deadline(request: Request[Any], default_ms: int) -> None:
     """Set when a request's time is up, counted from now."""
     if request.deadline_s is not None:
         default_ms = int(check_deadline(request.deadline_s) * 1000)
-    request.deadline_ms = awake_ms() + default_ms
+    request.deadline_ms = time.monotonic_ns() // 1_000_000 + default_ms  # ``awake_ms``, without a call for each request

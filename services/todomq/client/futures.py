@@ -27,7 +27,7 @@ from todomq.errors import UNKNOWN, Unavailable
 
 T = TypeVar("T")
 
-_PENDING = "PENDING"  # the states of concurrent.futures, by their documented meaning
+PENDING = "PENDING"  # the states of concurrent.futures, by their documented meaning
 _FINISHED = "FINISHED"
 
 # The collector may run while this is held, and close a client that nobody knows any more, which settles on this thread.
@@ -84,7 +84,7 @@ class Answer(Future[T]):
     __slots__ = ("_exception", "_result", "_state", "_watch", "driver", "group")
 
     def __init__(self) -> None:
-        self._state = _PENDING
+        self._state = PENDING
         self._result: Any = None
         self._exception: BaseException | None = None
         self._watch: _Watch | None = None
@@ -211,4 +211,5 @@ def _tell_groups(answers: Sequence[Answer[Any]]) -> None:
     for group, members in groupby(answers, key=_group):
         if group is not None:
             errors = [answer._exception for answer in members]
-            group.note_settled(len(errors), [error for error in errors if isinstance(error, Exception)])
+            failures = [error for error in errors if error is not None]
+            group.note_settled(len(errors), [error for error in failures if isinstance(error, Exception)])

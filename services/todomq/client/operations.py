@@ -59,6 +59,7 @@ _REGISTRY = Via(["registry"])
 _CACHE = Via(["cache"])
 _INTEGERS = frozenset((int,))
 _DAYS = frozenset((datetime.date, type(None)))
+_NO_ID = "an id is an integer"
 _HARMLESS = frozenset(("ping", "stats"))
 
 
@@ -138,13 +139,13 @@ def entries(
         date: the day; None for all entries.
     """
     if date is None:
-        return _read_entries(list_name, _asking("entries"), deadline_s)
-    return _read_entries(list_name, _asking_for(_check_day(date)), deadline_s)
+        return _read_entries(list_name, _pages(read_entries_page, "entries"), deadline_s)
+    return _read_entries(list_name, _pages_of(_check_day(date)), deadline_s)
 
 
 def undated_entries(list_name: str, *, deadline_s: float | None = None) -> Request[list[Entry]]:
     """Read the entries that have no date, by ascending id."""
-    return _read_entries(list_name, _asking_for(None), deadline_s)
+    return _read_entries(list_name, _pages_of(None), deadline_s)
 
 
 def update_entry(
@@ -218,8 +219,8 @@ def cast_add_entry(
 
 def list_names(prefix: str = "", *, deadline_s: float | None = None) -> Request[list[str]]:
     """Return the names of all stored lists that begin with ``prefix``, sorted, whether loaded or not."""
-    pages = _Pages(*_asking("list_names", _text("prefix", prefix)))
-    return Request(SAFE, "", pages.first, lambda names: sorted(set(names)), deadline_s, pages=pages)
+    pages = _pages(read_page, "list_names", _text("prefix", prefix))
+    return Request(SAFE, "", pages.first, lambda names: sorted(set(names)), deadline_s, pages)
 
 
 def server_process(
@@ -372,55 +373,38 @@ class _Added(Struct, gc=False):
     date: datetime.date | None
 
     def __call__(self, value: Any) -> Entry:
-        return Entry(_id(value), self.title, self.date)
+        if type(value) is not int:
+            raise ValueError(_NO_ID)
+        return Entry(value, self.title, self.date)
 
 
-class _Pages(Struct, gc=False):
-    """A read in pages: ``question`` with a cursor asks for one, ``read`` returns its items and the next cursor.
-
-    The items are the caller's once they are taken: what is never in a cycle the collector need not look at.
-    """
+class _Pages(Struct, frozen=True, gc=False):
+    """A read in pages: ``question`` with a cursor asks for one, ``read_page`` returns its items and the next cursor."""
 
     question: tuple[Any, ...]
     first: bytes
-    read: Callable[[bytes], tuple[list[Any], Any]] = read_page
-    items: list[Any] | None = None
+    read_page: Callable[[bytes], tuple[list[Any], Any]]
 
-    def turn(self, value: bytes) -> bytes | None:
+    def read(self, value: bytes) -> tuple[list[Any], bytes | None]:
         try:
-            items, cursor = self.read(value)
+            items, cursor = self.read_page(value)
         except (ValueError, TypeError) as error:
             raise ProtocolError(f"an answer that cannot be read: {error}") from None
-        if self.items:
-            self.items += items
-        else:
-            self.items = items
-        return None if cursor is None else _body(*self.question, cursor)
-
-    def restart(self) -> bytes:
-        self.items = None
-        return self.first
-
-    def take(self) -> list[Any]:
-        items, self.items = self.items, None
-        return items or []
+        return items, None if cursor is None else _body(*self.question, cursor)
 
 
-def _read_entries(
-    list_name: str, asked: tuple[tuple[Any, ...], bytes], deadline_s: float | None
-) -> Request[list[Entry]]:
-    pages = _Pages(*asked, read_entries_page)
-    return Request(LIST_READ, list_name, pages.first, _anything, deadline_s, pages=pages)
+def _read_entries(list_name: str, pages: _Pages, deadline_s: float | None) -> Request[list[Entry]]:
+    return Request(LIST_READ, list_name, pages.first, _anything, deadline_s, pages)
 
 
 @lru_cache(maxsize=1024)
-def _asking_for(date: datetime.date | None) -> tuple[tuple[Any, ...], bytes]:
-    return _asking("entries_on", None if date is None else date.isoformat())
+def _pages_of(date: datetime.date | None) -> _Pages:
+    """Return the pages of the entries of a day, or without one."""
+    return _pages(read_entries_page, "entries_on", None if date is None else date.isoformat())
 
 
-def _asking(*question: Any) -> tuple[tuple[Any, ...], bytes]:
-    """Return a question that is answered in pages, and the body that asks for the first one."""
-    return question, _body(*question, None)
+def _pages(read_page: Callable[[bytes], tuple[list[Any], Any]], *question: Any) -> _Pages:
+    return _Pages(question, _body(*question, None), read_page)
 
 
 def _body(*parts: Any) -> bytes:
@@ -430,6 +414,8 @@ def _body(*parts: Any) -> bytes:
         raise InvalidRequest(NOT_UNICODE) from None
     except (TypeError, ValueError, OverflowError) as error:
         raise InvalidRequest(f"{parts[0]}: {error}") from None
+    if len(body) <= limits.DECODED_ITEMS:
+        return body  # it can't hold too many arrays and maps
     if len(body) > limits.REQUEST_BYTES:
         raise InvalidRequest(f"{parts[0]}: a request of {len(body)} bytes where {limits.REQUEST_BYTES} are allowed")
     if not has_few_items(body):
@@ -567,7 +553,7 @@ def _ids(value: Any, count: int) -> list[int]:
 
 def _id(value: Any) -> int:
     if type(value) is not int:
-        raise ValueError("an id is an integer")
+        raise ValueError(_NO_ID)
     return value
 
 

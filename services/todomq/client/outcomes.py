@@ -76,8 +76,7 @@ def outcome(
     error = request.error
     if error is None:
         try:
-            read, pages = request.read, request.pages
-            return read(unpack_value(request.value) if pages is None else pages.take()), None
+            return request.read(unpack_value(request.value) if request.pages is None else request.value), None
         except (ProtocolError, ValueError, TypeError) as unreadable:
             unknown = UNKNOWN if request.kind in CHANGING else NOT_APPLIED
             error = ProtocolError(f"an answer that cannot be read: {unreadable}", outcome=unknown)

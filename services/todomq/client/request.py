@@ -11,7 +11,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, Protocol, TypeVar
 
-from todomq.client.futures import Answer
+from todomq.client.futures import PENDING, Answer
 from todomq.client.numbers import Counter
 from todomq.errors import TodoMQError
 
@@ -46,20 +46,18 @@ CHANGING = frozenset((LIST_CHANGE, KEY_CHANGE, REPEATABLE, CALL))
 
 
 class Pages(Protocol):
-    """A read that is answered in pages."""
+    """How a read that is answered in pages goes on. It keeps nothing, so that many requests may share one."""
 
-    def turn(self, value: bytes) -> bytes | None:
-        """Take in a page; return the body that asks for the next one, or None after the last.
+    @property
+    def first(self) -> bytes:
+        """The body that asks for the first page."""
+
+    def read(self, value: bytes) -> tuple[list[Any], bytes | None]:
+        """Return the items of a page, and the body that asks for the next one, or None after the last.
 
         Raises:
             ProtocolError: not a page.
         """
-
-    def restart(self) -> bytes:
-        """Forget all pages and return the body that asks for the first one."""
-
-    def take(self) -> list[Any]:
-        """Return and forget the items of all pages."""
 
 
 class Request(Answer[T]):
@@ -73,7 +71,7 @@ class Request(Answer[T]):
         another future than this one, that future and the client, which lives until it is settled.
 
     What the session says:
-        value (packed) or error, once it is finished.
+        value (packed, or the items of the pages so far) or error, once it is finished.
     """
 
     __slots__ = (
@@ -88,11 +86,12 @@ class Request(Answer[T]):
         body: bytes,
         read: Callable[[Any], T],
         deadline_s: float | None = None,
-        *,
-        is_cast: bool = False,
         pages: Pages | None = None,
+        is_cast: bool = False,
     ) -> None:
-        Answer.__init__(self)
+        # What ``Answer.__init__`` does, without a call for each request.
+        self._state = PENDING
+        self._result = self._exception = self._watch = self.driver = self.group = None
         self.kind = kind
         self.target = target
         self.body = body
@@ -103,7 +102,7 @@ class Request(Answer[T]):
         self.size = len(body) + 128
         self.deadline_ms = 0
         self.waiter: Any = None
-        self.value = b""
+        self.value: Any = None
         self.error: TodoMQError | None = None
         self.id = 0
         self.number = 0
@@ -122,7 +121,8 @@ class Request(Answer[T]):
     def begin_again(self) -> None:
         """Ask for the first page next, where it is answered in pages."""
         if self.pages is not None:
-            self.body = self.pages.restart()
+            self.body = self.pages.first
+            self.value = None
 
     def repeated(self, again: Callable[[], Any] | None = None) -> Repetition[T]:
         """Return this request, finished with outcome ``unknown``, as one to submit again under the same number.
@@ -130,7 +130,7 @@ class Request(Answer[T]):
         Args:
             again: what asks once more, should that end unknown as well.
         """
-        request = Repetition(self.kind, self.target, self.body, self.read, self.deadline_s, pages=self.pages)
+        request = Repetition(self.kind, self.target, self.body, self.read, self.deadline_s, self.pages)
         request.number = self.number
         request.counter = self.counter
         request.first_sent_ms = self.first_sent_ms

@@ -80,7 +80,6 @@ HELLO_ID = 0
 _HELLO = (HELLO_ID, None, 0, messages.body("hello"))
 _NOTHING = messages.body("delete_entry", 1 << 62)
 """Changes no entry, for no list ever gives this id; the list remembers its number as that of any change."""
-_NIL = b"\xc0"
 _NEVER_MS = 1 << 62
 _by_id = attrgetter("id")
 
@@ -181,13 +180,15 @@ class Session:
                 continue
             self._unanswered_bytes -= request.size
             if status == messages.OK:
-                request.value = value
-                if request.pages is None or self._is_last_page(request, request.pages):
+                if request.pages is None:
+                    request.value = value
                     if request.kind is LIST_CHANGE:
                         request.counter.close(request.number)  # type: ignore[union-attr]
                     if request.is_cast:
                         self._casts.ended(identifier)
-                    finished.append(request)
+                elif not self._is_last_page(request, request.pages, value):
+                    continue
+                finished.append(request)
             else:
                 error, is_sent_before = messages.read_refusal(value)
                 if is_sent_before:
@@ -351,7 +352,9 @@ class Session:
             if counter is None:
                 counter = request.counter = self._counters[request.target]
                 request.number = counter.take() if kind is LIST_CHANGE else counter.next
-            floor = counter.floor if kind is LIST_CHANGE else counter.floor_to_read()
+            floor = counter.floor
+            if kind is LIST_READ and floor != counter.next:
+                floor = counter.floor_to_read()
             if floor > request.number:
                 floor = request.number
         elif kind is KEY_CHANGE and request.counter is None:
@@ -394,14 +397,17 @@ class Session:
 
     # Answers.
 
-    def _is_last_page(self, request: Request[Any], pages: Pages) -> bool:
+    def _is_last_page(self, request: Request[Any], pages: Pages, value: bytes) -> bool:
         """Take in a page; where it is not the last, or not readable, the request goes its way from here."""
         try:
-            body = pages.turn(request.value)
+            items, body = pages.read(value)
         except ProtocolError as error:
             self._finish(request, error)
             return False
-        request.value = _NIL
+        if request.value is None:
+            request.value = items
+        else:
+            request.value += items
         if body is None:
             return True
         request.body = body

@@ -137,13 +137,13 @@ def read_entries_page(value: bytes) -> tuple[list[Entry], Any]:
     Raises:
         ProtocolError, ValueError, TypeError: it is not one.
     """
-    try:
-        if not has_few_items(value):
-            raise ValueError
-        return _unpack_page(value)
-    except ValueError:  # perhaps it is right all the same: open fields may hold bytes
-        items, cursor = read_page(value)
-        return [read_entry(item) for item in items], cursor
+    if len(value) <= limits.DECODED_ITEMS or has_few_items(value):
+        try:
+            return _unpack_page(value)
+        except ValueError:
+            pass  # perhaps it is right all the same: open fields may hold bytes
+    items, cursor = read_page(value)
+    return [read_entry(item) for item in items], cursor
 
 
 def read_page(value: bytes) -> tuple[list[Any], Any]:
