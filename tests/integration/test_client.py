@@ -10,6 +10,7 @@ import gc
 import itertools
 import os
 import pickle
+import random
 import shutil
 import signal
 import subprocess
@@ -40,6 +41,7 @@ from todomq.settings import read_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 TOMORROW = datetime.date(2026, 12, 1)
+BOUND_S = 20.0
 
 Handler = Callable[[Any, list[Any], list[Any]], Any]
 
@@ -1377,6 +1379,206 @@ class TestEnds:
             found = list(pool.map(work, range(8)))
         assert all(ids == sorted(ids) for ids in found)
         assert sum(map(len, router.lists.values())) == 400
+
+    def test_what_threads_leave_is_answered_whoever_drives_falls_asleep_or_leaves_meanwhile(
+        self, client: Client, router: ScriptedRouter, hurried: None
+    ) -> None:
+        pipeline = client.pipeline()
+
+        def work(number: int) -> list[int]:
+            chance = random.Random(number)
+            milk = pipeline.todo_list(f"list {number}")
+            ids: list[int] = []
+            while len(ids) < 4_000:
+                futures = [milk.add_entry("milk") for _ in range(chance.choice([1, 1, 2, 50]))]
+                if chance.random() < 0.5:  # it waits by a condition, which drives nothing
+                    concurrent.futures.wait(futures, BOUND_S)
+                elif chance.random() < 0.5:
+                    time.sleep(chance.random() * 3 * connection.NAP_S)
+                ids += [future.result(BOUND_S).id for future in futures]
+            return ids
+
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            for ids in pool.map(work, range(4)):
+                assert ids == list(range(1, len(ids) + 1))
+        assert {tuple(request[1:2]) for request in router.requests} == {(f"list {number}",) for number in range(4)}
+
+    def test_what_is_left_stays_before_what_is_handed_over_behind_it(self, client: Client) -> None:
+        with client.pipeline() as pipeline:
+            milk = pipeline.todo_list("milk")
+            futures = [milk.add_entry(title) for title in ("milk", "milk", "m" * connection.LEFT_BYTES) * 50]
+        assert [future.result().id for future in futures] == list(range(1, 151))
+
+    @pytest.mark.parametrize("is_before", [True, False])
+    def test_what_is_left_as_nobody_looks_any_more_is_seen_to(self, client: Client, is_before: bool) -> None:
+        keeper_is_idle = lambda: client._connection._is_keeper_idle  # noqa: E731
+        milk = client.pipeline().todo_list("milk")
+        late = LateList(lambda: wait_until(keeper_is_idle), is_before=is_before)
+        client._connection._arrived = late
+        futures = [milk.add_entry("milk")]
+        while not late.is_called:
+            futures.append(milk.add_entry("milk"))
+        for _ in range(3):
+            wait_until(keeper_is_idle)
+            futures += [milk.add_entry("milk") for _ in range(2)]
+            assert not concurrent.futures.wait(futures, BOUND_S).not_done
+
+    def test_what_is_left_for_a_driver_that_sleeps_wakes_it(self, client: Client, router: ScriptedRouter) -> None:
+        router.script = lambda target, *asked: SILENT if target == "silent" else router.serve(target, *asked)
+        milk = client.pipeline().todo_list("milk")
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(client.todo_list("silent").size, deadline_s=BOUND_S)
+            for _ in range(20):
+                wait_until(lambda: client._connection._driver is not None and client._connection._is_asleep)
+                assert not client._connection._may_leave
+                futures = [milk.add_entry("milk") for _ in range(3)]
+                assert not concurrent.futures.wait(futures, BOUND_S / 2).not_done
+            client.close()
+            assert isinstance(waiting.exception(), errors.Unavailable)
+
+    def test_what_is_left_when_no_thread_can_be_started_any_more_is_refused(
+        self, client: Client, router: ScriptedRouter, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        goes_on = threading.Event()
+        router.script = lambda target, *asked: (
+            target == "slow" and goes_on.wait(BOUND_S), router.serve(target, *asked)
+        )[1]  # fmt: skip
+        tied = client._connection
+        milk = client.pipeline().todo_list("milk")
+        futures: list[Any] = []
+        leave, start = tied._leave, threading.Thread.start
+
+        def leave_late() -> None:
+            if not futures:
+                futures.extend(milk.add_entry("milk") for _ in range(2))
+            leave()
+
+        def start_or_not(thread: threading.Thread) -> None:
+            if thread.name == "todomq-client" and not are_threads_left:
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(client.todo_list("slow").size)
+            wait_until(lambda: tied._driver is not None and tied._is_asleep)
+            are_threads_left = False
+            monkeypatch.setattr(threading.Thread, "start", start_or_not)
+            monkeypatch.setattr(tied, "_leave", leave_late)
+            goes_on.set()
+            assert waiting.result(BOUND_S) == 0
+        with pytest.raises(errors.Unavailable, match="no thread"):
+            milk.add_entry("milk")
+        are_threads_left = True
+        futures.append(milk.add_entry("milk"))
+        assert not concurrent.futures.wait(futures, BOUND_S).not_done
+
+    def test_a_callback_that_closes_its_client_hands_over_nothing_more(
+        self, client: Client, router: ScriptedRouter
+    ) -> None:
+        milk = client.pipeline().todo_list("milk")
+        said: list[str] = []
+
+        def close_and_add(_: Any) -> None:
+            futures = [milk.add_entry("before"), milk.add_entry("before")]
+            client.close()
+            said.append(add_until_refused(milk.add_entry, futures))
+            said.append(str(len(futures)))
+
+        milk.add_entry("milk").add_done_callback(close_and_add)
+        wait_until(lambda: len(said) == 2)
+        assert said == ["this client is closed", "2"]
+        assert "after" not in [title for _, title, *_ in router.lists["milk"]]
+
+    def test_a_signals_handler_may_hand_over_wherever_it_interrupts(self, client: Client) -> None:
+        milk, bread = client.pipeline().todo_list("milk"), client.pipeline().todo_list("bread")
+        handled: list[concurrent.futures.Future[Entry]] = []
+        before = signal.signal(signal.SIGALRM, lambda *_: handled.append(bread.add_entry("bread")))
+        signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+        try:
+            ids: list[int] = []
+            while len(ids) < 30_000:
+                futures = [milk.add_entry("milk") for _ in range(1_000)]
+                ids += [future.result(BOUND_S).id for future in futures]
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        assert ids == list(range(1, len(ids) + 1))
+        assert sorted(future.result(BOUND_S).id for future in handled) == list(range(1, len(handled) + 1))
+        tied = client._connection
+        wait_until(lambda: not tied._requests)
+        assert (tied._requests, tied._bytes, tied._added, tied._added_bytes, tied._arrived) == (0, 0, 0, 0, [])
+
+    def test_what_is_left_by_who_is_interrupted_is_waited_for(self, client: Client) -> None:
+        def interrupt() -> None:
+            wait_until(lambda: not client._connection._requests)
+            raise KeyboardInterrupt
+
+        late = client._connection._arrived = LateList(interrupt, is_before=False)
+        pipeline = client.pipeline()
+        milk = pipeline.todo_list("milk")
+        with pytest.raises(KeyboardInterrupt), pipeline:  # noqa: PT012
+            while True:
+                milk.add_entry("milk")
+        assert late.is_called and not late
+        with pipeline:
+            futures = [milk.add_entry("bread") for _ in range(3)]
+        assert all(future.done() for future in futures)
+
+    def test_what_is_left_as_the_client_is_closed_is_refused(self, client: Client) -> None:
+        milk = client.pipeline().todo_list("milk")
+        late = client._connection._arrived = LateList(client.close)
+        futures: list[concurrent.futures.Future[Entry]] = []
+        assert add_until_refused(milk.add_entry, futures) == "this client is closed"
+        assert not concurrent.futures.wait(futures, BOUND_S).not_done
+        assert late.is_called and not late
+
+    def test_what_is_left_before_the_client_is_closed_ends_as_well(self, client: Client) -> None:
+        milk = client.pipeline().todo_list("milk")
+        late = client._connection._arrived = LateList(client.close, is_before=False)
+        futures = [milk.add_entry("milk")]
+        while not late.is_called:
+            futures.append(milk.add_entry("milk"))
+        assert not concurrent.futures.wait(futures, BOUND_S).not_done
+        assert "this client is closed" in str(futures[-1].exception())
+
+
+def add_until_refused(
+    add: Callable[[str], concurrent.futures.Future[Entry]], futures: list[concurrent.futures.Future[Entry]]
+) -> str:
+    """Add without end, note the futures, and return why no more is taken."""
+    try:
+        while True:
+            futures.append(add("milk"))
+    except errors.Unavailable as error:
+        return str(error)
+
+
+class LateList(list[Any]):
+    """What requests arrive in; something happens just before, or just after, the first that is left there."""
+
+    def __init__(self, happens: Callable[[], object], *, is_before: bool = True) -> None:
+        super().__init__()
+        self.is_called = False
+        self._happens = happens
+        self._is_before = is_before
+
+    def append(self, item: Any) -> None:
+        is_first = not self.is_called and sys._getframe(1).f_code.co_name == "submit"  # without the lock
+        self.is_called = self.is_called or is_first
+        if is_first and self._is_before:
+            self._happens()
+        super().append(item)
+        if is_first and not self._is_before:
+            self._happens()
+
+
+@pytest.fixture
+def hurried() -> Iterator[None]:
+    """Have threads take turns after some bytecodes."""
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval_s)
 
 
 class TestAsync:

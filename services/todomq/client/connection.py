@@ -13,6 +13,12 @@ Keeps law 6: past the bound a caller waits for room until its deadline, or is re
 law 3 over forks: the child starts with a client id, a context, a socket and a thread of its own, at its first request.
 Whoever waits is answered, whatever ends the driver's turn; where an interrupt has lost the answer, or a fork left it to
 the parent, once nothing else is under way.
+
+Most requests of a pipeline are **left** without the lock, which would cost more than all else that is done for one
+here: behind others that have arrived under it. Whoever takes in what has arrived, or looks no more, says first that
+none may be left, and who leaves one looks afterwards whether it may. So one of the two sees to it, for the
+interpreter's lock keeps the order. Nothing is moved before the driver's turn: an interrupt, or a handler of signals
+that hands over as well, finds it whole.
 """
 
 from __future__ import annotations
@@ -42,6 +48,9 @@ WAIT_REQUESTS = 8_192
 OUTBOX_BYTES = 64 * limits.MIB
 CAST_PAUSE_S = 0.002
 """How long a cast waits above ``WAIT_REQUESTS``, so that a loop of casts goes on as quickly as they are taken."""
+
+LEFT_BYTES = 4 * limits.KIB
+"""A larger request is not left without the lock: what is left is not counted yet."""
 
 TURN_REQUESTS = 300
 GATHER_MS = 1
@@ -101,10 +110,12 @@ class Connection:
     def _begin(self) -> None:
         # A client that nobody knows any more may be closed by the collector, on a thread that is just in here.
         self._lock = threading.RLock()
-        # Under the lock:
+        # Appended to under the lock, or where that is allowed without it; taken out by the driver only.
         self._arrived: list[Request[Any]] = []
-        self._requests = 0
-        self._bytes = 0
+        self._may_leave = False
+        # Under the lock: what waits or is in flight, but for what is left; how much of it has arrived and waits there.
+        self._requests = self._bytes = 0
+        self._added = self._added_bytes = 0
         self._driver: int | None = None
         self._is_asleep = False
         self._is_keeper_asked_to_leave = False
@@ -138,30 +149,16 @@ class Connection:
         """
         if is_waited_for:
             self._check_may_wait()
+        is_left = self._may_leave and not is_waited_for and not request.is_cast and request.size <= LEFT_BYTES
+        if is_left:
+            self._arrived.append(request)
+            if self._may_leave and len(self._arrived) < TURN_REQUESTS:
+                return
         most = WAIT_REQUESTS if may_wait else OUTBOX_REQUESTS
-        drives = False
         try:
             if request.is_cast and self._requests >= WAIT_REQUESTS:
                 self._pause_cast()
-            while True:
-                with self._lock:
-                    if self._is_closed:
-                        raise Unavailable("this client is closed", retryable=False)
-                    if self._requests + self._uncalled < most and self._bytes < OUTBOX_BYTES:
-                        self._requests += 1
-                        self._bytes += request.size
-                        self._arrived.append(request)
-                        if self._driver is not None:
-                            if self._is_asleep:
-                                self._wake()
-                        elif not is_waited_for and (
-                            len(self._arrived) >= TURN_REQUESTS
-                            or request.is_cast
-                            or self._is_keeper_idle
-                            or self._keeper is None
-                        ):
-                            drives = self._see_to_it(request.is_cast)
-                        break
+            while (drives := self._add(request, most, is_left, is_waited_for)) is None:
                 most = self._wait_for_room(request.deadline_ms, may_wait, most)
             if drives:
                 self._take_turn()
@@ -193,7 +190,7 @@ class Connection:
                 with self._lock:
                     if is_done():
                         return True
-                    if not self._requests and not self._is_calling and not self._callbacks:
+                    if not (self._requests or self._arrived or self._is_calling or self._callbacks):
                         return False
                     follower = self._follow_or_drive(is_done)
                 if follower is None:
@@ -209,6 +206,7 @@ class Connection:
         """End what is unanswered with ``Unavailable``; casts handed over before are sent first."""
         with self._lock:
             self._is_closed = True
+            self._may_leave = False
             keeper = self._keeper
             drives = keeper is None and self._driver is None and self._session is not None
             if drives:
@@ -266,23 +264,75 @@ class Connection:
         if not self._is_kept and self._may_wait_here():
             self.wait(lambda: self._requests < WAIT_REQUESTS, CAST_PAUSE_S)
 
+    def _add(self, request: Request[Any], most: int, is_left: bool, is_waited_for: bool) -> bool | None:
+        """Take in a request, and see that somebody looks; one that is left has its place already.
+
+        Returns:
+            whether the caller is to take a turn; None where there are ``most`` requests, or too many bytes.
+
+        Raises:
+            Unavailable: the client is closed, or no thread can be started.
+        """
+        with self._lock:
+            if self._is_closed:
+                if is_left and request not in self._arrived:
+                    return False  # it was taken in before, and is answered as all are
+                if is_left:
+                    self._arrived.remove(request)
+                raise Unavailable("this client is closed", retryable=False)
+            if not is_left:
+                if self._requests + self._left() + self._uncalled >= most or self._bytes >= OUTBOX_BYTES:
+                    return None
+                self._requests += 1
+                self._added += 1
+                self._bytes += request.size
+                self._added_bytes += request.size
+                self._arrived.append(request)
+            drives = False
+            if self._driver is not None:
+                if self._is_asleep:
+                    self._wake()
+            elif not is_waited_for and (
+                len(self._arrived) >= TURN_REQUESTS
+                or request.is_cast
+                or self._is_keeper_idle
+                or self._keeper is None
+            ):
+                drives = self._see_to_it(request, is_left)
+            self._may_leave = self._may_leave_now()
+            return drives
+
     # On a caller's thread, under the lock.
 
-    def _see_to_it(self, is_cast: bool) -> bool:
+    def _left(self) -> int:
+        """Return how many requests are left, and so not counted yet."""
+        return len(self._arrived) - self._added
+
+    def _may_leave_now(self) -> bool:
+        """Tell whether requests may be left: there is room, and something that somebody who is awake will take in."""
+        requests = self._requests + self._uncalled + 2 * TURN_REQUESTS
+        if not self._arrived or requests > WAIT_REQUESTS or self._bytes > OUTBOX_BYTES // 2:
+            return False
+        return self._driver is not None or (self._keeper is not None and not self._is_keeper_idle)
+
+    def _see_to_it(self, request: Request[Any], is_left: bool) -> bool:
         """See that what was submitted is sent, though nobody drives; return whether the caller is to take a turn."""
-        is_enough = is_cast or len(self._arrived) >= TURN_REQUESTS
+        is_enough = request.is_cast or len(self._arrived) >= TURN_REQUESTS
         if is_enough and not self._is_kept and not self._is_callback():
             self._driver = threading.get_ident()
             return True
-        if not self._call_keeper():
-            request = self._arrived.pop()
-            self._requests -= 1
-            self._bytes -= request.size
+        if not self._call_keeper() and request in self._arrived:
+            self._arrived.remove(request)
+            if not is_left:
+                self._requests -= 1
+                self._added -= 1
+                self._bytes -= request.size
+                self._added_bytes -= request.size
             raise Unavailable("no thread can be started to take in the answer")
         return False
 
     def _follow_or_drive(self, is_done: Callable[[], bool]) -> _Follower | None:
-        if self._driver is None and self._requests:
+        if self._driver is None and (self._requests or self._arrived):
             self._driver = threading.get_ident()
             return None
         follower = _Follower(is_done)  # of the driver, or of the keeper that calls back
@@ -350,13 +400,14 @@ class Connection:
             self._leave()
 
     def _is_under_way(self) -> bool:
-        return bool(self._requests) or (self._is_closed and self._session is not None)
+        return bool(self._requests or self._arrived) or (self._is_closed and self._session is not None)
 
     def _leave(self) -> None:
         """Drive no longer: one of those who wait follows, or the keeper sees to what is out."""
         with self._lock:
             self._driver = None
             self._turns += 1
+            self._may_leave = False
             self._hand_over()
 
     def _leave_if_interrupted(self) -> None:
@@ -369,7 +420,7 @@ class Connection:
             self._call_keeper()
         if self._followers:
             self._followers.pop(0).turnstile.release()
-        elif self._requests or self._is_closed:
+        elif self._requests or self._arrived or self._is_closed:
             self._call_keeper()
 
     def _turn(self, most_ms: int) -> None:
@@ -387,7 +438,7 @@ class Connection:
             now = awake_ms()
             with self._lock:
                 self._is_asleep = False
-                arrived, self._arrived = self._arrived, []
+                arrived = self._take_arrived()
                 is_closed = self._is_closed
             line.receive(session, now)
             if arrived:
@@ -416,6 +467,20 @@ class Connection:
         session.connected(now)
         return session, line
 
+    def _take_arrived(self) -> list[Request[Any]]:
+        """Return and forget what callers have handed over, under the lock."""
+        self._may_leave = False
+        count = len(self._arrived)
+        taken = self._arrived[:count]
+        size = sum([request.size for request in taken])
+        # Without a call between: a signal's handler may hand over as well, and what it adds is counted with the next.
+        added, added_bytes = self._added, self._added_bytes
+        self._added = self._added_bytes = 0
+        self._requests += count - added
+        self._bytes += size - added_bytes
+        del self._arrived[:count]
+        return taken
+
     def _nap_ms(self, session: Session) -> int:
         """Return how long to sleep, and note that the driver has to be woken."""
         with self._lock:
@@ -432,8 +497,9 @@ class Connection:
     def _finish(self, finished: list[Request[Any]]) -> None:
         callbacks = self._complete(finished)
         with self._lock:
+            size = sum([request.size for request in finished])
             self._requests -= len(finished)
-            self._bytes -= sum([request.size for request in finished])
+            self._bytes -= size
             if self._followers:
                 self._release([follower for follower in self._followers if follower.is_done()])
             if callbacks:
@@ -455,7 +521,7 @@ class Connection:
         """Answer whoever waits; a request that comes later begins a new session, unless the client is closed."""
         session, line = self._session, self._line
         with self._lock:
-            arrived, self._arrived = self._arrived, []
+            arrived = self._take_arrived()
             self._is_asleep = False
         if session is not None:
             session.submit(arrived)
@@ -463,8 +529,8 @@ class Connection:
             self._finish(session.take_finished())
         self._session = self._line = None
         with self._lock:
-            self._requests = len(self._arrived)  # what an interrupt has lost is never finished: see ``wait``
-            self._bytes = sum(request.size for request in self._arrived)
+            # What an interrupt has lost is never finished: see ``wait``.
+            self._requests, self._bytes = self._added, self._added_bytes
             self._release(self._followers[:])
         if line is not None:
             line.close()
@@ -478,6 +544,7 @@ class Connection:
             with self._lock:
                 if self._keeper is threading.current_thread():
                     self._keeper = None
+                    self._may_leave = False
                     if self._callbacks or self._is_under_way():
                         self._call_keeper()
 
@@ -525,7 +592,7 @@ class Connection:
             self._uncalled -= count
             self._callbacks[:0] = left
             self._is_calling = False
-            is_over = not self._requests and not self._callbacks
+            is_over = not (self._requests or self._arrived or self._callbacks)
             self._release([follower for follower in self._followers if is_over or follower.is_done()])
 
     def _must_keeper_drive(self, seen_turns: int) -> bool:
