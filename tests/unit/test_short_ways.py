@@ -36,11 +36,13 @@ def taken() -> Iterator[list[bool]]:
     took: list[bool] = []
 
     def added(*asked: Any) -> bool:
-        took.append(add_plainly(*asked))
-        return took[-1]
+        is_added = add_plainly(*asked)
+        if is_added:
+            took.append(True)
+        return is_added
 
-    def answered(*asked: Any) -> bool:
-        took[-1] = read_again(*asked)
+    def answered(*asked: Any) -> bool:  # tried last
+        took.append(read_again(*asked))
         return took[-1]
 
     with patch.object(hosting, "add_plainly", added), patch.object(hosting, "read_again", answered):

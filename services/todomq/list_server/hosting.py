@@ -25,12 +25,12 @@ from todomq.list_server.housekeeping import Housekeeping
 from todomq.list_server.loading import Loading, Wanted
 from todomq.list_server.partition import Partition
 from todomq.list_server.recording import RecordedList, write_sessions
-from todomq.list_server.short_ways import add_plainly, read_again
+from todomq.list_server.short_ways import PLAIN_ADD, add_plainly, read_again
 from todomq.list_server.snapshots import Snapshots
 from todomq.list_server.sweeping import Sweeping
 from todomq.protocol import messages
 from todomq.protocol.forgetting_clock import ForgettingClock
-from todomq.protocol.messages import EPOCH, FIRST_EPOCH, ID, TARGET
+from todomq.protocol.messages import BODY, EPOCH, FIRST_EPOCH, ID, TARGET
 from todomq.protocol.partitions import PARTITIONS, worker_of
 
 SWEEPS_A_STEP = 128
@@ -198,7 +198,7 @@ class Hosting:
                 self._refuse(partition, peer, request[ID])
             elif name:
                 actor = partition.actors.get(name) or self.activate(partition, name, now_ms)
-                if add_plainly(actor, peer, sender, request, now_ms):
+                if request[BODY].startswith(PLAIN_ADD) and add_plainly(actor, peer, sender, request, now_ms):
                     partition.close_batch_if_full(now_ms)
                     continue
                 if not read_again(actor, peer, sender, request, now_ms):

@@ -37,14 +37,14 @@ from todomq.protocol.codec import pack
 from todomq.protocol.entries import is_date
 from todomq.protocol.messages import OK
 
-_BEGINNING = b"\x93\xa9add_entry"
+PLAIN_ADD = b"\x93\xa9add_entry"
 """What the body of an add begins with that says title and date, and no more."""
 _Title = Annotated[str, Meta(min_length=1, max_length=limits.TITLE_CHARACTERS)]
 _read = Decoder(tuple[Literal["add_entry"], _Title, str | None]).decode
 
 
 def add_plainly(actor: ListActor, peer: bytes, sender: bytes, request: Any, now_ms: int) -> bool:
-    """Serve a request if it is a plain add.
+    """Serve a request, whose body begins with ``PLAIN_ADD``, if it is a plain add.
 
     Args:
         actor: the list's.
@@ -64,7 +64,6 @@ def add_plainly(actor: ListActor, peer: bytes, sender: bytes, request: Any, now_
         or actor.sessions_to_write is not None
         or deadline_ms < now_ms
         or floor > number
-        or not body.startswith(_BEGINNING)
     ):
         return False
     session = actor.sessions.get(sender)
