@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import copy
 import datetime
+import errno
 import gc
 import itertools
 import os
@@ -1471,6 +1473,63 @@ class TestEnds:
         are_threads_left = True
         futures.append(milk.add_entry("milk"))
         assert not concurrent.futures.wait(futures, BOUND_S).not_done
+
+    @pytest.mark.parametrize("threads", [1, 8])
+    def test_law_6_what_is_left_counts_towards_the_bound(
+        self, client: Client, router: ScriptedRouter, monkeypatch: pytest.MonkeyPatch, threads: int
+    ) -> None:
+        router.script = lambda *_: SILENT
+        tied = client._connection
+        monkeypatch.setattr(connection, "WAIT_REQUESTS", 1_000)
+        send = Line.send
+
+        def send_slowly(line: Line, session: Session, now: int) -> None:
+            send(line, session, now)
+            time.sleep(0.02)  # meanwhile the driver takes in nothing
+
+        monkeypatch.setattr(Line, "send", send_slowly)
+        most = 0
+
+        def fill(number: int) -> None:
+            nonlocal most
+            milk = client.pipeline().todo_list(f"list {number}")
+            with contextlib.suppress(errors.Overloaded):
+                for _ in range(2_000 // threads):
+                    milk.add_entry("milk", deadline_s=1.0)
+                    most = max(most, tied._requests + len(tied._arrived) - tied._added)
+
+        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+            list(pool.map(fill, range(threads), timeout=BOUND_S))
+        assert 1_000 <= most <= 1_000 + threads
+
+    def test_law_6_what_a_callback_leaves_is_bounded(self, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(connection, "OUTBOX_REQUESTS", 2_000)
+        milk = client.pipeline().todo_list("milk")
+        said: list[str] = []
+
+        def add_many(_: Any) -> None:
+            try:
+                for _ in range(10_000):
+                    milk.add_entry("milk")
+            except errors.Overloaded as error:
+                said.append(error.text)
+
+        milk.add_entry("milk").add_done_callback(add_many)
+        wait_until(lambda: said)
+
+    def test_what_has_arrived_ends_as_the_sockets_fail(self, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+        milk = client.pipeline().todo_list("milk")
+        milk.add_entry("milk").result()
+        receive = Line.receive
+
+        def fail(line: Line, session: Session, now: int) -> None:
+            monkeypatch.setattr(Line, "receive", receive)
+            raise zmq.ZMQError(errno.EMFILE)
+
+        monkeypatch.setattr(Line, "receive", fail)
+        futures = [milk.add_entry("milk") for _ in range(3)]
+        assert not concurrent.futures.wait(futures, BOUND_S).not_done
+        assert all(isinstance(future.exception(), errors.Unavailable) for future in futures[:1])
 
     def test_a_callback_that_closes_its_client_hands_over_nothing_more(
         self, client: Client, router: ScriptedRouter

@@ -207,15 +207,19 @@ class Connection:
         with self._lock:
             self._is_closed = True
             self._may_leave = False
+            self._keeper_wakes.notify()
             keeper = self._keeper
             drives = keeper is None and self._driver is None and self._session is not None
             if drives:
                 self._driver = threading.get_ident()
             elif self._is_asleep:
                 self._wake()
-            self._keeper_wakes.notify()
         if drives:
-            self._drive(lambda: self._session is None, None)
+            try:
+                self._drive(lambda: self._session is None, None)
+            except BaseException:
+                self._leave_if_interrupted()
+                raise
         elif keeper not in (None, threading.current_thread()) and self._driver != threading.get_ident():
             keeper.join(CLOSE_WAIT_S)
 
@@ -255,7 +259,7 @@ class Connection:
             raise Overloaded(f"{self._requests} requests of this client are waiting or in flight")
 
         def has_room() -> bool:
-            return self._is_closed or (self._requests + self._uncalled < most and self._bytes < OUTBOX_BYTES)
+            return self._is_closed or self._has_room(most)
 
         self.wait(has_room, left_s)
         return most
@@ -281,7 +285,7 @@ class Connection:
                     self._arrived.remove(request)
                 raise Unavailable("this client is closed", retryable=False)
             if not is_left:
-                if self._requests + self._left() + self._uncalled >= most or self._bytes >= OUTBOX_BYTES:
+                if not self._has_room(most):
                     return None
                 self._requests += 1
                 self._added += 1
@@ -304,14 +308,14 @@ class Connection:
 
     # On a caller's thread, under the lock.
 
-    def _left(self) -> int:
-        """Return how many requests are left, and so not counted yet."""
-        return len(self._arrived) - self._added
+    def _has_room(self, most: int) -> bool:
+        """Tell whether there are fewer than ``most`` requests, those that are left included, and not too many bytes."""
+        left = len(self._arrived) - self._added
+        return self._requests + left + self._uncalled < most and self._bytes < OUTBOX_BYTES
 
     def _may_leave_now(self) -> bool:
         """Tell whether requests may be left: there is room, and something that somebody who is awake will take in."""
-        requests = self._requests + self._uncalled + 2 * TURN_REQUESTS
-        if not self._arrived or requests > WAIT_REQUESTS or self._bytes > OUTBOX_BYTES // 2:
+        if not 0 < len(self._arrived) < TURN_REQUESTS or not self._has_room(WAIT_REQUESTS - 2 * TURN_REQUESTS):
             return False
         return self._driver is not None or (self._keeper is not None and not self._is_keeper_idle)
 
@@ -352,14 +356,14 @@ class Connection:
                 return False
             self._keeper = keeper
         elif self._is_keeper_idle:
-            self._is_keeper_idle = False
             self._keeper_wakes.notify()
+            self._is_keeper_idle = False  # last: an interrupt may come before
         return True
 
     def _wake(self) -> None:
-        self._is_asleep = False
         if self._line is not None:
             self._line.wake()
+        self._is_asleep = False
 
     # On a caller's thread.
 
@@ -405,10 +409,10 @@ class Connection:
     def _leave(self) -> None:
         """Drive no longer: one of those who wait follows, or the keeper sees to what is out."""
         with self._lock:
-            self._driver = None
             self._turns += 1
             self._may_leave = False
             self._hand_over()
+            self._driver = None  # last: who is interrupted before leaves again
 
     def _leave_if_interrupted(self) -> None:
         """Drive no longer, where an interrupt came between the word that this thread drives and what undoes it."""
@@ -440,9 +444,9 @@ class Connection:
                 self._is_asleep = False
                 arrived = self._take_arrived()
                 is_closed = self._is_closed
-            line.receive(session, now)
             if arrived:
-                session.submit(arrived)
+                session.submit(arrived)  # before anything that may end the turn
+            line.receive(session, now)
             session.tick(now)
             if line.is_broken(now) or session.must_reconnect(now):
                 line.connect(now)
@@ -570,15 +574,16 @@ class Connection:
 
     def _call_back(self, callbacks: list[Action]) -> None:
         """Run callbacks: not while driving, for one may wait for somebody who waits to be served."""
-        called = 0
+        called = noted = 0
         try:
             for callback in callbacks:
                 called += 1
                 callback()
-                if called % CALLED_STEP == 0:
+                if called - noted == CALLED_STEP:
                     self._note_called(CALLED_STEP)
+                    noted = called
         finally:
-            self._called(callbacks[called:], called % CALLED_STEP)
+            self._called(callbacks[called:], called - noted)
 
     def _note_called(self, count: int) -> None:
         """Note that so many callbacks more have run: there may be room for requests."""
