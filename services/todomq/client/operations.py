@@ -59,7 +59,6 @@ _REGISTRY = Via(["registry"])
 _CACHE = Via(["cache"])
 _INTEGERS = frozenset((int,))
 _DAYS = frozenset((datetime.date, type(None)))
-_NO_ID = "an id is an integer"
 _HARMLESS = frozenset(("ping", "stats"))
 
 
@@ -373,9 +372,7 @@ class _Added(Struct, gc=False):
     date: datetime.date | None
 
     def __call__(self, value: Any) -> Entry:
-        if type(value) is not int:
-            raise ValueError(_NO_ID)
-        return Entry(value, self.title, self.date)
+        return Entry(_id(value), self.title, self.date)
 
 
 class _Pages(Struct, frozen=True, gc=False):
@@ -553,7 +550,7 @@ def _ids(value: Any, count: int) -> list[int]:
 
 def _id(value: Any) -> int:
     if type(value) is not int:
-        raise ValueError(_NO_ID)
+        raise ValueError("an id is an integer")
     return value
 
 

@@ -44,7 +44,7 @@ _read = Decoder(tuple[Literal["add_entry"], _Title, str | None]).decode
 
 
 def add_plainly(actor: ListActor, peer: bytes, sender: bytes, request: Any, now_ms: int) -> bool:
-    """Serve a request, whose body begins with ``PLAIN_ADD``, if it is a plain add.
+    """Serve a request if it is a plain add; where many come, it is worth a look whether it begins with ``PLAIN_ADD``.
 
     Args:
         actor: the list's.
