@@ -1030,6 +1030,21 @@ class TestBounds:
             for n in range(11):
                 pipeline.todo_list("l").add_entry("milk", deadline_s=0.5 if n < 10 else 0.05)
 
+    def test_law_6_large_requests_are_bounded_by_their_bytes(
+        self, client: Client, router: ScriptedRouter, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(connection, "OUTBOX_BYTES", 20_000)
+        is_silent = True
+        router.script = lambda *asked: SILENT if is_silent else router.serve(*asked)
+        milk = client.pipeline().todo_list("milk")
+        futures = [milk.add_entry("m" * 5_000) for _ in range(4)]
+        with pytest.raises(errors.Overloaded, match=r"requests of 20,[0-9]+ bytes of this client"):
+            milk.add_entry("milk", deadline_s=0.05)
+        is_silent = False
+        milk.add_entry("milk").result()  # once the others are answered, on a second try, there is room again
+        assert not concurrent.futures.wait(futures, BOUND_S).not_done
+        assert (client._connection._bytes, client._connection._arrived_bytes) == (0, 0)
+
     @pytest.mark.usefixtures("narrow")
     def test_a_cast_without_room_is_refused_at_once(self, address: str) -> None:
         with Client(address) as client:
@@ -1408,7 +1423,7 @@ class TestEnds:
     def test_what_is_left_stays_before_what_is_handed_over_behind_it(self, client: Client) -> None:
         with client.pipeline() as pipeline:
             milk = pipeline.todo_list("milk")
-            futures = [milk.add_entry(title) for title in ("milk", "milk", "m" * connection.LEFT_BYTES) * 50]
+            futures = [milk.add_entry(title) for title in ("milk", "milk", "m" * connection.SMALL_BYTES) * 50]
         assert [future.result().id for future in futures] == list(range(1, 151))
 
     @pytest.mark.parametrize("is_before", [True, False])
@@ -1469,7 +1484,8 @@ class TestEnds:
             goes_on.set()
             assert waiting.result(BOUND_S) == 0
         with pytest.raises(errors.Unavailable, match="no thread"):
-            milk.add_entry("milk")
+            milk.add_entry("m" * connection.SMALL_BYTES)
+        assert tied._arrived_bytes == 0
         are_threads_left = True
         futures.append(milk.add_entry("milk"))
         assert not concurrent.futures.wait(futures, BOUND_S).not_done
@@ -1496,7 +1512,7 @@ class TestEnds:
             with contextlib.suppress(errors.Overloaded):
                 for _ in range(2_000 // threads):
                     milk.add_entry("milk", deadline_s=1.0)
-                    most = max(most, tied._requests + len(tied._arrived) - tied._added)
+                    most = max(most, tied._requests + len(tied._arrived))
 
         with concurrent.futures.ThreadPoolExecutor(threads) as pool:
             list(pool.map(fill, range(threads), timeout=BOUND_S))
@@ -1552,8 +1568,9 @@ class TestEnds:
 
     def test_a_signals_handler_may_hand_over_wherever_it_interrupts(self, client: Client) -> None:
         milk, bread = client.pipeline().todo_list("milk"), client.pipeline().todo_list("bread")
+        large = "b" * connection.SMALL_BYTES  # so that its bytes count
         handled: list[concurrent.futures.Future[Entry]] = []
-        before = signal.signal(signal.SIGALRM, lambda *_: handled.append(bread.add_entry("bread")))
+        before = signal.signal(signal.SIGALRM, lambda *_: handled.append(bread.add_entry(large)))
         signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
         try:
             ids: list[int] = []
@@ -1567,7 +1584,7 @@ class TestEnds:
         assert sorted(future.result(BOUND_S).id for future in handled) == list(range(1, len(handled) + 1))
         tied = client._connection
         wait_until(lambda: not tied._requests)
-        assert (tied._requests, tied._bytes, tied._added, tied._added_bytes, tied._arrived) == (0, 0, 0, 0, [])
+        assert (tied._requests, tied._bytes, tied._arrived_bytes, tied._arrived) == (0, 0, 0, [])
 
     def test_what_is_left_by_who_is_interrupted_is_waited_for(self, client: Client) -> None:
         def interrupt() -> None:

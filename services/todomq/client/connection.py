@@ -46,11 +46,11 @@ OUTBOX_REQUESTS = 65_536
 WAIT_REQUESTS = 8_192
 """Above this a caller that can wait does: what waits in the outbox grows older, and its deadline runs."""
 OUTBOX_BYTES = 64 * limits.MIB
+SMALL_BYTES = limits.KIB
+"""A smaller request is bounded by ``OUTBOX_REQUESTS`` alone, to as many bytes; a larger one is not left without the
+lock."""
 CAST_PAUSE_S = 0.002
 """How long a cast waits above ``WAIT_REQUESTS``, so that a loop of casts goes on as quickly as they are taken."""
-
-LEFT_BYTES = 4 * limits.KIB
-"""A larger request is not left without the lock: what is left is not counted yet."""
 
 TURN_REQUESTS = 300
 GATHER_MS = 1
@@ -113,9 +113,8 @@ class Connection:
         # Appended to under the lock, or where that is allowed without it; taken out by the driver only.
         self._arrived: list[Request[Any]] = []
         self._may_leave = False
-        # Under the lock: what waits or is in flight, but for what is left; how much of it has arrived and waits there.
-        self._requests = self._bytes = 0
-        self._added = self._added_bytes = 0
+        # Under the lock: what was taken out and is not finished, and the bytes (but of small ones) here and there.
+        self._requests = self._bytes = self._arrived_bytes = 0
         self._driver: int | None = None
         self._is_asleep = False
         self._is_keeper_asked_to_leave = False
@@ -149,14 +148,14 @@ class Connection:
         """
         if is_waited_for:
             self._check_may_wait()
-        is_left = self._may_leave and not is_waited_for and not request.is_cast and request.size <= LEFT_BYTES
+        is_left = self._may_leave and not is_waited_for and not request.is_cast and request.size <= SMALL_BYTES
         if is_left:
             self._arrived.append(request)
             if self._may_leave and len(self._arrived) < TURN_REQUESTS:
                 return
         most = WAIT_REQUESTS if may_wait else OUTBOX_REQUESTS
         try:
-            if request.is_cast and self._requests >= WAIT_REQUESTS:
+            if request.is_cast and self._out() >= WAIT_REQUESTS:
                 self._pause_cast()
             while (drives := self._add(request, most, is_left, is_waited_for)) is None:
                 most = self._wait_for_room(request.deadline_ms, may_wait, most)
@@ -232,6 +231,10 @@ class Connection:
 
     # On a caller's thread.
 
+    def _out(self) -> int:
+        """Return how many requests wait or are in flight."""
+        return self._requests + len(self._arrived)
+
     def _is_callback(self) -> bool:
         """Tell whether a callback of a future asks: they run on the keeper's thread."""
         return threading.current_thread() is self._keeper
@@ -256,7 +259,9 @@ class Connection:
             return OUTBOX_REQUESTS
         left_s = (deadline_ms - awake_ms()) / 1000
         if not may_wait or left_s <= 0 or not self._may_wait_here():
-            raise Overloaded(f"{self._requests} requests of this client are waiting or in flight")
+            much = self._bytes + self._arrived_bytes
+            what = f"requests of {much:,} bytes" if much >= OUTBOX_BYTES else f"{self._out():,} requests"
+            raise Overloaded(f"{what} of this client are waiting or in flight")
 
         def has_room() -> bool:
             return self._is_closed or self._has_room(most)
@@ -266,7 +271,7 @@ class Connection:
 
     def _pause_cast(self) -> None:
         if not self._is_kept and self._may_wait_here():
-            self.wait(lambda: self._requests < WAIT_REQUESTS, CAST_PAUSE_S)
+            self.wait(lambda: self._out() < WAIT_REQUESTS, CAST_PAUSE_S)
 
     def _add(self, request: Request[Any], most: int, is_left: bool, is_waited_for: bool) -> bool | None:
         """Take in a request, and see that somebody looks; one that is left has its place already.
@@ -287,10 +292,7 @@ class Connection:
             if not is_left:
                 if not self._has_room(most):
                     return None
-                self._requests += 1
-                self._added += 1
-                self._bytes += request.size
-                self._added_bytes += request.size
+                self._arrived_bytes += request.size if request.size > SMALL_BYTES else 0
                 self._arrived.append(request)
             drives = False
             if self._driver is not None:
@@ -302,16 +304,15 @@ class Connection:
                 or self._is_keeper_idle
                 or self._keeper is None
             ):
-                drives = self._see_to_it(request, is_left)
+                drives = self._see_to_it(request)
             self._may_leave = self._may_leave_now()
             return drives
 
     # On a caller's thread, under the lock.
 
     def _has_room(self, most: int) -> bool:
-        """Tell whether there are fewer than ``most`` requests, those that are left included, and not too many bytes."""
-        left = len(self._arrived) - self._added
-        return self._requests + left + self._uncalled < most and self._bytes < OUTBOX_BYTES
+        """Tell whether fewer than ``most`` requests wait, are in flight or called back, and not too many bytes."""
+        return self._out() + self._uncalled < most and self._bytes + self._arrived_bytes < OUTBOX_BYTES
 
     def _may_leave_now(self) -> bool:
         """Tell whether requests may be left: there is room, and something that somebody who is awake will take in."""
@@ -319,7 +320,7 @@ class Connection:
             return False
         return self._driver is not None or (self._keeper is not None and not self._is_keeper_idle)
 
-    def _see_to_it(self, request: Request[Any], is_left: bool) -> bool:
+    def _see_to_it(self, request: Request[Any]) -> bool:
         """See that what was submitted is sent, though nobody drives; return whether the caller is to take a turn."""
         is_enough = request.is_cast or len(self._arrived) >= TURN_REQUESTS
         if is_enough and not self._is_kept and not self._is_callback():
@@ -327,11 +328,7 @@ class Connection:
             return True
         if not self._call_keeper() and request in self._arrived:
             self._arrived.remove(request)
-            if not is_left:
-                self._requests -= 1
-                self._added -= 1
-                self._bytes -= request.size
-                self._added_bytes -= request.size
+            self._arrived_bytes -= _bytes_of([request])
             raise Unavailable("no thread can be started to take in the answer")
         return False
 
@@ -476,12 +473,11 @@ class Connection:
         self._may_leave = False
         count = len(self._arrived)
         taken = self._arrived[:count]
-        size = sum([request.size for request in taken])
-        # Without a call between: a signal's handler may hand over as well, and what it adds is counted with the next.
-        added, added_bytes = self._added, self._added_bytes
-        self._added = self._added_bytes = 0
-        self._requests += count - added
-        self._bytes += size - added_bytes
+        size = _bytes_of(taken)
+        # Without a call between: a signal's handler may hand over as well.
+        self._requests += count
+        self._bytes += size
+        self._arrived_bytes -= size
         del self._arrived[:count]
         return taken
 
@@ -501,7 +497,7 @@ class Connection:
     def _finish(self, finished: list[Request[Any]]) -> None:
         callbacks = self._complete(finished)
         with self._lock:
-            size = sum([request.size for request in finished])
+            size = _bytes_of(finished)
             self._requests -= len(finished)
             self._bytes -= size
             if self._followers:
@@ -534,7 +530,7 @@ class Connection:
         self._session = self._line = None
         with self._lock:
             # What an interrupt has lost is never finished: see ``wait``.
-            self._requests, self._bytes = self._added, self._added_bytes
+            self._requests = self._bytes = 0
             self._release(self._followers[:])
         if line is not None:
             line.close()
@@ -611,6 +607,11 @@ class Connection:
             self._keeper_wakes.wait()
             self._is_keeper_idle = False
         return False
+
+
+def _bytes_of(requests: list[Request[Any]]) -> int:
+    """Return the bytes that count towards ``OUTBOX_BYTES``."""
+    return sum([request.size for request in requests if request.size > SMALL_BYTES])
 
 
 def _failure(error: BaseException) -> TodoMQError:
