@@ -254,7 +254,9 @@ class Stage:
 
         So its partitions move while it lives, as they do when the registry has begun anew and it stands still.
         """
-        self.call("registry", "unregister_name", ["list_server", server], None)
+        name = ["list_server", server]
+        *_, incarnation = self.call("registry", "whereis_name", name)
+        self.call("registry", "unregister_name", name, incarnation)
 
     # Disks.
 

@@ -153,6 +153,8 @@ class TestEnding:
         register(names, BOB, b"new")
         assert not names.unregister(NAME, b"old", LEASE_MS)
         assert not names.unregister(NAME, b"", LEASE_MS)
+        with pytest.raises(InvalidRequest, match="belongs to an incarnation"):
+            names.unregister(NAME, None, LEASE_MS)
         assert names.whereis(NAME, LEASE_MS) is not None
         assert names.unregister(NAME, b"new", LEASE_MS)
 
@@ -267,7 +269,7 @@ class TestVersionAndEffects:
         assert not changed()
         names.tick(LEASE_MS)
         assert names.settled and changed()
-        names.unregister(NAME, None, LEASE_MS)
+        names.unregister(NAME, b"one", LEASE_MS)
         assert changed()
         register(names, BOB)
         names.process_died(BOB)
@@ -348,13 +350,13 @@ class Interleavings(RuleBasedStateMachine):
             self.renewed_ms[name] = self.now_ms
         self.carry_out()
 
-    @rule(name=names_of, incarnation=st.none() | incarnations)
-    def unregister(self, name: str, incarnation: bytes | None) -> None:
+    @rule(name=names_of, incarnation=incarnations)
+    def unregister(self, name: str, incarnation: bytes) -> None:
         held = self.model.get(name)
         if held is None:
             return
         is_freed = self.names.unregister(name, incarnation, self.now_ms)
-        assert is_freed is (incarnation in (None, held[1]))
+        assert is_freed is (incarnation == held[1])
         if is_freed:
             del self.model[name]
         self.carry_out()

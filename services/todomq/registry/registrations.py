@@ -160,18 +160,22 @@ class Registrations:
 
         Args:
             name: the name.
-            incarnation: only if held by this incarnation; None for whoever holds it.
+            incarnation: only if held by this incarnation; None where the holder has none.
             now_ms: the time.
 
         Returns:
             True if the name was held and is free now, False if it is nobody's or of another incarnation.
 
         Raises:
-            InvalidRequest: not usable as a name.
+            InvalidRequest: not usable as a name; or it is held by an incarnation, and none is named.
             Unavailable, CorruptRecord: the name is absent and nobody knows yet, or any more, whether it is held.
         """
         key, held = self._find(name, now_ms)
-        if held is None or (incarnation is not None and held.registration.incarnation != incarnation):
+        if held is None:
+            return False
+        if incarnation is None and held.registration.incarnation:
+            raise InvalidRequest("this name belongs to an incarnation, as those of daemons: only that can give it up")
+        if held.registration.incarnation != (incarnation or b""):
             return False
         self._remove(key)
         return True
