@@ -14,6 +14,7 @@ from todomq.list_server.snapshots import (
     KEPT_MS,
     LOOKED_AT_BYTES,
     REFUSED_BYTES,
+    SHORT_MS,
     SNAPSHOTS,
     TURN_ANSWER_BYTES,
     Snapshots,
@@ -53,6 +54,22 @@ def test_past_the_bound_a_new_read_is_refused_and_those_under_way_go_on() -> Non
             snapshots.keep([], ACTIVATION)
         assert refused.value.retryable
     assert all(snapshots.get(number, ACTIVATION) == [] for number in kept)
+
+
+def test_who_leaves_reads_where_they_are_keeps_nobody_else_from_reading() -> None:
+    snapshots = Snapshots()
+    snapshots.tick(NOW_MS)
+    left = [snapshots.keep([], ACTIVATION) for _ in range(SNAPSHOTS)]
+    snapshots.tick(NOW_MS + SHORT_MS)
+    assert snapshots.get(left[0], ACTIVATION) == []  # goes on
+    with pytest.raises(Overloaded):
+        snapshots.check_place()
+    snapshots.tick(NOW_MS + SHORT_MS + 1)
+    begun = [snapshots.keep([], ACTIVATION) for _ in range(SNAPSHOTS - 1)]
+    with pytest.raises(Overloaded):
+        snapshots.check_place()
+    assert all(snapshots.get(number, ACTIVATION) == [] for number in [left[0], *begun])
+    assert all(snapshots.get(number, ACTIVATION) is None for number in left[1:])
 
 
 def test_refused_reads_fill_a_turn_too_for_each_has_been_looked_at() -> None:

@@ -3,7 +3,8 @@
 Owns: a bounded number of them; how much of a turn long answers may take (laws 5 and 6: past it what follows waits for
 another turn, or is refused, so that no number of reads makes the others wait). Must not know: pages, sockets.
 Past the bound a new read is refused, so that those under way can finish. A finished one, kept in case its last page
-was lost, makes room for a new one; so does any that nobody asks for within ``KEPT_MS``.
+was lost, makes room for a new one; so does any that nobody asks for within ``KEPT_MS``, or within ``SHORT_MS`` where
+there is no room: who begins reads and leaves them keeps nobody else from reading.
 Entries are never changed in place, so a snapshot costs a reference for each entry and no copy. It holds no actor: a
 list that is dropped meanwhile is free but for these entries.
 """
@@ -20,6 +21,7 @@ from todomq.protocol import limits
 SNAPSHOTS = 64
 KEPT_MS = 5_000
 """How long a reader may take to ask for its next page: as long as a request that names no deadline."""
+SHORT_MS = 500
 LOOKED_AT_BYTES = limits.PAGE_BYTES // 4
 """What a refused read counts in its turn: that it would be long is found by a look at a page of entries."""
 TURN_ANSWER_BYTES = limits.PAGE_BYTES
@@ -72,7 +74,7 @@ class Snapshots:
         Raises:
             Overloaded: as many as may be are under way.
         """
-        if len(self._under_way) >= SNAPSHOTS:
+        if len(self._under_way) >= SNAPSHOTS and not self._give_up_one():
             self._turn_bytes += LOOKED_AT_BYTES
             raise Overloaded("too many long reads are under way")
 
@@ -88,6 +90,14 @@ class Snapshots:
         number = next(self._ids)
         self._under_way[number] = _Kept(activation, entries, self._now_ms)
         return number
+
+    def _give_up_one(self) -> bool:
+        """Give up the read that nobody has asked for longest; return False where that was just now."""
+        number, kept = next(iter(self._under_way.items()))
+        if kept.asked_ms + SHORT_MS >= self._now_ms:
+            return False
+        del self._under_way[number]
+        return True
 
     def get(self, number: int, activation: int) -> list[Entry] | None:
         """Return what the read of this activation began with, or None if it has been given up."""
