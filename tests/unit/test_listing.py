@@ -91,6 +91,18 @@ def test_a_key_is_shown_all_that_it_may_read_in_order_and_no_trace_of_the_rest(
         assert start == prefix or start in patterns or f"{start}*" in patterns
 
 
+def test_no_name_begins_with_more_than_a_name_has_and_none_goes_on_behind_it() -> None:
+    longest = "é" * (limits.LIST_NAME_BYTES // 2)
+    for prefix, is_one in ((longest, True), (longest + "é", False)):
+        assert (listing_of("list_names", [prefix, None], 3) is not None) is is_one
+        asked = pack(["list_names", prefix, None])
+        assert (listing_of("list_names_within", [["*"], asked], 3) is not None) is is_one
+    with pytest.raises(InvalidRequest, match="at most 255 bytes"):
+        listing_of("list_names", ["", longest + "é"], 3)
+    with pytest.raises(InvalidRequest, match="at most 255 bytes"):
+        listing_of("list_names_within", [["*"], pack(["list_names", "", ["", longest + "é"]])], 3)
+
+
 @pytest.mark.parametrize("place", ["b", ["b", None], ["a", "b"], ["a", 1], [1, None], [], 7, {"a": 1}])
 def test_no_place_to_go_on_leads_out_of_the_patterns(place: Any) -> None:
     with pytest.raises(InvalidRequest):

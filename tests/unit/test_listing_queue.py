@@ -50,11 +50,13 @@ class Stage:
         self.replies.setdefault(identifier, []).append((status, value_or_error))
 
     def ask(
-        self, *identifiers: int, deadline_ms: int = NOW_MS + 5_000, prefix: str = "", after: str | None = None,
+        self, *identifiers: int, deadline_ms: int = NOW_MS + 5_000, after: str | None = None, pattern: str = "",
         now_ms: int = NOW_MS,
     ) -> None:  # fmt: skip
         for identifier in identifiers:
-            body = messages.body("list_names", prefix, after)
+            body = messages.body("list_names", "", after)
+            if pattern:
+                body = messages.body("list_names_within", [pattern], body)
             self.listings.add(b"router", [identifier, "", deadline_ms, body, 1, 1, 7])
         self.listings.begin(now_ms)
 
@@ -113,7 +115,7 @@ def test_of_many_listings_at_once_those_that_go_on_come_before_those_that_begin(
 def test_what_waits_is_bounded_in_bytes_as_well() -> None:
     stage = Stage()
     stage.ask(*range(UNDER_WAY))
-    stage.ask(100, 101, prefix="x" * (WAITING_BYTES // 2))
+    stage.ask(100, 101, pattern="x" * (WAITING_BYTES // 2))
     stage.ask(102)
     assert set(stage.replies) == {102} and type(stage.error(102)) is Overloaded
     stage.listings.tick(NOW_MS + 5_001)

@@ -84,7 +84,7 @@ class NarrowedListing(Listing):
 
 
 def listing_of(operation: str, arguments: list[Any], workers: int) -> Listing | None:
-    """Return the listing that a request asks for: ``list_names``, or that within patterns; None where those leave none.
+    """Return the listing that a request asks for: ``list_names``, or that within patterns; None where there is nothing.
 
     Raises:
         InvalidRequest: neither, or other arguments than theirs.
@@ -93,7 +93,7 @@ def listing_of(operation: str, arguments: list[Any], workers: int) -> Listing | 
         prefix, after = _prefix_and_after(arguments)
         if not isinstance(after, str | None):
             raise InvalidRequest("list_names: the name to go on after is a text or nil")
-        return Listing(prefix, after, workers)
+        return Listing(prefix, after, workers) if _may_begin_a_name(prefix) else None
     if operation != "list_names_within":
         raise InvalidRequest(f"the directory of lists knows list_names only, not {operation[:50]!r}")
     patterns, inner = arguments if len(arguments) == 2 else (None, None)
@@ -104,7 +104,7 @@ def listing_of(operation: str, arguments: list[Any], workers: int) -> Listing | 
         raise InvalidRequest(f"the directory of lists knows list_names only, not {operation[:50]!r}")
     prefix, after = _prefix_and_after(arguments)
     ranges = ranges_of(patterns, prefix)
-    if not ranges:
+    if not ranges or not _may_begin_a_name(prefix):
         return None
     place, name = _read_place(ranges, after)
     return NarrowedListing(ranges, place, name, workers)
@@ -144,4 +144,13 @@ def _read_place(ranges: list[Range], place: Any) -> tuple[int, str | None]:
 def _prefix_and_after(arguments: list[Any]) -> tuple[str, Any]:
     if len(arguments) != 2 or type(arguments[0]) is not str:
         raise InvalidRequest("list_names takes a prefix (a text) and the name to go on after (a text or nil)")
-    return arguments[0], arguments[1]
+    prefix, after = arguments
+    name = after[-1] if type(after) is list and after else after
+    if type(name) is str and not _may_begin_a_name(name):
+        raise InvalidRequest(f"list_names: the name to go on after has at most {limits.LIST_NAME_BYTES} bytes")
+    return prefix, after
+
+
+def _may_begin_a_name(text: str) -> bool:
+    """Tell whether there are names that begin so; a longer text would not fit into what a worker is asked, either."""
+    return len(text.encode()) <= limits.LIST_NAME_BYTES
