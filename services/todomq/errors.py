@@ -22,7 +22,7 @@ class TodoMQError(Exception):
     Attributes:
         code: machine-readable name of the kind of error, the same on the wire.
         text: what was wrong, for a person.
-        retryable: whether the same request may succeed later.
+        retryable: whether the request was refused only for the moment; a client has tried again until its deadline.
         outcome: ``"not applied"`` or ``"unknown"``.
     """
 
@@ -54,9 +54,10 @@ class TodoMQError(Exception):
     def retry(self) -> Any:
         """Send the same request again under the same number, so that it takes effect once in all.
 
-        A change to a list can be asked again until the same client sends the next change to that list, which gives it
-        up, and for some minutes; then the error says so. A call by name has no number: it is sent once more, and may
-        take effect once more. Once it was answered, nothing is sent any more.
+        A change to a list can be asked again for some minutes, and until the same client sends a later change to that
+        list or retries one, which gives up those before it; then the error says so. It has as much time as it had. A
+        call by name has no number: it is sent once more, and may take effect once more. Once it was answered, nothing
+        is sent any more.
 
         Returns:
             what the request would have returned; once it was answered, the same again.

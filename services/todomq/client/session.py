@@ -392,7 +392,7 @@ class Session:
         if request.kind is LIST_CHANGE and not self._counters.has(request.target, counter):
             return "the client has begun anew since, or has sent to very many lists"
         if request.kind is LIST_CHANGE and not counter.take_again(request.number):
-            return "it was asked again already, or a later change to the list was sent, which gave it up"
+            return "it was asked again already, or a later change to the list was sent or retried, which gave it up"
         return ""
 
     # Answers.
