@@ -427,6 +427,26 @@ class TestOddArguments:
         with pytest.raises(errors.InvalidRequest, match="more than 131072 arrays and maps"):
             change(client)
 
+    def test_of_entries_without_end_no_more_are_taken_than_are_allowed(self, client: Client) -> None:
+        taken = itertools.count()
+        with pytest.raises(errors.InvalidRequest, match="more than the 131072 entries"):
+            client.todo_list("l").add_entries(f"entry {number}" for number in taken)
+        assert next(taken) <= limits.DECODED_ITEMS + 1
+
+    @pytest.mark.parametrize("bad", ["\ud800", ("\ud800", None), ("\ud800", None, {"a": 1}), "", ("b", "2026-12-01")])
+    def test_which_of_several_entries_is_wrong_is_told(self, client: Client, bad: Any) -> None:
+        with pytest.raises(errors.InvalidRequest, match=r"^entry 2: (title|date): "):
+            client.todo_list("l").add_entries([("a", None), ("b", None), bad])
+
+    def test_a_date_comes_back_as_a_plain_one(self, client: Client) -> None:
+        class Day(datetime.date):
+            pass
+
+        milk, day = client.todo_list("milk"), Day(2026, 12, 1)
+        added = [milk.add_entry("milk", day), *milk.add_entries([("bread", day), ("rye", day, {"a": 1})])]
+        assert [(type(entry.date), entry.date) for entry in added] == [(datetime.date, day)] * 3
+        assert milk.entries(day) == added
+
     def test_what_cannot_be_shown_or_looked_up_is_refused_all_the_same(self, client: Client) -> None:
         with pytest.raises(errors.InvalidRequest, match="very many digits"):
             client.todo_list("l").size(deadline_s=10**5000)
@@ -460,6 +480,34 @@ class TestPipeline:
         assert all(isinstance(future, concurrent.futures.Future) for future in futures)
         assert [future.result().id for future in futures] == [n // 7 + 1 for n in range(5_000)]
         assert [entry[1] for entry in router.lists["list 3"]] == [f"entry {n}" for n in range(3, 5_000, 7)]
+
+    @pytest.mark.parametrize("is_async", [False, True])
+    def test_of_very_many_failures_all_are_counted(
+        self, client: Client, address: str, monkeypatch: pytest.MonkeyPatch, is_async: bool
+    ) -> None:
+        monkeypatch.setattr("todomq.client.outcomes.FAILURES_MOST", 3)
+        with pytest.raises(ExceptionGroup, match="7 of 8 requests failed; here are the first 3") as caught:  # noqa: PT012
+            if is_async:
+                asyncio.run(fail_in_async_pipeline(address, 7))
+            with client.pipeline() as pipeline:
+                fail(pipeline, 7)
+        assert len(caught.value.exceptions) == 3
+
+    @pytest.mark.parametrize("is_async", [False, True])
+    def test_what_a_block_raises_by_itself_gets_a_note_of_the_failures(
+        self, client: Client, address: str, is_async: bool
+    ) -> None:
+        with pytest.raises(KeyError) as caught:  # noqa: PT012
+            if is_async:
+                asyncio.run(fail_in_async_pipeline(address, 2, KeyError("own")))
+            with client.pipeline() as pipeline:
+                fail(pipeline, 2)
+                raise KeyError("own")
+        assert caught.value.__notes__ == ["In the pipeline 2 of 3 requests failed, the first of them: no entry 9"]
+        with pytest.raises(KeyError) as caught, client.pipeline() as pipeline:  # noqa: PT012
+            fail(pipeline, 0)
+            raise KeyError("own")
+        assert not hasattr(caught.value, "__notes__")
 
     def test_failures_come_as_one_group(self, client: Client) -> None:
         with pytest.raises(ExceptionGroup) as caught, client.pipeline() as pipeline:  # noqa: PT012
@@ -1618,6 +1666,21 @@ class TestEnds:
             futures.append(milk.add_entry("milk"))
         assert not concurrent.futures.wait(futures, BOUND_S).not_done
         assert "this client is closed" in str(futures[-1].exception())
+
+
+def fail(pipeline: Any, count: int) -> None:
+    """Begin one request that goes well and so many that do not."""
+    milk = pipeline.todo_list("milk")
+    milk.add_entry("milk")
+    for _ in range(count):
+        milk.update_entry(9, done=True)
+
+
+async def fail_in_async_pipeline(address: str, count: int, error: Exception | None = None) -> None:
+    async with AsyncClient(address) as client, client.pipeline() as pipeline:
+        fail(pipeline, count)
+        if error is not None:
+            raise error
 
 
 def add_until_refused(

@@ -23,13 +23,7 @@ from todomq.client import operations
 from todomq.client.connection import Connection
 from todomq.client.deadlines import check_deadline, set_deadline
 from todomq.client.endpoint import choose
-from todomq.client.outcomes import (
-    FAILURES_MOST,
-    AskAgain,
-    outcome,
-    refuse_to_resend,
-    refused,
-)
+from todomq.client.outcomes import AskAgain, Failures, outcome, refuse_to_resend, refused
 from todomq.client.request import Repetition, Request
 from todomq.client.values import ServerRef
 from todomq.errors import UNKNOWN, TodoMQError
@@ -228,7 +222,8 @@ class AsyncClient(_Face):
 class AsyncPipeline(_Face):
     """A face for ``async with``.
 
-    Leaving the block waits for every answer and raises an ``ExceptionGroup`` of the failures (the first 10,000).
+    Leaving the block waits for every answer and raises an ``ExceptionGroup`` of the failures (the first 10,000); what
+    the block raises by itself gets a note of them instead.
     """
 
     def __init__(self, client: AsyncClient) -> None:
@@ -236,7 +231,7 @@ class AsyncPipeline(_Face):
         self._client = client
         self._waited_for: set[asyncio.Future[Any]] = set()
         self._begun = 0
-        self._failures: list[Exception] = []
+        self._failures = Failures()
 
     def ask(self, request: Request[T]) -> asyncio.Future[T]:
         """Submit a request; return the future of its result."""
@@ -249,8 +244,8 @@ class AsyncPipeline(_Face):
     def _note(self, future: asyncio.Future[Any]) -> None:
         self._waited_for.discard(future)
         error = None if future.cancelled() else future.exception()
-        if isinstance(error, Exception) and len(self._failures) < FAILURES_MOST:
-            self._failures.append(error)
+        if isinstance(error, Exception):
+            self._failures.add([error])
 
     async def __aenter__(self) -> AsyncPipeline:
         self._begun = len(self._waited_for)
@@ -261,9 +256,8 @@ class AsyncPipeline(_Face):
     ) -> None:
         while self._waited_for:
             await asyncio.wait(self._waited_for)
-        failures, self._failures = self._failures, []
-        if failures and error is None:
-            raise ExceptionGroup(f"{len(failures)} of {self._begun} requests failed", failures)
+        failures, self._failures = self._failures, Failures()
+        failures.tell(self._begun, error)
 
 
 class _AskAgain(AskAgain):

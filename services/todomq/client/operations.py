@@ -15,6 +15,7 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from functools import lru_cache, update_wrapper
+from itertools import islice
 from typing import Any, TypeVar
 
 from msgspec import Struct
@@ -95,7 +96,10 @@ def add_entry(
         the entry, with the id that the list gave it.
     """
     title = check_title(title)
-    day = None if date is None else _day(date)
+    day = None
+    if date is not None:
+        date = _check_day(date)
+        day = date.isoformat()
     if extra is None and done is False:
         body = _body("add_entry", title, day)
         return Request(LIST_CHANGE, list_name, body, _Added(title, date), deadline_s)
@@ -267,7 +271,12 @@ def register_name(
 
 
 def unregister_name(name: Any, *, deadline_s: float | None = None) -> Request[bool]:
-    """Take a name out of the registry. Returns False where it was not there."""
+    """Take a name out of the registry.
+
+    Returns:
+        True, or False where it was not there. A daemon's name is refused: it has an incarnation, and only that gives
+        the name up.
+    """
     canonical(name)
     return Request(CALL, _by_name(_REGISTRY), _body("unregister_name", name, None), _boolean, deadline_s)
 
@@ -462,7 +471,7 @@ def _day(date: datetime.date) -> str:
 def _check_day(date: datetime.date) -> datetime.date:
     if type(date) is not datetime.date and (not isinstance(date, datetime.date) or isinstance(date, datetime.datetime)):
         raise InvalidRequest(f"date: a datetime.date or None is needed, not {type(date).__name__}")
-    return date
+    return date if type(date) is datetime.date else datetime.date(date.year, date.month, date.day)
 
 
 def _plain_columns(new: list[Any]) -> tuple[Sequence[str], Sequence[datetime.date | None]] | None:
@@ -501,13 +510,24 @@ def _add_checked(list_name: str, checked: list[_Checked], deadline_s: float | No
 def _listed(entries: Iterable[NewEntry]) -> list[NewEntry]:
     if isinstance(entries, str | bytes | dict) or not isinstance(entries, Iterable):
         raise InvalidRequest(f"add_entries: several entries are needed, not {type(entries).__name__}")
-    return list(entries)
+    listed = list(islice(entries, limits.DECODED_ITEMS + 1))  # perhaps there is no end to them
+    if len(listed) > limits.DECODED_ITEMS:
+        raise InvalidRequest(f"add_entries: more than the {limits.DECODED_ITEMS} entries that are allowed")
+    return listed
 
 
 def _entries_body(wires: list[tuple[Any, ...]]) -> bytes:
-    if len(wires) > limits.DECODED_ITEMS:
-        raise InvalidRequest(f"add_entries: {len(wires)} entries where at most {limits.DECODED_ITEMS} are allowed")
-    return _body("add_entries", wires)
+    try:
+        return _body("add_entries", wires)
+    except InvalidRequest as error:
+        if error.text == NOT_UNICODE:
+            place = next(place for place, wire in enumerate(wires) if not _is_unicode(wire[0]))
+            raise InvalidRequest(f"entry {place}: {NOT_UNICODE}") from None
+        raise
+
+
+def _is_unicode(text: str) -> bool:
+    return not any(0xD800 <= ord(character) <= 0xDFFF for character in text)
 
 
 def _new_entry(place: int, entry: NewEntry) -> _Checked:
@@ -516,8 +536,8 @@ def _new_entry(place: int, entry: NewEntry) -> _Checked:
         if not 1 <= len(given) <= 4:
             raise InvalidRequest("a title, (title, date), (title, date, extra) or (title, date, extra, done) is needed")
         title = check_title(given[0])
-        date = given[1] if len(given) > 1 else None
-        day = None if date is None else _day(date)
+        date = _check_day(given[1]) if len(given) > 1 and given[1] is not None else None
+        day = None if date is None else date.isoformat()
         if len(given) < 3:
             return (title,) if day is None else (title, day), date
         extra, done = given[2], len(given) > 3 and given[3]

@@ -60,7 +60,40 @@ class AskAgain:
 
 
 FAILURES_MOST = 10_000
-"""Failures that a pipeline keeps to tell of them in the end."""
+"""Failures of which a pipeline keeps more than their number."""
+
+
+class Failures:
+    """What failed in a pipeline, to be told of in the end."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._first: list[Exception] = []
+
+    def add(self, failures: list[Exception]) -> None:
+        """Take note of some: of all that they are, of the first ``FAILURES_MOST`` what they say."""
+        self._count += len(failures)
+        self._first += failures[: FAILURES_MOST - len(self._first)]
+
+    def tell(self, asked: int, error: BaseException | None) -> None:
+        """Tell of them, if there are any.
+
+        Args:
+            asked: of how many requests they are.
+            error: what the pipeline's block raises by itself: it gets a note.
+
+        Raises:
+            ExceptionGroup: the failures, where the block raises nothing.
+        """
+        if not self._count:
+            return
+        text = f"{self._count} of {asked} requests failed"
+        if error is not None:
+            error.add_note(f"In the pipeline {text}, the first of them: {self._first[0]}")
+            return
+        cut = f"; here are the first {len(self._first)}" if self._count > len(self._first) else ""
+        raise ExceptionGroup(text + cut, self._first)
+
 
 
 def outcome(

@@ -18,7 +18,7 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from todomq.client import operations
 from todomq.client.futures import Driver, interrupted
-from todomq.client.outcomes import FAILURES_MOST
+from todomq.client.outcomes import Failures
 from todomq.client.request import Request
 from todomq.client.values import ServerRef
 from todomq.errors import TodoMQError
@@ -77,18 +77,18 @@ class _Requests:
         self.begun = count()
         self.ended = 0
         self._begun_before = 0
-        self._failures: list[Exception] = []
+        self._failures = Failures()
         self._counting = threading.Lock()
 
     def note_settled(self, count: int, failures: list[Exception]) -> None:
         """Take note of answers that are settled, and of the errors among them."""
         with self._counting:
             self.ended += count
-            self._failures += failures[: FAILURES_MOST - len(self._failures)]
+            self._failures.add(failures)
 
-    def take_failures(self, begun: int) -> tuple[list[Exception], int]:
+    def take_failures(self, begun: int) -> tuple[Failures, int]:
         """Return and forget what has failed since the last time, and of how many requests."""
-        failures, self._failures = self._failures, []
+        failures, self._failures = self._failures, Failures()
         asked = begun - self._begun_before
         self._begun_before = begun + 1
         return failures, asked
@@ -155,7 +155,8 @@ class Pipeline(_Part):
 
     Each call returns a ``concurrent.futures.Future`` at once, or after a wait for room; arguments that are wrong raise
     at once. Leaving the block waits for every answer and raises an ``ExceptionGroup`` of the requests that failed (the
-    first 10,000 of them), if any did. It may be used again; what is called between two blocks counts for the second.
+    first 10,000 of them), if any did; what the block raises by itself gets a note of them instead. It may be used
+    again; what is called between two blocks counts for the second.
 
     Callbacks of futures must not block: the thread that runs them also takes in what nobody waits for by ``result()``.
 
@@ -208,8 +209,7 @@ class Pipeline(_Part):
         if not self._driver.wait(lambda: requests.ended > begun):
             requests.note_settled(begun + 1 - requests.ended, [interrupted()])
         failures, asked = requests.take_failures(begun)
-        if failures and error is None:
-            raise ExceptionGroup(f"{len(failures)} of {asked} requests failed", failures)
+        failures.tell(asked, error)
 
 
 _pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()
