@@ -142,7 +142,7 @@ class Registrations:
         self._advance(now_ms)
         key = canonical(name)
         if process is None and not lease_ms:
-            raise InvalidRequest("a name without a local process (pid) needs a lease, or nothing would tell its end")
+            raise InvalidRequest("a name without a local process (pid) needs a lease_ms, or nothing would tell its end")
         registration = Registration(name, address, process.pid if process else None, incarnation)
         lease_ms = max(lease_ms, self._lease_ms) if lease_ms else 0
         holder = _Holder(registration, process, lease_ms, now_ms + lease_ms)
