@@ -211,6 +211,24 @@ def test_any_value_under_any_key_is_stored_and_found_after_kill_9(worker: Worker
         worker.start()
 
 
+def test_law_8_an_older_copy_that_is_put_in_the_place_of_a_shard_is_recognised_after_kill_9(worker: Worker) -> None:
+    shard, older = worker.home / "data" / "worker-1", worker.home / "older"
+    worker.call("store", "key", "old")
+    worker.end(signal.SIGTERM)
+    shutil.copytree(shard, older)
+    worker.start()
+    worker.call("store", "key", "new")
+    copy = worker.home / "data" / "acknowledged.worker-1"
+    written = copy.read_bytes()
+    worker.wait(lambda: copy.read_bytes() != written or None)  # about a second later
+    worker.end()
+    shutil.rmtree(shard)
+    older.rename(shard)
+    worker.start()
+    with pytest.raises(CorruptRecord, match="worker-1 is an older copy"):
+        worker.call("get", "key")
+
+
 def test_a_key_is_its_canonical_packing_whatever_order_its_maps_come_in(worker: Worker) -> None:
     worker.call("store", {"a": 1, "b": 2}, "value")
     assert worker.call("get", {"b": 2, "a": 1}, target=canonical({"a": 1, "b": 2})) == "value"

@@ -317,7 +317,7 @@ class Shard:
         if self._storage is None:
             return
         self.read(lambda storage: (storage.stats(), storage.lack_of_room()), self._looked)
-        self.read(Storage.tend, _ignore_tended)
+        self.read(lambda storage: storage.tend(), _ignore_tended)
         self._sweep()
 
     def _looked(self, outcome: Any) -> None:

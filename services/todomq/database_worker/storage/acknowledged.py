@@ -97,8 +97,16 @@ class Acknowledged:
         """Return the descriptors for ``sync``; none where nothing is new since the last."""
         if self._is_synced:
             return []
+        descriptors: list[int] = []
+        try:
+            for descriptor in (self._descriptor, *self._copy_descriptors):
+                descriptors.append(os.dup(descriptor))
+        except OSError:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise
         self._is_synced = True
-        return [os.dup(descriptor) for descriptor in (self._descriptor, *self._copy_descriptors)]
+        return descriptors
 
     @staticmethod
     def sync(descriptors: list[int]) -> None:
