@@ -746,6 +746,18 @@ def test_law_6_changes_that_had_waited_for_their_turn_go_in_batches_that_fit_int
     assert [len(bench.answer(identifier)) for identifier in early] == [190] * 10
 
 
+def test_law_5_a_change_that_comes_very_often_before_its_turn_harms_nobody() -> None:
+    bench = Bench()
+    bench.ask("a", "add_entry", "another's", client=b"other")
+    activation = bench.actor("a").activation
+    early = [bench.send("a", "add_entry", "second", number=2) for _ in range(2_000)]
+    first = bench.send("a", "add_entry", "first", number=1)
+    bench.settle()
+    assert bench.answer(first) == 2
+    assert [bench.answer(identifier) for identifier in early] == [3] * 2_000
+    assert bench.hosting.crashes == 0 and bench.actor("a").activation == activation
+
+
 def test_a_page_that_comes_after_its_partition_went_is_ignored() -> None:
     bench = Bench()
     bench.send("a", "size")

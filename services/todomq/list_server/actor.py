@@ -209,12 +209,12 @@ class ListActor(RecordedList):
         try:
             if request[DEADLINE_MS] < now_ms:
                 raise DeadlineExceeded(LATE)
-            last = self.last_page
-            question = None if last is not None and last[0] == body else read_operation(body)
-            if question is not None and (question[2] is not None or question[0] == WITHIN):
+            question = read_operation(body)
+            operation, arguments, change = question
+            if change is not None or operation == WITHIN:
                 self._change(asked, question, now_ms)
             elif self._is_turn(sender, request, asked, now_ms):
-                self._answer(peer, request[ID], self._read(body, question))
+                self._answer(peer, request[ID], self._read(body, operation, arguments))
         except TodoMQError as error:
             self.refuse(peer, request[ID], error)
         except Crashed:
@@ -271,8 +271,9 @@ class ListActor(RecordedList):
 
     def _declare(self, session: Session, floor: int, sent_before: int, now_ms: int) -> None:
         """Take a request's floor; what that sets free and was sent before it, up to ``sent_before``, is served now."""
+        next_before = session.next
         session.declare(floor)
-        if session.waiting is not None:
+        if session.next > next_before and session.waiting is not None:
             self._serve_waiting(session, sent_before, now_ms)
 
     def _within(self, arguments: list[Any]) -> tuple[str, list[Any], Change]:
@@ -336,24 +337,18 @@ class ListActor(RecordedList):
         self.early[sender] = session
         self.partition.waiting[self.name] = self
 
-    def _read(self, body: bytes, question: Question | None) -> bytes:
-        """Return the answer to a read; of the one that the last page answered, the question was not looked at again."""
+    def _read(self, body: bytes, operation: str, arguments: list[Any]) -> bytes:
+        """Return the answer to a read, and keep a short page for who asks the same next (``read_again``)."""
         assert self.todo is not None
+        if operation in READS:
+            return pack(READS[operation](self.todo, arguments))
+        if operation not in PAGED:
+            raise InvalidRequest(f"unknown operation {operation[:50]!r}")
         snapshots = self.partition.snapshots
-        last = self.last_page
-        if last is not None and last[0] == body:
-            snapshots.check_room()
-            page = last[1]
-        else:  # with no question: what had waited for the read's floor was served between
-            operation, arguments, _ = question or read_operation(body)
-            if operation in READS:
-                return pack(READS[operation](self.todo, arguments))
-            if operation not in PAGED:
-                raise InvalidRequest(f"unknown operation {operation[:50]!r}")
-            snapshots.check_room()
-            page = self._first_or_next(*PAGED[operation], arguments)
-            if len(body) + len(page) <= LAST_PAGE_BYTES:
-                self.last_page = body, page
+        snapshots.check_room()
+        page = self._first_or_next(*PAGED[operation], arguments)
+        if len(body) + len(page) <= LAST_PAGE_BYTES:
+            self.last_page = body, page
         snapshots.packed(len(page))
         return page
 
