@@ -174,7 +174,7 @@ class FuzzedWorld:
     def _look_for_growth(self) -> None:
         for name, running in self.world.running.items():
             daemon: Any = running.daemon
-            waiting = sum(map(len, daemon.server._backlog._waiting.values()))
+            waiting = sum(len(each.messages) for each in daemon.server._backlog._waiting.values())
             calls = sum(len(peer._calls) for peer in daemon._connections)
             service: Any = running.service
             flights = len(service.in_flight.flights) if hasattr(service, "in_flight") else 0

@@ -629,8 +629,39 @@ def test_the_replies_that_wait_for_a_peer_that_reads_nothing_are_bounded(pair: P
                 socket.send_multipart([b"", request])
                 sent += 1
             pair.loop.turn(0.001)
-        assert all(sum(map(len, waiting)) <= 3 * limits.MIB for waiting in pair.server._backlog._waiting.values())
+        backlog = pair.server._backlog
+        assert all(backlog.bytes_for(peer) <= 3 * limits.MIB for peer in backlog._waiting)
         assert len(pair.loop._timers) == 1, "one try is planned, however many turns there were"
+
+
+def test_what_waits_for_a_peer_is_counted_and_leaves_in_order_once_the_peer_reads(pair: Pair) -> None:
+    backlog = pair.server._backlog
+    with sockets.context().socket(zmq.DEALER) as socket:
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.RCVHWM, 1)
+        socket.connect(pair.address)
+        peers: list[bytes] = []
+        pair.service.operations["peer"] = lambda call: peers.append(call.peer)
+        socket.send_multipart([b"", messages.call(b"", [(1, None, 0, messages.body("peer"))])])
+        turn_until(pair.loop, lambda: socket.poll(0) != 0, pair.server)
+        socket.recv_multipart()
+        (peer,) = peers
+        sent = 0
+        while sent < 2_000 or not backlog:
+            backlog.send(peer, b"%06d" % sent)
+            sent += 1
+        waiting = sent - pair.server.counts["messages_sent"] + 1
+        assert backlog.bytes_for(peer) == 6 * waiting > 0
+        received: list[bytes] = []
+
+        def receive() -> bool:
+            while socket.poll(0):
+                received.append(socket.recv_multipart()[-1])
+            return len(received) == sent
+
+        turn_until(pair.loop, receive, pair.server)
+        assert received == [b"%06d" % number for number in range(sent)]
+        assert not backlog and backlog.bytes_for(peer) == 0
 
 
 # -- pipes, locks ------------------------------------------------------------------------------------------------------

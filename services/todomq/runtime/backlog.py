@@ -7,7 +7,7 @@ gone has nothing waiting.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from typing import TYPE_CHECKING
 
 from todomq.protocol import limits
@@ -22,6 +22,16 @@ BACKLOG_BYTES = 8 * limits.MIB
 UNREAD_BYTES = BACKLOG_BYTES // 2
 """Of what waits for a peer: above, long answers to it are better refused than made, for further ones are dropped."""
 TRY_AGAIN_S = 0.005
+
+
+class _Waiting:
+    """What waits for one peer."""
+
+    __slots__ = ("bytes", "messages")
+
+    def __init__(self) -> None:
+        self.messages: deque[bytes] = deque()
+        self.bytes = 0
 
 
 class Backlog:
@@ -43,7 +53,7 @@ class Backlog:
         self._name = name
         self._most_bytes = most_bytes
         self._counts = counts
-        self._waiting: dict[bytes, list[bytes]] = {}
+        self._waiting: dict[bytes, _Waiting] = {}
         self._try_again = Once(loop, TRY_AGAIN_S)
 
     def __len__(self) -> int:
@@ -52,7 +62,8 @@ class Backlog:
 
     def bytes_for(self, peer: bytes) -> int:
         """Return how much waits for a peer."""
-        return sum(map(len, self._waiting.get(peer, ())))
+        waiting = self._waiting.get(peer)
+        return 0 if waiting is None else waiting.bytes
 
     def forget(self, peer: bytes) -> None:
         """Drop what waits for a peer."""
@@ -61,33 +72,40 @@ class Backlog:
     def send(self, peer: bytes, message: bytes) -> None:
         """Send a message, or let it wait behind what waits for the same peer."""
         waiting = self._waiting.get(peer)
-        if waiting is not None:
-            if self.bytes_for(peer) + len(message) > self._most_bytes:
-                self._counts["replies_dropped"] += 1
-                log_counted("peer_reads_nothing", at=self._name)
-            else:
-                waiting.append(message)
+        if waiting is not None and waiting.bytes + len(message) > self._most_bytes:
+            self._counts["replies_dropped"] += 1
+            log_counted("peer_reads_nothing", at=self._name)
             return
-        try:
-            if sockets.send(self._socket, (peer, b"", message)):
-                self._counts["messages_sent"] += 1
-            else:
-                self._waiting[peer] = [message]
-                self._try_again.plan()
-        except ConnectionError:
-            self._counts["peers_gone"] += 1
+        if waiting is None:
+            try:
+                if self._is_taken(peer, message):
+                    return
+            except ConnectionError:
+                self._counts["peers_gone"] += 1
+                return
+            waiting = self._waiting[peer] = _Waiting()
+            self._try_again.plan()
+        waiting.messages.append(message)
+        waiting.bytes += len(message)
 
     def send_waiting(self) -> None:
-        """Send what libzmq takes by now of all that waits."""
-        for peer in list(self._waiting):
-            waiting = self._waiting[peer]
+        """Send what libzmq takes by now of all that waits, to each peer a bounded number of messages."""
+        for peer, waiting in list(self._waiting.items()):
             try:
-                while waiting and sockets.send(self._socket, (peer, b"", waiting[0])):
-                    self._counts["messages_sent"] += 1
-                    waiting.pop(0)
+                for _ in range(min(len(waiting.messages), sockets.DRAIN_MESSAGES)):
+                    if not self._is_taken(peer, waiting.messages[0]):
+                        break
+                    waiting.bytes -= len(waiting.messages.popleft())
             except ConnectionError:
-                waiting.clear()
-            if not waiting:
-                del self._waiting[peer]
+                waiting.messages.clear()
+            if not waiting.messages:
+                self.forget(peer)
         if self._waiting:
             self._try_again.plan()
+
+    def _is_taken(self, peer: bytes, message: bytes) -> bool:
+        """Send a message; return False where libzmq takes none at the moment."""
+        if not sockets.send(self._socket, (peer, b"", message)):
+            return False
+        self._counts["messages_sent"] += 1
+        return True
