@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from itertools import chain, count
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -293,7 +293,7 @@ def test_law_6_of_large_answers_a_client_that_reads_nothing_has_few_in_the_route
         stand.turn_until(lambda: stand.router.counts["requests"] == 60 and not stand.router.in_flight.flights)
         server = stand.daemon.server
         assert server.counts["messages_sent"] <= sockets.CLIENT_PIPE_MESSAGES + 4, "what is read and written besides"
-        assert sum(map(len, chain(*server._backlog._waiting.values()))) < 6_000_000
+        assert sum(map(server._backlog.bytes_for, server._backlog._waiting)) < 6_000_000
         told: dict[int, int] = {}
         while len(told) < 60:
             stand.turn_until(lambda: deaf.poll(0))
@@ -381,7 +381,10 @@ def test_a_name_that_was_registered_just_now_is_called_when_the_news_of_it_are_h
     stand.turn_until(lambda: job.taken)
 
 
-@pytest.mark.parametrize("error", [errors.CorruptRecord("the registry has lost it"), errors.Unavailable("away")])
+@pytest.mark.parametrize(
+    "error",
+    [errors.CorruptRecord("the registry has lost it"), errors.Unavailable("it broke", outcome=errors.UNKNOWN)],
+)
 def test_law_8_what_the_registry_does_not_know_is_not_told_as_nobody(stand: Stand, error: errors.TodoMQError) -> None:
     registry = Registry(stand)
     asked = stand.ask([JOB], "store", 1)

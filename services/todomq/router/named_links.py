@@ -12,7 +12,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from todomq.daemons import is_daemon_name
-from todomq.errors import NameNotFound, Unavailable
+from todomq.errors import NOT_APPLIED, NameNotFound, Unavailable
 from todomq.protocol import messages
 from todomq.protocol.addresses import is_address
 from todomq.protocol.codec import canonical, unpack
@@ -117,10 +117,11 @@ class NamedLinks:
         """Take what the registry says of a name; requests behind the id ``last`` came after it was asked."""
         if name in self._daemon.registrations or (answer.error is None and answer.value is not None):
             return  # they go on with the registry's news
+        error = None if answer.error is None else answer.error.with_outcome(NOT_APPLIED)  # it was sent to nobody
         for identifier in self.routing.give_up(name, last):
             flight = self._in_flight.flights.get(identifier)
             if flight is not None:
-                self._router.end(identifier, answer.error or NameNotFound(_NOBODY.format(flight.request[TARGET][0])))
+                self._router.end(identifier, error or NameNotFound(_NOBODY.format(flight.request[TARGET][0])))
         if name in self.routing.names_waited_for():
             self._look_up(name)
 
