@@ -494,6 +494,27 @@ class TestPipeline:
         assert len(caught.value.exceptions) == 3
 
     @pytest.mark.parametrize("is_async", [False, True])
+    def test_what_is_called_before_a_block_counts_for_it(self, client: Client, address: str, is_async: bool) -> None:
+        async def ask() -> None:
+            async with AsyncClient(address) as client:
+                pipeline = client.pipeline()
+                for failures in (2, 1):
+                    fail(pipeline, failures)
+                    while pipeline._waited_for:
+                        await asyncio.wait(pipeline._waited_for)
+                    with pytest.raises(ExceptionGroup, match=f"{failures} of {failures + 2} requests failed"):
+                        async with pipeline:
+                            fail(pipeline, 0)
+
+        if is_async:
+            asyncio.run(ask())
+        pipeline = client.pipeline()
+        for failures in (2, 1):
+            fail(pipeline, failures)
+            with pytest.raises(ExceptionGroup, match=f"{failures} of {failures + 2} requests failed"), pipeline:
+                fail(pipeline, 0)
+
+    @pytest.mark.parametrize("is_async", [False, True])
     def test_what_a_block_raises_by_itself_gets_a_note_of_the_failures(
         self, client: Client, address: str, is_async: bool
     ) -> None:
@@ -1032,12 +1053,17 @@ class TestInterrupts:
         self, address: str, router: ScriptedRouter, left: int
     ) -> None:
         script = f"""
-            import os, resource
+            import gc, os, resource, zmq
             from contextlib import suppress
             from todomq import Client, errors
             resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
             held = []
+            def opened():
+                return len(os.listdir("/proc/self/fd"))
+
+            zmq.Context().term()  # what libzmq opens once
             with Client({address!r}) as client:
+                before = opened()
                 with suppress(OSError):
                     while True:
                         held.append(os.open("/dev/null", os.O_RDONLY))
@@ -1049,13 +1075,16 @@ class TestInterrupts:
                     print(error, error.outcome)
                 for descriptor in held:
                     os.close(descriptor)
+                gc.collect()
+                print(opened() - before, "left open")
                 print(client.todo_list("l").add_entry("bread").id)
         """
         ran = subprocess.run(
             [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60, check=False
         )
-        said, entry_id = ran.stdout.splitlines()
+        said, left_open, entry_id = ran.stdout.splitlines()
         assert "Too many open files not applied" in said and "ZMQError" not in said
+        assert left_open == "0 left open"
         assert entry_id == "1", ran.stderr
 
 

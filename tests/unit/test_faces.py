@@ -50,6 +50,19 @@ def test_a_client_is_shown_with_its_endpoint() -> None:
     assert repr(ASYNC) == "AsyncClient('ipc:///nowhere')"
 
 
+def test_what_failed_is_noted_before_it_counts_as_answered() -> None:
+    requests = BLOCKING.pipeline()._requests
+    seen: list[int] = []
+
+    class Failed(list[Exception]):
+        def __len__(self) -> int:
+            seen.append(requests.ended)
+            return super().__len__()
+
+    requests.note_settled(1, Failed([Unavailable("away")]))
+    assert seen and set(seen) == {0} and requests.ended == 1
+
+
 def test_the_traceback_of_a_request_that_fails_is_short() -> None:
     with Client("ipc:///nowhere", deadline_s=0.05) as todo, pytest.raises(Unavailable) as caught:
         todo.list_names()

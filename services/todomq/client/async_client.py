@@ -223,7 +223,8 @@ class AsyncPipeline(_Face):
     """A face for ``async with``.
 
     Leaving the block waits for every answer and raises an ``ExceptionGroup`` of the failures (the first 10,000); what
-    the block raises by itself gets a note of them instead.
+    the block raises by itself gets a note of them instead. What is called before the block, or between two, counts for
+    the next.
     """
 
     def __init__(self, client: AsyncClient) -> None:
@@ -248,7 +249,6 @@ class AsyncPipeline(_Face):
             self._failures.add([error])
 
     async def __aenter__(self) -> AsyncPipeline:
-        self._begun = len(self._waited_for)
         return self
 
     async def __aexit__(
@@ -257,7 +257,8 @@ class AsyncPipeline(_Face):
         while self._waited_for:
             await asyncio.wait(self._waited_for)
         failures, self._failures = self._failures, Failures()
-        failures.tell(self._begun, error)
+        begun, self._begun = self._begun, 0
+        failures.tell(begun, error)
 
 
 class _AskAgain(AskAgain):

@@ -63,8 +63,12 @@ class Line:
             self._wake_fd, self._wake_writer = os.pipe()
         except OSError as error:
             raise Unavailable(f"no connection can be opened: {error.strerror}") from None
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._dealer = self._monitor = self._context.socket(zmq.PAIR)
+        try:
+            self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+            self._dealer = self._monitor = self._context.socket(zmq.PAIR)
+        except BaseException:  # an interrupt, too
+            self._close_pipe()
+            raise
         self._poller = zmq.Poller()
         self._was_heard = True
         self._is_disconnected = False

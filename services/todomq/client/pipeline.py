@@ -83,12 +83,13 @@ class _Requests:
     def note_settled(self, count: int, failures: list[Exception]) -> None:
         """Take note of answers that are settled, and of the errors among them."""
         with self._counting:
-            self.ended += count
             self._failures.add(failures)
+            self.ended += count  # last: who leaves the block looks at it without the lock
 
     def take_failures(self, begun: int) -> tuple[Failures, int]:
         """Return and forget what has failed since the last time, and of how many requests."""
-        failures, self._failures = self._failures, Failures()
+        with self._counting:
+            failures, self._failures = self._failures, Failures()
         asked = begun - self._begun_before
         self._begun_before = begun + 1
         return failures, asked
