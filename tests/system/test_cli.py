@@ -243,8 +243,9 @@ def test_health_names_the_part_that_hangs_and_no_other(patient_stack: RunningSta
 
 def health_without(stack: RunningStack, process: str) -> str:
     """Stop a process and return what health says then."""
-    stack.control.manager.stop(stack.processes()[process], 10.0)
-    finished = stack.run("todomq.cli", "probe", "health")
+    with stack.control.alone():  # else the listener starts it
+        stack.control.manager.stop(stack.processes()[process], 10.0)
+        finished = stack.run("todomq.cli", "probe", "health")
     assert finished.returncode == REFUSED
     return finished.stdout
 

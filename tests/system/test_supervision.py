@@ -22,7 +22,7 @@ from conftest import RunningStack, is_gone, wait_until
 from todomq import Client
 from todomq.daemons import socket_name
 from todomq.errors import Unavailable
-from todomq.runtime.local_process import age_ms
+from todomq.runtime.local_process import age_ms, has_ended
 from todomq.supervision import records
 from todomq.supervision.manager import Process
 from todomq.supervision.service import registered_within_ms
@@ -132,9 +132,10 @@ def test_a_variable_that_is_no_setting_is_named_with_the_nearest_that_is(shared_
 def test_starting_again_starts_what_was_stopped_of_what_runs(shared_stack: RunningStack) -> None:
     shared_stack.wait_healthy()
     stopped = ["list_server-1", "supervision"]
-    for name in stopped:
-        shared_stack.control.manager.stop(shared_stack.processes()[name], 20.0)
-    assert {shared_stack.processes()[name].state for name in stopped} == {"STOPPED"}
+    with shared_stack.control.alone():
+        for name in stopped:
+            shared_stack.control.manager.stop(shared_stack.processes()[name], 20.0)
+        assert {shared_stack.processes()[name].state for name in stopped} == {"STOPPED"}
     result = shared_stack.run(STACK, "up")
     assert result.returncode == 0, result.stderr
     assert {process.state for process in shared_stack.processes().values()} == {"RUNNING"}
@@ -142,9 +143,10 @@ def test_starting_again_starts_what_was_stopped_of_what_runs(shared_stack: Runni
 
 def test_a_restart_starts_what_was_stopped_before_it(shared_stack: RunningStack) -> None:
     shared_stack.wait_healthy()
-    shared_stack.control.manager.stop(shared_stack.processes()["database_worker-1"], 20.0)
     said: list[str] = []
-    shared_stack.control.restart(said.append)
+    with shared_stack.control.alone():
+        shared_stack.control.manager.stop(shared_stack.processes()["database_worker-1"], 20.0)
+        shared_stack.control.restart(said.append)
     assert len(said) == len(shared_stack.processes())
     assert {process.state for process in shared_stack.processes().values()} == {"RUNNING"}
 
@@ -165,9 +167,30 @@ def test_a_restart_that_is_interrupted_leaves_nothing_stopped(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(manager, moment, interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), control.alone():
         control.restart(lambda line: None)
     assert {process.state for process in manager.processes()} == {"RUNNING"}
+    shared_stack.wait_healthy()
+
+
+@pytest.mark.parametrize("name", ["supervision", "registry", "database_worker-2", "router"])
+def test_law_9_a_restart_that_is_killed_leaves_nothing_stopped(shared_stack: RunningStack, name: str) -> None:
+    shared_stack.wait_healthy()
+    pid = shared_stack.pids()[name]
+    pidfd = os.pidfd_open(pid)
+    command = [sys.executable, "-P", "-m", STACK, "restart"]
+    with subprocess.Popen(command, env=shared_stack.environment, stderr=subprocess.DEVNULL) as restart:
+        try:
+            assert has_ended(pidfd, 60.0), "it is stopped by now"
+        finally:
+            restart.kill()
+            os.close(pidfd)
+
+    def runs() -> bool:
+        found = shared_stack.processes().values()
+        return {process.state for process in found} == {"RUNNING"} and pid not in {process.pid for process in found}
+
+    wait_until(runs, 20, "every process is back")
     shared_stack.wait_healthy()
 
 
@@ -518,13 +541,29 @@ def test_a_home_that_is_not_ones_own_is_told_with_what_to_do(make_stack: MakeSta
 
 def test_a_start_that_is_not_healthy_names_what_is_at_fault_in_one_line(stack: RunningStack) -> None:
     worker = stack.processes()["database_worker-2"]
-    stack.control.manager.stop(worker, 10.0)
-
-    with pytest.raises(Unavailable) as caught:
+    with stack.control.alone(), pytest.raises(Unavailable) as caught:  # noqa: PT012
+        stack.control.manager.stop(worker, 10.0)
         stack.wait_healthy(timeout_s=1)
 
     assert "not healthy: database_worker 2: is not running" in caught.value.text
     assert "cache" not in caught.value.text and len(caught.value.text.splitlines()) == 1
+
+
+def test_a_start_after_supervisord_was_killed_leaves_no_socket_of_a_daemon_that_is_none_any_more(
+    make_stack: MakeStack,
+) -> None:
+    stack = make_stack(TODOMQ_LIST_SERVERS="3")
+    stack.start()
+    pids = [stack.manager_pid(), *stack.pids().values()]
+    os.kill(pids[0], signal.SIGKILL)
+    wait_until(lambda: all(is_gone(pid) for pid in pids), 20, "everything is gone")
+    unused = stack.home / "run" / "supervisor.sock.1"
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(unused))  # as of a supervisord that was killed as it began
+    stack.environment["TODOMQ_LIST_SERVERS"] = "2"
+    stack.start()
+    names = {path.name for path in (stack.home / "run").iterdir() if path.is_socket()}
+    assert "list_server-2" in names and not names & {"list_server-3", "list_server-3.commits", unused.name}
 
 
 def test_nothing_outlives_a_killed_supervisord_and_it_starts_again_at_once(stack: RunningStack) -> None:

@@ -32,7 +32,6 @@ from todomq.errors import CorruptRecord, InvalidRequest, Unavailable
 from todomq.runtime import locks
 from todomq.settings import Settings
 from todomq.supervision.manager import Manager
-from todomq.supervision.stack import STACK_LOCK
 
 
 def restore_all(backup: Path, settings: Settings, begin: Callable[[str, int], Advance]) -> Catalogue:
@@ -159,7 +158,7 @@ def _stopped(settings: Settings, pool_size: int) -> Iterator[None]:
     held: list[int] = []
     try:
         try:
-            held.append(locks.hold(settings.run / STACK_LOCK, 0.0))
+            held.append(locks.hold(settings.run / locks.STACK_LOCK, 0.0))
             for worker in range(1, pool_size + 1):
                 held.append(locks.hold(settings.run / f"database_worker-{worker}.lock", 0.0))
         except Unavailable:

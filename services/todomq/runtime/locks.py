@@ -14,6 +14,9 @@ from pathlib import Path
 
 from todomq.errors import Unavailable
 
+STACK_LOCK = "stack.lock"
+"""In the run directory: held by who starts or stops the stack, or puts data in its place."""
+
 
 def private_directory(path: Path) -> None:
     """Create the directory if need be and see that nobody else can enter it (mode 0700)."""

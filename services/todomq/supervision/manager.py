@@ -75,6 +75,10 @@ class Manager:
         """Start one process that was stopped."""
         self._call("supervisor.startProcess", f"{process.group}:{process.name}", True, timeout_s=timeout_s)
 
+    def kill(self, process: Process) -> None:
+        """End one process at once; supervisord starts it again, as any that dies."""
+        self._call("supervisor.signalProcess", f"{process.group}:{process.name}", "KILL")
+
     def shutdown(self) -> None:
         """Begin to stop everything, in reverse order of the start, then supervisord itself."""
         self._call("supervisor.shutdown")

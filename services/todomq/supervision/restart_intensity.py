@@ -50,7 +50,14 @@ Effect = Wake | GiveUp
 
 
 class RestartIntensity:
-    """The state of one stack's supervision. Times are milliseconds of any steady clock."""
+    """The state of one stack's supervision. Times are milliseconds of any steady clock.
+
+    Attributes:
+        restarts: by process, of all that was counted.
+        given_up: the reason, None where the stack has not given up.
+        groups: the tree's.
+        is_ending: the stack is being stopped, or has given up.
+    """
 
     def __init__(self, limits: dict[str, Limit], restarts: Iterable[tuple[str, int]] = ()) -> None:
         """Begin with empty windows.
@@ -63,7 +70,7 @@ class RestartIntensity:
         self.given_up: str | None = None
         self.groups = frozenset(limits)
         self._limits = limits
-        self._ending = False
+        self.is_ending = False
         self._windows: dict[str, deque[int]] = {group: deque() for group in limits}
         self._awaited: dict[str, int] = {}
 
@@ -85,7 +92,7 @@ class RestartIntensity:
         Returns:
             a wake, or what giving up takes.
         """
-        if self._ending:
+        if self.is_ending:
             return [Wake(process)]
         self.restarts[process] += 1
         limit, window = self._limits[group], self._windows[group]
@@ -102,7 +109,7 @@ class RestartIntensity:
 
         The process manager waits longer and longer between such tries, so they are limited by number and not by window.
         """
-        if self._ending or tries <= self._limits[group].max_restarts:
+        if self.is_ending or tries <= self._limits[group].max_restarts:
             return []
         return self._give_up(group, f"a program could not be started {tries} times in a row", process, how)
 
@@ -112,7 +119,7 @@ class RestartIntensity:
 
     def ending(self) -> None:
         """Take note that the stack is being stopped: from here on nothing is restarted, so no death counts."""
-        self._ending = True
+        self.is_ending = True
 
     def tick(self) -> list[Effect]:
         """Return a wake for each process that is still waited for."""

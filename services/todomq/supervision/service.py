@@ -5,10 +5,10 @@ Must not know: what the daemons do. Talks to supervisord (events, XML-RPC, its p
 and ``whereis_name`` of every daemon. The registry ends a daemon whose lease is over; one that hung while the registry
 was started again has none there, and is ended here.
 
-Law 9: within the restart limit the same set of processes is back, soon; past it everything stops with a reason. The
-listener keeps nothing that it cannot find again: killed, it is restarted and learns the processes from supervisord. So
-a listener that hangs may be ended: the kernel does it after ``HANG_S``. One that a signal has stopped is not ended;
-``probe health`` tells of it.
+Law 9: within the restart limit the same set of processes is back, soon; past it everything stops with a reason. What a
+command stopped, and was killed before it started it again, is started here. The listener keeps nothing that it cannot
+find again: killed, it is restarted and learns the processes from supervisord. So a listener that hangs may be ended:
+the kernel does it after ``HANG_S``. One that a signal has stopped is not ended; ``probe health`` tells of it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from functools import partial
 from typing import Any
 
 from todomq.daemons import socket_name
-from todomq.errors import CorruptRecord
+from todomq.errors import CorruptRecord, Unavailable
 from todomq.runtime.callee import Answer, Callee
 from todomq.runtime.local_process import age_ms, kill
-from todomq.runtime.log import log
+from todomq.runtime.locks import STACK_LOCK, hold
+from todomq.runtime.log import log, log_counted
 from todomq.runtime.loop import Loop, Timer
 from todomq.settings import Settings
 from todomq.supervision import evidence, records
@@ -47,7 +48,9 @@ HANG_S = 30.0
 
 RECONCILE_AGAIN_S = 0.5
 EVENTS_BYTES = 65_536
-STOPPED_STATES = ("STOPPING", "STOPPED", "FATAL", "UNKNOWN")
+STOPPED = "STOPPED"
+STOPPED_STATES = ("STOPPING", STOPPED, "FATAL", "UNKNOWN")
+START_S = 10.0
 
 
 class Listener:
@@ -63,6 +66,8 @@ class Listener:
         self._reader = EventReader()
         self._pidfds: dict[str, int] = {}
         self._heard_of: set[str] = set()
+        self._stopped: set[str] = set()
+        self._is_starting = False
         self._next_tick: Timer | None = None
         self._registry = Callee(loop, settings.address("registry"), os.urandom(16))
         self._registry_watch = AnswerWatch(settings.lease_ms, int(PING_S * 1000))
@@ -97,6 +102,8 @@ class Listener:
     def _take_process(self, process: Process) -> None:
         if process.state == RUNNING:
             self._follow(process.name, process.pid)
+        elif process.state == STOPPED:
+            self._stopped.add(process.name)
         elif process.state not in STOPPED_STATES:
             self._carry_out(self._intensity.vanished(process.name, self._loop.awake_ms()))
 
@@ -137,6 +144,8 @@ class Listener:
             self._intensity.settled(event.process)
             if event.state != "STOPPING":
                 self._unfollow(event.process)
+            if event.state == STOPPED:
+                self._stopped.add(event.process)
 
     def _keep_restarts(self) -> None:
         try:
@@ -153,6 +162,7 @@ class Listener:
             self._carry_out(self._intensity.vanished(process, self._loop.awake_ms()))
             return
         self._pidfds[process] = pidfd
+        self._stopped.discard(process)
         self._intensity.settled(process)
         self._loop.watch(pidfd, lambda: self._on_death(process))
         if process == "registry":
@@ -216,6 +226,30 @@ class Listener:
             self._settings.log.mkdir(exist_ok=True)  # supervisord starts nothing without it
         if self._watch_registry():
             self._watch_daemons()
+        if self._stopped and not self._is_starting and not self._intensity.is_ending:
+            self._is_starting = True
+            self._loop.offload(self._start_what_stopped, self._started)
+
+    def _start_what_stopped(self) -> list[str]:
+        """Start what is stopped while no command is at it, off the loop; return what was."""
+        try:
+            lock = hold(self._settings.run / STACK_LOCK, wait_s=0)
+        except Unavailable:
+            return []
+        try:
+            stopped = [process for process in self._manager.processes() if process.state == STOPPED]
+            for process in stopped:
+                self._manager.start(process, START_S)
+        finally:
+            os.close(lock)
+        return [process.name for process in stopped]
+
+    def _started(self, processes: list[str] | None, error: BaseException | None) -> None:
+        self._is_starting = False
+        if error is not None:
+            log_counted("stopped_not_started", why=error)
+        elif processes:
+            log("stopped_started", processes=" ".join(processes))
 
     def _watch_registry(self) -> bool:
         """End the registry if it hangs, else ask whether it does; return whether it is there to be asked."""

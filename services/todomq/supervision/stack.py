@@ -21,15 +21,16 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
+from todomq.daemons import LISTENER
 from todomq.errors import Unavailable
 from todomq.keys.required import check_keys
 from todomq.runtime.local_process import has_ended, is_stopped, kill
-from todomq.runtime.locks import hold, private_directory
+from todomq.runtime.locks import STACK_LOCK, hold, private_directory
 from todomq.settings import SERVER_ADVICE, VARIABLES, SettingsError, read_settings
 from todomq.supervision import records
 from todomq.supervision.leftovers import remove_sockets, remove_sockets_of_daemons
 from todomq.supervision.limits import LIMIT_VARIABLES, read_limits
-from todomq.supervision.manager import Manager
+from todomq.supervision.manager import RUNNING, Manager, Process
 
 CONFIGURATION = Path(__file__).with_name("supervisord.conf")
 CONFIGURATION_NAME = os.fsencode(f"/{CONFIGURATION.name}")
@@ -39,8 +40,6 @@ KNOWN_VARIABLES = VARIABLES | LIMIT_VARIABLES | {"TODOMQ_PYTHON"}
 NOT_INHERITED = frozenset(("TODOMQ_ENDPOINT", "TODOMQ_CREDENTIALS", "PYTHONINSPECT", "PYTHONWARNINGS"))
 """Whoever starts the stack is at home here, and not a client of another one, or with a key. Python would not end where
 it is to be inspected, and supervisord answers nobody where a warning is an error."""
-STACK_LOCK = "stack.lock"
-"""Held by who starts or stops the stack, or puts data in its place."""
 ANOTHER_COMMAND_S = 60.0
 STOP_S = 60.0
 OPEN_FILES = 256
@@ -156,6 +155,7 @@ class Stack:
         _check_writable(self.settings.log, self.settings.data, *sorted(self.settings.data.glob("worker-*")))
         self.settings.address(f"{self.manager.socket.name}.{1 << 22}")  # supervisord first binds it with its pid behind
         self._end_silent_manager()
+        self._remove_sockets()  # of a daemon that is none any more, for example
         private_directory(self.settings.run)
         self.settings.log.mkdir(parents=True, exist_ok=True)
         records.forget(self.settings.run)
@@ -177,7 +177,7 @@ class Stack:
         self.prepare()
         started = subprocess.run(self.command(), env=self.environment(), capture_output=True, text=True, check=False)
         if started.returncode != 0:
-            lines = (started.stdout + started.stderr).strip().splitlines() or ["no reason given"]
+            lines = (started.stdout + started.stderr).strip().splitlines() or [f"exit status {started.returncode}"]
             raise Unavailable(f"supervisord does not start: {lines[0]}")
         self._wait_for_processes()
 
@@ -240,20 +240,39 @@ class Stack:
     def restart(self, say: Callable[[str], None]) -> None:
         """Stop and start one process after another, in the order of the tree, each gracefully.
 
+        The caller is ``alone``: a daemon that is stopped while nobody is, the listener starts, and so it does where
+        this process is killed between a stop and a start. The listener itself, which holds nothing, is killed instead:
+        supervisord has it back.
+
         Raises:
             Unavailable: the stack does not run, or was not healthy after one of them.
         """
         self._start_what_stopped()  # else the stack would not be healthy after the first of the others
         for process in self.manager.processes():
             try:
-                self.manager.stop(process, STOP_S)
-                self.manager.start(process, STOP_S)
+                if process.group == LISTENER:
+                    self._replace(process)
+                else:
+                    self.manager.stop(process, STOP_S)
+                    self.manager.start(process, STOP_S)
             except BaseException:  # an interrupt among others: what was stopped must not stay so
                 with suppress(Unavailable):
                     self._start_what_stopped()
                 raise
             self.wait_healthy()
             say(f"{process.name} restarted")
+
+    def _replace(self, process: Process) -> None:
+        """Kill a process and wait until supervisord has another in its place."""
+        self.manager.kill(process)
+        give_up = time.monotonic() + STOP_S
+        while not any(
+            each.name == process.name and each.state == RUNNING and each.pid != process.pid
+            for each in self.manager.processes()
+        ):
+            if time.monotonic() > give_up:
+                raise Unavailable(f"{process.name} was killed and did not come back")
+            time.sleep(SPAWN_POLL_S)
 
     def _start_what_stopped(self) -> None:
         """Start the processes that somebody has stopped, those that are still stopping as well.
