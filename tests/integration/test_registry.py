@@ -21,7 +21,16 @@ import pytest
 import zmq
 
 import todomq
-from todomq.errors import UNKNOWN, CorruptRecord, InvalidRequest, Overloaded, ProtocolError, TodoMQError, Unavailable
+from todomq.errors import (
+    NOT_APPLIED,
+    UNKNOWN,
+    CorruptRecord,
+    InvalidRequest,
+    Overloaded,
+    ProtocolError,
+    TodoMQError,
+    Unavailable,
+)
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import canonical, unpack
 from todomq.protocol.registration import Registration
@@ -348,6 +357,20 @@ class TestTheRegistrysOwnDeath:
         assert told.value.outcome == UNKNOWN
         with pytest.raises(Unavailable, match="can't be written"):
             stack.ask("register_name", "other", ADDRESS, os.getpid())
+
+    def test_a_name_that_cannot_be_written_down_is_as_it_is_told(self, stack: Stack) -> None:
+        assert stack.ask("register_name", "held", ADDRESS, os.getpid(), b"life") is True
+        (journal,) = stack.run.glob("registry-*.journal")
+        before = resource.prlimit(stack.registry.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(stack.registry.pid, resource.RLIMIT_FSIZE, (journal.stat().st_size, before[1]))
+        for name, outcome in (("held", UNKNOWN), ("new", NOT_APPLIED)):
+            with pytest.raises(Unavailable, match="can't be written to the registry's journal") as caught:
+                stack.ask("register_name", name, f"{ADDRESS}/else", os.getpid(), b"life")
+            assert caught.value.outcome == outcome
+            assert (stack.whereis(name) is not None) is (outcome == UNKNOWN)
+        resource.prlimit(stack.registry.pid, resource.RLIMIT_FSIZE, before)
+        for name in ("held", "new"):
+            assert stack.ask("register_name", name, f"{ADDRESS}/else", os.getpid(), b"life") is True
 
     def test_a_damaged_journal_is_named_and_no_absent_name_taken_for_nobodys(self, stack: Stack) -> None:
         for number in range(10):

@@ -194,6 +194,10 @@ class Registrations:
         """Return every registration known now, oldest first; while not ``settled`` there may be more."""
         return [holder.registration for holder in self._holders.values()]
 
+    def is_held(self, name: Any) -> bool:
+        """Tell whether anybody is known to hold a name."""
+        return canonical(name) in self._holders
+
     def holds_any(self, process: Process) -> bool:
         """Tell whether the process holds a name."""
         return process in self._keys

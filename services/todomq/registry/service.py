@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from typing import Any, NamedTuple
 
-from todomq.errors import UNKNOWN, InvalidRequest, Overloaded, Unavailable
+from todomq.errors import NOT_APPLIED, UNKNOWN, InvalidRequest, Overloaded, Unavailable
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import canonical, pack
 from todomq.registry.journal import Journal
@@ -101,6 +101,7 @@ class RegistryService(Service):
     def _register_name(self, call: Call) -> bool:
         name, address, pid, incarnation, lease_ms = _read_registration(call.arguments)
         self._take_in_deaths()
+        was_held = self._registrations.is_held(name)  # by whoever asks, where that is accepted
         process = None if pid is None else self._processes.watch(pid)
         try:
             if process is not None and lease_ms and not is_endable(process):
@@ -111,9 +112,11 @@ class RegistryService(Service):
             self._release(process)
         unwritten = self._carry_out()
         if unwritten is not None:
-            self._registrations.unregister(name, incarnation, self._loop.awake_ms())
-            self._carry_out()
-            raise Unavailable(f"the name can't be written to the registry's journal: {unwritten.strerror}")
+            if not was_held:
+                self._registrations.unregister(name, incarnation, self._loop.awake_ms())
+                self._carry_out()
+            why = f"the name can't be written to the registry's journal: {unwritten.strerror}"
+            raise Unavailable(why, outcome=UNKNOWN if was_held else NOT_APPLIED)
         return is_accepted
 
     def _unregister_name(self, call: Call) -> bool:
