@@ -196,6 +196,28 @@ def test_a_descriptor_that_is_unwatched_in_a_turn_is_not_served_in_it(loop: Loop
     assert len(served) == 1
 
 
+def test_a_descriptor_that_takes_the_number_of_one_that_was_closed_in_a_turn_is_not_served_in_it(loop: Loop) -> None:
+    pipes = [os.pipe() for _ in range(2)]
+    silent, to_silent = os.pipe()
+    served: list[str] = []
+
+    def serve(other: int) -> None:
+        served.append("one of both")
+        loop.unwatch(other)
+        os.dup2(silent, other)
+        loop.watch(other, lambda: served.append("what has nothing to read"))
+
+    for (reader, _), (other, _) in zip(pipes, reversed(pipes)):
+        loop.watch(reader, lambda other=other: serve(other))  # type: ignore[misc]
+    for _, writer in pipes:
+        os.write(writer, b"x")
+    loop.turn(0.1)
+    assert served == ["one of both"]
+    for reader, writer in (*pipes, (silent, to_silent)):
+        os.close(reader)
+        os.close(writer)
+
+
 # -- calls -------------------------------------------------------------------------------------------------------------
 
 

@@ -195,9 +195,8 @@ class Loop:
             wait_s = -1.0
         for descriptor, _ in self._epoll.poll(0 if readable else wait_s):
             readable.add(descriptor)
-        for descriptor in readable:
-            on_readable = self._readers.get(descriptor)
-            if on_readable is not None:
+        for descriptor, on_readable in [(descriptor, self._readers.get(descriptor)) for descriptor in readable]:
+            if on_readable is not None and self._readers.get(descriptor) is on_readable:  # not another's by now
                 on_readable()
         self._is_woken = False
         for _ in range(min(len(self._completions), COMPLETIONS)):
