@@ -239,9 +239,11 @@ class Door(CallServer):
             elif received - accepted.base > UNFINISHED_BYTES:
                 self.counts["flooded"] += 1
                 accepted.is_ended = True
-                key = "" if accepted.guest is None else accepted.guest.user[:8]
-                log_counted("cut", why="sends without end", key=key)
-                _hang_up(descriptor, accepted)
+                if accepted.guest is not None:
+                    self.cut(accepted.guest, "sends without end")
+                else:
+                    log_counted("cut", why="sends without end", key="")
+                    _hang_up(descriptor, accepted)
 
 
 def _property(frame: zmq.Frame, name: str) -> str:
