@@ -83,7 +83,10 @@ class DatabaseWorkerService(Service):
         return {**self._shard.stats(), "words_dropped": self._words.dropped, "malformed_batches": malformed}
 
     def drain(self, done: Callable[[], None]) -> None:
-        """Commit and answer what has arrived, close storage, then call ``done``."""
+        """Commit and answer what was taken in, and a bounded number of the batches that have arrived since.
+
+        The senders keep the others. Then close storage, and call ``done``.
+        """
         self._writes.drain()
         self._writes.stop()
         self._stopped = done

@@ -157,7 +157,9 @@ class Gate:
         return batch
 
     def hold_answer(self, number: int, reply: Reply) -> None:
-        """Hold the answer to a read, of which there may be any number, while changes are bounded by what they write.
+        """Hold the answer to a read, of which there may be any number.
+
+        Those to changes are bounded by what they write, and by what the router lets one connection have unanswered.
 
         Raises:
             Overloaded: too much is held already.

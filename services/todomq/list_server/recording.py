@@ -302,6 +302,7 @@ class RecordedList:
             partition.gate.expect(answer_bytes + RECORD_OVERHEAD_BYTES)
 
     def write_list_record(self, todo: TodoList, deleted: bool) -> None:
+        """Write what the list's record says by now; a list that is to be swept comes up for that."""
         partition = self.partition
         swept = self.record.swept_generation if self.record is not None else todo.generation
         record = ListRecord(todo.generation, todo.lowest_next_id, deleted, swept)

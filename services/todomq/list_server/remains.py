@@ -26,7 +26,7 @@ from todomq.runtime.log import log_counted
 
 LOOK_MS = 60_000
 """How often each partition's notes are looked at."""
-PAGE_BYTES = 4 * limits.KIB
+NOTES_PAGE_BYTES = 4 * limits.KIB
 NOTES = 1_024
 """That are taken up at most: each may be a list to be loaded."""
 
@@ -70,7 +70,7 @@ class Remains:
         if self._is_owned(looked_at) and looked_at.refusal is None:
             prefix = records.remains_prefix(looked_at.number)
             done = partial(self._found, looked_at, after, now_ms)
-            self._calls[looked_at.worker]("read", None, prefix, after, PAGE_BYTES, done=done)
+            self._calls[looked_at.worker]("read", None, prefix, after, NOTES_PAGE_BYTES, done=done)
 
     def _found(self, looked_at: Partition, after: bytes | None, now_ms: int, answer: Answer) -> None:
         if answer.error is not None or not is_page(answer.value) or not self._is_owned(looked_at):

@@ -1,6 +1,7 @@
 """The link from a list server to one database worker: greeting, numbered batches, claims and reads.
 
-Owns: the sockets to one worker, whether it has been greeted, what waits until it is. Must not know: lists and entries.
+Owns: the sockets to one worker, whether it has been greeted, what waits until it is, which is bounded (law 6). Must not
+know: lists and entries.
 A worker that comes back, under whatever incarnation, is greeted with the number of the first batch that is not
 committed and then gets those batches again; they are absolute, so again is harmless.
 """
@@ -103,7 +104,10 @@ class WorkerLink:
         refused: Refused | None = None,
         timeout_s: float = 5.0,
     ) -> None:
-        """Call the worker once it has been greeted, again and again until it answers: it must be harmless again.
+        """Call the worker once it has been greeted, again and again until it answers.
+
+        So it must be harmless again. A claim of which the answer was lost is refused for its own epoch then, which
+        ``ownership.py`` takes for granted.
 
         Args:
             body: operation and arguments.

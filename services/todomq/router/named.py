@@ -3,8 +3,8 @@
 They wait here, in flight until their deadline, while nobody has the name or nobody listens where it is registered.
 
 Owns: nothing but this bookkeeping. Must not know: lists, what a request means, sockets.
-A request for a database key is safe to send again (its number is kept beside the value), so it outlives its worker; a
-request for a daemon by name is not: once it was sent it fails with ``Unavailable`` whose outcome is unknown.
+Law 3: a request for a database key is safe to send again (its number is kept beside the value), so it outlives its
+worker; a request for a daemon by name is not: once it was sent it fails with ``Unavailable`` whose outcome is unknown.
 """
 
 from __future__ import annotations

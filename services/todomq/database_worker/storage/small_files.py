@@ -66,7 +66,7 @@ def write_file(path: Path, value: dict[str, Any]) -> None:
     """Replace a file so that after a crash it is either the old or the new one, whole.
 
     Raises:
-        OSError: it cannot be written; the old one is there.
+        OSError: it cannot be written. The old one is there, or, if only the directory can't be synced, the new one.
     """
     value = {**value, "format": FORMAT}
     unfinished = path.with_name(path.name + ".unfinished")
