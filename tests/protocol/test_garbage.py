@@ -135,6 +135,8 @@ def test_bad_requests_are_refused_one_by_one_and_good_ones_beside_them_are_serve
         (reply,) = send_and_ask(stack, name, b"", pack([1, "call", ME, [request]]))
         assert reply[:2] == [request[0], messages.ERROR]
         assert type(messages.read_error(reply[2])) is kind
+    (reply,) = send_and_ask(stack, name, b"", pack([1, "call", ME, [[1, None, -1, PING]]]))
+    assert messages.read_error(reply[2]).text == "deadline_ms: an integer from 0 to 2^63 - 1"
 
 
 @pytest.mark.parametrize("name", [*DAEMONS, *PULLS])

@@ -215,6 +215,17 @@ def test_a_malformed_request_is_seen_and_still_has_its_id_if_that_is_one(request
 
 
 @pytest.mark.parametrize(
+    ("bad", "says"),
+    [([1, None, 0], "a request is"), ([-1, *REQUEST[1:]], "id"), ([1.0, *REQUEST[1:]], "id"),
+     ([1, "a", -1, PING], "deadline_ms"), ([1, "a", 1.5, PING], "deadline_ms"), ([1, "a", 5, "ping"], "body"),
+     ([1, "a", 5, PING, True, 2], "number"),
+     ([1, "a", 5, PING, 3, HUGE], "floor"), ([1, "a", -1, PING, -1, -1], "deadline_ms")],
+)  # fmt: skip
+def test_of_a_malformed_request_the_first_wrong_field_is_named(bad: Any, says: str) -> None:
+    assert messages.why_no_request(bad).startswith(says)
+
+
+@pytest.mark.parametrize(
     "body", [b"", b"\xc0", b"\x90", pack([1]), pack([b"ping"]), pack("ping"), pack({"ping": 1}), b"\x91" * 10_000,
              b"\x91\xa4ping" + b"\0" * (1 << 20)],
 )  # fmt: skip

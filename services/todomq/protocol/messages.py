@@ -300,6 +300,22 @@ def is_request(request: Any) -> bool:
     return type(packed) is bytes and type(deadline_ms) is int and 0 <= deadline_ms < LIMIT
 
 
+def why_no_request(request: Any) -> str:
+    """Return what is wrong with what ``is_request`` says is none: its shape, or the first field that is not right."""
+    if type(request) is not list or len(request) not in (4, 6):
+        return "a request is [id, target, deadline_ms, body] or has number and floor as well"
+    if request[ID] is not None and not _is_counter(request[ID]):
+        return f"id: {_A_COUNTER}, or nil for a cast"
+    if not _is_counter(request[DEADLINE_MS]):
+        return f"deadline_ms: {_A_COUNTER}"
+    if type(request[BODY]) is not bytes:
+        return "body: bytes (bin), the packed array [operation, argument, ...]"
+    return f"{'floor' if _is_counter(request[NUMBER]) else 'number'}: {_A_COUNTER}"
+
+
+_A_COUNTER = "an integer from 0 to 2^63 - 1"
+
+
 def _is_counter(value: Any) -> bool:
     return type(value) is int and 0 <= value < LIMIT
 

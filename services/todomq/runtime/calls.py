@@ -266,7 +266,7 @@ class CallServer:
         Of its target a key is kept and nothing else, which no operation reads: whoever waits is not to hold it.
         """
         if not messages.is_request(request):
-            why = "a request is [id, target, deadline_ms, body] or has number and floor as well"
+            why = messages.why_no_request(request)
         elif type(request[TARGET]) is bytes and len(request[TARGET]) > limits.KEY_BYTES:
             why = f"a target that is a key has at most {limits.KEY_BYTES} bytes"
         else:
