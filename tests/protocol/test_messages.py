@@ -127,6 +127,11 @@ def test_what_is_no_message_is_refused(data: bytes) -> None:
         messages.read(data)
 
 
+def test_what_is_too_short_for_a_message_hears_so() -> None:
+    with pytest.raises(ProtocolError, match="at least three items"):
+        messages.read(NO_MESSAGES["too short"])
+
+
 HUGE = 1 << 63
 REQUEST = [1, "a", 5, PING, 3, 2]
 NO_WRITES = [[], b"", [], []]

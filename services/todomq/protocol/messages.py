@@ -239,7 +239,7 @@ def read(data: bytes) -> tuple[str, Fields]:
                 return typed.kind, typed
     message = unpack(data)
     if type(message) is not list or len(message) < 3 or type(message[1]) is not str:
-        raise ProtocolError("a message is an array [version, kind, ...]")
+        raise ProtocolError("a message is an array [version, kind, ...] of at least three items, and its kind a text")
     if type(message[0]) is not int:
         raise ProtocolError("a message begins with its version, an integer")
     if message[0] != VERSION:
