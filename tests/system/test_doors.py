@@ -581,23 +581,27 @@ def test_a_key_cannot_come_to_have_more_lists_or_entries_than_its_quota(stack: K
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("body", "says"),
     [
-        pack(["within", True, 0, pack(["add_entry", "x"])]),
-        pack(["within", True, 0, pack(["add_entries", [["x"], ["y"]]])]),
-        b"\x92\xd9\x09add_entry\xa1x",
-        b"\xdc\x00\x02\xa9add_entry\xa1x",
-        b"\x94\xd9\x06within\xc3\x00" + pack(pack(["add_entry", "x"])),
+        (pack(["within", True, 0, pack(["add_entry", "x"])]), "the router's own"),
+        (pack(["within", True, 0, pack(["add_entries", [["x"], ["y"]]])]), "the router's own"),
+        (b"\x92\xd9\x09add_entry\xa1x", "shortest form"),
+        (b"\xdc\x00\x02\xa9add_entry\xa1x", "shortest form"),
+        (b"\x94\xd9\x06within\xc3\x00" + pack(pack(["add_entry", "x"])), "shortest form"),
+        (pack([]), "a body is an array"),
+        (b"", "a body is an array"),
+        (b"\xc1", "a body is an array"),
     ],
 )
-def test_no_form_of_a_request_gets_around_a_quota(stack: KeyedStack, around: Path, body: bytes) -> None:
+def test_no_form_of_a_request_gets_around_a_quota(stack: KeyedStack, around: Path, body: bytes, says: str) -> None:
     with raw(stack.tcp, around) as inside:
         wait_until(
             lambda: inside.ask("around/a", "add_entry", "x", number=1, sender=b"first") == 1, 5, "the lists are counted"
         )
         for name in ("around/a", "around/b"):
             inside.send([1, name, 0, body, 1, 1], sender=os.urandom(8))
-            assert isinstance(inside.receive()[1], errors.InvalidRequest)
+            refusal = inside.receive()[1]
+            assert isinstance(refusal, errors.InvalidRequest) and says in refusal.text
     with Client(stack.endpoint) as local:
         assert local.list_names("around/") == ["around/a"] and local.todo_list("around/a").size() == 1
 

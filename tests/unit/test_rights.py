@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from todomq.errors import InvalidRequest, ProtocolError
-from todomq.keys.rights import ADMIN, NEEDED, READ, WRITE, Rights, check_patterns, needed, operation_of
+from todomq.keys.rights import (
+    ADMIN,
+    NEEDED,
+    READ,
+    WRITE,
+    Rights,
+    begins_with_text,
+    check_patterns,
+    needed,
+    operation_of,
+)
 from todomq.list_server.operations import CHANGES, PAGED, READS
 from todomq.protocol.codec import pack
 from todomq.protocol.messages import read_body
@@ -64,6 +74,14 @@ def test_an_operation_that_is_recognised_is_the_one_that_the_list_will_read(body
     except ProtocolError:
         return
     assert seen in (b"", operation.encode())
+    assert begins_with_text(body)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"\xc1", b"\x91", pack([]), pack([1]), pack([b"x"]), pack("x"), b"\xdc\x00\x00"]
+)
+def test_what_names_no_operation_is_known_by_its_first_bytes(body: bytes) -> None:
+    assert not begins_with_text(body)
 
 
 @given(

@@ -35,6 +35,9 @@ NEEDED = {
 _ANYTHING = (READ, WRITE)
 _FIXARRAY = range(0x91, 0xA0)
 _FIXSTR = range(0xA0, 0xC0)
+_TEXTS = frozenset((*_FIXSTR, 0xD9, 0xDA, 0xDB))
+_LONG_ARRAY_BYTES = {0xDC: 3, 0xDD: 5}
+"""How many bytes stand before the items of an array in a longer form."""
 
 
 def operation_of(body: bytes) -> bytes:
@@ -45,6 +48,14 @@ def operation_of(body: bytes) -> bytes:
     if len(body) < 2 or body[0] not in _FIXARRAY or body[1] not in _FIXSTR:
         return b""
     return body[2 : 2 + body[1] - 0xA0]
+
+
+def begins_with_text(body: bytes) -> bool:
+    """Tell whether a body begins as an array whose first item is a text does, in whatever form; it is not decoded."""
+    if not body or (body[0] not in _FIXARRAY and body[0] not in _LONG_ARRAY_BYTES):
+        return False
+    items = _LONG_ARRAY_BYTES.get(body[0], 1)
+    return len(body) > items and body[items] in _TEXTS
 
 
 def needed(body: bytes) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from todomq.errors import InvalidRequest, Overloaded, TodoMQError, Unauthorized
-from todomq.keys.rights import READ, operation_of
+from todomq.keys.rights import READ, begins_with_text, operation_of
 from todomq.keys.store import KeyPair, KeyStore, Stamp
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack
@@ -151,7 +151,7 @@ class Remote(Service):
                 may_create = not client.quota.lists or self._may_create(use, target)
                 request[BODY] = pack(["within", may_create, client.quota.entries_per_list, body])
             elif operation in UNSEEN:  # it may add, and how much it may would not be looked at
-                raise InvalidRequest("a key with a quota names the operation in msgpack's shortest form")
+                raise InvalidRequest(_why_unseen(operation, body))
 
     def _check_wrappable(self, use: KeyUse, request: list[Any]) -> None:
         quota = use.client.quota
@@ -222,6 +222,14 @@ def _check_registration(body: bytes) -> None:
     operation, arguments = messages.read_body(body)
     if operation == "register_name" and len(arguments) > 2 and arguments[2] is not None:
         raise Unauthorized("a process is registered from its own machine only: leave out the pid, and give a lease")
+
+
+def _why_unseen(operation: bytes, body: bytes) -> str:
+    if operation:
+        return "within is the router's own: send the add that stands in it by itself"
+    if not begins_with_text(body):
+        return "a body is an array [operation, argument, ...]"
+    return "a key with a quota names the operation, and in msgpack's shortest form"
 
 
 def sender_of(public_key: str, sender: bytes) -> bytes:
