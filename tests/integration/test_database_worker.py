@@ -400,6 +400,24 @@ def test_garbage_at_both_sockets_is_counted_and_changes_nothing(worker: Worker) 
     assert "malformed_batch" in log and "Traceback" not in log
 
 
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (("get",), "get takes one argument"),
+        (("store", "k"), "store takes two arguments"),
+        (("read", b"k", b""), "4 arguments needed, not 2"),
+        (("checkpoint",), "1 argument needed, not 0"),
+        (("read", b"k", "p", None, 1), "argument 2 of this operation is of another type"),
+        (("claim", 3, True), "argument 2 of this operation is of another type"),
+    ],
+)
+def test_a_wrong_count_of_arguments_is_not_called_a_wrong_type(
+    worker: Worker, body: tuple[Any, ...], says: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=says):
+        worker.call(*body)
+
+
 def test_hello_with_an_address_where_nobody_listens_holds_up_nobody(worker: Worker) -> None:
     worker.call("hello", b"ghost", f"ipc://{worker.home}/run/nobody", 1)
     push = worker.open(zmq.PUSH, worker.address_for_writes)

@@ -184,7 +184,7 @@ class DatabaseWorkerService(Service):
 
     def _store(self, call: Call) -> None:
         if len(call.arguments) != 2:
-            raise InvalidRequest("store has a key and a value")
+            raise InvalidRequest("store takes two arguments, a key and a value")
         key, value = self._canonical_key(call), call.arguments[1]
         check_plain(value)
         writes: list[Write] = [(records.stored_key(key), pack(value))]
@@ -196,7 +196,7 @@ class DatabaseWorkerService(Service):
 
     def _get(self, call: Call) -> None:
         if len(call.arguments) != 1:
-            raise InvalidRequest("get has a key")
+            raise InvalidRequest("get takes one argument, a key")
         key = records.stored_key(self._canonical_key(call))
 
         def found(outcome: Any) -> None:
@@ -290,8 +290,8 @@ def _answering(call: Call) -> Done:
 
 def _arguments(call: Call, *kinds: Any) -> list[Any]:
     """Return the call's arguments, checked for number and types."""
-    if len(call.arguments) != len(kinds) or not all(
-        isinstance(argument, kind) and type(argument) is not bool for argument, kind in zip(call.arguments, kinds)
-    ):
-        raise InvalidRequest(f"this operation takes {len(kinds)} arguments of other types; see docs/protocol.md")
+    messages.check_count(call.arguments, len(kinds), len(kinds))
+    for place, (argument, kind) in enumerate(zip(call.arguments, kinds), 1):
+        if not isinstance(argument, kind) or type(argument) is bool:
+            raise InvalidRequest(f"argument {place} of this operation is of another type; see docs/protocol.md")
     return call.arguments
