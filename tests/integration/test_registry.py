@@ -559,6 +559,17 @@ class TestBadInput:
         stats = stack.ask("stats")
         assert (stats["names"], stats["processes"]) == (1, 1)
 
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [(("",), "1 to 1024 bytes is needed, not 0"), (("a" * 1025,), "is needed, not 1025"),
+         ((5,), "is needed, not int"), ((ADDRESS, 2**31), "pid: an integer from 1 to 2.31 - 1,")],
+    )  # fmt: skip
+    def test_a_registration_that_is_refused_hears_what_is_allowed_and_what_came(
+        self, stack: Stack, arguments: tuple[Any, ...], says: str
+    ) -> None:
+        with pytest.raises(InvalidRequest, match=says):
+            stack.ask("register_name", "name", *arguments)
+
     def test_a_dead_pid_and_a_threads_id_are_no_process(self, stack: Stack) -> None:
         child, unreaped = stack.sleeper(), stack.sleeper()
         child.kill()

@@ -283,9 +283,10 @@ class RegistryService(Service):
 def _read_registration(arguments: list[Any]) -> tuple[Any, str, int | None, bytes, int]:
     name, address, pid, incarnation, lease_ms = _padded(arguments, least=2, most=5)
     if type(address) is not str or not 1 <= len(address.encode()) <= limits.ADDRESS_BYTES:
-        raise InvalidRequest(f"address: a text of 1 to {limits.ADDRESS_BYTES} bytes")
+        came = len(address.encode()) if type(address) is str else type(address).__name__
+        raise InvalidRequest(f"address: a text of 1 to {limits.ADDRESS_BYTES} bytes is needed, not {came}")
     if pid is not None and (type(pid) is not int or not 1 <= pid < 1 << 31):
-        raise InvalidRequest("pid: an integer from 1 on, or nil for a process of another machine")
+        raise InvalidRequest("pid: an integer from 1 to 2^31 - 1, or nil for a process of another machine")
     if incarnation is not None and (type(incarnation) is not bytes or len(incarnation) > limits.SENDER_BYTES):
         raise InvalidRequest(f"incarnation: up to {limits.SENDER_BYTES} bytes, or nil")
     if lease_ms is not None and (type(lease_ms) is not int or not 0 <= lease_ms <= limits.LEASE_MOST_MS):
