@@ -106,7 +106,7 @@ def test_what_waits_is_given_back_though_the_clock_was_set_back() -> None:
 def test_answers_are_bounded_in_bytes_until_the_client_declares_them_received() -> None:
     session = Session(1, 0)
     session.took(1, messages.OK, b"x" * (ANSWERS_BYTES + 1), 0)
-    with pytest.raises(Overloaded):
+    with pytest.raises(Overloaded, match="raise the floor"):
         session.check_room()
     session.declare(2)
     session.check_room()

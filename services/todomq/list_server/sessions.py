@@ -116,7 +116,7 @@ class Session(Struct, gc=False):
             Overloaded: the client has too many answers that it has not declared received.
         """
         if self.answer_bytes > ANSWERS_BYTES or len(self.answers) >= ANSWERS:
-            raise Overloaded("too many answers to this list are waiting to be received")
+            raise Overloaded("too many answers to this list are waiting to be received; raise the floor")
 
     def took(self, number: int, status: int, value: bytes, now_ms: int) -> None:
         """Note that the change of this number was answered, and go on to the next number."""
