@@ -10,8 +10,8 @@ served or answered.
 
 Law 6: libzmq counts whole messages, so a message of endless frames would fill the memory of this process: a
 connection that has sent more than ``UNFINISHED_BYTES`` since it last completed a message is cut, and so is one whose
-message has very many frames, or that has not completed its first message ``SILENT_S`` after it was made. Connections
-take up to half of the process's descriptors.
+message has more than three frames, or that has not completed its first message ``SILENT_S`` after it was made.
+Connections take up to half of the process's descriptors.
 """
 
 from __future__ import annotations
