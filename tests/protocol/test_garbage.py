@@ -318,6 +318,25 @@ def test_replies_that_cannot_be_read_harm_nobody(stack: Running) -> None:
         rogue.close()
 
 
+def test_a_registered_process_is_sent_what_the_page_says(stack: Running) -> None:
+    rogue = Rogue(stack)
+    asking = stack.open(zmq.DEALER, "router")
+    try:
+        requests = [[7, [["rogue"]], 0, PING], [None, [["rogue"]], 0, PING], [8, [["rogue"]], 0, PING, 3, 2]]
+        asking.send_multipart([b"", messages.call(ME, requests)])
+        peer, empty, frame = rogue.socket.recv_multipart()
+        version, kind, sender, sent = unpack(frame)
+        assert (empty, version, kind, sender) == (b"", 1, "call", ME)
+        came = [[target, body, *others] for _, target, _, body, *others in sent]
+        assert came == [[None, PING], [None, PING], [None, PING, 3, 2]]
+        assert all(type(identifier) is int and deadline_ms > 0 for identifier, _, deadline_ms, *_ in sent)
+        rogue.socket.send_multipart([peer, b"", messages.reply([(request[0], 0, b"\xc3") for request in sent])])
+        assert [reply[:2] for reply in unpack(asking.recv_multipart()[1])[2]] == [[7, 0], [8, 0]]
+    finally:
+        asking.close()
+        rogue.close()
+
+
 # -- between daemons ---------------------------------------------------------------------------------------------------
 
 
