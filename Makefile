@@ -1,6 +1,6 @@
 # What a person does with TodoMQ. It needs make and Python 3.11+; everything else goes into .venv.
 #
-#   make up        start the stack (installs what it needs first)     make test      run all tests
+#   make up        start the stack (installs what it needs first)     make test      run all tests (some: ARGS="-s tests/unit")
 #   make status    what runs                                          make check     ruff and mypy --strict
 #   make logs      the last lines of every daemon (FOLLOW=1: go on)   make demo      lists, kills and every promise
 #   make restart   every part after the other, gracefully             make clean     remove .venv and caches; stops the stack
