@@ -19,6 +19,8 @@
 # CI=1 does all of it with the wheel instead of the source tree, in an environment of its own, and lets no test be skipped
 # because a program is missing.
 
+$(if $(wildcard services/todomq),,$(error make runs in the checkout: make -C $(dir $(lastword $(MAKEFILE_LIST)))))
+
 PYTHON ?= python3
 VENV := $(if $(CI),.venv-wheel,.venv)
 PY := $(VENV)/bin/python

@@ -25,7 +25,7 @@ const commands = {
 };
 
 const [command, ...args] = process.argv.slice(2);
-if (!(command in commands)) {
+if (!(command in commands) || (command !== "lists" && !args[0])) {
   console.error(USAGE);
   process.exit(2);
 }
