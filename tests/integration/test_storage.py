@@ -17,12 +17,15 @@ from typing import Any
 import pytest
 
 from memory_storage import MemoryStorage
+from todomq.backup.verify import verify_shard
+from todomq.database_worker.records import epoch_key, packed_number, stored_key
 from todomq.database_worker.storage import Page, Storage, StorageFailed, StorageInUse, Write, rocksdb, room
 from todomq.database_worker.storage.acknowledged import NOTHING
 from todomq.database_worker.storage.live_logs import _needed
 from todomq.database_worker.storage.log_files import BLOCK_BYTES, damage_in
 from todomq.database_worker.storage.rocksdb import RocksDBStorage
 from todomq.errors import UNKNOWN, CorruptRecord
+from todomq.protocol.codec import canonical, pack
 
 Open = Callable[[], Storage]
 
@@ -459,6 +462,16 @@ def test_a_shard_opened_for_reading_only_has_everything_and_changes_no_file_that
         storage.apply([(b"a", b"1")])
     storage.close()
     assert contents() == before
+
+
+def test_a_verified_shard_counts_every_kind_in_one_order_what_there_is_not_with_0(tmp_path: Path) -> None:
+    RocksDBStorage.create(tmp_path)
+    storage = RocksDBStorage(tmp_path)
+    storage.apply([(epoch_key(0), packed_number(1)), (stored_key(canonical(["k"])), pack("v"))])
+    storage.close()
+    report = verify_shard(tmp_path, 1, None, None, lambda step, size: lambda done: None)
+    expected = {"lists": 0, "deleted": 0, "entries": 0, "sessions": 0, "values": 1}
+    assert list(report.counts.items()) == list(expected.items()) and not report.problems
 
 
 def test_a_checkpoint_is_a_shard_of_its_own_with_all_that_was_applied_and_atomic(tmp_path: Path) -> None:

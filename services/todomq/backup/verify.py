@@ -27,6 +27,7 @@ from todomq.errors import CorruptRecord
 from todomq.protocol import limits
 from todomq.protocol.partitions import PARTITIONS
 
+COUNTED = ("lists", "deleted", "entries", "sessions", "values")
 _BEHIND = b"\xff" * 300
 _AREAS = sorted(
     (*((bytes(kind), name) for kind, name in KINDS.items() if kind != b"l"),
@@ -37,7 +38,7 @@ _AREA_ENDS = [beginning + _BEHIND for beginning, _ in _AREAS]
 
 
 class ShardReport(NamedTuple):
-    """What was found in one shard: records by kind, and the problems."""
+    """What was found in one shard: how many of each kind in ``COUNTED``, none where it was not read; the problems."""
 
     worker: int
     counts: dict[str, int]
@@ -138,7 +139,8 @@ def verify_shard(
         _read_all(storage, contents, advance)
     finally:
         storage.close()
-    return ShardReport(worker, dict(contents.counts), contents.problems, contents.problems_more)
+    counts = {kind: contents.counts[kind] for kind in COUNTED}
+    return ShardReport(worker, counts, contents.problems, contents.problems_more)
 
 
 def missing_of(directory: Path) -> list[Problem]:
