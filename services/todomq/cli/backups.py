@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -128,6 +128,7 @@ def _ending_in_order() -> Iterator[None]:
 
 UNANSWERED = "not read"
 KINDS_SHOWN = 3
+ENDS = {"ok": "every record can be read", UNANSWERED: "could not read everything", "damaged": "something is wrong"}
 
 
 def _verify_stack(settings: Settings, begin: Begin) -> Report:
@@ -198,18 +199,27 @@ def _existing(directory: Path) -> Path:
 def _report_text(report: Report) -> str:
     lines = _problem_lines(report.problems)
     for shard in report.shards:
-        lines.append(f"{coloured('damaged' if shard.problems else 'ok     ', not shard.problems)}  {_held(shard)}")
-        lines += [f"         {line}" for line in _problem_lines(shard.problems)]
+        lines.append(f"{coloured(f'{_state(shard.problems):<8}', not shard.problems)}  {_held(shard)}")
+        lines += [f"          {line}" for line in _problem_lines(shard.problems)]
         if shard.problems_more:
-            lines.append(f"         and {shard.problems_more:,} more")
-    end = "every record can be read." if report.is_good else "something is wrong."
-    return "\n".join([*lines, f"{safe(report.where)}: {end}"])
+            lines.append(f"          and {shard.problems_more:,} more")
+    found = [*report.problems, *chain(*(shard.problems for shard in report.shards))]
+    return "\n".join([*lines, f"{safe(report.where)}: {ENDS[_state(found)]}."])
+
+
+def _state(problems: list[Problem]) -> str:
+    """Return what problems come to: what could only not be read may pass, so it is not called damage."""
+    if not problems:
+        return "ok"
+    return UNANSWERED if all(problem.kind == UNANSWERED for problem in problems) else "damaged"
 
 
 def _held(shard: ShardReport) -> str:
+    if not shard.counts:  # it was not opened
+        return f"database_worker {shard.worker}"
     nouns = {"lists": "list", "entries": "entry", "sessions": "session", "values": "value"}
-    held = ", ".join(counted(shard.counts.get(kind, 0), noun, kind) for kind, noun in nouns.items())
-    deleted = shard.counts.get("deleted", 0)
+    held = ", ".join(counted(shard.counts[kind], noun, kind) for kind, noun in nouns.items())
+    deleted = shard.counts["deleted"]
     swept = f"; {counted(deleted, 'deleted list')} to be swept, of which entries and sessions are still counted"
     return f"database_worker {shard.worker}  {held}{swept if deleted else ''}"
 
