@@ -6,6 +6,8 @@ Owns: their arguments and how entries look. Must not know: files, the parts of a
 from __future__ import annotations
 
 import datetime
+import os
+import re
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,9 +35,30 @@ def complete_list(incomplete: str) -> list[str]:
     """Return the lists whose names begin so, for the shell's completion; none where nobody answers."""
     try:
         with connect(COMPLETION_S) as todo:
-            return [safe(name) for name in todo.list_names(incomplete)]
+            names = [name for name in todo.list_names(incomplete) if safe(name) == name]
     except TodoMQError:
         return []
+    return [quoted for name in names if (quoted := _as_typed(name))]
+
+
+class _Typed(str):
+    """A name as it is typed. typer leaves out what does not begin with the word as it is meant."""
+
+    __slots__ = ()
+
+    def startswith(self, *_: object) -> bool:
+        return True
+
+
+def _as_typed(name: str) -> str:
+    """Return what stands for a name in the word that is being completed: bash quotes nothing of its own, others do."""
+    if os.environ.get("_TODOMQ_COMPLETE") != "complete_bash":
+        return name
+    word = os.environ["COMP_WORDS"].split("\n")[int(os.environ["COMP_CWORD"]) :][:1]
+    if word and word[0][:1] in ("'", '"'):  # bash sets the quote behind it
+        special = "'" if word[0][0] == "'" else '"$`\\!'
+        return "" if set(special) & set(name) else _Typed(name)
+    return _Typed(re.sub(r"([^\w@%+=:,./-])", r"\\\1", name))
 
 
 def read_date(text: str) -> datetime.date:
