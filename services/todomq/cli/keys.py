@@ -14,7 +14,7 @@ import typer
 
 from todomq.cli.outcome import Result, command
 from todomq.cli.show import counted, safe, size
-from todomq.errors import InvalidRequest
+from todomq.errors import InvalidRequest, TodoMQError
 from todomq.settings import read_settings
 
 if TYPE_CHECKING:
@@ -33,6 +33,17 @@ RIGHTS_HELP = "read, write, both with a comma between, or admin."
 ENDPOINT_HELP = "tcp://HOST:PORT where the client reaches the router. [default: TODOMQ_TCP]"
 
 KeyName = Annotated[str, typer.Argument(metavar="NAME", help="The key's name.")]
+
+
+def complete_key(incomplete: str) -> list[str]:
+    """Return the names of the keys that are let in, for the shell's completion; none where they can't be read."""
+    try:
+        return [client.name for client in _store().clients()]
+    except (TodoMQError, OSError):
+        return []
+
+
+KnownKey = typer.Argument(metavar="NAME", help="The key's name.", show_default=False, autocompletion=complete_key)
 
 
 def _limit(help: str) -> Any:
@@ -134,7 +145,7 @@ def list_keys() -> Result:
     return Result([_value(client) for client in clients], text)
 
 
-def revoke(name: KeyName) -> Result:
+def revoke(name: Annotated[str, KnownKey]) -> Result:
     """Let a key in no more. A running router cuts off its connections within a second.
 
     Example: todomq keys revoke alice
@@ -143,7 +154,7 @@ def revoke(name: KeyName) -> Result:
     return Result(_value(client), f"{safe(name)} is let in no more")
 
 
-def show(name: Annotated[str | None, typer.Argument(metavar="NAME", help="The key's name.")] = None) -> Result:
+def show(name: Annotated[str | None, KnownKey] = None) -> Result:
     """Show what one key may do; without a name, the stack's own public key and where it listens.
 
     Example: todomq keys show alice

@@ -16,9 +16,10 @@ from todomq.cli.asking import ask_all, calling
 from todomq.cli.connection import connect_to_look_in
 from todomq.cli.killing import kill_daemon
 from todomq.cli.list_probe import kill_list, show_list, why
+from todomq.cli.lists import complete_list
 from todomq.cli.outcome import DONE, REFUSED, UNREACHABLE, Result, command
 from todomq.cli.show import coloured, console, name_of, safe, table
-from todomq.cli.stack_parts import expected_daemons, read_daemon_name, supervised
+from todomq.cli.stack_parts import expected_daemons, next_words, read_daemon_name, supervised
 from todomq.daemons import LISTENER
 from todomq.settings import read_settings
 
@@ -76,9 +77,15 @@ def health(
     return Result(value, _health_text(found), code)
 
 
+def _complete(ctx: typer.Context, incomplete: str) -> list[str]:
+    before = list(ctx.params.get("daemon") or ctx.params.get("what") or ())
+    return complete_list(incomplete) if before == ["list"] else next_words(before)
+
+
 def ping(
     daemon: Annotated[
-        list[str] | None, typer.Argument(metavar="[DAEMON]", help="Such as list_server 1.", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar="[DAEMON]", help="Such as list_server 1.", show_default=False, autocompletion=_complete),
     ] = None,
 ) -> Result:
     """Ask a daemon, or all of them, how long an answer takes.
@@ -159,7 +166,10 @@ def registry() -> Result:
 
 
 def kill(
-    what: Annotated[list[str], typer.Argument(metavar="{list NAME | DAEMON}", help="One list's actor, or a daemon.")],
+    what: Annotated[
+        list[str],
+        typer.Argument(metavar="{list NAME | DAEMON}", help="One list's actor, or a daemon.", autocompletion=_complete),
+    ],
 ) -> Result:
     """End one list's actor, or kill a daemon of this machine. Nothing that was promised is lost by it.
 
