@@ -191,6 +191,15 @@ def test_a_real_todo_txt_comes_back_byte_for_byte(cli: Cli, tmp_path: Path) -> N
     assert value_of(cli("export", "real", "--json"))["text"].encode() == REAL_FILE.read_bytes()
 
 
+def test_an_export_of_no_list_leaves_the_file_as_it_was(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "bob.csv"
+    file.write_text(",milk\n")
+    refused = cli("export", "mistyped", str(file))
+    assert (refused.returncode, refused.stdout) == (REFUSED, "")
+    assert refused.stderr == f"Error: there is no list mistyped; {file} was not written\n"
+    assert file.read_text() == ",milk\n"
+
+
 def test_a_large_csv_comes_back_byte_for_byte_in_its_order(cli: Cli, tmp_path: Path) -> None:
     file, copy = tmp_path / "large.csv", tmp_path / "copy.csv"
     lines = [f'2026-12-{n % 28 + 1:02},"n, ""{n}"""\n' if n % 3 else f",{n} {'ä' * 200}\n" for n in range(9_000)]

@@ -8,6 +8,8 @@ in batches, each all or none, many in flight; they keep the order of the file.
 from __future__ import annotations
 
 import errno
+import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
@@ -22,7 +24,7 @@ from todomq.cli.connection import connect
 from todomq.cli.lists import ListName, is_absent
 from todomq.cli.outcome import Result, command
 from todomq.cli.show import counted, is_terminal, safe
-from todomq.errors import TodoMQError
+from todomq.errors import InvalidRequest, TodoMQError
 
 if TYPE_CHECKING:
     from todomq.cli.formats import EntryFields
@@ -100,13 +102,16 @@ def export_list(
     chosen = Format.TODO_TXT if file is None and format is None else _format_of(file, format)
     with connect(DEADLINE_S) as todo:
         lines = lines_of(todo.todo_list(list_name).entries(), chosen)
-        if not lines and is_absent(todo, list_name):
-            typer.echo(f"There is no list {safe(list_name)}.", err=True)
+        no_list = not lines and is_absent(todo, list_name)
+    if no_list and file is not None:
+        raise InvalidRequest(f"there is no list {list_name}; {file} was not written")
+    if no_list:
+        typer.echo(f"There is no list {safe(list_name)}.", err=True)
     value = {"list": list_name, "entries": len(lines), "format": chosen.value}
     if file is None:
         return Result({**value, "text": b"".join(lines).decode()}, lambda: _write_out(lines))
     try:
-        file.write_bytes(b"".join(lines))
+        write_file(file, b"".join(lines))
     except OSError as error:
         error.filename = str(file)  # which is not told of what can't be written
         raise
@@ -190,6 +195,32 @@ def lines_of(entries: list[Entry], format: Format) -> list[bytes]:
 
     line = csv_line if format is Format.CSV else todo_txt_line
     return [line(entry) for entry in entries]
+
+
+def write_file(file: Path, content: bytes) -> None:
+    """Write a file beside the one that is there and put it in its place: where that fails, the one before stays.
+
+    Devices and pipes are written as they are, and what only the file itself allows. A link stays one.
+    """
+    target = file.resolve()
+    may_replace = all(os.access(path, os.W_OK) for path in (target.parent, target) if path.exists())
+    is_special = str(file.absolute()).startswith(("/dev/", "/proc/")) or (file.exists() and not file.is_file())
+    if is_special or not may_replace:
+        file.write_bytes(content)
+        return
+    fresh = target.with_name(f".todomq-export-{os.getpid()}")
+    fresh.unlink(missing_ok=True)  # of a process that died while it wrote
+    try:
+        with fresh.open("xb") as made:
+            if target.exists():
+                shutil.copymode(target, fresh)
+            made.write(content)
+            made.flush()
+            os.fsync(made.fileno())
+        fresh.replace(target)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
 
 
 def _fail(failures: ExceptionGroup[TodoMQError], stored: int, total: int) -> NoReturn:
