@@ -44,12 +44,12 @@ def value_of(finished: subprocess.CompletedProcess[str], code: int = DONE) -> An
     return json.loads(finished.stdout)
 
 
-def on_a_terminal(stack: RunningStack, *arguments: str) -> str:
+def on_a_terminal(stack: RunningStack, *arguments: str, term: str = "xterm-256color") -> str:
     """Run a command on a pseudo-terminal and return all that it wrote there."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         [sys.executable, "-m", "todomq.cli", *arguments],
-        stdin=theirs, stdout=theirs, stderr=theirs, env={**stack.environment, "TERM": "xterm-256color"},
+        stdin=theirs, stdout=theirs, stderr=theirs, env={**stack.environment, "TERM": term},
     ) as process:  # fmt: skip
         os.close(theirs)
         written = b""
@@ -349,6 +349,10 @@ def test_the_tree_shows_every_process_and_its_queue(cli: Cli, shared_stack: Runn
 def test_the_other_probes_answer_for_people_and_for_programs(cli: Cli, arguments: list[str]) -> None:
     assert "cache" in cli("probe", *arguments).stdout
     assert value_of(cli("probe", *arguments, "--json"))
+
+
+def test_top_is_shown_once_on_a_terminal_that_cannot_move_its_cursor(shared_stack: RunningStack) -> None:
+    assert "router" in on_a_terminal(shared_stack, "probe", "top", "--every", "0.1", term="dumb")
 
 
 def test_the_demo_finds_every_promise_kept(stack: RunningStack) -> None:

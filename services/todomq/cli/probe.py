@@ -131,7 +131,7 @@ def top(
 ) -> Result:
     """Show what every process does, again and again. That is processor, memory, work, queues. Ctrl-C ends it.
 
-    With --json, or where the output is no terminal, it is shown once.
+    With --json, or where the output is no terminal or a dumb one (TERM=dumb), it is shown once.
 
     Example: todomq probe top --every 2
     """
@@ -143,7 +143,7 @@ def top(
         before = sample(todo, settings)
         time.sleep(every_s)
         now = sample(todo, settings)
-    if once or not screen.is_terminal:
+    if once or not screen.is_terminal or screen.is_dumb_terminal:
         return Result(top_value(now, before), lambda: screen.print(top_table(now, before)))
     return Result(top_value(now, before), lambda: _top_live(every_s, before, now))
 
