@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 
 import pytest
+from rich.console import Console
 
 from todomq.cli.lists import entry_line
-from todomq.cli.show import counted, duration, json_text, name_of, safe, size
+from todomq.cli.show import counted, duration, json_text, name_of, safe, size, table
 from todomq.client.values import Entry
 
 HARMFUL = [
@@ -56,3 +58,16 @@ def test_spans_sizes_and_counts_have_the_unit_that_suits_them() -> None:
     ]  # fmt: skip
     assert [size(count) for count in (0, 2048, 3 << 20, 5 << 30)] == ["0 B", "2.0 KiB", "3.0 MiB", "5.0 GiB"]
     assert [counted(1, "entry", "entries"), counted(2_000, "list")] == ["1 entry", "2,000 lists"]
+
+
+@pytest.mark.parametrize("width", range(10, 70))
+def test_a_table_of_one_line_a_row_shows_a_number_whole_or_not_and_marks_what_it_cuts(width: int) -> None:
+    row = ("database_worker 1", "50,031", "0 waiting (0 B)", "1.2 GiB stored, 300 lists")
+    drawn = StringIO()
+    Console(file=drawn, width=width).print(table(("daemon", "work/s", "queue", "holds"), [row], width=width))
+    shown = drawn.getvalue().splitlines()[2].split("   ")
+    cells = [cell.strip() for cell in shown]
+    assert cells[:-1] == list(row[: len(cells) - 1])
+    assert cells[-1] == row[len(cells) - 1] or (cells[-1][-1] == "…" and row[len(cells) - 1].startswith(cells[-1][:-1]))
+    assert len(cells) == 1 or cells[-1] == row[len(cells) - 1] or len(cells[-1]) >= 11
+    assert "50,031" in cells or not [cell for cell in cells if cell.startswith("5")]

@@ -144,7 +144,7 @@ def top(
         time.sleep(every_s)
         now = sample(todo, settings)
     if once or not screen.is_terminal or screen.is_dumb_terminal:
-        return Result(top_value(now, before), lambda: screen.print(top_table(now, before)))
+        return Result(top_value(now, before), lambda: screen.print(top_table(now, before, screen.width)))
     return Result(top_value(now, before), lambda: _top_live(every_s, before, now))
 
 
@@ -226,7 +226,7 @@ def _top_live(every_s: float, before: Sample, now: Sample) -> None:
     with connect_to_look_in() as todo, Live(console=console(), auto_refresh=False, screen=True) as live:
         try:
             while True:
-                live.update(top_table(now, before), refresh=True)
+                live.update(top_table(now, before, live.console.width), refresh=True)
                 time.sleep(every_s)
                 before, now = now, sample(todo, settings)
         except KeyboardInterrupt:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 WIDTH_OF_A_PIPE = 200
+LEAST_WIDTH = 12
+GAP = 3
+"""How many signs stand between two columns of a table."""
 
 _HARMFUL = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 _JOINERS = "\u200c\u200d"  # emoji and some scripts are spelled with them, and they move nothing
@@ -86,7 +89,7 @@ def console(stderr: bool = False) -> Console:
 
 
 def table(
-    columns: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[str] = (), wraps: bool = True
+    columns: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[str] = (), width: int | None = None
 ) -> Table:
     """Return a table.
 
@@ -94,24 +97,35 @@ def table(
         columns: their headings.
         rows: one value for each column; texts that are safe already.
         right: the columns that are set to the right.
-        wraps: whether what is too long for the terminal goes on below; else the last column is cut.
+        width: of the terminal, where each row is one line: what is too long is cut in the last column, and that is left
+            out where less than ``LEAST_WIDTH`` of it would be seen. None where it goes on below.
     """
     from rich import box
     from rich.table import Table
 
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
-    for place, column in enumerate(columns):
+    widths = [max(map(len, cells)) for cells in zip(columns, *texts)]
+    if width is not None:
+        widths = _fitting(widths, width)
+    for place, column in enumerate(columns[: len(widths)]):
         justify: Literal["left", "right"] = "right" if column in right else "left"
-        if wraps:
+        if width is None:
             made.add_column(column, justify=justify, overflow="fold", no_wrap=place == 0)
         else:
-            is_last = place == len(columns) - 1
-            width = None if is_last else max(map(len, [column, *(row[place] for row in texts)]))
-            made.add_column(column, justify=justify, no_wrap=True, overflow="ellipsis", min_width=width)
+            made.add_column(column, justify=justify, no_wrap=True, overflow="ellipsis", width=widths[place])
     for row in texts:
-        made.add_row(*row)
+        made.add_row(*row[: len(widths)])
     return made
+
+
+def _fitting(widths: list[int], width: int) -> list[int]:
+    """Return the widths of the columns that a terminal has room for, the last of them cut."""
+    *before, last = widths
+    left = width - sum(before) - GAP * len(before)
+    if before and left < min(last, LEAST_WIDTH):
+        return _fitting(before, width)
+    return [*before, min(last, left)]
 
 
 def duration(seconds: float) -> str:

@@ -154,11 +154,11 @@ def sample(todo: Client, settings: Settings) -> Sample:
     return Sample(time.monotonic(), rows, {row.name: processor_seconds(row.pid) if row.pid else None for row in rows})
 
 
-def top_table(now: Sample, before: Sample) -> Table:
-    """Return the table of ``top``; rates are since the sample before."""
+def top_table(now: Sample, before: Sample, width: int) -> Table:
+    """Return the table of ``top`` for a terminal of this width; rates are since the sample before."""
     columns = ("daemon", "pid", "cpu %", "memory", "work/s", "queue", "holds")
     rows = [_top_row(row, now, before) for row in now.rows]
-    return table(columns, rows, right=columns[1:5], wraps=False)
+    return table(columns, rows, right=columns[1:5], width=width)
 
 
 def top_value(now: Sample, before: Sample) -> list[dict[str, Any]]:
