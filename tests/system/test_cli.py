@@ -343,6 +343,13 @@ def test_the_tree_shows_every_process_and_its_queue(cli: Cli, shared_stack: Runn
     for process in shared_stack.processes().values():
         assert f"pid {process.pid}" in text
     assert "in flight" in text and "uncommitted" in text
+    assert not [line for line in text.splitlines() if line != line.rstrip()]
+
+
+def test_each_process_of_the_tree_is_one_line_of_the_terminal(shared_stack: RunningStack) -> None:
+    lines = re.sub(r"\x1b\[[\d;]*m", "", on_a_terminal(shared_stack, "probe", "tree")).splitlines()
+    assert len(lines) == len(shared_stack.run("todomq.cli", "probe", "tree").stdout.splitlines())
+    assert max(map(len, lines)) == 80 and [line for line in lines if line.endswith("…")]
 
 
 @pytest.mark.parametrize("arguments", [["ping"], ["ping", "cache"], ["top", "--once", "--every", "0.1"], ["registry"]])

@@ -18,7 +18,7 @@ from todomq.cli.killing import kill_daemon
 from todomq.cli.list_probe import kill_list, show_list, why
 from todomq.cli.lists import complete_list
 from todomq.cli.outcome import DONE, REFUSED, UNREACHABLE, Result, command
-from todomq.cli.show import coloured, console, name_of, safe, table
+from todomq.cli.show import coloured, console, name_of, safe, say_cut, table
 from todomq.cli.stack_parts import expected_daemons, next_words, read_daemon_name, supervised
 from todomq.daemons import LISTENER
 from todomq.settings import read_settings
@@ -119,8 +119,8 @@ def tree() -> Result:
 
     with connect_to_look_in() as todo:
         rows = gather(todo, read_settings())
-    text = "\n".join(tree_lines(rows, is_supervised=any(row.group == LISTENER for row in rows)))
-    return Result([row.value() for row in rows], text)
+    lines = tree_lines(rows, is_supervised=any(row.group == LISTENER for row in rows))
+    return Result([row.value() for row in rows], lambda: say_cut(lines))
 
 
 def top(

@@ -57,6 +57,20 @@ def say(text: str = "") -> None:
     typer.echo(text)
 
 
+def say_cut(lines: Iterable[str]) -> None:
+    """Print lines as ``say`` does, on a terminal each of them in one line: what is too long is cut."""
+    screen = console()
+    if not screen.is_terminal:
+        say("\n".join(lines))
+        return
+    from rich.text import Text
+
+    for line in lines:
+        text = Text.from_ansi(line)
+        text.truncate(screen.width, overflow="ellipsis")
+        screen.print(text)
+
+
 def make_output_forgiving() -> None:
     """Have a terminal that can't show a sign show its escape; it must not end the command."""
     for stream in (sys.stdout, sys.stderr):
@@ -156,7 +170,7 @@ def _styled(text: str, **style: Any) -> str:
     """Return the text in a style, unless colours are not wanted (https://no-color.org)."""
     import typer
 
-    return text if os.environ.get("NO_COLOR") else typer.style(text, **style)
+    return text if not text or os.environ.get("NO_COLOR") else typer.style(text, **style)
 
 
 def _is_harmful(sign: str) -> bool:
