@@ -309,7 +309,7 @@ def test_why_names_the_worker_that_a_list_waits_for(patient_stack: RunningStack)
     try:
 
         def waiting() -> Any:
-            said = value_of(stack.run("todomq.cli", "probe", "why", "Bob", "--json"))
+            said = value_of(stack.run("todomq.cli", "probe", "why", "Bob", "--json"), REFUSED)
             return said if said["since_ms"] is not None else None
 
         said = wait_until(waiting, 4, "the add waits")

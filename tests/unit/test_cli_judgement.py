@@ -17,7 +17,7 @@ from todomq.cli.killing import kill_daemon
 from todomq.cli.outcome import REFUSED, UNREACHABLE, USAGE, exit_code
 from todomq.cli.stack_parts import read_daemon_name
 from todomq.cli.transfer import BATCH_BYTES, BATCH_ENTRIES, batches
-from todomq.cli.whereabouts import Whereabouts, explain
+from todomq.cli.whereabouts import Whereabouts, explain, is_at_fault
 from todomq.client.values import Entry, Registration
 from todomq.errors import (
     CorruptRecord,
@@ -89,6 +89,24 @@ def test_the_reason_names_the_hop_that_a_list_waits_for(whereabouts: Whereabouts
     reason = explain(whereabouts)
     assert reason.hop == hop
     assert words in reason.text
+
+
+@pytest.mark.parametrize(
+    ("whereabouts", "is_fault"),
+    [
+        (found(IDLE), False),
+        (found({**IDLE, "state": "loading"}), False),
+        (found(None), False),
+        (found({**IDLE, "state": "loading"}, dead=(WORKER,)), True),
+        (found({**IDLE, "state": "quarantined", "error": "no record"}), True),
+        (found(None, silent=(SERVER,)), True),
+        (found(None, refused={SERVER: DAMAGE, WORKER: DAMAGE}), True),
+    ],
+)
+def test_what_a_list_waits_for_is_at_fault_where_it_fails_and_not_where_it_works(
+    whereabouts: Whereabouts, is_fault: bool
+) -> None:
+    assert is_at_fault(whereabouts, explain(whereabouts)) == is_fault
 
 
 DAEMONS: list[Any] = [

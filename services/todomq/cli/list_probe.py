@@ -5,11 +5,12 @@ Owns: how that looks. Must not know: which hop is asked what (``whereabouts.py``
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from todomq.cli.connection import connect_to_look_in
 from todomq.cli.lists import ListName, is_absent
-from todomq.cli.outcome import Result
+from todomq.cli.outcome import DONE, REFUSED, Result
 from todomq.cli.show import coloured, dim, duration, name_of, safe, size
 from todomq.settings import read_settings
 
@@ -36,11 +37,11 @@ def show_list(list_name: ListName) -> Result:
 
 
 def why(list_name: ListName) -> Result:
-    """Say what a list's requests wait for, and since when.
+    """Say what a list's requests wait for, and since when. The exit code is 1 if that part is at fault.
 
     Example: todomq probe why "Bob's list"
     """
-    from todomq.cli.whereabouts import explain, find
+    from todomq.cli.whereabouts import explain, find, is_at_fault
 
     with connect_to_look_in() as todo:
         found = find(todo, read_settings(), list_name)
@@ -51,7 +52,8 @@ def why(list_name: ListName) -> Result:
     since = "" if reason.since_ms is None else f", for {duration(reason.since_ms / 1000)}"
     where = f"{coloured(name_of(hop), False)}{since}: " if hop else ""
     missing = "; there is no such list" if no_list else ""
-    return Result(value, f"{safe(list_name)} waits for {where}{safe(reason.text)}{missing}")
+    text = f"{safe(list_name)} waits for {where}{safe(reason.text)}{missing}"
+    return Result(value, text, REFUSED if is_at_fault(found, reason) else DONE)
 
 
 def kill_list(list_name: str) -> Result:
@@ -68,12 +70,16 @@ def _is_absent(todo: Client, found: Whereabouts) -> bool:
     return not found.description.get("entries") and is_absent(todo, found.list_name)
 
 
+def _no_server(found: Whereabouts) -> str:
+    return f"none serves it at the moment; todomq probe why {safe(shlex.quote(found.list_name))} says why"
+
+
 def _whereabouts_text(found: Whereabouts, no_list: bool) -> str:
     said = found.description
     epoch = f", epoch {said['epoch']}" if said else ""
     lines = [
         ("partition", f"{found.partition}{epoch}"),
-        ("list server", "none serves it at the moment" if found.server is None else f"list_server {found.server}"),
+        ("list server", _no_server(found) if found.server is None else f"list_server {found.server}"),
         ("database worker", f"database_worker {found.worker}"),
     ]
     if said:

@@ -116,6 +116,13 @@ def explain(found: Whereabouts) -> Reason:
     return Reason(None, "nothing: every hop answers")
 
 
+def is_at_fault(found: Whereabouts, reason: Reason) -> bool:
+    """Tell whether what the list waits for fails, and is not only at work: it can't say how it is, or read the list."""
+    if reason.hop is None:
+        return False
+    return found.answers[reason.hop].error is not None or found.description.get("state") == "quarantined"
+
+
 def _no_server(found: Whereabouts) -> Reason:
     partition, worker = found.partition, ("database_worker", found.worker)
     refused = {
