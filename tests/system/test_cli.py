@@ -226,7 +226,7 @@ def test_a_file_with_a_bad_line_names_the_line_and_changes_nothing(cli: Cli, tmp
     file.write_text("2026-12-01,good\n2026-13-01,bad\n")
     finished = cli("import", str(file), "bad")
     assert finished.returncode == REFUSED
-    assert "line 2" in finished.stderr
+    assert finished.stderr.startswith(f"Error: {file}: line 2: ")
     assert value_of(cli("ls", "bad", "--json")) == []
 
 

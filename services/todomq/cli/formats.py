@@ -48,6 +48,15 @@ _DAY = re.compile(r"(\d{4}-\d{2}-\d{2}) ")
 _KEY_VALUE = re.compile(r"([A-Za-z][^\s:]*):((?!//)[^\s:]+)")
 
 
+_CSV_FAULTS = {
+    "new-line character": "a lone carriage return; save the file with LF or CRLF line ends",
+    "unexpected end of data": "the quoted title that begins here is never closed",
+    "expected after": "a quoted title ends before its line does; a quote in it is written twice",
+    "field larger": f"a field of more than {limits.REQUEST_BYTES:,} characters",
+}
+"""What the errors of the csv module mean here, by some words of each."""
+
+
 class FormatError(InvalidRequest):
     """A line that the format does not allow; the text names its number and what is wrong."""
 
@@ -92,7 +101,8 @@ def read_csv(lines: Iterable[bytes]) -> Iterator[EntryFields]:
         except StopIteration:
             return
         except csv.Error as error:
-            raise FormatError(f"line {number}: {error}") from None
+            said = next((text for words, text in _CSV_FAULTS.items() if words in str(error)), str(error))
+            raise FormatError(f"line {number}: {said}") from None
         if row:
             yield _csv_fields(number, row)
 
@@ -149,13 +159,16 @@ def _decoded(lines: Iterable[bytes]) -> Iterator[str]:
 
 
 def _csv_fields(number: int, row: list[str]) -> EntryFields:
+    if len(row) == 1:
+        raise FormatError(f"line {number}: a line is YYYY-MM-DD,title, and this one has no comma")
     if len(row) != 2:
         raise FormatError(
             f"line {number}: YYYY-MM-DD,title has 2 fields, not {len(row)}; a title with a comma stands in quotes"
         )
     day, title = row
     if day and not is_date(day):
-        raise FormatError(f"line {number}: {day[:32]!a} is not a calendar date YYYY-MM-DD")
+        heading = "; a file has no heading" if number == 1 and not any(map(str.isdigit, day)) else ""
+        raise FormatError(f"line {number}: {day[:32]!a} is not a calendar date YYYY-MM-DD{heading}")
     fields = EntryFields(title, date.fromisoformat(day) if day else None)
     _check_fields(number, fields)
     return fields

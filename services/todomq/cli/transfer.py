@@ -63,7 +63,7 @@ def import_file(
     list_name: ListName,
     format: FormatOption = None,
 ) -> Result:
-    """Add the entries of a file to a list. The file is CSV (YYYY-MM-DD,title) or todo.txt.
+    """Add a file's entries to a list. The file is CSV (YYYY-MM-DD,title without a heading) or todo.txt.
 
     The whole file is read first. If a line of it can't be understood, the error names the line and nothing is added.
 
@@ -125,7 +125,7 @@ def read_file(file: Path, format: Format, begin: Begin) -> list[EntryFields]:
     Raises:
         FormatError: a line can't be understood; the text names it. OSError: the file can't be read.
     """
-    from todomq.cli.formats import read_csv, read_todo_txt
+    from todomq.cli.formats import FormatError, read_csv, read_todo_txt
 
     read = read_csv if format is Format.CSV else read_todo_txt
     if file == STANDARD_STREAM:
@@ -136,6 +136,8 @@ def read_file(file: Path, format: Format, begin: Begin) -> list[EntryFields]:
     with file.open("rb") as lines:
         try:
             return list(read(_watched(lines, advance)))
+        except FormatError as error:
+            raise FormatError(f"{file}: {error.text}") from None
         except OSError as error:
             error.filename = str(file)  # which is not told of what can't be read
             raise
