@@ -200,6 +200,15 @@ def test_an_export_of_no_list_leaves_the_file_as_it_was(cli: Cli, tmp_path: Path
     assert file.read_text() == ",milk\n"
 
 
+def test_an_export_says_of_how_many_entries_something_has_no_place(cli: Cli, shared_stack: RunningStack) -> None:
+    with Client(shared_stack.endpoint) as todo:
+        handle = todo.todo_list("extra")
+        handle.add_entry("milk", extra={"note": "two words"})
+        handle.add_entry("bread", extra={"rec": "1w"})
+    assert cli("export", "extra").stderr == "Extra of 1 entry has no place in todo.txt.\n"
+    assert cli("export", "extra", "--format", "csv").stderr == "Extra of 2 entries has no place in csv.\n"
+
+
 def test_a_large_csv_comes_back_byte_for_byte_in_its_order(cli: Cli, tmp_path: Path) -> None:
     file, copy = tmp_path / "large.csv", tmp_path / "copy.csv"
     lines = [f'2026-12-{n % 28 + 1:02},"n, ""{n}"""\n' if n % 3 else f",{n} {'ä' * 200}\n" for n in range(9_000)]

@@ -13,7 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from todomq.cli.formats import LINE, EntryFields, FormatError, csv_line, read_csv, read_todo_txt, todo_txt_line
+from todomq.cli.formats import (
+    LINE,
+    EntryFields,
+    FormatError,
+    csv_line,
+    read_csv,
+    read_todo_txt,
+    says_extra,
+    todo_txt_line,
+)
 
 REAL_SAMPLE = Path(__file__).parents[3] / "shared" / "data" / "qtodotxt-example.todo.txt"
 
@@ -170,6 +179,23 @@ def test_an_entry_that_never_was_a_line_is_written_as_far_as_the_format_goes() -
     extra = {"room": 4, "note": "two words", "nested": {"a": 1}, "projects": ["a b", "c", 5], "contexts": "no list"}
     assert exported(EntryFields("dentist", date(2026, 12, 1), True, extra)) == "x dentist +c room:4 due:2026-12-01"
     assert exported(EntryFields(" \n ")) == "(untitled)"
+
+
+@pytest.mark.parametrize(
+    ("extra", "is_said"),
+    [
+        ({}, True),
+        ({"priority": "A", "projects": ["a", "b"], "contexts": [], "room": 4, LINE: "something else"}, True),
+        ({"note": "two words"}, False),
+        ({"projects": ["a b"]}, False),
+        ({"nested": {"a": 1}}, False),
+        ({"completed": "2026-01-01"}, False),
+        ({5: "x"}, False),
+    ],
+)
+def test_it_is_known_of_which_entries_todo_txt_does_not_say_all(extra: dict[Any, Any], is_said: bool) -> None:
+    entry = EntryFields("call +x", None, False, extra)
+    assert says_extra(entry, todo_txt_line(entry)) == is_said
 
 
 def test_a_kept_line_that_says_something_else_or_is_none_is_not_believed() -> None:

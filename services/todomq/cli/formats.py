@@ -150,6 +150,21 @@ def todo_txt_line(entry: HasFields) -> bytes:
     return f"{_write_line(fields, description)}\n".encode()
 
 
+def says_extra(entry: HasFields, line: bytes) -> bool:
+    """Tell whether an entry's line of todo.txt says all of its ``extra``; a number is said by its digits."""
+    extra = {key: value for key, value in (entry.extra or {}).items() if key != LINE}
+    if not extra:
+        return True
+    said = _read_line(line.decode().removesuffix("\n")).extra or {}
+    return all(_is_said(value, said.get(key)) for key, value in extra.items())
+
+
+def _is_said(value: Any, said: object) -> bool:
+    if type(value) is list:
+        return all(name in (said if type(said) is list else ()) for name in value)
+    return str(value) == said
+
+
 def _decoded(lines: Iterable[bytes]) -> Iterator[str]:
     for number, line in enumerate(lines, 1):
         try:

@@ -76,7 +76,7 @@ class Result(NamedTuple):
         value: for programs; any value that ``json_text`` takes.
         text: for a person, safe already; or what prints it.
         code: the exit code.
-        note: for a person, where there is nothing to print; on standard error, so that no pipe takes it for data.
+        note: for a person, such as that there is nothing to print; on standard error: no pipe takes it for data.
     """
 
     value: Any

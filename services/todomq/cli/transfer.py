@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from enum import Enum
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -101,22 +102,25 @@ def export_list(
         _check_is_no_directory(file)
     chosen = Format.TODO_TXT if file is None and format is None else _format_of(file, format)
     with connect(DEADLINE_S) as todo:
-        lines = lines_of(todo.todo_list(list_name).entries(), chosen)
+        entries = todo.todo_list(list_name).entries()
+        lines = lines_of(entries, chosen)
         no_list = not lines and is_absent(todo, list_name)
     if no_list and file is not None:
         raise InvalidRequest(f"there is no list {list_name}; {file} was not written")
     if no_list:
         typer.echo(f"There is no list {safe(list_name)}.", err=True)
+    lost = sum(map(_loses_extra, entries, lines, repeat(chosen)))
+    note = f"Extra of {counted(lost, 'entry', 'entries')} has no place in {chosen.value}." if lost else ""
     value = {"list": list_name, "entries": len(lines), "format": chosen.value}
     if file is None:
-        return Result({**value, "text": b"".join(lines).decode()}, lambda: _write_out(lines))
+        return Result({**value, "text": b"".join(lines).decode()}, lambda: _write_out(lines), note=note)
     try:
         write_file(file, b"".join(lines))
     except OSError as error:
         error.filename = str(file)  # which is not told of what can't be written
         raise
     text = f"{counted(len(lines), 'entry', 'entries')} written to {safe(str(file))}."
-    return Result({**value, "file": str(file)}, text)
+    return Result({**value, "file": str(file)}, text, note=note)
 
 
 def read_file(file: Path, format: Format, begin: Begin) -> list[EntryFields]:
@@ -223,6 +227,12 @@ def write_file(file: Path, content: bytes) -> None:
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
+
+
+def _loses_extra(entry: Entry, line: bytes, format: Format) -> bool:
+    from todomq.cli.formats import LINE, says_extra
+
+    return bool(entry.extra.keys() - {LINE}) if format is Format.CSV else not says_extra(entry, line)
 
 
 def _fail(failures: ExceptionGroup[TodoMQError], stored: int, total: int) -> NoReturn:
