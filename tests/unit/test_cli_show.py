@@ -40,6 +40,12 @@ def test_json_takes_every_value_that_an_entry_may_hold() -> None:
     assert json.loads(json_text(value)) == {"1": "00ff", "nan": "nan", "deep": [{"a": [1, None, True]}]}
 
 
+def test_json_writes_keys_as_it_writes_values_and_loses_none() -> None:
+    assert json_text({1: 2, None: 3, False: 4}) == '{"1": 2, "null": 3, "false": 4}'
+    assert json_text({"map": {1: "a", "1": "b"}}) == '{"map": [[1, "a"], ["1", "b"]]}'
+    assert json_text({float("inf"): b"\x00", "inf": float("-inf")}) == '[["inf", "00"], ["inf", "-inf"]]'
+
+
 @pytest.mark.parametrize(
     ("name", "shown"),
     [(["list_server", 1], "list_server 1"), ("job", "job"), (7, "7"), (["a\x1b"], "a\\x1b"), ({"a": 1}, "{'a': 1}")],

@@ -46,7 +46,10 @@ def name_of(value: Any) -> str:
 
 
 def json_text(value: Any) -> str:
-    """Return any value of the service as one line of JSON in ASCII; bytes are written as hexadecimal text."""
+    """Return any value of the service as one line of JSON in ASCII; bytes are written as hexadecimal text.
+
+    Keys are written as JSON writes their values; a map of which two keys would be the same is a list of pairs.
+    """
     return json.dumps(_json_value(value))
 
 
@@ -184,9 +187,15 @@ def _escaped(sign: str) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
+def _json_key(key: Any) -> str:
+    written = _json_value(key)
+    return written if isinstance(written, str) else json.dumps(written)
+
+
 def _json_value(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(_json_value(key)): _json_value(item) for key, item in value.items()}
+        made = {_json_key(key): _json_value(item) for key, item in value.items()}
+        return made if len(made) == len(value) else [[_json_value(key), _json_value(value[key])] for key in value]
     if isinstance(value, list | tuple):
         return [_json_value(item) for item in value]
     if isinstance(value, bytes):
