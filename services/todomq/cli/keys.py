@@ -98,9 +98,10 @@ def new(
     most_lists: Annotated[int | None, _limit("Stored lists that its patterns cover.")] = None,
     most_entries: Annotated[int | None, _limit("Entries in each list.")] = None,
 ) -> Result:
-    """Let a client in, and make the one file to hand to it: endpoint, server key, client key.
+    """Let a client in, and make the file to hand to it.
 
-    A running router lets it in at once. The file holds the only copy of the client's secret key.
+    A running router lets it in at once. The file holds endpoint, server key, client key, and the only copy of the
+    client's secret key.
 
     Example: todomq keys new alice --lists 'alice/*' --rights read,write --endpoint tcp://HOST:7447
     """
@@ -155,7 +156,7 @@ def revoke(name: Annotated[str, KnownKey]) -> Result:
 
 
 def show(name: Annotated[str | None, KnownKey] = None) -> Result:
-    """Show what one key may do; without a name, the stack's own public key and where it listens.
+    """Show what a key may do, or the stack's public key. Without a name it says also where the stack listens.
 
     Example: todomq keys show alice
     """
