@@ -77,7 +77,7 @@ def read_id(text: str) -> int:
     from todomq.protocol.messages import LIMIT
 
     if not (text.isascii() and text.isdecimal() and len(text) < 20 and 0 < int(text) < LIMIT):
-        raise typer.BadParameter(f"{safe(text)!r} is no id; ls shows the ids")
+        raise typer.BadParameter(f"{safe(text)!r} is no id; todomq ls shows the ids")
     return int(text)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable
 from functools import partial, wraps
@@ -59,7 +60,9 @@ class PlainCommand(TyperCommand):
                 if word[:1] == "-" and word != "-" and word.partition("=")[0] not in options
                 if option is None or getattr(option, "is_flag", True)  # else it is that option's value
             ]
-            if unknown:
+            if any(param.name == "id" for param in self.params) and re.fullmatch(r"[^-].* -\d+", " ".join(words[:2])):
+                error.message = f"{words[1]!r} is no id; todomq ls shows the ids"
+            elif unknown:
                 error.message += "\nA name or a title that begins with - stands behind --, and so do all after it."
             raise
 

@@ -7,7 +7,9 @@ comes to its answers.
 from __future__ import annotations
 
 import time
-from math import isfinite
+from contextlib import suppress
+from functools import partial
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -43,18 +45,18 @@ def make_app() -> typer.Typer:
     return app
 
 
-def _finite(seconds: float) -> float:
-    if not isfinite(seconds):
-        raise typer.BadParameter(f"{seconds} is no number of seconds")
-    return seconds
+def _seconds(text: str | float, least: float = 0.0, most: float = inf) -> float:
+    with suppress(ValueError):
+        if least <= float(text) <= most and isfinite(float(text)):
+            return float(text)
+    between = "" if most == inf else f" from {least} to {most:,.0f}"
+    raise typer.BadParameter(f"{safe(str(text))!r} is no number of seconds{between}")
 
 
 def health(
     wait_s: Annotated[
         float,
-        typer.Option(
-            "--wait", metavar="SECONDS", min=0, callback=_finite, help="Try again until it is healthy, for so long."
-        ),
+        typer.Option("--wait", metavar="SECONDS", parser=_seconds, help="Try again until it is healthy, for so long."),
     ] = 0,
 ) -> Result:
     """Add and read through every worker; say which part is at fault.
@@ -125,7 +127,8 @@ def tree() -> Result:
 
 def top(
     every_s: Annotated[
-        float, typer.Option("--every", metavar="SECONDS", min=0.1, max=3_600, callback=_finite, help="How often.")
+        float,
+        typer.Option("--every", metavar="SECONDS", parser=partial(_seconds, least=0.1, most=3_600), help="How often."),
     ] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="Show it once, then leave.", show_default=False)] = False,
 ) -> Result:
