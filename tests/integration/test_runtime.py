@@ -959,3 +959,17 @@ def test_errors_of_a_daemon_come_back_as_what_they_are(stack: Stack, loop: Loop)
         stack.ask(loop, "cache", "server_process", 7)
     with pytest.raises(TodoMQError):
         stack.ask(loop, "cache", "no such operation")
+
+
+def test_an_address_where_nobody_can_listen_is_named_once_with_what_to_do() -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
+    with context.socket(zmq.ROUTER) as holder, context.socket(zmq.ROUTER) as other:
+        taken = f"tcp://127.0.0.1:{holder.bind_to_random_port('tcp://127.0.0.1')}"
+        for address, why in (
+            (taken, "Address already in use; another process listens there"),
+            ("tcp://192.0.2.1:7447", "Cannot assign requested address; it takes an address of this machine, and "
+                                     "TODOMQ_TCP may be tcp://*:7447"),
+        ):  # fmt: skip
+            with pytest.raises(Unavailable) as caught:
+                sockets.listen(other, address)
+            assert caught.value.text == f"cannot listen at {address}: {why}"

@@ -6,6 +6,7 @@ Law 6 on the wire: bounded pipes, no buffering to nobody (PUSH with IMMEDIATE), 
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import weakref
@@ -152,6 +153,12 @@ def zap() -> zmq.Socket[bytes]:
     return socket
 
 
+_LISTEN_ADVICE = {
+    errno.EADDRINUSE: "; another process listens there",
+    errno.EADDRNOTAVAIL: "; it takes an address of this machine, and TODOMQ_TCP may be tcp://*:7447",
+}
+
+
 def listen(socket: zmq.Socket[bytes], address: str) -> None:
     """Bind a socket to an address, besides those that it is bound to already.
 
@@ -162,7 +169,9 @@ def listen(socket: zmq.Socket[bytes], address: str) -> None:
     try:
         socket.bind(address)
     except zmq.ZMQError as error:
-        raise Unavailable(f"cannot listen at {address}: {error.strerror}") from None
+        number = error.errno or 0
+        why = f"{zmq.strerror(number)}{_LISTEN_ADVICE.get(number, '')}"  # its own text names the address as well
+        raise Unavailable(f"cannot listen at {address}: {why}") from None
 
 
 def pull(address: str, own: Curve | None = None) -> zmq.Socket[bytes]:
