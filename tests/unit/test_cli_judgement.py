@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -31,6 +32,7 @@ from todomq.errors import (
 )
 from todomq.protocol import limits
 from todomq.settings import SettingsError
+from todomq.supervision.stack import _what_is_at_fault
 
 SERVER, WORKER = ("list_server", 1), ("database_worker", 2)
 IDLE = {
@@ -155,6 +157,20 @@ def judged(changes: dict[Any, Answer], unregistered: Any = None) -> tuple[list[A
 
 
 NO_ANSWER = Answer(None, SILENCE, 2.0)
+
+
+def test_a_start_that_fails_says_once_what_is_wrong_with_several_parts() -> None:
+    parts = [
+        {"name": name, "state": state, "text": text}
+        for name, state, text in (
+            (["database_worker", 1], "failed", "no data"), (["cache"], "failed", "no data"),
+            (["database_worker", 2], "failed", "no data"), (["database_worker", 3], "failed", "no data"),
+            (["list_server", 1], "failed", "is not running"), (["router"], "blocked", "waits"),
+        )
+    ]  # fmt: skip
+    said = _what_is_at_fault(json.dumps({"parts": parts}))
+    faults = "database_worker 1, 2 and 3: no data; cache: no data; list_server 1: is not running"
+    assert said == f"the stack is not healthy: {faults} (what runs of it goes on; todomq down stops it)"
 
 
 def test_a_stack_whose_every_part_answers_is_healthy() -> None:

@@ -404,9 +404,16 @@ def _what_is_at_fault(found: str) -> str:
         return "the stack is not healthy; see: todomq logs"  # the probe itself was ended
     if "error" in value:
         return str(value["error"]["text"])
-    failed = [part for part in value["parts"] if part["state"] == "failed"]
-    faults = "; ".join(f"{' '.join(map(str, part['name']))}: {part['text']}" for part in failed)
+    same: dict[tuple[str, str], list[str]] = {}  # what is wrong with all workers is said once
+    for part in value["parts"]:
+        if part["state"] == "failed":
+            same.setdefault((part["name"][0], part["text"]), []).append("".join(map(str, part["name"][1:])))
+    faults = "; ".join(f"{f'{kind} {_listed(numbers)}'.strip()}: {text}" for (kind, text), numbers in same.items())
     return f"the stack is not healthy: {faults} (what runs of it goes on; todomq down stops it)"
+
+
+def _listed(words: list[str]) -> str:
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 class _Processes:
