@@ -20,7 +20,8 @@ import pytest
 from conftest import RunningStack, is_gone, wait_until
 
 from todomq import Client
-from todomq.daemons import socket_name
+from todomq.cli.show import name_of
+from todomq.daemons import name_of_process, socket_name
 from todomq.errors import Unavailable
 from todomq.runtime.local_process import age_ms, has_ended
 from todomq.supervision import records
@@ -102,7 +103,8 @@ def test_the_status_names_every_process(shared_stack: RunningStack) -> None:
     result = shared_stack.run(STACK, "status")
 
     assert result.returncode == 0, result.stdout
-    for name, pid in shared_stack.pids().items():
+    for process, pid in shared_stack.pids().items():
+        name = f" {name_of(list(name_of_process(process)))} "
         assert any(name in line and str(pid) in line and "RUNNING" in line for line in result.stdout.splitlines())
 
 
@@ -386,6 +388,7 @@ def test_law_9_a_stack_whose_logs_were_removed_starts_again_what_dies(stack: Run
     shutil.rmtree(stack.home / "log")
     restarted = stack.run(STACK, "restart")
     assert restarted.returncode == 0, restarted.stderr
+    assert "database_worker 1 restarted" in restarted.stderr
 
 
 def test_a_home_that_is_no_text_is_refused_before_anything_is_started(make_stack: MakeStack) -> None:

@@ -23,7 +23,8 @@ import typer
 
 from todomq.cli.lists import Yes
 from todomq.cli.outcome import DONE, REFUSED, UNREACHABLE, Result, command
-from todomq.cli.show import duration, is_terminal, safe, say
+from todomq.cli.show import duration, is_terminal, name_of, safe, say
+from todomq.daemons import name_of_process
 from todomq.errors import CorruptRecord, TodoMQError, Unavailable
 from todomq.runtime.parent import PARENT_IS_GONE, PR_SET_PDEATHSIG, prctl
 
@@ -324,7 +325,8 @@ def _this_command() -> str:
 
 def _status_line(process: Process, restarts: int) -> str:
     where = f"pid {process.pid:<8} up {duration(max(process.uptime_s, 1))}" if process.pid else safe(process.trouble)
-    return f"{process.group:<12} {process.name:<20} {process.state:<9} restarts {restarts:<4} {where}".rstrip()
+    name = name_of(list(name_of_process(process.name)))
+    return f"{process.group:<12} {name:<20} {process.state:<9} restarts {restarts:<4} {where}".rstrip()
 
 
 def _status_value(process: Process, restarts: int) -> dict[str, Any]:

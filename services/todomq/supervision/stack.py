@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from todomq.daemons import LISTENER
+from todomq.daemons import LISTENER, name_of_process
 from todomq.errors import Unavailable
 from todomq.keys.required import check_keys
 from todomq.runtime.local_process import has_ended, is_stopped, kill
@@ -260,7 +260,7 @@ class Stack:
                     self._start_what_stopped()
                 raise
             self.wait_healthy()
-            say(f"{process.name} restarted")
+            say(f"{' '.join(map(str, name_of_process(process.name)))} restarted")
 
     def _replace(self, process: Process) -> None:
         """Kill a process and wait until supervisord has another in its place."""
