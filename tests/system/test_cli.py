@@ -371,6 +371,18 @@ def test_top_is_shown_once_on_a_terminal_that_cannot_move_its_cursor(shared_stac
     assert "router" in on_a_terminal(shared_stack, "probe", "top", "--every", "0.1", term="dumb")
 
 
+def test_ping_says_of_a_daemon_that_is_not_there_what_kill_says(cli: Cli) -> None:
+    said = "is not running: nobody is registered under this name"
+
+    def is_known_to_be_away() -> bool:  # the registry has heard of all who were there before it began
+        pinged = cli("probe", "ping", "list_server", "9")
+        assert pinged.returncode == UNREACHABLE
+        return pinged.stdout == f"list_server 9      {said}\n"
+
+    wait_until(is_known_to_be_away, 30, "ping says that nobody is registered")
+    assert said in cli("probe", "kill", "list_server", "9").stderr
+
+
 def test_the_demo_finds_every_promise_kept(stack: RunningStack) -> None:
     report = value_of(stack.run("todomq.cli", "demo", "--lists", "2000", "--json"))
     assert (report["promised"], report["broken"]) == (2_000, 0)

@@ -15,6 +15,8 @@ from todomq.runtime.local_process import kill
 if TYPE_CHECKING:
     from todomq.client import Client
 
+NOT_RUNNING = "is not running: nobody is registered under this name"
+
 
 def kill_daemon(todo: Client, name: list[str | int]) -> int:
     """Kill a daemon of this machine and return its pid.
@@ -24,7 +26,7 @@ def kill_daemon(todo: Client, name: list[str | int]) -> int:
     """
     registration = todo.registry.whereis_name(name)
     if registration is None:
-        raise NameNotFound(f"{name_of(name)} is not running: nobody is registered under this name")
+        raise NameNotFound(f"{name_of(name)} {NOT_RUNNING}")
     if registration.pid is None:
         raise InvalidRequest(f"{name_of(name)} runs on another machine: it can be killed there only")
     try:

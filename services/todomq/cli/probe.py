@@ -16,13 +16,14 @@ import typer
 
 from todomq.cli.asking import ask_all, calling
 from todomq.cli.connection import connect_to_look_in
-from todomq.cli.killing import kill_daemon
+from todomq.cli.killing import NOT_RUNNING, kill_daemon
 from todomq.cli.list_probe import kill_list, show_list, why
 from todomq.cli.lists import complete_list
 from todomq.cli.outcome import DONE, REFUSED, UNREACHABLE, Result, command
 from todomq.cli.show import coloured, console, name_of, safe, say_cut, table
 from todomq.cli.stack_parts import expected_daemons, next_words, read_daemon_name, supervised
 from todomq.daemons import LISTENER
+from todomq.errors import NameNotFound
 from todomq.settings import read_settings
 
 if TYPE_CHECKING:
@@ -105,7 +106,8 @@ def ping(
     values, lines, code = [], [], DONE
     for place, name in enumerate(names):
         error, took_ms = answers[place].error, answers[place].took_s * 1000
-        told = f"{took_ms:.1f} ms" if error is None else coloured(safe(error.text), False)
+        why = NOT_RUNNING if isinstance(error, NameNotFound) else "" if error is None else safe(error.text)
+        told = coloured(why, False) if why else f"{took_ms:.1f} ms"
         values.append({"name": name, "ms": took_ms if error is None else None, "error": error and error.code})
         lines.append(f"{name_of(name):<17}  {told}")
         code = code if error is None else UNREACHABLE
