@@ -218,7 +218,8 @@ def test_a_shard_that_is_a_link_to_another_disk_is_backed_up_and_verified(
 
 def test_a_backup_is_not_taken_into_the_data_itself_nor_into_a_file(stack: RunningStack, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("kept")
-    assert "name a directory that is" in todomq(stack, "backup", str(tmp_path / "file"), code=1)
+    assert f"{tmp_path / 'file'} is no directory" in todomq(stack, "backup", str(tmp_path / "file"), code=1)
+    assert "/dev/null is no directory" in todomq(stack, "backup", "/dev/null", code=1)
     assert "name a directory elsewhere" in todomq(stack, "backup", str(stack.home / "data" / "mine"), code=1)
     assert not (stack.home / "data" / "mine").exists()
 

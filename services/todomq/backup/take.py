@@ -81,11 +81,11 @@ def _claim(backup: Path) -> tuple[Path, list[Path]]:
         that directory, and those above it that were made as well, the lowest first.
 
     Raises:
-        InvalidRequest: the backup's directory is not empty.
+        InvalidRequest: the backup's directory is not empty, or is none.
     """
     not_empty = InvalidRequest(f"{backup} is not empty; name a directory that is, or that does not exist yet")
     if backup.exists() and not backup.is_dir():
-        raise not_empty
+        raise InvalidRequest(f"{backup} is no directory; name one that is empty, or that does not exist yet")
     made = _make_directories(backup)
     copied = backup / DATA
     try:
