@@ -10,14 +10,17 @@ import pytest
 
 from todomq.cli import demo_job
 from todomq.cli.demo_report import FEW_LISTS, Memory, Report
-from todomq.errors import Unavailable
+from todomq.errors import TodoMQError, Unauthorized, Unavailable
+
+AWAY = Unavailable("its worker is away")
 
 
 class Lists:
     """A client, its pipeline and its lists at once: deletes what it can."""
 
-    def __init__(self, undeletable: str = "") -> None:
+    def __init__(self, undeletable: str = "", error: TodoMQError = AWAY) -> None:
         self.undeletable = undeletable
+        self.error = error
         self.deleted: list[str] = []
         self._name = ""
 
@@ -31,7 +34,7 @@ class Lists:
     def delete(self, *, deadline_s: float) -> Future[None]:
         future: Future[None] = Future()
         if self._name == self.undeletable:
-            future.set_exception(Unavailable("its worker is away"))
+            future.set_exception(self.error)
         else:
             self.deleted.append(self._name)
             future.set_result(None)
@@ -44,7 +47,7 @@ class Lists:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self.undeletable:
-            raise ExceptionGroup("1 of 4 requests failed", [Unavailable("its worker is away")])
+            raise ExceptionGroup("1 of 4 requests failed", [self.error])
 
 
 def tidied(todo: Any, keep: bool = False, error: BaseException | None = None) -> None:
@@ -67,6 +70,13 @@ def test_whatever_ends_the_demo_the_lists_that_were_begun_are_removed(error: Bas
 def test_lists_that_cannot_be_removed_are_named_with_how_to_remove_them(capsys: pytest.CaptureFixture[str]) -> None:
     tidied(Lists(undeletable="demo/x/1"))
     assert "todomq lists demo/x/ | xargs -r -n 1 todomq drop --yes" in capsys.readouterr().err
+
+
+def test_lists_that_may_not_be_removed_could_not_be_added_and_are_not_said_to_be_left(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tidied(Lists(undeletable="demo/x/1", error=Unauthorized("this key does not allow that")))
+    assert "are left" not in capsys.readouterr().err
 
 
 def test_an_interrupt_of_a_demo_that_keeps_its_lists_says_where_they_are(capsys: pytest.CaptureFixture[str]) -> None:

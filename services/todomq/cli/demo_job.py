@@ -24,7 +24,7 @@ from todomq.cli.stack_parts import resident_bytes
 from todomq.cli.transfer import Format, lines_of, store
 from todomq.client.client import Client
 from todomq.client.values import Via
-from todomq.errors import TodoMQError
+from todomq.errors import TodoMQError, Unauthorized
 from todomq.settings import Settings
 
 DEADLINE_S = 60.0
@@ -189,7 +189,7 @@ def _remove(todo: Client, promises: Promises, begin: Begin) -> None:
     counter = _Counter(begin("removing them", len(names)))
 
     def take(future: Future[Any]) -> None:
-        if future.exception() is None:
+        if isinstance(future.exception(), Unauthorized | None):  # who may not delete could not add either
             counter(future)
 
     try:
