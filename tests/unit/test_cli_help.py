@@ -79,6 +79,18 @@ def test_an_error_begins_alike_whoever_finds_it() -> None:
         assert "Error: " in refused.stderr
 
 
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"TODOMQ_ENDPOINT": "foo"}, "TODOMQ_ENDPOINT: ipc://PATH or tcp://HOST:PORT is needed, not 'foo'"),
+        ({"TODOMQ_CREDENTIALS": "/nowhere"}, "TODOMQ_CREDENTIALS: /nowhere can't be read: No such file or directory"),
+    ],
+)
+def test_a_variable_that_cannot_be_used_is_named(environment: dict[str, str], said: str) -> None:
+    refused = CliRunner().invoke(make_app(), ["lists"], prog_name="todomq", env=environment)
+    assert (refused.exit_code, refused.stderr) == (2, f"Error: {said}\n")
+
+
 @pytest.mark.parametrize("day", ["tuesday", "2026-W01-1", "20261201", "2026-02-30"])
 def test_an_option_that_is_wrong_by_itself_gets_no_advice_on_titles(day: str) -> None:
     refused = CliRunner().invoke(make_app(), ["add", "x", "y", f"--date={day}"], prog_name="todomq")

@@ -30,7 +30,10 @@ def choose(endpoint: str | None, credentials: Credentials | None = None) -> tupl
     if path:
         from todomq.keys.credentials import read_credentials
 
-        credentials = read_credentials(path)
+        try:
+            credentials = read_credentials(path)
+        except InvalidRequest as error:
+            raise InvalidRequest(f"TODOMQ_CREDENTIALS: {error.text}") from None
     if credentials is not None:
         return credentials.endpoint, credentials
     return choose_endpoint(endpoint), None
@@ -46,18 +49,19 @@ def choose_endpoint(endpoint: str | None) -> str:
         InvalidRequest: it is no such address, or its path is longer than a socket's path may be.
     """
     chosen = read_settings().endpoint if endpoint is None else endpoint
+    said = "TODOMQ_ENDPOINT" if endpoint is None and os.environ.get("TODOMQ_ENDPOINT") else "endpoint"
     if not isinstance(chosen, str) or not chosen.startswith(("ipc://", "tcp://")):
-        raise InvalidRequest(f"endpoint: ipc://PATH or tcp://HOST:PORT is needed, not {chosen!r:.60}")
+        raise InvalidRequest(f"{said}: ipc://PATH or tcp://HOST:PORT is needed, not {chosen!r:.60}")
     if any("\ud800" <= character <= "\udfff" for character in chosen):  # as in a path whose bytes are not UTF-8
-        raise InvalidRequest(f"endpoint: a text of valid Unicode is needed, not {chosen!a:.160}")
+        raise InvalidRequest(f"{said}: a text of valid Unicode is needed, not {chosen!a:.160}")
     if "\0" in chosen:  # which would end the path, or the host, for the system
-        raise InvalidRequest(f"endpoint: no address holds a NUL, as {chosen!r:.160} does")
+        raise InvalidRequest(f"{said}: no address holds a NUL, as {chosen!r:.160} does")
     host, _, port = chosen[6:].rpartition(":")
     if chosen.startswith("tcp://") and not (host not in ("", "*") and port.isdecimal() and 1 <= int(port) <= 65_535):
         needed = "tcp://HOST:PORT with a host to connect to and a port from 1 to 65535 is needed"
-        raise InvalidRequest(f"endpoint: {needed}, not {chosen!r:.160}")
+        raise InvalidRequest(f"{said}: {needed}, not {chosen!r:.160}")
     if chosen.startswith("ipc://") and not 1 <= len(os.fsencode(chosen[6:])) <= SOCKET_PATH_BYTES:
-        raise InvalidRequest(f"endpoint: a socket path has 1 to {SOCKET_PATH_BYTES} bytes, not as in {chosen:.160}")
+        raise InvalidRequest(f"{said}: a socket path has 1 to {SOCKET_PATH_BYTES} bytes, not as in {chosen:.160}")
     return chosen
 
 
