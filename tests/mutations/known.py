@@ -30,7 +30,7 @@ KNOWN: dict[str, int] = {
     "reads_come_late": 8,
     "lost_batches_are_not_missed": 3,
     "drops_the_order": 2,
-    "shows_what_it_was": 2,
+    "shows_what_it_was": 4,
     "poison_spreads": 1,
     "crash_ends_the_process": 8,
     "loads_hold_up_others": 1,
