@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +207,8 @@ def test_law_5_why_a_shard_cannot_be_opened_is_told_at_once_whoever_is_killed_an
                 refusal = future.exception()
                 assert isinstance(refusal, errors.Unavailable) and "LOCK" in refusal.text
                 assert refusal.retryable
-            assert "LOCK" in stack.run("todomq.cli", "probe", "why", LISTS[2][0]).stdout
+            why = partial(stack.run, "todomq.cli", "probe", "why", LISTS[2][0])
+            wait_until(lambda: "LOCK" in why().stdout, 20.0, "the worker answers in the time that probe why gives it")
             verified = stack.run("todomq.cli", "verify", timeout_s=20.0)
             assert verified.returncode == 3 and "LOCK" in verified.stdout
             backup = stack.run("todomq.cli", "backup", str(stack.home / "backup"), timeout_s=20.0)
