@@ -194,5 +194,7 @@ def _tell_error(error: TodoMQError, as_json: bool) -> int:
     typer.echo(f"{coloured('Error:', False)} {safe(error.text)}", err=True)
     if error.outcome == UNKNOWN:
         typer.echo("Whether the change has taken effect is not known; look before you try again.", err=True)
+    if isinstance(error, DeadlineExceeded):
+        typer.echo("todomq probe health names the part that does not answer.", err=True)
     sys.stderr.flush()
     return code

@@ -134,7 +134,7 @@ def status() -> Result:
     stack = _stack()
     reason = stack.failure()
     if not stack.is_running():
-        stopped = f"TodoMQ is stopped: {safe(reason)}" if reason else safe(_nothing_runs(stack))
+        stopped = f"TodoMQ is stopped: {safe(reason)}\n{_START_AGAIN}" if reason else safe(_nothing_runs(stack))
         return Result({"running": False, "reason": reason, "processes": []}, stopped, UNREACHABLE)
     try:
         restarts = records.read_restarts(stack.settings.run)
@@ -148,6 +148,9 @@ def status() -> Result:
     is_good = reason is None and all(process.state == RUNNING for process in processes)
     value = {"running": True, "reason": reason, "processes": values}
     return Result(value, "\n".join(lines), DONE if is_good else REFUSED)
+
+
+_START_AGAIN = "todomq logs shows what led to it, todomq up starts it again."
 
 
 def logs(
