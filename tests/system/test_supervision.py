@@ -175,7 +175,7 @@ def test_a_restart_that_is_interrupted_leaves_nothing_stopped(
     shared_stack.wait_healthy()
 
 
-@pytest.mark.parametrize("name", ["supervision", "registry", "database_worker-2", "router"])
+@pytest.mark.parametrize("name", ["supervision", "database_worker-2"])
 def test_law_9_a_restart_that_is_killed_leaves_nothing_stopped(shared_stack: RunningStack, name: str) -> None:
     shared_stack.wait_healthy()
     pid = shared_stack.pids()[name]
