@@ -189,7 +189,7 @@ class Connection:
                 with self._lock:
                     if is_done():
                         return True
-                    if not (self._requests or self._arrived or self._is_calling or self._callbacks):
+                    if not (self._out() or self._is_calling or self._callbacks):
                         return False
                     follower = self._follow_or_drive(is_done)
                 if follower is None:
@@ -292,7 +292,8 @@ class Connection:
             if not is_left:
                 if not self._has_room(most):
                     return None
-                self._arrived_bytes += request.size if request.size > SMALL_BYTES else 0
+                size = _bytes_of([request])
+                self._arrived_bytes += size  # without a call between, as in ``_take_arrived``
                 self._arrived.append(request)
             drives = False
             if self._driver is not None:
@@ -327,13 +328,14 @@ class Connection:
             self._driver = threading.get_ident()
             return True
         if not self._call_keeper() and request in self._arrived:
+            size = _bytes_of([request])
             self._arrived.remove(request)
-            self._arrived_bytes -= _bytes_of([request])
+            self._arrived_bytes -= size
             raise Unavailable("no thread can be started to take in the answer")
         return False
 
     def _follow_or_drive(self, is_done: Callable[[], bool]) -> _Follower | None:
-        if self._driver is None and (self._requests or self._arrived):
+        if self._driver is None and self._out():
             self._driver = threading.get_ident()
             return None
         follower = _Follower(is_done)  # of the driver, or of the keeper that calls back
@@ -401,7 +403,7 @@ class Connection:
             self._leave()
 
     def _is_under_way(self) -> bool:
-        return bool(self._requests or self._arrived) or (self._is_closed and self._session is not None)
+        return self._out() > 0 or (self._is_closed and self._session is not None)
 
     def _leave(self) -> None:
         """Drive no longer: one of those who wait follows, or the keeper sees to what is out."""
@@ -421,7 +423,7 @@ class Connection:
             self._call_keeper()
         if self._followers:
             self._followers.pop(0).turnstile.release()
-        elif self._requests or self._arrived or self._is_closed:
+        elif self._out() or self._is_closed:
             self._call_keeper()
 
     def _turn(self, most_ms: int) -> None:
@@ -593,7 +595,7 @@ class Connection:
             self._uncalled -= count
             self._callbacks[:0] = left
             self._is_calling = False
-            is_over = not (self._requests or self._arrived or self._callbacks)
+            is_over = not (self._out() or self._callbacks)
             self._release([follower for follower in self._followers if is_over or follower.is_done()])
 
     def _must_keeper_drive(self, seen_turns: int) -> bool:
