@@ -33,7 +33,9 @@ def known_lists(monkeypatch: pytest.MonkeyPatch) -> None:
 def completed(*words: str) -> list[str]:
     """Return what bash is offered for the last of the words."""
     env = {"_TODOMQ_COMPLETE": "complete_bash", "COMP_WORDS": "\n".join(words), "COMP_CWORD": str(len(words) - 1)}
-    return CliRunner().invoke(make_app(), [], prog_name="todomq", env=env).stdout.strip().splitlines()
+    offered = CliRunner().invoke(make_app(), [], prog_name="todomq", env=env)
+    assert not isinstance(offered.exception, Exception)
+    return offered.stdout.strip().splitlines()
 
 
 @pytest.mark.parametrize("word", ["", "Bob", "Bob\\'s\\ l"])
@@ -55,6 +57,11 @@ def test_the_words_of_a_probe_are_completed() -> None:
     assert completed("todomq", "probe", "ping", "ca") == ["cache"]
     assert completed("todomq", "probe", "kill", "list_server", "")[0] == "1"
     assert "1" in completed("todomq", "probe", "ping", "list_server", "")
+
+
+def test_with_a_setting_that_cannot_be_used_nothing_is_completed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TODOMQ_DATABASE_WORKERS", "x")
+    assert completed("todomq", "probe", "ping", "") == completed("todomq", "keys", "show", "") == []
 
 
 def test_the_names_of_keys_are_completed_where_they_can_be_read(

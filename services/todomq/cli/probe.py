@@ -24,7 +24,7 @@ from todomq.cli.show import coloured, console, name_of, safe, say_cut, table
 from todomq.cli.stack_parts import expected_daemons, next_words, read_daemon_name, supervised
 from todomq.daemons import LISTENER
 from todomq.errors import NameNotFound
-from todomq.settings import read_settings
+from todomq.settings import SettingsError, read_settings
 
 if TYPE_CHECKING:
     from todomq.cli.health import Health
@@ -82,7 +82,12 @@ def health(
 
 def _complete(ctx: typer.Context, incomplete: str) -> list[str]:
     before = list(ctx.params.get("daemon") or ctx.params.get("what") or ())
-    return complete_list(incomplete) if before == ["list"] else next_words(before)
+    if before == ["list"]:
+        return complete_list(incomplete)
+    try:
+        return next_words(read_settings(), before)
+    except SettingsError:
+        return []
 
 
 def ping(

@@ -17,7 +17,7 @@ from todomq.cli.show import safe
 from todomq.daemons import KINDS, LISTENER, is_daemon_name, is_number, name_of_process
 from todomq.errors import Unavailable
 from todomq.runtime.local_process import age_ms, processor_s
-from todomq.settings import Settings, read_settings
+from todomq.settings import Settings
 
 if TYPE_CHECKING:
     from todomq.supervision.manager import Process
@@ -48,9 +48,9 @@ def read_daemon_name(words: list[str]) -> list[str | int]:
     return name
 
 
-def next_words(before: list[str]) -> list[str]:
+def next_words(settings: Settings, before: list[str]) -> list[str]:
     """Return the words that may follow these in the name of a daemon of the stack, for the shell's completion."""
-    names = [[str(part) for part in name] for name in read_settings().daemon_names()]
+    names = [[str(part) for part in name] for name in settings.daemon_names()]
     at = len(before)
     return list(dict.fromkeys(name[at] for name in names if name[:at] == before and len(name) > at))
 
