@@ -122,15 +122,14 @@ def table(
 
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, cells)) for cells in zip(columns, *texts)]
+    widths: Sequence[int | None] = [None] * len(columns)
     if width is not None:
-        widths = _fitting(widths, width)
-    for place, column in enumerate(columns[: len(widths)]):
+        widths = _fitting([max(map(len, cells)) for cells in zip(columns, *texts)], width)
+    for place, (column, cut_at) in enumerate(zip(columns, widths)):
         justify: Literal["left", "right"] = "right" if column in right else "left"
-        if width is None:
-            made.add_column(column, justify=justify, overflow="fold", no_wrap=place == 0)
-        else:
-            made.add_column(column, justify=justify, no_wrap=True, overflow="ellipsis", width=widths[place])
+        is_cut = cut_at is not None
+        overflow: Literal["fold", "ellipsis"] = "ellipsis" if is_cut else "fold"
+        made.add_column(column, justify=justify, overflow=overflow, no_wrap=is_cut or place == 0, width=cut_at)
     for row in texts:
         made.add_row(*row[: len(widths)])
     return made

@@ -300,6 +300,9 @@ def is_request(request: Any) -> bool:
     return type(packed) is bytes and type(deadline_ms) is int and 0 <= deadline_ms < LIMIT
 
 
+_A_COUNTER = "an integer from 0 to 2^63 - 1"
+
+
 def why_no_request(request: Any) -> str:
     """Return what is wrong with what ``is_request`` says is none: its shape, or the first field that is not right."""
     if type(request) is not list or len(request) not in (4, 6):
@@ -311,9 +314,6 @@ def why_no_request(request: Any) -> str:
     if type(request[BODY]) is not bytes:
         return "body: bytes (bin), the packed array [operation, argument, ...]"
     return f"{'floor' if _is_counter(request[NUMBER]) else 'number'}: {_A_COUNTER}"
-
-
-_A_COUNTER = "an integer from 0 to 2^63 - 1"
 
 
 def _is_counter(value: Any) -> bool:
