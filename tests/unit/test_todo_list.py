@@ -92,10 +92,10 @@ class TodoListMachine(RuleBasedStateMachine):
 
     @invariant()
     def is_the_model(self) -> None:
-        entries = [Entry(**entry) for entry in self.model]
+        entries = tuple([Entry(**entry) for entry in self.model])
         assert self.todo.all() == entries
         for day in DAYS:
-            assert self.todo.on(day) == [entry for entry in entries if entry.date == day]
+            assert self.todo.on(day) == tuple([entry for entry in entries if entry.date == day])
         assert len(self.todo) == len(self.model)
         assert self.todo.next_id == self.last_id + 1
         assert self.todo.generation == self.generation
@@ -133,7 +133,7 @@ def test_an_update_that_makes_an_entry_too_large_changes_nothing() -> None:
     entry = todo.add("a" * 10_000, None, {"b": "c" * 55_000})
     with pytest.raises(InvalidRequest, match="entry: 75"):
         todo.update(1, {"title": "ä" * 10_000, "date": "2026-01-01"})
-    assert todo.get(1) is entry and todo.on("2026-01-01") == []
+    assert todo.get(1) is entry and todo.on("2026-01-01") == ()
 
 
 def test_a_small_list_has_no_index_and_a_large_one_builds_it_once_asked() -> None:
@@ -157,10 +157,11 @@ def test_the_index_is_kept_up_by_every_change() -> None:
     todo.add("c", "2026-12-01")
     todo.update(25, {"date": "2026-12-01"})
     assert [entry.id for entry in todo.on("2026-12-01")] == [25, 30, 41]
+    assert todo.count_on("2026-12-01") == 3 and todo.count_on("2026-12-31") == 0
     assert [entry.id for entry in todo.on("2026-01-01")] == [i for i in range(1, 40) if i not in (20, 25, 30)]
     assert todo.on("2026-01-01")[9].title == "b"
     todo.clear()
-    assert todo.on("2026-01-01") == []
+    assert todo.on("2026-01-01") == ()
 
 
 # Checks

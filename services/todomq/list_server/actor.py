@@ -9,7 +9,6 @@ what it answers goes through the gate.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from todomq.errors import (
@@ -29,17 +28,18 @@ from todomq.list_server.operations import (
     READS,
     WITHIN,
     Change,
+    Paged,
     Question,
     Touched,
     asks_on,
     read_operation,
     read_within,
 )
-from todomq.list_server.pages import FIT_ALWAYS, FIT_NEVER, end_of_page, read_cursor
+from todomq.list_server.pages import FIT_NEVER, end_of_page, read_cursor
 from todomq.list_server.recording import RecordedList
 from todomq.list_server.records import ENTRY_TAIL_BYTES
 from todomq.list_server.sessions import IN_MEMORY, SESSIONS, Session
-from todomq.list_server.todo_list import Entry, TodoList
+from todomq.list_server.todo_list import Entry
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack
 from todomq.protocol.messages import BODY, DEADLINE_MS, FLOOR, ID, NUMBER
@@ -80,10 +80,11 @@ class ListActor(RecordedList):
         error: why it answers nothing: it is quarantined, or what is stored of it can't be read at the moment.
         queue: what came while the list could not answer, in order; None when empty.
         last_page: the last question that one short page answered, and the page; None once the list has changed.
+        long_read: the last question that takes several, and the number of what is kept of it; None likewise.
         early: the sessions of which something came before its turn, by client; None when there is none.
     """
 
-    __slots__ = ("activation", "early", "error", "last_page", "queue", "since_ms", "state", "used_ms")
+    __slots__ = ("activation", "early", "error", "last_page", "long_read", "queue", "since_ms", "state", "used_ms")
 
     def __init__(self, name: str, partition: Partition, activation: int, now_ms: int) -> None:
         super().__init__(name, partition)
@@ -93,6 +94,7 @@ class ListActor(RecordedList):
         self.queue: list[Asked] | None = None
         self.error: TodoMQError | None = None
         self.last_page: tuple[bytes, bytes] | None = None
+        self.long_read: tuple[bytes, int] | None = None
         self.early: dict[bytes, Session] | None = None
 
     @property
@@ -249,7 +251,7 @@ class ListActor(RecordedList):
                 operation, arguments, change = self._within(arguments)
             if operation == "add_entries":
                 self._check_size(arguments, len(body))
-            self.last_page = None
+            self.last_page = self.long_read = None
             value = pack(change(self.todo, arguments, touched))  # type: ignore[arg-type]
         except (InvalidRequest, EntryNotFound, QuotaExceeded) as error:
             # Refused for good: the number is taken, in memory only, so that what is behind it need not wait.
@@ -346,41 +348,48 @@ class ListActor(RecordedList):
             raise InvalidRequest(f"unknown operation {operation[:50]!r}")
         snapshots = self.partition.snapshots
         snapshots.check_room()
-        page = self._first_or_next(*PAGED[operation], arguments)
+        page = self._page(PAGED[operation], body, arguments)
         if len(body) + len(page) <= LAST_PAGE_BYTES:
             self.last_page = body, page
         snapshots.packed(len(page))
         return page
 
-    def _first_or_next(
-        self, read: Callable[[TodoList, list[Any]], list[Entry]], count: int, arguments: list[Any]
-    ) -> bytes:
-        assert self.todo is not None
-        cursor = arguments.pop() if len(arguments) == count + 1 else None
+    def _page(self, paged: Paged, body: bytes, arguments: list[Any]) -> bytes:
+        cursor = arguments.pop() if len(arguments) == paged.arguments + 1 else None
         if cursor is None:
-            return self._page(read(self.todo, arguments), 0, None)
+            return self._first_page(paged, body, arguments)
         number, start, epoch = read_cursor(cursor)
-        snapshot = self.partition.snapshots.get(number, self.activation)
+        entries = self.partition.snapshots.get(number, self.activation)
         if epoch != self.partition.epoch:  # of another life of this list server, which gave the same numbers
-            snapshot = None
-        if snapshot is None or not 0 <= start < len(snapshot):
+            entries = None
+        if entries is None or not 0 <= start < len(entries):
             raise Unavailable("the rest of this read is gone; read again from the first page")
-        return self._page(snapshot, start, number)
+        return self._page_of_kept(number, entries, start)
 
-    def _page(self, entries: list[Entry], start: int, snapshot: int | None) -> bytes:
-        if len(entries) <= FIT_ALWAYS:
-            return pack((entries, None))
+    def _first_page(self, paged: Paged, body: bytes, arguments: list[Any]) -> bytes:
+        """Return the first page; what is kept for the next ones all share who ask the same before the list changes."""
+        assert self.todo is not None
         snapshots = self.partition.snapshots
-        if snapshot is None and len(entries) > FIT_NEVER:
-            snapshots.check_place()
+        if self.long_read is not None and self.long_read[0] == body:
+            number = self.long_read[1]
+            kept = snapshots.get(number, self.activation)
+            if kept is not None:
+                return self._page_of_kept(number, kept, 0)
+        if len(self.todo) > FIT_NEVER and paged.size(self.todo, arguments) > FIT_NEVER:
+            snapshots.check_place()  # before all that would be read is looked at
+        entries = paged.read(self.todo, arguments)
+        if end_of_page(entries, 0) == len(entries):
+            return pack((entries, None))
+        number = snapshots.keep(entries, self.activation)
+        self.long_read = body, number
+        return self._page_of_kept(number, entries, 0)
+
+    def _page_of_kept(self, number: int, entries: tuple[Entry, ...], start: int) -> bytes:
         end = end_of_page(entries, start)
         if end == len(entries):
-            if snapshot is not None:
-                snapshots.end(snapshot)
-            return pack((entries[start:] if start else entries, None))
-        if snapshot is None:
-            snapshot = snapshots.keep(entries, self.activation)
-        return pack((entries[start:end], (snapshot, end, self.partition.epoch)))
+            self.partition.snapshots.end(number)
+            return pack((entries[start:], None))
+        return pack((entries[start:end], (number, end, self.partition.epoch)))
 
     def _answer(self, peer: bytes, identifier: int, value: bytes, status: int = messages.OK) -> None:
         """Answer a read."""

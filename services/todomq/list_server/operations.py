@@ -13,7 +13,7 @@ and ``tests/torture/workload.py``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from todomq.errors import InvalidRequest
 from todomq.list_server.todo_list import Entry, TodoList
@@ -98,16 +98,22 @@ def size(todo: TodoList, arguments: list[Any]) -> int:
     return len(todo)
 
 
-def entries(todo: TodoList, arguments: list[Any]) -> list[Entry]:
+def entries(todo: TodoList, arguments: list[Any]) -> tuple[Entry, ...]:
     """``["entries", cursor]``: all entries, in pages."""
     messages.check_count(arguments, 0, 0)
     return todo.all()
 
 
-def entries_on(todo: TodoList, arguments: list[Any]) -> list[Entry]:
+def entries_on(todo: TodoList, arguments: list[Any]) -> tuple[Entry, ...]:
     """``["entries_on", date, cursor]``: those of a date, or without one (nil), in pages."""
     messages.check_count(arguments, 1, 1)
     return todo.on(check_date(arguments[0]))
+
+
+def size_on(todo: TodoList, arguments: list[Any]) -> int:
+    """Return how many entries ``entries_on`` answers."""
+    messages.check_count(arguments, 1, 1)
+    return todo.count_on(check_date(arguments[0]))
 
 
 Change = Callable[[TodoList, list[Any], Touched], Any]
@@ -127,11 +133,20 @@ WITHIN = "within"
 """``["within", may_create, most_entries, body]``: an add of a client whose key may store so much only."""
 
 READS: dict[str, Callable[[TodoList, list[Any]], Any]] = {"size": size}
-PAGED: dict[str, tuple[Callable[[TodoList, list[Any]], list[Entry]], int]] = {
-    "entries": (entries, 0),
-    "entries_on": (entries_on, 1),
+
+
+class Paged(NamedTuple):
+    """A read that is answered in pages: how many arguments stand before the cursor, what it reads and how much."""
+
+    arguments: int
+    read: Callable[[TodoList, list[Any]], tuple[Entry, ...]]
+    size: Callable[[TodoList, list[Any]], int]
+
+
+PAGED = {
+    "entries": Paged(0, entries, size),
+    "entries_on": Paged(1, entries_on, size_on),
 }
-"""Reads that are answered in pages, and how many arguments stand before the cursor."""
 
 
 Question = tuple[str, list[Any], Change | None]
@@ -155,7 +170,7 @@ def asks_on(body: bytes) -> bool:
         ProtocolError: it can't be read.
     """
     operation, arguments, _ = read_operation(body)
-    return operation in PAGED and len(arguments) == PAGED[operation][1] + 1 and arguments[-1] is not None
+    return operation in PAGED and len(arguments) == PAGED[operation].arguments + 1 and arguments[-1] is not None
 
 
 def read_within(arguments: list[Any]) -> tuple[bool, int, str, list[Any], Change]:

@@ -104,7 +104,7 @@ def add_plainly(actor: ListActor, peer: bytes, sender: bytes, request: Any, now_
         actor.sessions[sender] = session
     todo.add(title, date)
     actor.used_ms = now_ms
-    actor.last_page = None
+    actor.last_page = actor.long_read = None
     actor.last_batch = gate.write(partition.number, epoch, key, packed)
     if actor.record is not NEW_LIST and is_to_be_written(actor.record):  # most are: that spares them the call
         actor.write_list_record(todo, False)

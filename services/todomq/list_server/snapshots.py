@@ -3,10 +3,10 @@
 Owns: a bounded number of them; how much of a turn long answers may take (laws 5 and 6: past it what follows waits for
 another turn, or is refused, so that no number of reads makes the others wait). Must not know: pages, sockets.
 Past the bound a new read is refused, so that those under way can finish. A finished one, kept in case its last page
-was lost, makes room for a new one; so does any that nobody asks for within ``KEPT_MS``, or within ``SHORT_MS`` where
-there is no room: who begins reads and leaves them keeps nobody else from reading.
-Entries are never changed in place, so a snapshot costs a reference for each entry and no copy. It holds no actor: a
-list that is dropped meanwhile is free but for these entries.
+was lost or another goes on with it, makes room for a new one; so does any that nobody asks for within ``KEPT_MS``, or
+within ``SHORT_MS`` where there is no room: who begins reads and leaves them keeps nobody else from reading.
+Entries are never changed in place, so a snapshot costs a reference for each entry and no copy, and whoever reads the
+same may share it. It holds no actor: a list that is dropped meanwhile is free but for these entries.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ SNAPSHOTS = 64
 KEPT_MS = 5_000
 """How long a reader may take to ask for its next page: as long as a request that names no deadline."""
 SHORT_MS = 500
+REFUSAL_BYTES = limits.PAGE_BYTES // 64
+"""What a refused read counts in its turn, where the number of entries told that it would be long."""
 LOOKED_AT_BYTES = limits.PAGE_BYTES // 4
-"""What a refused read counts in its turn: that it would be long is found by a look at a page of entries."""
-TURN_ANSWER_BYTES = limits.PAGE_BYTES
+"""The same where that was found by a look at a page of entries."""
+TURN_ANSWER_BYTES = limits.PAGE_BYTES // 2
 """Bytes of pages after which a turn serves no more: a few milliseconds' work."""
 REFUSED_BYTES = 8 * limits.MIB
 """Bytes of pages after which a turn refuses reads that had waited for their list: they are served all at once."""
@@ -32,7 +34,7 @@ REFUSED_BYTES = 8 * limits.MIB
 
 class _Kept(NamedTuple):
     activation: int
-    entries: list[Entry]
+    entries: tuple[Entry, ...]
     asked_ms: int
 
 
@@ -68,23 +70,23 @@ class Snapshots:
         """Note that a page of so many bytes was packed."""
         self._turn_bytes += size
 
-    def check_place(self) -> None:
-        """Check that another long read may begin.
+    def check_place(self, refusal_bytes: int = REFUSAL_BYTES) -> None:
+        """Check that another long read may begin; where it may not, that counts so much in its turn.
 
         Raises:
             Overloaded: as many as may be are under way.
         """
         if len(self._under_way) >= SNAPSHOTS and not self._give_up_one():
-            self._turn_bytes += LOOKED_AT_BYTES
+            self._turn_bytes += refusal_bytes
             raise Overloaded("too many long reads are under way")
 
-    def keep(self, entries: list[Entry], activation: int) -> int:
+    def keep(self, entries: tuple[Entry, ...], activation: int) -> int:
         """Keep what a read began with; return the number that its next page names.
 
         Raises:
             Overloaded: as many as may be are under way.
         """
-        self.check_place()
+        self.check_place(LOOKED_AT_BYTES)
         if len(self._under_way) + len(self._ended) >= SNAPSHOTS:
             del self._ended[next(iter(self._ended))]
         number = next(self._ids)
@@ -99,13 +101,13 @@ class Snapshots:
         del self._under_way[number]
         return True
 
-    def get(self, number: int, activation: int) -> list[Entry] | None:
+    def get(self, number: int, activation: int) -> tuple[Entry, ...] | None:
         """Return what the read of this activation began with, or None if it has been given up."""
         for reads in (self._under_way, self._ended):
             kept = reads.get(number)
             if kept is not None and kept.activation == activation:
                 del reads[number]
-                reads[number] = kept._replace(asked_ms=self._now_ms)
+                self._under_way[number] = kept._replace(asked_ms=self._now_ms)
                 return kept.entries
         return None
 
