@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from todomq.router import pacing
-from todomq.router.in_flight import InFlight
+from todomq.router.in_flight import REQUESTS_PER_CONNECTION, InFlight
 from todomq.router.pacing import Pacing
 
 
@@ -20,7 +20,8 @@ class Router:
 
     def __init__(self) -> None:
         self.in_flight = InFlight()
-        self.pacing = Pacing(self.in_flight)
+        self.deaf: set[bytes] = set()
+        self.pacing = Pacing(self.in_flight, self.deaf.__contains__)
         self.sent: list[int] = []
 
     def ask(self, peer: bytes, count: int = 1) -> list[int]:
@@ -119,3 +120,28 @@ def test_what_ended_while_it_was_held_back_makes_no_room_for_others_behind_it(ro
             router.in_flight.end(identifier)
     router.ask(b"much", 5)
     assert len(router.sent) == 1 + 10
+
+
+def test_what_is_asked_by_who_does_not_read_waits_until_it_reads(router: Router) -> None:
+    before = router.ask(b"alone", 3)
+    router.deaf.add(b"alone")
+    meanwhile = router.ask(b"alone", 3)
+    for identifier in before:
+        router.in_flight.end(identifier)
+        router.turn_ends()
+    assert router.sent == before
+    router.deaf.clear()
+    router.turn_ends()
+    assert router.sent == [*before, *meanwhile]
+
+
+def test_of_who_never_reads_no_more_is_kept_than_is_in_flight(router: Router) -> None:
+    router.deaf.add(b"deaf")
+    first = router.ask(b"deaf")
+    for _ in range(5 * REQUESTS_PER_CONNECTION):
+        router.in_flight.end(*router.ask(b"deaf"))
+        assert router.pacing.held <= 2 * REQUESTS_PER_CONNECTION
+    router.deaf.clear()
+    router.turn_ends()
+    assert router.sent == first
+    assert not router.pacing.held

@@ -5,14 +5,15 @@ A client is one connection here, and asks whenever it sends a call.
 
 Laws 5 and 6: what one client has sent stands before what others ask, from here to the disk. So clients that asked
 lately share ``IN_LIST_SERVERS`` equally, and one that was refused for more than its window gets ``LEAST`` only. Who is
-alone, or below its share, is never held back.
+alone, or below its share, is not held back, unless it leaves so much unread that it would be told no more than short
+answers: what it asks waits until it reads.
 Law 4: once something of a client is held back, so is all that it sends after that.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from todomq.router.in_flight import REQUESTS_PER_CONNECTION, Flight, InFlight
 
@@ -25,8 +26,10 @@ LEAST = 256
 class Pacing:
     """The requests to lists that wait because of what their client has in the list servers."""
 
-    def __init__(self, in_flight: InFlight) -> None:
+    def __init__(self, in_flight: InFlight, leaves_unread: Callable[[bytes], bool]) -> None:
+        """Hold nothing back yet; ``leaves_unread`` tells whether a client does not read what it is answered."""
         self._in_flight = in_flight
+        self._leaves_unread = leaves_unread
         self._asked: set[bytes] = set()
         self._asked_before: set[bytes] = set()
         self._over: set[bytes] = set()
@@ -50,6 +53,9 @@ class Pacing:
         queue = self._held.get(peer)
         if queue is None:
             queue = self._held[peer] = deque()
+        elif len(queue) >= 2 * REQUESTS_PER_CONNECTION:  # half of them have ended
+            flights = self._in_flight.flights
+            queue = self._held[peer] = deque([held for held in queue if held in flights])
         queue.append(identifier)
 
     def released(self) -> Iterator[tuple[int, Flight]]:
@@ -58,8 +64,9 @@ class Pacing:
             return
         flights = self._in_flight.flights
         for peer, queue in list(self._held.items()):
-            held = sum([identifier in flights for identifier in queue])  # the others have ended meanwhile
-            room = self._allowance(peer) - self._in_flight.to_lists(peer) + held
+            room = self._allowance(peer) - self._in_flight.to_lists(peer)
+            if room + len(queue) > 0:
+                room += sum([identifier in flights for identifier in queue])  # the others have ended meanwhile
             while queue and room > 0:
                 identifier = queue.popleft()
                 flight = flights.get(identifier)
@@ -80,6 +87,8 @@ class Pacing:
         return sum(map(len, self._held.values()))
 
     def _allowance(self, peer: bytes) -> int:
+        if self._leaves_unread(peer):
+            return 0
         clients = max(len(self._asked), len(self._asked_before))
         if clients <= 1:
             return REQUESTS_PER_CONNECTION

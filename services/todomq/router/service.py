@@ -59,7 +59,7 @@ class RouterService(Service):
         self.in_flight = InFlight(self._daemons_of)
         self.routing = Routing(self.in_flight)
         self.named = NamedLinks(self, daemon)
-        self.pacing = Pacing(self.in_flight)
+        self.pacing = Pacing(self.in_flight, self._leaves_unread)
         self.operations |= {"hello": self._hello, "table": self._table}
         self._daemon = daemon
         self._loop = daemon.loop
@@ -260,7 +260,7 @@ class RouterService(Service):
                 self.counts["replies_without_taker"] += 1
                 continue
             asked = flight.request[ID]
-            if has_backlog and len(value) > SHORT_BYTES and server.backlog_bytes(flight.peer) > UNREAD_BYTES:
+            if has_backlog and len(value) > SHORT_BYTES and self._leaves_unread(flight.peer):
                 status, value = messages.ERROR, _not_read(flight)
                 self.counts["answers_not_read"] += 1
             elif status == messages.ERROR:
@@ -273,6 +273,10 @@ class RouterService(Service):
             if flight.peer is not answered:
                 answered, queue = flight.peer, server.replies_to(flight.peer)
             queue.append((asked, status, value))
+
+    def _leaves_unread(self, peer: bytes) -> bool:
+        """Tell whether so much waits for a client to read it that it is sent short answers only."""
+        return self._daemon.has_backlog and self._daemon.server.backlog_bytes(peer) > UNREAD_BYTES
 
     def _expire(self) -> None:
         for identifier in self.in_flight.expire(self._loop.now_ms()):
