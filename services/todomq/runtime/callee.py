@@ -25,9 +25,11 @@ from todomq.runtime.curve import Curve
 from todomq.runtime.log import log_counted
 from todomq.runtime.loop import Loop, Timer
 
-DRAIN_BYTES = 32 * limits.KIB
-"""A turn reads one daemon's replies until they have this many bytes, some thousand small ones; the message that reaches
-the limit is read whole."""
+DRAIN_REPLIES = 1_000
+"""A turn reads one daemon's messages until they have so many replies; the one that reaches the limit is read whole."""
+REPLY_BYTES = limits.KIB
+"""A long reply counts as one for each so many bytes as well. To hand it on costs little: what is left waits before the
+short ones behind it."""
 OUTBOX_BYTES = 32 * limits.MIB
 CALLS = 16_384
 """Calls in flight to one daemon at most; past it, or past the bytes, a caller is refused at once."""
@@ -196,14 +198,14 @@ class Callee:
         self.flush()
 
     def _drain(self) -> None:
-        left_bytes = DRAIN_BYTES
+        left = DRAIN_REPLIES
         for _ in range(sockets.DRAIN_MESSAGES):
             frames = sockets.receive(self._socket)
             if frames is None or self._closed:
                 return
             if not frames:
                 continue
-            left_bytes -= len(frames[-1])
+            left -= len(frames[-1]) // REPLY_BYTES
             try:
                 kind, fields = messages.read(frames[-1])
                 if kind != "reply":
@@ -212,13 +214,14 @@ class Callee:
             except ProtocolError as error:
                 log_counted("malformed_reply", at=self.address.rsplit("/", 1)[-1], why=error.text)
                 continue
+            left -= len(replies)
             if self._on_replies is not None:
                 self._on_replies(replies)
             else:
                 self._take(replies)
             if self._closed or not sockets.has_more(self._socket):
                 return
-            if left_bytes <= 0:
+            if left <= 0:
                 break
         self._loop.look_again(self._socket)
 
