@@ -6,7 +6,8 @@ import pytest
 
 from todomq.backup.contents import Problem
 from todomq.backup.verify import COUNTED, Report, ShardReport
-from todomq.cli.backups import UNANSWERED, _report_text
+from todomq.cli.backups import UNANSWERED, _report_result
+from todomq.cli.outcome import DONE, REFUSED, UNREACHABLE
 
 GOOD = ShardReport(1, dict.fromkeys(COUNTED, 0), [])
 NOT_READ = ShardReport(2, {}, [Problem("/data/worker-2", UNANSWERED, "the disk is full")])
@@ -17,12 +18,20 @@ def test_a_shard_that_was_not_read_is_not_called_damaged_and_nothing_is_counted_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    assert _report_text(Report("/data", [], [GOOD, NOT_READ])).splitlines() == [
+    not_read = _report_result(Report("/data", [], [GOOD, NOT_READ]))
+    assert str(not_read.text).splitlines() == [
         "ok        database_worker 1  0 lists, 0 entries, 0 sessions, 0 values",
         "not read  database_worker 2",
         "          /data/worker-2: not read: the disk is full",
         "/data: could not read everything.",
     ]
-    text = _report_text(Report("/data", [], [NOT_READ, DAMAGED]))
-    assert "damaged   database_worker 3\n" in text and text.endswith("/data: something is wrong.")
-    assert _report_text(Report("/data", [], [GOOD])).endswith("/data: every record can be read.")
+    assert not_read.code == UNREACHABLE
+
+
+def test_what_is_damaged_is_told_before_what_was_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    damaged = _report_result(Report("/data", [], [NOT_READ, DAMAGED]))
+    assert "damaged   database_worker 3\n" in str(damaged.text)
+    assert str(damaged.text).endswith("/data: something is wrong.") and damaged.code == REFUSED
+    good = _report_result(Report("/data", [], [GOOD]))
+    assert str(good.text).endswith("/data: every record can be read.") and good.code == DONE

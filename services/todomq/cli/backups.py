@@ -98,12 +98,12 @@ def verify(
     """Read every record, and say what is wrong.
 
     Those of a backup, or of this machine's stack, running or stopped. The exit code is 0 where nothing is wrong, 1
-    where something is damaged, 2 where you may not read it, 3 where the stack runs and a worker does not answer, or
-    can't open its shard.
+    where something is damaged, 2 where you may not read it, 3 where nothing is found damaged, but the stack runs and a
+    worker does not answer, or can't open its shard.
 
     Example: todomq verify /backups/2026-12-01
     """
-    from todomq.backup.verify import report_value, verify_backup
+    from todomq.backup.verify import verify_backup
     from todomq.cli.progress import bars
 
     with _ending_in_order(), bars(transient=True) as begin:
@@ -111,9 +111,7 @@ def verify(
             report = verify_backup(_existing(directory), begin)
         else:
             report = _verify_stack(read_settings(), begin)
-    unanswered = any(problem.kind == UNANSWERED for shard in report.shards for problem in shard.problems)
-    code = DONE if report.is_good else UNREACHABLE if unanswered else REFUSED
-    return Result(report_value(report), _report_text(report), code)
+    return _report_result(report)
 
 
 @contextmanager
@@ -129,6 +127,7 @@ def _ending_in_order() -> Iterator[None]:
 UNANSWERED = "not read"
 KINDS_SHOWN = 3
 ENDS = {"ok": "every record can be read", UNANSWERED: "could not read everything", "damaged": "something is wrong"}
+CODES = {"ok": DONE, UNANSWERED: UNREACHABLE, "damaged": REFUSED}
 
 
 def _verify_stack(settings: Settings, begin: Begin) -> Report:
@@ -196,15 +195,18 @@ def _existing(directory: Path) -> Path:
     return directory.absolute()
 
 
-def _report_text(report: Report) -> str:
+def _report_result(report: Report) -> Result:
+    from todomq.backup.verify import report_value
+
+    state = _state([*report.problems, *chain(*(shard.problems for shard in report.shards))])
     lines = _problem_lines(report.problems)
     for shard in report.shards:
         lines.append(f"{coloured(f'{_state(shard.problems):<8}', not shard.problems)}  {_held(shard)}")
         lines += [f"          {line}" for line in _problem_lines(shard.problems)]
         if shard.problems_more:
             lines.append(f"          and {shard.problems_more:,} more")
-    found = [*report.problems, *chain(*(shard.problems for shard in report.shards))]
-    return "\n".join([*lines, f"{safe(report.where)}: {ENDS[_state(found)]}."])
+    lines.append(f"{safe(report.where)}: {ENDS[state]}.")
+    return Result(report_value(report), "\n".join(lines), CODES[state])
 
 
 def _state(problems: list[Problem]) -> str:
