@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import metadata
 from typing import Annotated, Any
 
 import typer
@@ -57,6 +56,8 @@ def make_app() -> typer.Typer:
 
 def _print_version(is_wanted: bool) -> None:
     if is_wanted:
+        from importlib import metadata  # takes a seventh of what all else that is loaded takes
+
         typer.echo(f"todomq {metadata.version('todomq')}")
         raise typer.Exit
 
