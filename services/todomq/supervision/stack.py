@@ -30,7 +30,7 @@ from todomq.settings import SERVER_ADVICE, VARIABLES, SettingsError, read_settin
 from todomq.supervision import records
 from todomq.supervision.leftovers import remove_sockets, remove_sockets_of_daemons
 from todomq.supervision.limits import LIMIT_VARIABLES, read_limits
-from todomq.supervision.manager import RUNNING, Manager, Process
+from todomq.supervision.manager import RUNNING, Manager, Process, knock
 
 CONFIGURATION = Path(__file__).with_name("supervisord.conf")
 CONFIGURATION_NAME = os.fsencode(f"/{CONFIGURATION.name}")
@@ -42,6 +42,7 @@ NOT_INHERITED = frozenset(("TODOMQ_ENDPOINT", "TODOMQ_CREDENTIALS", "PYTHONINSPE
 it is to be inspected, and supervisord answers nobody where a warning is an error."""
 ANOTHER_COMMAND_S = 60.0
 STOP_S = 60.0
+KNOCK_S = 0.02
 OPEN_FILES = 256
 """What supervisord must be able to have open (``minfds`` in ``supervisord.conf``)."""
 SPAWN_S = 5.0
@@ -223,8 +224,7 @@ class Stack:
             with _Processes(pids) as processes:
                 processes.let_go_on()
                 self.manager.shutdown()
-                if not processes.wait_for_first(STOP_S):
-                    processes.kill_first()
+                self._see_off(processes)
                 if not processes.wait_for_all(STOP_S):
                     alive = processes.alive()
             ran = True
@@ -236,6 +236,15 @@ class Stack:
             raise Unavailable(f"still running, though told to end: pid {', '.join(map(str, alive))}")
         self._remove_sockets()
         return ran
+
+    def _see_off(self, processes: _Processes) -> None:
+        """Wait until supervisord has ended, or kill it. That its last process has, it sees once a second by itself."""
+        give_up = time.monotonic() + STOP_S
+        while not processes.wait_for_first(KNOCK_S):
+            if time.monotonic() > give_up:
+                processes.kill_first()
+                return
+            knock(self.settings.run)
 
     def restart(self, say: Callable[[str], None]) -> None:
         """Stop and start one process after another, in the order of the tree, each gracefully.
