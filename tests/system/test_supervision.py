@@ -546,7 +546,7 @@ def test_a_start_that_is_not_healthy_names_what_is_at_fault_in_one_line(stack: R
     worker = stack.processes()["database_worker-2"]
     with stack.control.alone(), pytest.raises(Unavailable) as caught:  # noqa: PT012
         stack.control.manager.stop(worker, 10.0)
-        stack.wait_healthy(timeout_s=1)
+        stack.control.wait_healthy(timeout_s=1)
 
     assert "not healthy: database_worker 2: is not running" in caught.value.text
     assert "cache" not in caught.value.text and len(caught.value.text.splitlines()) == 1
