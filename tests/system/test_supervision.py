@@ -383,9 +383,9 @@ def test_law_9_a_stack_in_the_foreground_goes_on_where_nobody_reads_what_it_says
 
 
 def test_law_9_a_stack_whose_logs_were_removed_starts_again_what_dies(stack: RunningStack) -> None:
-    shutil.rmtree(stack.home / "log")
+    _remove(stack.home / "log")
     stack.wait_restarted("cache", stack.kill("cache"))
-    shutil.rmtree(stack.home / "log")
+    _remove(stack.home / "log")
     restarted = stack.run(STACK, "restart")
     assert restarted.returncode == 0, restarted.stderr
     assert "database_worker 1 restarted" in restarted.stderr
@@ -413,7 +413,7 @@ def test_law_9_a_stack_whose_run_directory_was_removed_is_still_the_only_one(sta
     with Client(stack.endpoint) as todo:
         todo.todo_list("before").add_entry("kept")
     before = set(stack.living())
-    shutil.rmtree(stack.home / "run")
+    _remove(stack.home / "run")
 
     assert "runs, but its supervisord" in stack.run(STACK, "status").stdout
     assert stack.run(STACK, "up").returncode == 0
@@ -422,7 +422,7 @@ def test_law_9_a_stack_whose_run_directory_was_removed_is_still_the_only_one(sta
     with Client(stack.endpoint) as todo:
         todo.todo_list("before").add_entry("goes on")
         assert [entry.title for entry in todo.todo_list("before").entries()] == ["kept", "goes on"]
-    shutil.rmtree(stack.home / "run")
+    _remove(stack.home / "run")
     assert stack.run(STACK, "down").returncode == 0
     assert stack.living() == {}
 
@@ -463,6 +463,16 @@ def test_a_start_in_the_foreground_ends_a_supervisord_that_hangs(stack: RunningS
     assert stack.living() == {}
 
 
+def _remove(directory: Path) -> None:
+    """Remove a directory in which living processes make files meanwhile."""
+
+    def is_removed() -> bool:
+        shutil.rmtree(directory, ignore_errors=True)
+        return not directory.exists()
+
+    wait_until(is_removed, 5, f"{directory} is removed")
+
+
 def _supervisords_in(directory: Path) -> list[Path]:
     """Return the processes that work in a directory and run supervisord."""
     found = []
@@ -481,7 +491,7 @@ def test_law_9_a_stack_in_the_foreground_whose_run_directory_was_removed_is_stil
     command = [sys.executable, "-m", STACK, "run"]
     with subprocess.Popen(command, cwd="/", env=stack.environment, stdout=DEVNULL, stderr=DEVNULL) as foreground:
         wait_until(lambda: stack.ask("cache", timeout_s=0.1) == "pong", 30, "the cache answers")
-        shutil.rmtree(stack.home / "run")
+        _remove(stack.home / "run")
         assert stack.run(STACK, "down").returncode == 0
         foreground.wait(30)
     assert stack.living() == {}
