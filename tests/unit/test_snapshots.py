@@ -160,6 +160,9 @@ def test_a_long_read_begins_with_the_list_as_it_is() -> None:
     client.change(bench, "a", "delete_entry", 1)
     assert client.read(bench, "a", "entries")[0][0][0] == 2
     assert client.read(bench, "a", "entries", cursor)[0][0][0] == first[-1][0] + 1
+    for added in range(81, 84):
+        client.change(bench, "a", "add_entry", "on the short way", None)
+        assert client.entries(bench, "a")[-1][0] == added
 
 
 def bench_reader(bench: Bench, client: Client) -> Iterator[bool]:
