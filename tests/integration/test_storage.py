@@ -210,6 +210,20 @@ def test_a_byte_flipped_anywhere_in_the_tail_of_the_log_is_an_error_and_never_fe
             assert str(image.with_name("copy")) in found
 
 
+@pytest.mark.parametrize("kind", [5, 6, 7, 8, 9, 10, 11, 255])
+def test_law_8_a_type_that_is_never_written_is_found_before_the_engine_turns_on_it_without_end(
+    image: Path, kind: int
+) -> None:
+    for log in (log_of(image), image / "rocksdb" / (image / "rocksdb" / "CURRENT").read_text().strip()):
+        assert damage_in(log) is None
+        second = 7 + int.from_bytes(log.read_bytes()[4:6], "little")  # a head is checksum, length and type: 4, 2, 1
+        for at in (0, second):
+            change = log.read_bytes()[at + 6] ^ kind
+            flip(log, at + 6, change)
+            assert damage_in(log) == f"a record of no known kind, at byte {at}"
+            flip(log, at + 6, change)
+
+
 def test_law_8_which_log_is_damaged_is_told_at_once_however_long_it_is(tmp_path: Path) -> None:
     RocksDBStorage.create(tmp_path)
     storage = RocksDBStorage(tmp_path)

@@ -4,10 +4,11 @@ Owns: a look at the framing of RocksDB's log files (write-ahead logs and MANIFES
 Used by ``rocksdb.py``. Law 8: never fewer records without a word.
 
 Every byte flipped in a log record was tried against RocksDB 9.8.4 under ``tolerate_corrupted_tail_records``: all are
-refused (checksum mismatch) but those in the two bytes of a record's length. A length that points past the end of the
-file is taken for a write that a crash cut short, and the acknowledged records from there to the end are dropped in
-silence; so is the rest of a 32 KiB block behind a stretch of zeroes. ``absolute_consistency`` refuses both, and also
-every true crash; ``track_and_verify_wals_in_manifest`` cannot be set through rocksdict and sees only missing files.
+refused (checksum mismatch) but those in a record's length and type. A length that points past the end of the file is
+taken for a write that a crash cut short, and the acknowledged records from there to the end are dropped in silence; so
+is the rest of a 32 KiB block behind a stretch of zeroes. ``absolute_consistency`` refuses both, and also every true
+crash; ``track_and_verify_wals_in_manifest`` cannot be set through rocksdict and sees only missing files. And at the
+types of logs that are used again, which are one bit away from those that are written, RocksDB turns without end.
 
 So this file walks the framing. Within the last record the length is told from the checksum, which does not cover it:
 where a shorter length makes the checksum right, the record is whole and its length was damaged. Zeroes up to the end of
@@ -27,6 +28,8 @@ from pathlib import Path
 BLOCK_BYTES = 32_768
 _HEADER = struct.Struct("<IHB")  # checksum, length, type; records never cross a block
 _MASK_DELTA = 0xA282EAD8
+_FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
+"""The types that are written here. There are others, of logs that are used again or compressed."""
 
 
 def damage_in(path: Path, acknowledged_bytes: int = 0) -> str | None:
@@ -42,6 +45,8 @@ def damage_in(path: Path, acknowledged_bytes: int = 0) -> str | None:
     data = path.read_bytes()
     size = len(data)
     for at, checksum, kind, after, end in _frames(data):
+        if kind > _LAST:
+            return f"a record of no known kind, at byte {at}"
         if kind == 0:
             is_tail = at >= acknowledged_bytes and not data[at:].strip(b"\0")
             return None if is_tail else f"zeroes where a record begins, at byte {at}"
@@ -68,9 +73,6 @@ def _frames(data: bytes) -> Iterator[tuple[int, int, int, int, int]]:
             if kind == 0 or after > end:
                 break
             at = after
-
-
-_FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 
 
 def records_of(path: Path) -> Iterator[bytes]:
