@@ -102,7 +102,8 @@ def test_a_restart_of_the_whole_stack_fails_no_request(shared_stack: RunningStac
     before = shared_stack.pids()
     with Stalls() as stalls, Load(shared_stack.endpoint, "restart") as load:
         since = time.monotonic()
-        shared_stack.control.restart(print)
+        with shared_stack.control.alone():
+            shared_stack.control.restart(print)
         seen = len(load.answered)
         wait_until(lambda: len(load.answered) > seen + 200, 20.0, "the load goes on")
     after = shared_stack.pids()

@@ -206,9 +206,9 @@ class Nemesis:
 
     def _restart_all(self) -> Hit:
         """Restart one process after the other; it counts how long adds take meanwhile, not how long all of it takes."""
-        slowest_s = 0.0
-        with ThreadPoolExecutor(1) as executor:
-            restart = executor.submit(self._stack.control.restart, lambda line: None)
+        slowest_s, control = 0.0, self._stack.control
+        with control.alone(), ThreadPoolExecutor(1) as executor:
+            restart = executor.submit(control.restart, lambda line: None)
             while not wait([restart], ASK_S).done:
                 served_s = self._probe.served_s(time.monotonic())
                 if served_s is None:

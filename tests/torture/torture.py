@@ -110,7 +110,8 @@ def torture(
 
 def _start_clients(endpoint: str, directory: Path, seed: int, number: int, began: float) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "torture.clients", endpoint, str(directory), str(seed), str(number), str(began)]
-    environment = {**os.environ, "PYTHONPATH": os.environ.get("PYTHONPATH", str(TESTS))}
+    paths = filter(None, (str(TESTS), os.environ.get("PYTHONPATH")))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
 
 
