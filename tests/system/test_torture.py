@@ -28,7 +28,7 @@ from torture.report import Report, as_markdown
 from torture.torture import torture
 
 SECONDS = 20.0
-"""Of faults at random; with the provocations, the flips and the reading it is a minute."""
+"""Of faults at random; with the provocations, the flips and the reading it is about a minute."""
 FLIPS = 3
 
 

@@ -364,7 +364,7 @@ class ListActor(RecordedList):
             entries = None
         if entries is None or not 0 <= start < len(entries):
             raise Unavailable("the rest of this read is gone; read again from the first page")
-        return self._page_of_kept(number, entries, start)
+        return self._page_of_kept(number, entries, start, end_of_page(entries, start))
 
     def _first_page(self, paged: Paged, body: bytes, arguments: list[Any]) -> bytes:
         """Return the first page; what is kept for the next ones all share who ask the same before the list changes."""
@@ -374,18 +374,18 @@ class ListActor(RecordedList):
             number = self.long_read[1]
             kept = snapshots.get(number, self.activation)
             if kept is not None:
-                return self._page_of_kept(number, kept, 0)
+                return self._page_of_kept(number, kept, 0, end_of_page(kept, 0))
         if len(self.todo) > FIT_NEVER and paged.size(self.todo, arguments) > FIT_NEVER:
             snapshots.check_place()  # before all that would be read is looked at
         entries = paged.read(self.todo, arguments)
-        if end_of_page(entries, 0) == len(entries):
+        end = end_of_page(entries, 0)
+        if end == len(entries):
             return pack((entries, None))
         number = snapshots.keep(entries, self.activation)
         self.long_read = body, number
-        return self._page_of_kept(number, entries, 0)
+        return self._page_of_kept(number, entries, 0, end)
 
-    def _page_of_kept(self, number: int, entries: tuple[Entry, ...], start: int) -> bytes:
-        end = end_of_page(entries, start)
+    def _page_of_kept(self, number: int, entries: tuple[Entry, ...], start: int, end: int) -> bytes:
         if end == len(entries):
             self.partition.snapshots.end(number)
             return pack((entries[start:], None))
