@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks.processes import Files, cpu_s, files_in, resident_bytes, temporary_home, wait_until
 from todomq import Client, Via, errors
+from todomq.cli.health import wait_healthy
 from todomq.daemons import socket_name
 from todomq.supervision.stack import Stack
 
@@ -68,7 +69,7 @@ def running_stack(**settings: str) -> Iterator[RunningStack]:
         control = Stack({**inherited, **LOADED, "TODOMQ_HOME": str(home), **settings})
         try:
             control.start()
-            control.wait_healthy()
+            wait_healthy(control)
             yield RunningStack(control)
         finally:
             control.stop()

@@ -16,10 +16,9 @@ from typing import Any, TypeVar
 import pytest
 import zmq
 
-from todomq import Client
-from todomq.cli.health import CHECK_S, check_health
+from todomq.cli.health import wait_healthy
 from todomq.daemons import socket_name
-from todomq.errors import TodoMQError, Unavailable
+from todomq.errors import TodoMQError
 from todomq.protocol import messages
 from todomq.protocol.codec import unpack
 from todomq.supervision.manager import Process
@@ -87,19 +86,8 @@ class RunningStack:
         self.control.stop()
 
     def wait_healthy(self, timeout_s: float = 30.0) -> None:
-        """Wait until a real add and read have gone through every database worker.
-
-        ``todomq up`` has ``probe health`` see to that, in a process of its own, which takes half a second to start.
-        """
-        settings, give_up = self.control.settings, time.monotonic() + timeout_s
-        while True:
-            with Client(self.endpoint, deadline_s=CHECK_S) as todo:
-                health = check_health(todo, settings)
-            if health.is_healthy:
-                return
-            if time.monotonic() > give_up or self.control.failure() is not None:
-                raise Unavailable(self.control.failure() or f"not healthy: {health.at_fault}, {health.parts}")
-            time.sleep(POLL_S)
+        """Wait until a real add and read have gone through every database worker, as ``todomq up`` does."""
+        wait_healthy(self.control, timeout_s)
 
     def run(self, *command: str, timeout_s: float = 60.0, settings: Mapping[str, str] = NO_SETTINGS) -> Finished:
         """Run ``python -m <command>`` against this stack to its end, with further variables for this run only."""

@@ -305,6 +305,7 @@ def test_health_names_the_worker_that_does_not_run(stack: RunningStack) -> None:
     said = health_without(stack, "database_worker-2")
     assert "At fault: database_worker 2\n" in said
     assert "is not running" in said
+    stack.start()
 
 
 def test_why_names_the_worker_that_a_list_waits_for(patient_stack: RunningStack) -> None:

@@ -103,7 +103,7 @@ def test_a_restart_of_the_whole_stack_fails_no_request(shared_stack: RunningStac
     with Stalls() as stalls, Load(shared_stack.endpoint, "restart") as load:
         since = time.monotonic()
         with shared_stack.control.alone():
-            shared_stack.control.restart(print)
+            shared_stack.control.restart(shared_stack.wait_healthy, print)
         seen = len(load.answered)
         wait_until(lambda: len(load.answered) > seen + 200, 20.0, "the load goes on")
     after = shared_stack.pids()

@@ -25,9 +25,8 @@ from todomq.daemons import name_of_process, socket_name
 from todomq.errors import Unavailable
 from todomq.runtime.local_process import age_ms, has_ended
 from todomq.supervision import records
-from todomq.supervision.manager import Process
+from todomq.supervision.manager import ANSWERS, ENDING, SILENT, Manager, Process
 from todomq.supervision.service import registered_within_ms
-from todomq.supervision.stack import Stack
 
 MakeStack = Callable[..., RunningStack]
 
@@ -148,7 +147,7 @@ def test_a_restart_starts_what_was_stopped_before_it(shared_stack: RunningStack)
     said: list[str] = []
     with shared_stack.control.alone():
         shared_stack.control.manager.stop(shared_stack.processes()["database_worker-1"], 20.0)
-        shared_stack.control.restart(said.append)
+        shared_stack.control.restart(shared_stack.wait_healthy, said.append)
     assert len(said) == len(shared_stack.processes())
     assert {process.state for process in shared_stack.processes().values()} == {"RUNNING"}
 
@@ -170,7 +169,7 @@ def test_a_restart_that_is_interrupted_leaves_nothing_stopped(
 
     monkeypatch.setattr(manager, moment, interrupted)
     with pytest.raises(KeyboardInterrupt), control.alone():
-        control.restart(lambda line: None)
+        control.restart(shared_stack.wait_healthy, lambda line: None)
     assert {process.state for process in manager.processes()} == {"RUNNING"}
     shared_stack.wait_healthy()
 
@@ -428,14 +427,14 @@ def test_law_9_a_stack_whose_run_directory_was_removed_is_still_the_only_one(sta
 
 
 def test_law_9_what_is_no_supervisord_of_this_stack_is_left_alone(make_stack: MakeStack, stack: RunningStack) -> None:
-    other = make_stack()
+    other, third_stack = make_stack(), make_stack()
     (other.home / "log").mkdir()
     log = other.home / "log" / "supervisord.log"
     log.touch()
     command = [sys.executable, "-m", STACK, "run"]
     with (
         subprocess.Popen(["tail", "-f", str(log)], cwd=other.home, stdout=DEVNULL) as reader,
-        subprocess.Popen(command, cwd=other.home, env=make_stack().environment, stdout=DEVNULL, stderr=PIPE) as third,
+        subprocess.Popen(command, cwd=other.home, env=third_stack.environment, stdout=DEVNULL, stderr=PIPE) as third,
     ):
         wait_until(lambda: len(_supervisords_in(other.home)) == 1, 30, "the third stack has been started")
         try:
@@ -443,6 +442,7 @@ def test_law_9_what_is_no_supervisord_of_this_stack_is_left_alone(make_stack: Ma
             assert other.run(STACK, "down").returncode == 0
             assert reader.poll() is None and third.poll() is None
             stack.wait_healthy()
+            third_stack.wait_healthy()
         finally:
             reader.terminate()
             third.send_signal(signal.SIGINT)
@@ -556,10 +556,11 @@ def test_a_start_that_is_not_healthy_names_what_is_at_fault_in_one_line(stack: R
     worker = stack.processes()["database_worker-2"]
     with stack.control.alone(), pytest.raises(Unavailable) as caught:  # noqa: PT012
         stack.control.manager.stop(worker, 10.0)
-        stack.control.wait_healthy(timeout_s=1)
+        stack.wait_healthy(timeout_s=1)
 
     assert "not healthy: database_worker 2: is not running" in caught.value.text
     assert "cache" not in caught.value.text and len(caught.value.text.splitlines()) == 1
+    stack.start()
 
 
 def test_a_start_after_supervisord_was_killed_leaves_no_socket_of_a_daemon_that_is_none_any_more(
@@ -591,16 +592,16 @@ def test_nothing_outlives_a_killed_supervisord_and_it_starts_again_at_once(stack
     assert sorted(stack.pids()) == sorted([*stack.daemons, "supervision"])
 
 
-class _SlowToLook(Stack):
-    """A stack whose supervisord goes into the background when it was just found, or is just about to be."""
+class _SlowToLook(Manager):
+    """A supervisord that goes into the background when it was just found, or is just about to be."""
 
     is_found = True
 
-    def _is_manager(self, pid: int) -> bool:
-        if not super()._is_manager(pid):
+    def _is_it(self, pid: int) -> bool:
+        if not super()._is_it(pid):
             return False
-        wait_until(lambda: is_gone(pid) or self.is_running(), 10, "it is in the background")
-        return self.is_found or super()._is_manager(pid)
+        wait_until(lambda: is_gone(pid) or self.state() == ANSWERS, 10, "it is in the background")
+        return self.is_found or super()._is_it(pid)
 
 
 @pytest.mark.parametrize("is_found", [True, False])
@@ -608,9 +609,10 @@ def test_law_9_a_supervisord_left_by_a_killed_up_is_ended_also_while_it_goes_int
     make_stack: MakeStack, is_found: bool
 ) -> None:
     stack = make_stack(TODOMQ_LIST_SERVERS="1", TODOMQ_DATABASE_WORKERS="1")
-    control = _SlowToLook(stack.environment)
-    control.is_found = is_found
-    control.prepare()
+    control = stack.control
+    control.manager = manager = _SlowToLook(control.settings)
+    manager.is_found = is_found
+    control.prepare(SILENT)
     with subprocess.Popen(control.command(), env=control.environment()):
         wait_until(stack.living, 5, "it can be told from others")
         control.stop()
@@ -660,7 +662,7 @@ def test_down_waits_for_a_supervisord_that_is_stopping_the_stack_already(make_st
     pid = stack.manager_pid()
     standing = stack.kill("database_worker-2", signal.SIGSTOP)
     stack.control.manager.shutdown()
-    wait_until(stack.control.manager.is_ending, 5, "it stops the others")
+    wait_until(lambda: stack.control.manager.state() == ENDING, 5, "it stops the others")
     assert not is_gone(standing)
 
     assert stack.run(STACK, "down").returncode == 0

@@ -11,7 +11,7 @@ from pathlib import Path
 TESTS = Path(__file__).parents[1]
 SEEDS = 300
 LEAST_SEEDS = 8
-WITHIN_S = 15
+WITHIN_S = 10
 """On a busy machine fewer seeds are run, and the test says how many."""
 
 

@@ -208,7 +208,7 @@ class Nemesis:
         """Restart one process after the other; it counts how long adds take meanwhile, not how long all of it takes."""
         slowest_s, control = 0.0, self._stack.control
         with control.alone(), ThreadPoolExecutor(1) as executor:
-            restart = executor.submit(control.restart, lambda line: None)
+            restart = executor.submit(control.restart, self._stack.wait_healthy, lambda line: None)
             while not wait([restart], ASK_S).done:
                 served_s = self._probe.served_s(time.monotonic())
                 if served_s is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +12,7 @@ import typer
 from todomq.cli.asking import Answer
 from todomq.cli.connection import named_by, unreachable
 from todomq.cli.formats import EntryFields
-from todomq.cli.health import judge
+from todomq.cli.health import Health, Part, judge
 from todomq.cli.killing import kill_daemon
 from todomq.cli.outcome import REFUSED, UNREACHABLE, USAGE, exit_code
 from todomq.cli.stack_parts import read_daemon_name
@@ -32,7 +31,6 @@ from todomq.errors import (
 )
 from todomq.protocol import limits
 from todomq.settings import SettingsError
-from todomq.supervision.stack import _what_is_at_fault
 
 SERVER, WORKER = ("list_server", 1), ("database_worker", 2)
 IDLE = {
@@ -161,16 +159,15 @@ NO_ANSWER = Answer(None, SILENCE, 2.0)
 
 def test_a_start_that_fails_says_once_what_is_wrong_with_several_parts() -> None:
     parts = [
-        {"name": name, "state": state, "text": text}
+        Part(name, state, text)
         for name, state, text in (
-            (["database_worker", 1], "failed", "no data"), (["cache"], "failed", "no data"),
-            (["database_worker", 2], "failed", "no data"), (["database_worker", 3], "failed", "no data"),
-            (["list_server", 1], "failed", "is not running"), (["router"], "blocked", "waits"),
+            (("database_worker", 1), "failed", "no data"), (("cache",), "failed", "no data"),
+            (("database_worker", 2), "failed", "no data"), (("database_worker", 3), "failed", "no data"),
+            (("list_server", 1), "failed", "is not running"), (("router",), "blocked", "waits"),
         )
     ]  # fmt: skip
-    said = _what_is_at_fault(json.dumps({"parts": parts}))
     faults = "database_worker 1, 2 and 3: no data; cache: no data; list_server 1: is not running"
-    assert said == f"the stack is not healthy: {faults} (what runs of it goes on; todomq down stops it)"
+    assert Health(parts).in_one_line() == faults
 
 
 def test_a_stack_whose_every_part_answers_is_healthy() -> None:

@@ -152,7 +152,7 @@ def _stopped(settings: Settings, pool_size: int) -> Iterator[None]:
     """See that the stack does not run, nor begins to."""
     runs = InvalidRequest(f"the stack in {settings.home} runs; stop it first: todomq down")
     with suppress(Unavailable):
-        Manager(settings.run).pid()
+        Manager(settings).pid()
         raise runs
     locks.private_directory(settings.run)
     held: list[int] = []

@@ -1,6 +1,6 @@
-"""``todomq probe health``: a real add and read through every database worker, and which part is at fault.
+"""Whether a stack is healthy: a real add and read through every database worker, and which part is at fault.
 
-Owns: what is asked of each part, the judgement. Must not know: the terminal.
+Owns: what is asked of each part, the judgement, the wait for a good one. Must not know: the terminal.
 An add goes through the router, a list server and a worker, so its failure alone names nobody. Each part is asked for
 itself at the same time: one that fails there is at fault; a worker that passes there while its add fails is *blocked*,
 by the list server that does not answer if there is one.
@@ -18,11 +18,11 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from todomq.cli.asking import Answer, ask_all, calling, registered_in, why_no_answer
-from todomq.cli.connection import named_by, unreachable
+from todomq.cli.connection import connect, unreachable
 from todomq.cli.show import counted
 from todomq.cli.stack_parts import Name, expected_daemons, supervised
 from todomq.daemons import LISTENER, name_of_process
-from todomq.errors import UNKNOWN, CorruptRecord
+from todomq.errors import UNKNOWN, CorruptRecord, Unavailable
 from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
 from todomq.runtime.local_process import is_stopped
 
@@ -30,10 +30,13 @@ if TYPE_CHECKING:
     from todomq.client import Client, Pipeline
     from todomq.settings import Settings
     from todomq.supervision.manager import Process
+    from todomq.supervision.stack import Stack
 
 OK, FAILED, BLOCKED = "ok", "failed", "blocked"
 PREFIX = "todomq/health/"
 CHECK_S = 2.0
+AGAIN_S = 0.02
+HEALTHY_S = 30.0
 LEFTOVER_S = 120
 
 Begin = Callable[["Pipeline"], Future[Any]]
@@ -70,18 +73,69 @@ class Health(NamedTuple):
         """Whether every part did what it is there for."""
         return all(part.state == OK for part in self.parts)
 
+    def in_one_line(self) -> str:
+        """Return what is at fault; what is wrong with several parts of a kind is said once."""
+        same: dict[tuple[str, str], list[str]] = {}
+        for part in self.parts:
+            if part.state == FAILED:
+                same.setdefault((str(part.name[0]), part.text), []).append("".join(map(str, part.name[1:])))
+        return "; ".join(f"{f'{kind} {_listed(numbers)}'.strip()}: {text}" for (kind, text), numbers in same.items())
 
-def check_health(todo: Client, settings: Settings, check_s: float = CHECK_S) -> Health:
-    """Check every part of the stack.
+
+def wait_healthy(stack: Stack, timeout_s: float = HEALTHY_S) -> None:
+    """Wait until the stack of a home is healthy.
+
+    Args:
+        stack: it has been started.
+        timeout_s: how long to go on checking.
+
+    Raises:
+        Unavailable: it has given up, or is not healthy in time; the text says why.
+    """
+
+    def check() -> Health:
+        with connect(CHECK_S, stack.settings.address("router")) as todo:
+            return check_health(todo, stack.settings)
+
+    found = check_until_healthy(check, timeout_s, lambda: stack.failure() is not None)
+    if not found.is_healthy:
+        fault = f"the stack is not healthy: {found.in_one_line()} (what runs of it goes on; todomq down stops it)"
+        raise Unavailable(stack.wait_for_failure() or fault)
+
+
+def check_until_healthy(
+    check: Callable[[], Health], timeout_s: float, is_over: Callable[[], bool] = lambda: False
+) -> Health:
+    """Check a stack until it is healthy, or until waiting won't help.
+
+    Args:
+        check: looks once.
+        timeout_s: how long to go on.
+        is_over: tells that the stack has given up.
+
+    Returns:
+        The last judgement.
+    """
+    give_up = time.monotonic() + timeout_s
+    while True:
+        found = check()
+        if found.is_healthy or found.is_lasting or is_over() or time.monotonic() >= give_up:
+            return found
+        time.sleep(AGAIN_S)
+
+
+def check_health(todo: Client, settings: Settings, variable: str = "", check_s: float = CHECK_S) -> Health:
+    """Check every part of a stack.
 
     Args:
         todo: the client.
         settings: the stack's, for what should be there.
+        variable: what of the environment names its router; empty for the stack of the home.
         check_s: how long one request may take.
     """
     from todomq.client.session import RouterSilent
 
-    processes = supervised(settings)
+    processes, manager = (supervised(settings), "") if variable else _ask_supervisord(settings)
     daemons = expected_daemons(settings, processes)
     workers = [int(name[1]) for name in daemons if name[0] == "database_worker"]
     lists = {worker: _list_of(worker, len(workers)) for worker in workers}
@@ -91,9 +145,8 @@ def check_health(todo: Client, settings: Settings, check_s: float = CHECK_S) -> 
     questions |= {("server", worker): _server_of(name, check_s) for worker, name in lists.items()}
     questions |= {("add", worker): _add_to(name, check_s) for worker, name in lists.items()}
     answers = ask_all(todo, questions)
-    manager = "" if processes is not None or named_by() else _silent_supervisord()
     if all(isinstance(answer.error, RouterSilent) for answer in answers.values()):
-        return Health([_unreachable_router(todo, processes, manager)], is_reachable=False)
+        return Health([_unreachable_router(todo, variable, processes, manager)], is_reachable=False)
     answers |= _read_back(todo, lists, answers, check_s)
     health = judge(daemons, lists, answers)
     health = health._replace(parts=[*_judge_supervision(processes, manager), *health.parts])
@@ -174,19 +227,21 @@ def _age_s(list_name: str) -> float:
 # What follows from the answers.
 
 
-def _silent_supervisord() -> str:
-    """Return what a supervisord of this machine does that does not say what runs; nothing where there is none."""
-    from todomq.supervision.stack import Stack
+def _ask_supervisord(settings: Settings) -> tuple[list[Process] | None, str]:
+    """Return the processes of the home's stack, or None and what its supervisord, if there is one, does instead."""
+    from todomq.supervision.manager import Ending, Manager
 
-    stack = Stack()
-    if stack.manager.is_ending():
-        return "is stopping the stack"
-    pid = stack.silent_manager()
-    return "" if pid is None else f"does not answer, pid {pid}: todomq up ends it and starts the stack again"
+    manager = Manager(settings)
+    try:
+        return manager.processes(), ""
+    except Ending:
+        return None, "is stopping the stack"
+    except Unavailable:
+        pid = manager.living_pid()
+    return None, "" if pid is None else f"does not answer, pid {pid}: todomq up ends it and starts the stack again"
 
 
-def _unreachable_router(todo: Client, processes: list[Process] | None, manager: str) -> Part:
-    variable = named_by()
+def _unreachable_router(todo: Client, variable: str, processes: list[Process] | None, manager: str) -> Part:
     if variable:  # the stack of this machine has no say in it
         return Part(("router",), FAILED, unreachable(todo.endpoint, variable))
     where = f"does not answer at {todo.endpoint}"
@@ -295,3 +350,7 @@ def _judge_adds(part: Part, lists: dict[int, str], answers: dict[Any, Answer], f
     elif server is not None:
         told += f"; its list lives on list_server {server[1]}"
     return part._replace(state=BLOCKED if failed else FAILED, text=told)
+
+
+def _listed(words: list[str]) -> str:
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))

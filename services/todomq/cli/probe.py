@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from todomq.cli.asking import ask_all, calling
-from todomq.cli.connection import connect_to_look_in
+from todomq.cli.connection import connect_to_look_in, named_by
 from todomq.cli.killing import NOT_RUNNING, kill_daemon
 from todomq.cli.list_probe import kill_list, show_list, why
 from todomq.cli.lists import complete_list
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from todomq.client import Registration
 
 HELP = "Look into a stack: what runs, what waits, what is at fault."
-AGAIN_S = 0.05
 PING_S = 2.0
 
 
@@ -64,16 +63,15 @@ def health(
 
     Example: todomq probe health --wait 30
     """
-    from todomq.cli.health import CHECK_S, check_health
+    from todomq.cli.health import CHECK_S, check_health, check_until_healthy
 
     settings = read_settings()
-    give_up = time.monotonic() + wait_s
-    while True:
+
+    def check() -> Health:
         with connect_to_look_in(CHECK_S) as todo:
-            found = check_health(todo, settings)
-        if found.is_healthy or found.is_lasting or time.monotonic() >= give_up:
-            break
-        time.sleep(AGAIN_S)
+            return check_health(todo, settings, named_by())
+
+    found = check_until_healthy(check, wait_s)
     code = DONE if found.is_healthy else REFUSED if found.is_reachable else UNREACHABLE
     parts = [{"name": part.name, "state": part.state, "text": part.text} for part in found.parts]
     value = {"healthy": found.is_healthy, "at_fault": found.at_fault, "parts": parts}

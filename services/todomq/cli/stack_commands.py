@@ -55,11 +55,12 @@ def up() -> Result:
 
     Example: todomq up
     """
+    from todomq.cli.health import wait_healthy
+
     stack = _stack()
     with _told_if_interrupted("what has begun to start goes on"), _alone(stack):
-        ran = stack.is_running()
-        stack.start()
-        stack.wait_healthy()
+        ran = not stack.start()
+        wait_healthy(stack)
         not_taken = stack.settings_not_taken()
     home, unknown = str(stack.settings.home), stack.unknown_variables()
     value = {"running": True, "ran": ran, "home": home, "settings_not_taken": not_taken, "unknown_variables": unknown}
@@ -113,11 +114,15 @@ def restart() -> Result:
 
     Example: todomq restart
     """
+    from todomq.cli.health import wait_healthy
+    from todomq.supervision.manager import ANSWERS
+
     stack = _stack()
-    if not stack.is_running():
-        raise Unavailable(_nothing_runs(stack))
+    state = stack.manager.state()
+    if state != ANSWERS:
+        raise Unavailable(_nothing_runs(stack, state))
     with _told_if_interrupted("what was stopped is started; the others not named above run as before"), _alone(stack):
-        stack.restart(lambda line: typer.echo(line, err=True))
+        stack.restart(lambda: wait_healthy(stack), lambda line: typer.echo(line, err=True))
         not_taken = stack.settings_not_taken()
     text = f"Every process is a new one, and the stack is healthy.{_not_taken_text(not_taken)}"
     return Result({"restarted": True, "settings_not_taken": not_taken}, text)
@@ -129,12 +134,13 @@ def status() -> Result:
     Example: todomq status
     """
     from todomq.supervision import records
-    from todomq.supervision.manager import RUNNING
+    from todomq.supervision.manager import ANSWERS, RUNNING
 
     stack = _stack()
     reason = stack.failure()
-    if not stack.is_running():
-        stopped = f"TodoMQ is stopped: {safe(reason)}\n{_START_AGAIN}" if reason else safe(_nothing_runs(stack))
+    state = stack.manager.state()
+    if state != ANSWERS:
+        stopped = f"TodoMQ is stopped: {safe(reason)}\n{_START_AGAIN}" if reason else safe(_nothing_runs(stack, state))
         return Result({"running": False, "reason": reason, "processes": []}, stopped, UNREACHABLE)
     try:
         restarts = records.read_restarts(stack.settings.run)
@@ -181,11 +187,14 @@ def run() -> Result:
 
     Example: todomq run
     """
+    from todomq.supervision.manager import ANSWERS
+
     stack = _stack()
     with _alone(stack):
-        if stack.is_running():
+        state = stack.manager.state()
+        if state == ANSWERS:
             raise TodoMQError(f"the stack of {stack.settings.home} runs already; stop it with: {_this_command()} down")
-        stack.prepare()
+        stack.prepare(state)
         for line in _unknown_lines(stack.unknown_variables()):
             print(line, file=sys.stderr, flush=True)
         # What supervisord says goes to standard error: standard output is for this command's one answer.
@@ -266,10 +275,12 @@ def _stack() -> Stack:
     return Stack()
 
 
-def _nothing_runs(stack: Stack) -> str:
-    if stack.manager.is_ending():
+def _nothing_runs(stack: Stack, state: str) -> str:
+    from todomq.supervision.manager import ENDING
+
+    if state == ENDING:
         return f"the stack in {stack.settings.home} is being stopped"
-    silent = stack.silent_manager()
+    silent = stack.manager.living_pid()
     if silent is not None:
         again = f"{_this_command()} up ends it and starts the stack again"
         return f"the stack in {stack.settings.home} runs, but its supervisord (pid {silent}) does not answer; {again}"

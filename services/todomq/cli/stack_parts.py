@@ -31,7 +31,7 @@ def supervised(settings: Settings) -> list[Process] | None:
     from todomq.supervision.manager import Manager
 
     try:
-        return Manager(settings.run).processes()
+        return Manager(settings).processes()
     except Unavailable:
         return None
 

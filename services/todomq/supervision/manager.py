@@ -1,12 +1,13 @@
 """The process manager, asked over its own socket: supervisord's XML-RPC through HTTP on ``<home>/run/supervisor.sock``.
 
-Owns: the connection, its time limit, the shape of the answers. Must not know: why anyone asks.
+Owns: the connection, its time limit, the shape of the answers, which process it is. Must not know: why anyone asks.
 Used by the listener (off its loop), by ``stack.py`` and by the probe. Methods: http://supervisord.org/api.html
 """
 
 from __future__ import annotations
 
 import http.client
+import os
 import socket
 import xmlrpc.client
 from pathlib import Path
@@ -15,9 +16,15 @@ from xml.parsers.expat import ExpatError
 
 from todomq.daemons import GROUPS
 from todomq.errors import Unavailable
+from todomq.settings import Settings
 
 RUNNING = "RUNNING"
+CONFIGURATION = Path(__file__).with_name("supervisord.conf")
+_CONFIGURATION_NAME = os.fsencode(f"/{CONFIGURATION.name}")
+_HOME_IS = b"TODOMQ_HOME="
 _SHUTDOWN_STATE = 6
+ANSWERS, ENDING, SILENT = "answers", "ending", "silent"
+"""What a supervisord does: it answers; it was told to stop everything, and does; it says nothing, if there is one."""
 
 
 class Ending(Unavailable):
@@ -38,23 +45,41 @@ class Process(NamedTuple):
 class Manager:
     """One stack's supervisord."""
 
-    def __init__(self, run: Path) -> None:
-        """Name the run directory of the stack; nothing is asked yet."""
-        self.socket = run / "supervisor.sock"
+    def __init__(self, settings: Settings) -> None:
+        """Name the stack by its settings; nothing is asked yet."""
+        self.socket = settings.run / "supervisor.sock"
+        self._settings = settings
 
     def pid(self) -> int:
         """Return supervisord's process id."""
         return int(self._call("supervisor.getPID"))
 
-    def is_ending(self) -> bool:
-        """Tell whether it was told to stop everything, and does."""
+    def state(self) -> str:
+        """Return ANSWERS, ENDING or SILENT. One that stands still is waited for for two seconds."""
         try:
             self.pid()
         except Ending:
-            return True
+            return ENDING
         except Unavailable:
-            return False
-        return False
+            return SILENT
+        return ANSWERS
+
+    def living_pid(self) -> int | None:
+        """Return supervisord's process id as ``/proc`` has it, whether it answers or not; None where none lives."""
+        try:
+            named = int((self._settings.run / "supervisord.pid").read_text())
+        except (OSError, ValueError):
+            named = 0
+        if self._is_it(named):
+            return named
+        # Somebody may have removed the run directory, with its sockets and locks, beside a stack that lives.
+        seen: set[int] = set()
+        while fresh := {int(process.name) for process in Path("/proc").glob("[0-9]*")} - seen:
+            found = next(filter(self._is_it, fresh), None)
+            if found is not None:
+                return found
+            seen |= fresh  # one that ended meanwhile may have left another in its place
+        return None
 
     def processes(self) -> list[Process]:
         """Return all processes, in the order of their start: the listener, then the groups of the tree."""
@@ -82,6 +107,20 @@ class Manager:
     def shutdown(self) -> None:
         """Begin to stop everything, in reverse order of the start, then supervisord itself."""
         self._call("supervisor.shutdown")
+
+    def _is_it(self, pid: int) -> bool:
+        """Tell whether a process is a supervisord that was started for this stack, by what it was started with."""
+        process = Path(f"/proc/{pid}")
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            if b"supervisor.supervisord" not in words or not any(word.endswith(_CONFIGURATION_NAME) for word in words):
+                return False
+            variables = (process / "environ").read_bytes().split(b"\0")
+            home = next(each[len(_HOME_IS) :] for each in variables if each.startswith(_HOME_IS))
+            its_home = Path(f"{process}/root{os.fsdecode(home)}")  # in a container the same path is another directory
+            return (its_home if its_home.exists() else process / "cwd").samefile(self._settings.home)
+        except (OSError, StopIteration):
+            return False
 
     def _call(self, method: str, *arguments: Any, timeout_s: float = 2.0) -> Any:
         connection = _UnixConnection(self.socket, timeout_s)

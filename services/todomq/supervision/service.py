@@ -60,7 +60,7 @@ class Listener:
         """Take the place in the loop; ``begin`` starts to work."""
         self._loop = loop
         self._settings = settings
-        self._manager = Manager(settings.run)
+        self._manager = Manager(settings)
         self._manager_pid = os.getppid()
         self._intensity = RestartIntensity(limits, _restarts_before(settings, self._manager_pid).items())
         self._reader = EventReader()

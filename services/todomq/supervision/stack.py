@@ -1,14 +1,13 @@
 """The whole stack from outside: what ``todomq up``, ``down`` and their like do.
 
-Owns: starting supervisord with what ``supervisord.conf`` expects, waiting until a real add and read have gone through,
-the stop that leaves no process and no socket. Must not know: what the daemons do.
+Owns: starting supervisord with what ``supervisord.conf`` expects, the stop that leaves no process and no socket. Must
+not know: what the daemons do, or how it is seen that they do it (``cli/health.py``).
 
 Law 9: after ``stop`` nothing runs and the data is there; ``start`` works at once, also after supervisord was killed.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import shutil
@@ -30,11 +29,8 @@ from todomq.settings import SERVER_ADVICE, VARIABLES, SettingsError, read_settin
 from todomq.supervision import records
 from todomq.supervision.leftovers import remove_sockets, remove_sockets_of_daemons
 from todomq.supervision.limits import LIMIT_VARIABLES, read_limits
-from todomq.supervision.manager import RUNNING, Manager, Process, knock
+from todomq.supervision.manager import ANSWERS, CONFIGURATION, ENDING, RUNNING, Manager, Process, knock
 
-CONFIGURATION = Path(__file__).with_name("supervisord.conf")
-CONFIGURATION_NAME = os.fsencode(f"/{CONFIGURATION.name}")
-HOME_IS = b"TODOMQ_HOME="
 SERVER_PACKAGES = ("supervisor", "rocksdict")
 KNOWN_VARIABLES = VARIABLES | LIMIT_VARIABLES | {"TODOMQ_PYTHON"}
 NOT_INHERITED = frozenset(("TODOMQ_ENDPOINT", "TODOMQ_CREDENTIALS", "PYTHONINSPECT", "PYTHONWARNINGS"))
@@ -47,7 +43,6 @@ OPEN_FILES = 256
 """What supervisord must be able to have open (``minfds`` in ``supervisord.conf``)."""
 SPAWN_S = 5.0
 SPAWN_POLL_S = 0.01
-HEALTHY_S = 30
 ALLOCATOR = {
     "MALLOC_ARENA_MAX": "2",
     "MALLOC_MMAP_THRESHOLD_": str(512 * 1024),
@@ -68,7 +63,7 @@ class Stack:
         """
         self.settings = read_settings(environment)
         read_limits(self.settings, environment)  # what is wrong there is said before anything is started
-        self.manager = Manager(self.settings.run)
+        self.manager = Manager(self.settings)
         self._environment = environment
         for path in (str(self.settings.home), self.environment()["TODOMQ_PYTHON"]):
             if "%" in path:
@@ -88,11 +83,7 @@ class Stack:
 
     def is_running(self) -> bool:
         """Tell whether its supervisord answers."""
-        try:
-            self.manager.pid()
-        except Unavailable:
-            return False
-        return True
+        return self.manager.state() == ANSWERS
 
     def settings_not_taken(self) -> list[str]:
         """Return the variables that the running stack was started with otherwise than they are now.
@@ -129,8 +120,11 @@ class Stack:
         finally:
             os.close(lock)
 
-    def prepare(self) -> None:
+    def prepare(self, state: str) -> None:
         """Make the directories, and end and forget what is left of an earlier life.
+
+        Args:
+            state: what ``manager.state`` said, which is not ANSWERS.
 
         Raises:
             SettingsError: only the client is installed, the settings name another machine's registry or a Python that
@@ -155,7 +149,7 @@ class Stack:
         check_keys(self.settings)
         _check_writable(self.settings.log, self.settings.data, *sorted(self.settings.data.glob("worker-*")))
         self.settings.address(f"{self.manager.socket.name}.{1 << 22}")  # supervisord first binds it with its pid behind
-        self._end_silent_manager()
+        self._end_silent_manager(state)
         self._remove_sockets()  # of a daemon that is none any more, for example
         private_directory(self.settings.run)
         self.settings.log.mkdir(parents=True, exist_ok=True)
@@ -165,49 +159,42 @@ class Stack:
         """Return the command line of its supervisord."""
         return [sys.executable, "-P", "-m", "supervisor.supervisord", "-c", str(CONFIGURATION), *more]
 
-    def start(self) -> None:
+    def start(self) -> bool:
         """Start supervisord in the background, unless it runs; then start whatever of the stack is stopped.
+
+        Returns:
+            False where it ran already.
 
         Raises:
             SettingsError: as ``prepare``.
             Unavailable: supervisord refused to start; the text says why.
         """
-        if self.is_running():
+        state = self.manager.state()
+        if state == ANSWERS:
             self._start_what_stopped()
-            return
-        self.prepare()
+            return False
+        self.prepare(state)
         started = subprocess.run(self.command(), env=self.environment(), capture_output=True, text=True, check=False)
         if started.returncode != 0:
             lines = (started.stdout + started.stderr).strip().splitlines() or [f"exit status {started.returncode}"]
             raise Unavailable(f"supervisord does not start: {lines[0]}")
         self._wait_for_processes()
-
-    def wait_healthy(self, timeout_s: int = HEALTHY_S) -> None:
-        """Wait until a real add and read have gone through every database worker.
-
-        Raises:
-            Unavailable: the stack has given up, or is not healthy in time; the text says why.
-        """
-        command = [sys.executable, "-P", "-m", "todomq.cli", "probe", "health", "--json", "--wait", str(timeout_s)]
-        with (
-            _Processes(self._manager_pids()) as manager,
-            subprocess.Popen(
-                command, env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-            ) as probe,
-        ):
-            while True:
-                try:
-                    found, _ = probe.communicate(timeout=0.1)
-                    break
-                except subprocess.TimeoutExpired:
-                    if self.failure() is not None:
-                        probe.kill()
-            if probe.returncode != 0:
-                raise Unavailable(self._wait_for_failure(manager) or _what_is_at_fault(found))
+        return True
 
     def failure(self) -> str | None:
         """Return why the stack gave up, or None if it did not."""
         return records.read_failure(self.settings.run)
+
+    def wait_for_failure(self) -> str | None:
+        """Return why the stack gave up, once it is down, or None if it did not."""
+        reason = self.failure()
+        if reason is not None:
+            # It removes its pid file and answers nothing a while before it has ended.
+            pid = self.manager.living_pid()
+            with _Processes([] if pid is None else [pid]) as manager:
+                manager.wait_for_all(STOP_S)
+            self._remove_sockets()
+        return reason
 
     def stop(self) -> bool:
         """Stop everything in order and remove the sockets; the data stays.
@@ -218,24 +205,29 @@ class Stack:
         Raises:
             Unavailable: something still runs.
         """
-        alive: list[int] = []
-        try:
-            pids = [self.manager.pid(), *(process.pid for process in self.manager.processes() if process.pid)]
-            with _Processes(pids) as processes:
-                processes.let_go_on()
-                self.manager.shutdown()
-                self._see_off(processes)
-                if not processes.wait_for_all(STOP_S):
-                    alive = processes.alive()
-            ran = True
-        except Unavailable:
-            if self.is_running():
-                raise
-            ran = self._end_silent_manager()
+        state, ran, alive = self.manager.state(), True, list[int]()
+        if state == ANSWERS:
+            try:
+                alive = self._shut_down()
+            except Unavailable:
+                state = self.manager.state()  # it may have given up meanwhile
+                if state == ANSWERS:
+                    raise
+        if state != ANSWERS:
+            ran = self._end_silent_manager(state)
         if alive:
             raise Unavailable(f"still running, though told to end: pid {', '.join(map(str, alive))}")
         self._remove_sockets()
         return ran
+
+    def _shut_down(self) -> list[int]:
+        """Have supervisord stop everything and end; return the pids of what lives after all."""
+        pids = [self.manager.pid(), *(process.pid for process in self.manager.processes() if process.pid)]
+        with _Processes(pids) as processes:
+            processes.let_go_on()
+            self.manager.shutdown()
+            self._see_off(processes)
+            return [] if processes.wait_for_all(STOP_S) else processes.alive()
 
     def _see_off(self, processes: _Processes) -> None:
         """Wait until supervisord has ended, or kill it. That its last process has, it sees once a second by itself."""
@@ -246,15 +238,19 @@ class Stack:
                 return
             knock(self.settings.run)
 
-    def restart(self, say: Callable[[str], None]) -> None:
+    def restart(self, wait_healthy: Callable[[], None], say: Callable[[str], None]) -> None:
         """Stop and start one process after another, in the order of the tree, each gracefully.
 
         The caller is ``alone``: a daemon that is stopped while nobody is, the listener starts, and so it does where
         this process is killed between a stop and a start. The listener itself, which holds nothing, is killed instead:
         supervisord has it back.
 
+        Args:
+            wait_healthy: returns when the stack does its work, or raises; called after each process.
+            say: is told of each process.
+
         Raises:
-            Unavailable: the stack does not run, or was not healthy after one of them.
+            Unavailable: the stack does not run.
         """
         self._start_what_stopped()  # else the stack would not be healthy after the first of the others
         for process in self.manager.processes():
@@ -268,7 +264,7 @@ class Stack:
                 with suppress(Unavailable):
                     self._start_what_stopped()
                 raise
-            self.wait_healthy()
+            wait_healthy()
             say(f"{' '.join(map(str, name_of_process(process.name)))} restarted")
 
     def _replace(self, process: Process) -> None:
@@ -312,71 +308,27 @@ class Stack:
                 return
             time.sleep(SPAWN_POLL_S)
 
-    def _end_silent_manager(self) -> bool:
+    def _end_silent_manager(self, state: str) -> bool:
         """End a supervisord of this stack that lives and does not answer; its daemons end with it.
 
         One that is stopping the stack already is let do that. One that is about to begin, for an ``up`` that was
         killed, may leave another process in its place meanwhile: so it is looked for until none is found.
+
+        Args:
+            state: what ``manager.state`` said.
         """
         was_there = False
-        while (pid := self.silent_manager()) is not None:
+        while (pid := self.manager.living_pid()) is not None:
             was_there = True
             with _Processes([pid, *_children(pid)]) as processes:
-                if self.manager.is_ending():
+                if state == ENDING:
                     processes.let_go_on()
                     processes.wait_for_first(STOP_S)
                 processes.kill_first()
                 if not processes.wait_for_all(STOP_S):
                     break
+            state = self.manager.state()
         return was_there
-
-    def silent_manager(self) -> int | None:
-        """Return the pid of a supervisord of this stack that lives, though it does not answer; None where none does."""
-        try:
-            named = int((self.settings.run / "supervisord.pid").read_text())
-        except (OSError, ValueError):
-            named = 0
-        if self._is_manager(named):
-            return named
-        # Somebody may have removed the run directory, with its sockets and locks, beside a stack that lives.
-        seen: set[int] = set()
-        while fresh := {int(process.name) for process in Path("/proc").glob("[0-9]*")} - seen:
-            found = next(filter(self._is_manager, fresh), None)
-            if found is not None:
-                return found
-            seen |= fresh  # one that ended meanwhile may have left another in its place
-        return None
-
-    def _is_manager(self, pid: int) -> bool:
-        """Tell whether a process is a supervisord that was started for this stack, by what it was started with."""
-        process = Path(f"/proc/{pid}")
-        try:
-            words = (process / "cmdline").read_bytes().split(b"\0")
-            if b"supervisor.supervisord" not in words or not any(word.endswith(CONFIGURATION_NAME) for word in words):
-                return False
-            variables = (process / "environ").read_bytes().split(b"\0")
-            home = next(each[len(HOME_IS) :] for each in variables if each.startswith(HOME_IS))
-            its_home = Path(f"{process}/root{os.fsdecode(home)}")  # in a container the same path is another directory
-            return (its_home if its_home.exists() else process / "cwd").samefile(self.settings.home)
-        except (OSError, StopIteration):
-            return False
-
-    def _manager_pids(self) -> list[int]:
-        """Return the pid of this stack's supervisord, whether it answers or not; empty where none lives."""
-        try:
-            return [self.manager.pid()]
-        except Unavailable:
-            silent = self.silent_manager()
-            return [] if silent is None else [silent]
-
-    def _wait_for_failure(self, manager: _Processes) -> str | None:
-        """Return why the stack gave up, once it is down."""
-        reason = self.failure()
-        if reason is not None:
-            # It removes its pid file and answers nothing a while before it has ended.
-            manager.wait_for_all(STOP_S)
-            self._remove_sockets()
-        return reason
 
     def _remove_sockets(self) -> None:
         remove_sockets_of_daemons(self.settings.run)
@@ -403,26 +355,6 @@ def _check_writable(*directories: Path) -> None:
     for path in directories:
         if path.exists() and not os.access(path, os.R_OK | os.W_OK | os.X_OK):
             raise SettingsError(f"{path} can't be written; make it writable for the user who starts the stack")
-
-
-def _what_is_at_fault(found: str) -> str:
-    """Return in one line what ``probe health --json`` said of a stack that is not healthy."""
-    try:
-        value = json.loads(found)
-    except ValueError:
-        return "the stack is not healthy; see: todomq logs"  # the probe itself was ended
-    if "error" in value:
-        return str(value["error"]["text"])
-    same: dict[tuple[str, str], list[str]] = {}  # what is wrong with all workers is said once
-    for part in value["parts"]:
-        if part["state"] == "failed":
-            same.setdefault((part["name"][0], part["text"]), []).append("".join(map(str, part["name"][1:])))
-    faults = "; ".join(f"{f'{kind} {_listed(numbers)}'.strip()}: {text}" for (kind, text), numbers in same.items())
-    return f"the stack is not healthy: {faults} (what runs of it goes on; todomq down stops it)"
-
-
-def _listed(words: list[str]) -> str:
-    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 class _Processes:
