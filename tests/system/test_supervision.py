@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
@@ -24,6 +25,7 @@ from todomq.cli.show import name_of
 from todomq.daemons import name_of_process, socket_name
 from todomq.errors import Unavailable
 from todomq.runtime.local_process import age_ms, has_ended
+from todomq.runtime.locks import STACK_LOCK
 from todomq.supervision import records
 from todomq.supervision.manager import ANSWERS, ENDING, SILENT, Manager, Process
 from todomq.supervision.service import registered_within_ms
@@ -426,6 +428,16 @@ def test_law_9_a_stack_whose_run_directory_was_removed_is_still_the_only_one(sta
     assert stack.living() == {}
 
 
+def test_law_9_a_stack_whose_home_was_removed_is_known_by_its_path_and_ended(stack: RunningStack) -> None:
+    _remove(stack.home)
+
+    assert "runs, but its supervisord" in stack.run(STACK, "status").stdout
+    ended = stack.run(STACK, "down")
+
+    assert ended.returncode == 0 and "TodoMQ is down" in ended.stdout
+    assert stack.living() == {}
+
+
 def test_law_9_what_is_no_supervisord_of_this_stack_is_left_alone(make_stack: MakeStack, stack: RunningStack) -> None:
     other, third_stack = make_stack(), make_stack()
     (other.home / "log").mkdir()
@@ -633,6 +645,31 @@ def test_down_leaves_no_process_and_no_socket_and_keeps_the_data(stack: RunningS
     assert stack.run(STACK, "down").returncode == 0
     assert stack.run(STACK, "status").returncode == 3
     stack.start()
+
+
+@pytest.mark.parametrize("command", ["up", "down", "restart"])
+def test_what_is_interrupted_says_how_to_go_on(shared_stack: RunningStack, command: str) -> None:
+    lock = shared_stack.home / "run" / STACK_LOCK
+    with (
+        shared_stack.control.alone(),
+        subprocess.Popen(
+            [sys.executable, "-m", STACK, command], env=shared_stack.environment, stderr=PIPE, text=True
+        ) as waiting,
+    ):
+        wait_until(lambda: lock in _files_of(waiting.pid), 30, "it waits for the other command")
+        waiting.send_signal(signal.SIGINT)
+        _, said = waiting.communicate(timeout=30)
+    assert waiting.returncode == 130 and said.startswith("Interrupted: ") and "status says what runs" in said
+    assert len(said.splitlines()) == 1
+
+
+def _files_of(pid: int) -> list[Path]:
+    """Return what a process has open."""
+    found = []
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            found.append(each.readlink())
+    return found
 
 
 def test_down_ends_a_supervisord_that_hangs(stack: RunningStack) -> None:

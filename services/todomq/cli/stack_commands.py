@@ -88,11 +88,11 @@ def down(
     is_asked = remove_data and not yes and is_terminal(sys.stdin)
     if is_asked and not typer.confirm(f"Remove {data} with every list in it?"):
         return Result({"running": None, "removed": False}, "Nothing was changed.", REFUSED)
-    if not stack.settings.home.exists():
+    if not stack.settings.home.exists() and stack.manager.living_pid() is None:
         home = safe(str(stack.settings.home))
         value = {"running": False, "ran": False, "removed": False}
         return Result(value, f"TodoMQ is not running; there is no {home}, so no data either.")
-    with _alone(stack):
+    with _told_if_interrupted("what has begun to stop goes on"), _alone(stack):
         ran = stack.stop()
         removed = remove_data and stack.settings.data.exists()
         if removed:

@@ -118,6 +118,8 @@ class Manager:
             variables = (process / "environ").read_bytes().split(b"\0")
             home = next(each[len(_HOME_IS) :] for each in variables if each.startswith(_HOME_IS))
             its_home = Path(f"{process}/root{os.fsdecode(home)}")  # in a container the same path is another directory
+            if not self._settings.home.exists():  # somebody has removed it beside a stack that lives
+                return home == os.fsencode(self._settings.home) and not its_home.exists()
             return (its_home if its_home.exists() else process / "cwd").samefile(self._settings.home)
         except (OSError, StopIteration):
             return False
