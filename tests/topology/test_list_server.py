@@ -19,7 +19,6 @@ from todomq.database_worker.records import read_epochs
 from todomq.database_worker.storage import Page, StorageFailed
 from todomq.errors import NOT_APPLIED, CorruptRecord, Overloaded, Unavailable
 from todomq.list_server import housekeeping, reading, records, worker_link
-from todomq.list_server.actor import READY
 from todomq.list_server.service import ListServerService
 from todomq.protocol import messages
 from todomq.protocol.codec import pack
@@ -178,7 +177,36 @@ def test_a_list_is_loaded_when_its_worker_is_back_however_long_it_was_away(world
     world.clock.run_until(world.clock.now_us + 60 * SECOND_US)
     assert sizes[0].error is not None
     world.disks[1].stalled_us = 0
-    assert world.clock.run_until(world.clock.now_us + 99 * SECOND_US, lambda: partition.actors["a"].state == READY)
+    client.submit(operations.size("a"), 60.0, sizes.append)
+    assert world.clock.run_until(world.clock.now_us + 99 * SECOND_US, lambda: len(sizes) == 2)
+    assert result(sizes[1]) == 1
+
+
+def test_law_6_a_worker_that_is_away_leaves_no_list_in_memory_for_which_nobody_waits(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "FORGET_AT", 16)
+    world.start_all()
+    run_until_owned(world)
+    client, service = Client(world, "client"), service_of(world)
+    (pages,) = service._readings.values()
+    for name in ("kept", "a"):
+        assert answered(world, client, operations.add_entry(name, "milk")).id == 1
+    world.disks[1].stalled_us = 90 * SECOND_US
+    for partition in service.hosting.partitions:
+        if partition is not None:
+            partition.look_for_all()
+    under_way = reading.CALLS_UNDER_WAY * reading.PAGES_PER_CALL
+    sizes = list[Request[Any]]()
+    for number in range(2_000):
+        client.submit(operations.size(f"new {number}"), 0.5, sizes.append)
+        if number % 100 == 99:
+            world.clock.run_until(world.clock.now_us + SECOND_US)
+    assert len(sizes) == 2_000 and all(each.error is not None for each in sizes)
+    assert service.hosting.lists <= 2 + under_way and len(pages._waiting) <= 3 * 100
+    world.disks[1].stalled_us = 0
+    world.clock.run_until(world.clock.now_us + 99 * SECOND_US)
+    assert answered(world, client, operations.size("a")) == 1 and answered(world, client, operations.size("new 0")) == 0
 
 
 def test_law_5_lists_that_cannot_be_read_at_the_moment_hold_up_none_that_are_asked_for_with_them(

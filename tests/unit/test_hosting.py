@@ -190,8 +190,54 @@ def test_law_6_what_waits_for_a_list_that_loads_goes_when_its_deadline_has_passe
     assert [asked[2][0] for asked in bench.actor("a").queue or ()] == [in_time]
     bench.hosting.kill(bench.actor("a"))  # as well in the next activation
     bench.tick(10_000)
-    assert isinstance(bench.error(in_time), DeadlineExceeded) and bench.actor("a").queue is None
-    assert not bench.partition("a").waiting
+    assert isinstance(bench.error(in_time), DeadlineExceeded)
+    assert not bench.partition("a").waiting and not bench.hosting.lists
+    bench.settle()  # the pages that were wanted come to nobody
+    assert bench.ask("a", "size") == 0
+
+
+def test_a_list_of_which_a_page_was_asked_for_is_loaded_though_nobody_waits_for_it_any_more() -> None:
+    bench = Bench(page=1)
+    Client().change(bench, "a", "add_entries", [["milk"], ["bread"]])
+    bench.hosting.kill(bench.actor("a"))
+    bench.settle()
+    late = bench.send("a", "size", deadline_ms=bench.now_ms + 100)
+    bench.turn()
+    bench.actor("a").is_being_read = True
+    bench.tick(200)
+    assert isinstance(bench.error(late), DeadlineExceeded)
+    bench.settle()
+    assert bench.actor("a").is_at_rest and bench.hosting.lists == 1
+
+
+def test_law_6_lists_that_cannot_be_read_at_the_moment_leave_with_whoever_asked_for_them() -> None:
+    bench = Bench()
+    asked = [bench.send(f"list {number}", "size") for number in range(100)]
+    bench.turn()
+    reads = list(bench.reads)
+    bench.reads.clear()
+    assert all(bench.hosting.read_failed(read, Unavailable("Permission denied")) for read in reads)
+    bench.turn()
+    assert {bench.error(each).text for each in asked} == {"Permission denied"}
+    for read in reads:
+        bench.hosting.read_again(read, bench.now_ms)
+    bench.turn()
+    assert not bench.hosting.lists and not bench.reads and bench.hosting.drops == 100
+
+
+def test_law_6_lists_that_are_damaged_leave_memory_where_the_budget_asks_for_it() -> None:
+    damaged = CorruptRecord("not a record")
+    for memory_bytes, kept in ((1 << 30, range(100, 101)), (50 * LIST_BYTES, range(51))):
+        bench = Bench(memory_bytes=memory_bytes)
+        for number in range(100):
+            bench.send(f"list {number}", "size")
+        bench.turn()
+        while bench.reads:
+            assert not bench.hosting.read_failed(bench.reads.popleft(), damaged)
+        assert len(bench.hosting.quarantined) == 100
+        for _ in range(100):
+            bench.tick(1_000)
+        assert len(bench.hosting.quarantined) in kept
 
 
 def test_law_6_answers_that_wait_for_a_batch_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -187,6 +187,7 @@ class Bench:
         """Answer the pages that were asked for."""
         while self.reads:
             asked = self.reads.popleft()
+            asked.actor.is_being_read = True
             key, prefix, after = asked.wanted
             value = None if key is None else self.disk.records.get(key)
             pairs, last = self.disk.page(prefix, after, self.page)

@@ -82,9 +82,13 @@ class ListActor(RecordedList):
         last_page: the last question that one short page answered, and the page; None once the list has changed.
         long_read: the last question that takes several, and the number of what is kept of it; None likewise.
         early: the sessions of which something came before its turn, by client; None when there is none.
+        is_being_read: whether its worker was asked for a page of it.
     """
 
-    __slots__ = ("activation", "early", "error", "last_page", "long_read", "queue", "since_ms", "state", "used_ms")
+    __slots__ = (
+        "activation", "early", "error", "is_being_read", "last_page", "long_read", "queue", "since_ms", "state",
+        "used_ms",
+    )  # fmt: skip
 
     def __init__(self, name: str, partition: Partition, activation: int, now_ms: int) -> None:
         super().__init__(name, partition)
@@ -96,6 +100,7 @@ class ListActor(RecordedList):
         self.last_page: tuple[bytes, bytes] | None = None
         self.long_read: tuple[bytes, int] | None = None
         self.early: dict[bytes, Session] | None = None
+        self.is_being_read = False
 
     @property
     def is_at_rest(self) -> bool:

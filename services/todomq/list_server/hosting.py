@@ -247,19 +247,30 @@ class Hosting:
         self.reads.append(Read(actor.partition.worker, actor, loading, loading.first_page()))
         self.loads += 1
 
+    def is_current(self, read: Read) -> bool:
+        """Tell whether anybody still wants a page."""
+        partition, actor = read.actor.partition, read.actor
+        return (
+            self.partitions[partition.number] is partition
+            and partition.actors.get(actor.name) is actor
+            and actor.state is (LOADING if isinstance(read.job, Loading) else READY)
+        )
+
     def read_again(self, read: Read, now_ms: int) -> None:
-        """Read from the beginning again, a while after a page could not be read, what still waits for it."""
-        if not self._is_current(read):
+        """Read from the beginning again, a while after a page could not be read, what is still waited for."""
+        if not self.is_current(read):
             return
         if isinstance(read.job, Sweeping):
             read.actor.partition.to_sweep[read.actor.name] = read.actor
+        elif read.actor.queue is None:
+            self._give_up_load(read.actor)
         else:
             self.load(read.actor, now_ms)
 
     def page_read(self, read: Read, value: bytes | None, pairs: list[bytes], last: bytes | None, now_ms: int) -> None:
         """Take a page that was read."""
         actor, job = read.actor, read.job
-        if not self._is_current(read):
+        if not self.is_current(read):
             return
         if isinstance(job, Sweeping):
             following = job.take(actor, pairs, last)
@@ -295,7 +306,7 @@ class Hosting:
         Returns:
             True if it is to be read again in a while; False if that is of no use.
         """
-        if not self._is_current(read):
+        if not self.is_current(read):
             return False
         if not isinstance(error, CorruptRecord):
             self.read_refused(read, error)
@@ -306,7 +317,7 @@ class Hosting:
 
     def read_refused(self, read: Read, error: TodoMQError) -> None:
         """Take the word that a page can't be read for now: if the worker itself says so, whoever waits hears why."""
-        if is_refusal_for_now(error) and isinstance(read.job, Loading) and self._is_current(read):
+        if is_refusal_for_now(error) and isinstance(read.job, Loading) and self.is_current(read):
             read.actor.refuse_all(error)
 
     # -- what the workers say ------------------------------------------------------------------------------------------
@@ -441,14 +452,6 @@ class Hosting:
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
-    def _is_current(self, read: Read) -> bool:
-        partition, actor = read.actor.partition, read.actor
-        return (
-            self.partitions[partition.number] is partition
-            and partition.actors.get(actor.name) is actor
-            and actor.state is (LOADING if isinstance(read.job, Loading) else READY)
-        )
-
     def _refuse(self, partition: Partition, peer: bytes, identifier: int) -> None:
         assert partition.refusal is not None
         value = messages.error_value(partition.refusal)
@@ -499,3 +502,13 @@ class Hosting:
             actor.refuse_too_early(now_ms)
             if actor.queue is None and actor.early is None:
                 del partition.waiting[name]
+                if actor.state is LOADING and not actor.is_being_read:
+                    self._give_up_load(actor)
+
+    def _give_up_load(self, actor: ListActor) -> None:
+        """Let go of a list for which nobody waits any more and of which nothing was read.
+
+        While its worker is away each name that anybody asks for would else stay, and push others out of memory.
+        """
+        actor.partition.drop(actor)
+        self._ended += 1

@@ -6,7 +6,7 @@ requests, what is read and written. Its hosting tells it the time, and how much 
 
 from __future__ import annotations
 
-from todomq.list_server.actor import ListActor
+from todomq.list_server.actor import QUARANTINED, ListActor
 from todomq.list_server.partition import Partition
 from todomq.list_server.weight import LIST_BYTES, weight
 
@@ -122,3 +122,6 @@ class Housekeeping:
                 partition.drop(actor)
                 self.drops += 1
                 self._weighed -= weighs
+        elif actor.state is QUARANTINED and idle_ms < self._idle_ms and now_ms - actor.used_ms > idle_ms:
+            partition.drop(actor)  # over the budget; whoever asks for it finds again that it can't be read
+            self.drops += 1

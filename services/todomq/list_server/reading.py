@@ -2,13 +2,15 @@
 
 Owns: which pages wait, which are under way. Must not know: what a page holds, sockets (the link calls).
 Law 5: a list that takes many pages goes to the end of the queue after each; of one that cannot be read the worker says
-so in the place of its page. Law 6: what waits is bounded by the requests that wait for it.
+so in the place of its page. Law 6: what waits is bounded by the requests that wait for it, since the hosting lets go of
+lists for which nobody waits, and their pages are forgotten.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from math import inf
 from typing import Any
 
@@ -17,6 +19,8 @@ from todomq.list_server.hosting import Read
 from todomq.protocol import limits, messages
 from todomq.runtime.callee import Answer
 
+FORGET_AT = 1_024
+"""Pages that wait before it is looked which of them are still wanted."""
 PAGES_PER_CALL = 128
 CALLS_UNDER_WAY = 4
 BYTES = frozenset((bytes,))
@@ -30,6 +34,7 @@ class Reading:
     def __init__(
         self,
         call: AskWorker,
+        is_current: Callable[[Read], bool],
         on_page: Callable[[Read, Any, Any, Any], None],
         on_error: Callable[[Read, TodoMQError], None],
         on_refusal: Callable[[Read, TodoMQError], None],
@@ -38,26 +43,41 @@ class Reading:
 
         Args:
             call: the link's call.
+            is_current: tells whether anybody still wants a page.
             on_page: takes a read and its value, pairs and last key.
             on_error: takes a read that failed.
             on_refusal: takes a read that has had no answer for a while, and why; the worker goes on being asked.
         """
         self._call = call
+        self._is_current = is_current
         self._on_page = on_page
         self._on_error = on_error
         self._on_refusal = on_refusal
         self._waiting: deque[Read] = deque()
+        self._forget_at = FORGET_AT
         self._under_way = 0
 
     def add(self, read: Read) -> None:
         """Queue a page; ``begin`` asks for it."""
+        if len(self._waiting) >= self._forget_at:
+            self._waiting = deque(filter(self._is_current, self._waiting))
+            self._forget_at = max(FORGET_AT, 2 * len(self._waiting))
         self._waiting.append(read)
 
     def begin(self) -> None:
         """Ask for what waits, as far as calls are free."""
         while self._under_way < CALLS_UNDER_WAY and self._waiting:
-            count = min(PAGES_PER_CALL, len(self._waiting))
-            self._ask([self._waiting.popleft() for _ in range(count)])
+            reads = list(islice(self._wanted(), PAGES_PER_CALL))
+            if reads:
+                self._ask(reads)
+
+    def _wanted(self) -> Iterator[Read]:
+        """Take the pages that wait and are still wanted, in order."""
+        while self._waiting:
+            read = self._waiting.popleft()
+            if self._is_current(read):
+                read.actor.is_being_read = True
+                yield read
 
     def _ask(self, reads: list[Read]) -> None:
         self._under_way += 1

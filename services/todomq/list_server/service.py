@@ -52,7 +52,7 @@ class ListServerService(Service):
             links[number] = WorkerLink(daemon, number, commits_address, gate, restarted)
         daemon.pull(commits_address, Words(daemon.incarnation, hosting, links, loop.steady_ms).take)
         calls = {number: link.call for number, link in links.items()}
-        pages = self._page_read, self._page_failed, hosting.read_refused
+        pages = hosting.is_current, self._page_read, self._page_failed, hosting.read_refused
         self._readings = {number: Reading(call, *pages) for number, call in calls.items()}
         self._listings = ListingQueue([*calls.values()], lambda *reply: daemon.server.reply(*reply))
         self._remains = Remains(hosting, calls)
