@@ -16,7 +16,7 @@ from todomq.database_worker.commit import Commits
 from todomq.database_worker.group import commit_group
 from todomq.database_worker.storage import StorageFailed, Write
 from todomq.errors import NOT_APPLIED, CorruptRecord, DeadlineExceeded, InvalidRequest, Overloaded
-from todomq.protocol.messages import COMMITTED, FAILED, WANTED, Committed
+from todomq.protocol.messages import COMMITTED, EPOCH_STEP, FAILED, WANTED, Committed
 
 ME = b"worker"
 A, B = b"sender a", b"sender b"
@@ -584,10 +584,10 @@ def test_where_something_of_every_sender_waits_another_one_is_refused(
 def test_no_claim_puts_an_epoch_out_of_everybodys_reach(bench: Bench) -> None:
     with pytest.raises(InvalidRequest, match="above the stored one"):
         bench.claim(2, (1 << 63) - 1)
-    bench.claim(2, commit.EPOCH_STEP)
-    bench.claim(2, commit.EPOCH_STEP + 1)
+    bench.claim(2, EPOCH_STEP)
+    bench.claim(2, EPOCH_STEP + 1)
     bench.step()
-    assert [outcome for _, outcome in bench.answers][-1] == [True, commit.EPOCH_STEP + 1]
+    assert [outcome for _, outcome in bench.answers][-1] == [True, EPOCH_STEP + 1]
 
 
 def test_what_a_sender_sent_before_it_went_is_committed(bench: Bench) -> None:

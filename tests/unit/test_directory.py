@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from todomq.cache.directory import Directory, Own, Owner, Release, Server, first_homes, rank
+from todomq.protocol.messages import EPOCH_STEP
 from todomq.protocol.partitions import PARTITIONS, worker_of
 
 ONE, TWO, THREE = (Server(number, b"life of %d" % number, f"ipc:///run/{number}") for number in (1, 2, 3))
@@ -152,6 +153,31 @@ def test_a_refused_claim_is_made_again_above_the_stored_epoch() -> None:
     directory.claimed(effect, False, 41)
     assert directory.owners[effect.partition] is None
     assert directory.plan(placing=True) == [Own(ONE, effect.partition, 42)]
+
+
+def test_a_report_that_no_claim_can_have_led_to_is_not_believed() -> None:
+    directory, liar = placed(ONE), Server(9, b"liar", "ipc:///liar")
+    directory.servers_are([ONE, liar])
+    before = directory.owners[7]
+    directory.reported(liar, [(7, (1 << 63) - 1)])
+    assert directory.owners[7] == before and before is not None and before.server == ONE
+
+
+def test_what_a_claim_is_impossible_for_is_forgotten_and_storage_tells_anew() -> None:
+    directory = Directory(1, 3)
+    directory.servers_are([ONE])
+    directory.reported(ONE, [])
+    stored = 3 * EPOCH_STEP
+    (own,) = (each for each in directory.plan(placing=True) if each.partition == 7)
+    assert isinstance(own, Own)
+    directory.claimed(own, False, (1 << 63) - 1)  # a lie
+    (too_high,) = directory.plan(placing=True)
+    assert isinstance(too_high, Own) and too_high.epoch == 1 << 63
+    directory.impossible(too_high)
+    (anew,) = directory.plan(placing=True)
+    assert isinstance(anew, Own) and anew.epoch == 1
+    directory.claimed(anew, False, stored)
+    assert directory.plan(placing=True) == [Own(ONE, 7, stored + 1)]
 
 
 def test_an_effect_that_was_not_answered_is_planned_again() -> None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from todomq.protocol.messages import EPOCH_STEP
 from todomq.protocol.partitions import PARTITIONS, worker_of
 
 
@@ -90,7 +91,10 @@ class Directory:
         return [server for server in self.servers.values() if server.incarnation not in heard]
 
     def reported(self, server: Server, owned: list[tuple[int, int]]) -> None:
-        """Take a server's word on what it owns, first or again; the higher epoch wins where two claim the same."""
+        """Take a server's word on what it owns, first or again; the higher epoch wins where two claim the same.
+
+        One further above what is known than a claim can lead to is not believed: no owner could follow.
+        """
         if self.servers.get(server.number) != server:
             return
         self._reported.add(server.incarnation)
@@ -100,7 +104,8 @@ class Directory:
         named = dict(owned)
         for partition, epoch in named.items():
             known = self.owners[partition]
-            if epoch >= self._epochs[partition] and (known is None or known.epoch < epoch):
+            may_be = self._epochs[partition] <= epoch <= self._epochs[partition] + EPOCH_STEP
+            if may_be and (known is None or known.epoch < epoch):
                 self._set_owner(partition, Owner(server, epoch))
         for partition, known in enumerate(self.owners):
             named_or_pending = partition in named or partition in self._pending
@@ -166,6 +171,12 @@ class Directory:
         """Take the word that an effect was not answered; it is planned again."""
         if self._pending.get(effect.partition) == effect:
             del self._pending[effect.partition]
+
+    def impossible(self, effect: Own) -> None:
+        """Take the word that nobody may claim under such an epoch, and forget what led to it: storage tells anew."""
+        if self._pending.get(effect.partition) == effect:
+            del self._pending[effect.partition]
+            self._epochs[effect.partition] = 0
 
     def outdated(self, partition: int, epoch: int) -> None:
         """Take the router's word that it knows a partition under this epoch: the next owner claims a higher one.

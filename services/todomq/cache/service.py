@@ -11,7 +11,16 @@ from typing import Any
 
 from todomq.cache.directory import Directory, Own, Owner, Release, Server
 from todomq.daemons import is_daemon_name
-from todomq.errors import DeadlineExceeded, NameNotFound, Overloaded, TodoMQError, Unavailable, is_refusal_for_now
+from todomq.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    NameNotFound,
+    Overloaded,
+    ProtocolError,
+    TodoMQError,
+    Unavailable,
+    is_refusal_for_now,
+)
 from todomq.protocol.addresses import is_address
 from todomq.protocol.entries import check_list_name
 from todomq.protocol.messages import is_epoch, is_partition
@@ -31,8 +40,8 @@ LIST_SERVERS = 1 << 16
 """Highest number of a list server."""
 SERVERS_MOST = 2 * POOL_MOST
 """List servers that get partitions: each is a connection, and anybody may register names like theirs."""
-
 WAITING_CALLS = 4_096
+PLAIN = (str, int, float, bool, type(None))
 
 
 class CacheService(Service):
@@ -76,7 +85,7 @@ class CacheService(Service):
         def activated(answer: Answer) -> None:
             if answer.error is not None and not _is_of_the_moment(answer.error):
                 call.refuse(answer.error)
-            elif answer.error is None and _is_pair(answer.value) and answer.value[1] == owner.epoch:
+            elif answer.error is None and _is_activation(answer.value) and answer.value[1] == owner.epoch:
                 activation, epoch = answer.value
                 server = ["list_server", owner.server.number]
                 call.answer([server, owner.server.incarnation, activation, partition_of(name.encode()), epoch])
@@ -104,10 +113,12 @@ class CacheService(Service):
         def answered(answer: Answer) -> None:
             if answer.error is not None:
                 call.refuse(answer.error)
-            elif operation == "describe_list" and type(answer.value) is dict:
+            elif operation == "describe_list" and _is_description(answer.value):
                 call.answer({"list_server": owner.server.number, **answer.value})
-            else:
+            elif operation == "kill_list" and type(answer.value) is bool:
                 call.answer(answer.value)
+            else:
+                call.refuse(ProtocolError(f"the list server gave an answer to {operation} that is none"))
 
         callee.call(operation, name, done=answered, timeout_s=self._time_left_s(call))
         return LATER
@@ -197,7 +208,9 @@ class CacheService(Service):
             return
 
         def answered(answer: Answer) -> None:
-            if answer.error is not None or (isinstance(effect, Own) and not _is_pair(answer.value)):
+            if isinstance(effect, Own) and isinstance(answer.error, InvalidRequest):
+                self._loop.after(ASK_AGAIN_S, lambda: self.directory.impossible(effect))
+            elif answer.error is not None or (isinstance(effect, Own) and not _is_grant(answer.value)):
                 self._loop.after(ASK_AGAIN_S, lambda: self.directory.failed(effect))
             elif isinstance(effect, Own):
                 self.directory.claimed(effect, *answer.value)
@@ -248,9 +261,20 @@ def _is_of_the_moment(error: TodoMQError) -> bool:
     return is_one and not is_refusal_for_now(error)  # that one is the list's: its shard can't be opened, say
 
 
-def _is_pair(value: Any) -> bool:
-    """Tell whether a list server answered ``[granted or activation, epoch]``."""
-    return type(value) is list and len(value) == 2 and isinstance(value[0], int) and type(value[1]) is int
+def _is_activation(value: Any) -> bool:
+    """Tell whether a list server answered ``[activation, epoch]``."""
+    return type(value) is list and [type(item) for item in value] == [int, int]
+
+
+def _is_grant(value: Any) -> bool:
+    """Tell whether a list server answered ``[granted, epoch]``; the epoch is 0 where nobody has ever claimed."""
+    is_one = type(value) is list and [type(item) for item in value] == [bool, int]
+    return is_one and (value[1] == 0 or is_epoch(value[1]))
+
+
+def _is_description(value: Any) -> bool:
+    """Tell whether a list server described a list: texts with plain values."""
+    return type(value) is dict and all(type(key) is str and type(each) in PLAIN for key, each in value.items())
 
 
 def _are_epochs(value: Any) -> bool:

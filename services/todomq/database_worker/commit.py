@@ -27,7 +27,7 @@ from todomq.database_worker.senders import Sender
 from todomq.database_worker.storage import Write
 from todomq.errors import NOT_APPLIED, DeadlineExceeded, InvalidRequest, Overloaded, TodoMQError
 from todomq.protocol import limits
-from todomq.protocol.messages import COMMITTED, FAILED, WANTED, Committed, Writes
+from todomq.protocol.messages import COMMITTED, EPOCH_STEP, FAILED, WANTED, Committed, Writes
 
 GROUP_BYTES = 2 * limits.BATCH_BYTES
 GROUP_ITEMS = 4_096
@@ -38,8 +38,6 @@ SENDER_WAITING_BYTES = 16 * limits.BATCH_BYTES
 CALL_BYTES = 16 * limits.MIB
 CALL_ITEMS = 16_384
 SENDERS = 1_024
-EPOCH_STEP = 1 << 32
-"""How far one claim may raise an epoch: after the highest there is nobody could own the partition any more."""
 
 
 class Commits:

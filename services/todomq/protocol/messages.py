@@ -35,6 +35,8 @@ LIMIT = 1 << 63
 """Ids, numbers, epochs and times are from 0 to below this."""
 FIRST_EPOCH = 1
 """The epoch of a partition's first owner; 0 stands for that of a partition that was never owned."""
+EPOCH_STEP = 1 << 32
+"""How far one claim may raise an epoch: after the highest there is nobody could own the partition any more."""
 
 # Where the fields of a request stand; the epoch only in a forwarded one, number and floor in those that have them.
 ID: Final = 0
