@@ -33,8 +33,8 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check --constraint con
 DIST := dist/.built
 SOURCES := pyproject.toml MANIFEST.in README.md LICENSE $(shell find services/todomq -name __pycache__ -prune -o -print)
 
-# The homes of the stacks that run with an environment: its path, for grep.
-HOMES = for each in $$(grep -lsz '^$(1)/bin/' /proc/[0-9]*/cmdline); do \
+# The homes of the stacks whose supervisord runs with an environment: its path, for grep.
+HOMES = for each in $$(grep -lsz '^$(1)/bin/' /dev/null $$(grep -lsz '^supervisor\.supervisord$$' /proc/[0-9]*/cmdline)); do \
     tr '\0' '\n' 2>/dev/null < $${each%cmdline}environ | sed -n 's/^TODOMQ_HOME=//p'; done | sort -u
 
 .PHONY: up down restart status logs test check demo simulate torture mutants fuzz dist bench clean

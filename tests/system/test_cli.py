@@ -200,6 +200,14 @@ def test_an_export_of_no_list_leaves_the_file_as_it_was(cli: Cli, tmp_path: Path
     assert file.read_text() == ",milk\n"
 
 
+def test_an_export_to_links_that_lead_to_each_other_says_so_in_one_line(cli: Cli, tmp_path: Path) -> None:
+    loop = tmp_path / "loop.txt"
+    loop.symlink_to(loop)
+    cli("add", "exported in a loop", "milk")
+    refused = cli("export", "exported in a loop", str(loop))
+    assert refused.returncode == REFUSED and refused.stderr == f"Error: {loop}: Too many levels of symbolic links\n"
+
+
 def test_an_export_says_of_how_many_entries_something_has_no_place(cli: Cli, shared_stack: RunningStack) -> None:
     with Client(shared_stack.endpoint) as todo:
         handle = todo.todo_list("extra")

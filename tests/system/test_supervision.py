@@ -401,7 +401,7 @@ def test_a_home_that_is_no_text_is_refused_before_anything_is_started(make_stack
 
 def test_down_removes_no_socket_of_another_program(make_stack: MakeStack) -> None:
     stack = make_stack()
-    (stack.home / "run").mkdir()
+    (stack.home / "run").mkdir(mode=0o700)
     foreign = stack.home / "run" / "docker.sock"
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(foreign))
@@ -645,6 +645,52 @@ def test_down_leaves_no_process_and_no_socket_and_keeps_the_data(stack: RunningS
     assert stack.run(STACK, "down").returncode == 0
     assert stack.run(STACK, "status").returncode == 3
     stack.start()
+
+
+def test_what_todomq_did_not_make_is_neither_removed_nor_closed_to_others(make_stack: MakeStack) -> None:
+    stack = make_stack()
+    precious = stack.home / "data" / "precious.db"
+    precious.parent.mkdir()
+    precious.write_text("precious")
+    refused = stack.run(STACK, "down", "--remove-data", "--yes")
+    assert refused.returncode == 1 and precious.read_text() == "precious"
+    assert f"{precious.parent} holds precious.db that TodoMQ did not make; remove it by hand" in refused.stderr
+
+    run = stack.home / "run"
+    run.mkdir()
+    run.chmod(0o755)
+    (run / "other.pid").touch()
+    refused = stack.run(STACK, "up")
+    assert refused.returncode == 2 and f"{run} is not TodoMQ's and would be closed to others" in refused.stderr
+    assert run.stat().st_mode & 0o777 == 0o755 and stack.living() == {}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+@pytest.mark.parametrize("command", [("status",), ("restart",), ("down",), ("demo", "--lists", "1")])
+def test_of_another_users_stack_it_is_not_said_that_it_does_not_run(
+    shared_stack: RunningStack, command: tuple[str, ...]
+) -> None:
+    shared_stack.home.chmod(0o755)
+    result = subprocess.run(
+        ["setpriv", "--reuid=65534", "--clear-groups", "--bounding-set=-all", sys.executable, "-m", STACK, *command],
+        env=shared_stack.environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert result.returncode == 2 and "; run this as the stack's user" in result.stderr, result
+    assert shared_stack.run(STACK, "status").returncode == 0
+
+
+def test_what_starts_is_stopped_soon_whenever_that_is(make_stack: MakeStack) -> None:
+    """What is forked and has not begun yet takes no notice of a signal; supervisord waits ten seconds for it."""
+    for _ in range(3):
+        stack = make_stack()
+        with subprocess.Popen(
+            [sys.executable, "-m", STACK, "run"], env=stack.environment, stdout=DEVNULL, stderr=DEVNULL
+        ) as foreground:
+            log = stack.home / "log" / "supervisord.log"
+            wait_until(lambda log=log: log.exists() and "spawned: 'registry'" in log.read_text(), 30, "it starts")  # type: ignore[misc]
+            foreground.send_signal(signal.SIGTERM)
+            assert foreground.wait(30) == 0
+        assert stack.living() == {} and "SIGKILL" not in log.read_text()
 
 
 @pytest.mark.parametrize("command", ["up", "down", "restart"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from todomq.runtime.loop import Loop
 from todomq.settings import Settings
 from todomq.supervision import records, service
+from todomq.supervision.events import Event
 from todomq.supervision.restart_intensity import GiveUp
 from todomq.supervision.service import Listener
 
@@ -51,6 +53,26 @@ def give_up(listener: Listener) -> list[str]:
 def test_law_9_the_stack_is_stopped_also_where_the_reason_cannot_be_kept(listener: Listener) -> None:
     (listener._settings.run / "failure").mkdir()  # nothing can take its place
     assert give_up(listener) == ["shutdown"]
+
+
+def test_who_did_not_hear_that_it_is_to_stop_is_asked_again_and_no_stranger_is(listener: Listener) -> None:
+    listener._manager_pid = os.getpid()
+    children = [subprocess.Popen(["sleep", "60"]) for _ in range(2)]
+    try:
+        listener._take_event(Event("STOPPING", "router", "edge", children[0].pid, 0))
+        latest_s = time.monotonic() + BOUND_S
+        while children[0].poll() is None and time.monotonic() < latest_s:
+            listener._loop.turn(0.02)
+        assert children[0].returncode == -signal.SIGTERM
+        listener._manager_pid = os.getppid()
+        planned = len(listener._loop._timers)
+        listener._take_event(Event("STOPPING", "router", "edge", children[1].pid, 0))
+        listener._take_event(Event("STOPPING", "router", "edge", children[0].pid, 0))
+        assert len(listener._loop._timers) == planned and children[1].poll() is None
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
 
 
 def test_the_reason_is_kept_where_it_can_be(listener: Listener) -> None:

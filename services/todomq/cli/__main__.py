@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import typer
 
+from todomq.__main__ import INTERRUPTED
 from todomq.cli import backups, demo, keys, lists, probe, stack_commands, transfer
 from todomq.cli.show import make_output_forgiving
 
@@ -73,8 +75,11 @@ def _options(
 
 def main() -> None:
     """Run the command that the arguments name."""
-    make_output_forgiving()
-    make_app()(prog_name="todomq")
+    try:
+        make_output_forgiving()
+        make_app()(prog_name="todomq")
+    except KeyboardInterrupt:  # before there was a command that could say what it leaves
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from typing import Annotated
 import typer
 
 from todomq.cli.outcome import DONE, REFUSED, Result, command
-from todomq.cli.stack_parts import supervised
 from todomq.errors import Unavailable
 from todomq.settings import read_settings
 
@@ -38,9 +37,10 @@ def demo(
     Example: todomq demo --lists 10000
     """
     from todomq.cli import demo_job
+    from todomq.supervision.manager import ANSWERS, Manager
 
     settings = read_settings()
-    if kills and supervised(settings) is None:
+    if kills and Manager(settings).state() != ANSWERS:
         raise Unavailable("no supervisord is there to restart what the demo kills; todomq up, or say --no-kills")
     report = demo_job.run(settings, lists, sample, demo_job.VICTIMS if kills else (), keep)
     return Result(report.value(), report.show, DONE if report.is_good else REFUSED)

@@ -41,7 +41,7 @@ TodoMQ is up; its home is {home}. Try:
   {todomq} add "Bob's list" dentist --date 2026-12-01
   {todomq} ls "Bob's list"
   {todomq} probe tree
-  {todomq} status | logs | demo | down"""
+  {todomq} status, logs, demo, down"""
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -81,10 +81,12 @@ def down(
 
     Example: todomq down
     """
-    from todomq.database_worker.storage.manifest import remove_data_in
+    from todomq.database_worker.storage.manifest import check_is_ours, remove_data_in
 
     stack = _stack()
     data = safe(str(stack.settings.data))
+    if remove_data:
+        check_is_ours(stack.settings.data)
     is_asked = remove_data and not yes and is_terminal(sys.stdin)
     if is_asked and not typer.confirm(f"Remove {data} with every list in it?"):
         return Result({"running": None, "removed": False}, "Nothing was changed.", REFUSED)

@@ -32,7 +32,7 @@ def supervised(settings: Settings) -> list[Process] | None:
 
     try:
         return Manager(settings).processes()
-    except Unavailable:
+    except (Unavailable, PermissionError):
         return None
 
 

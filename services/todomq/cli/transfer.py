@@ -208,7 +208,10 @@ def write_file(file: Path, content: bytes) -> None:
 
     Devices and pipes are written as they are, and what only the file itself allows. A link stays one.
     """
-    target = file.resolve()
+    try:
+        target = file.resolve()
+    except RuntimeError:  # Python's word for links that lead to each other, before 3.13
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(file)) from None
     may_replace = all(os.access(path, os.W_OK) for path in (target.parent, target) if path.exists())
     is_special = str(file.absolute()).startswith(("/dev/", "/proc/")) or (file.exists() and not file.is_file())
     if is_special or not may_replace:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 # Counted from the one after the command in parentheses.
-_STATE, _USER_TIME, _SYSTEM_TIME, _START_TIME = 3 - 3, 14 - 3, 15 - 3, 22 - 3
+_STATE, _PARENT, _USER_TIME, _SYSTEM_TIME, _START_TIME = 3 - 3, 4 - 3, 14 - 3, 15 - 3, 22 - 3
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -26,6 +26,14 @@ def start_time(pid: int) -> int:
         ProcessLookupError: there is none.
     """
     return int(_stat(pid)[_START_TIME])
+
+
+def parent_of(pid: int) -> int:
+    """Return the pid of the process that this one is a child of; 0 where there is none."""
+    try:
+        return int(_stat(pid)[_PARENT])
+    except ProcessLookupError:
+        return 0
 
 
 def age_ms(pid: int) -> int:

@@ -13,14 +13,21 @@ from contextlib import suppress
 from pathlib import Path
 
 from todomq.errors import Unavailable
+from todomq.settings import SettingsError
 
 STACK_LOCK = "stack.lock"
 """In the run directory: held by who starts or stops the stack, or puts data in its place."""
 
 
 def private_directory(path: Path) -> None:
-    """Create the directory if need be and see that nobody else can enter it (mode 0700)."""
+    """Create the directory if need be and see that nobody else can enter it (mode 0700).
+
+    Raises:
+        SettingsError: it is open to others and holds what is not of a stack; nobody is to be shut out of that.
+    """
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if path.stat().st_mode & 0o077 and not (path / STACK_LOCK).exists() and any(path.iterdir()):
+        raise SettingsError(f"{path} is not TodoMQ's and would be closed to others; name another home")
     path.chmod(0o700)
 
 

@@ -43,7 +43,7 @@ class Process(NamedTuple):
 
 
 class Manager:
-    """One stack's supervisord."""
+    """One stack's supervisord. To whoever may not reach its socket every question is a ``PermissionError``."""
 
     def __init__(self, settings: Settings) -> None:
         """Name the stack by its settings; nothing is asked yet."""
@@ -134,6 +134,8 @@ class Manager:
             if fault.faultCode == _SHUTDOWN_STATE:
                 raise Ending("supervisord is stopping the stack") from None
             raise Unavailable(f"supervisord refused {method}: {fault.faultString}") from None
+        except PermissionError as error:
+            raise PermissionError(error.errno, error.strerror, str(self.socket)) from None
         except (OSError, http.client.HTTPException, xmlrpc.client.Error, ExpatError, ValueError) as error:
             raise Unavailable(f"supervisord does not answer at {self.socket}: {error}") from None
         finally:

@@ -24,7 +24,7 @@ from typing import Any
 from todomq.daemons import socket_name
 from todomq.errors import CorruptRecord, Unavailable
 from todomq.runtime.callee import Answer, Callee
-from todomq.runtime.local_process import age_ms, kill
+from todomq.runtime.local_process import age_ms, kill, parent_of
 from todomq.runtime.locks import STACK_LOCK, hold
 from todomq.runtime.log import log, log_counted
 from todomq.runtime.loop import Loop, Timer
@@ -47,6 +47,7 @@ HANG_S = 30.0
 """After which without a turn of its loop the listener is ended by a timer of the kernel (setitimer(2), SIGALRM)."""
 
 RECONCILE_AGAIN_S = 0.5
+STOP_AGAIN_S = 0.5
 EVENTS_BYTES = 65_536
 STOPPED = "STOPPED"
 STOPPED_STATES = ("STOPPING", STOPPED, "FATAL", "UNKNOWN")
@@ -144,8 +145,31 @@ class Listener:
             self._intensity.settled(event.process)
             if event.state != "STOPPING":
                 self._unfollow(event.process)
+            elif event.pid:
+                self._stop_again(event.pid)
             if event.state == STOPPED:
                 self._stopped.add(event.process)
+
+    def _stop_again(self, pid: int) -> None:
+        """Ask a process to stop a second time, a while after supervisord did.
+
+        What it asks between fork(2) and execve(2) its own handler takes there, and nobody hears of it; so it is where
+        the stack is stopped as it starts.
+        """
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        if parent_of(pid) != self._manager_pid:  # it has ended, and the pid is another's
+            os.close(pidfd)
+            return
+
+        def ask() -> None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+            os.close(pidfd)
+
+        self._loop.after(STOP_AGAIN_S, ask)
 
     def _keep_restarts(self) -> None:
         try:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from todomq.database_worker.storage.small_files import ADVICE, SHARD_ADVICE, read_file, sync_directory, write_file
-from todomq.errors import CorruptRecord
+from todomq.errors import CorruptRecord, InvalidRequest
 from todomq.settings import SettingsError
 
 MANIFEST = "manifest"
@@ -34,6 +34,7 @@ RESTORING = "data.restoring"
 """What a restore copies into, before it takes its place."""
 
 _SHARD = re.compile(r"worker-([0-9]+)")
+_OURS = re.compile(r"(manifest|(acknowledged\.)?worker-[0-9]+)(\..*)?|data\.restoring|lost\+found")
 
 
 def shard_name(worker: int) -> str:
@@ -113,6 +114,20 @@ def read_manifest(data: Path) -> dict[str, Any]:
         CorruptRecord, NewerFormat: it cannot be read.
     """
     return read_file(data / MANIFEST, {"stack": str, "pool_size": int, "made": list})
+
+
+def check_is_ours(data: Path) -> None:
+    """See that a data directory holds nothing but what is a stack's.
+
+    Raises:
+        InvalidRequest: it does; the text names something.
+        OSError: it cannot be read.
+    """
+    others = sorted(path.name for path in data.iterdir() if not _OURS.fullmatch(path.name)) if data.exists() else []
+    if others:
+        raise InvalidRequest(
+            f"{data} holds {others[0]}{' and more' if others[1:] else ''} that TodoMQ did not make; remove it by hand"
+        )
 
 
 def remove_data_in(data: Path) -> None:
