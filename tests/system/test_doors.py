@@ -159,7 +159,8 @@ def test_what_is_in_flight_of_a_revoked_key_is_not_answered(stack: KeyedStack, o
     wait_until(lambda: stack.ask("router", "stats")["in_flight"] <= 1, 10, "nothing is left in flight")
 
 
-def test_what_waits_of_a_revoked_key_goes_to_nobody() -> None:
+@pytest.mark.parametrize("is_unreadable_before", [False, True])
+def test_what_waits_of_a_revoked_key_goes_to_nobody(is_unreadable_before: bool) -> None:
     with contextmanager(kept_running)(KeyedStack(TODOMQ_LEASE_MS="20000")) as stack:
         owner = stack.new_key("alice", "--lists", "alice/*")
         with raw(stack.tcp, owner) as inside, Client(stack.endpoint, deadline_s=30) as local:
@@ -170,6 +171,12 @@ def test_what_waits_of_a_revoked_key_goes_to_nobody() -> None:
                     stack.kill(name)
                 inside.send([7, "alice/a", 0, pack(["add_entry", "bread"]), 2, 2])
                 wait_until(lambda: stack.ask("router", "stats")["in_flight"], 5, "the add waits")
+                clients = stack.home / "keys" / "clients.json"
+                kept = clients.read_bytes()
+                if is_unreadable_before:
+                    clients.write_bytes(kept[:-20])
+                    wait_until(lambda: not stack.door_stats()["keys"], 5, "the keys can't be read")
+                    clients.write_bytes(kept)
                 stack.keys("revoke", "alice")
                 wait_until(lambda: "alice" not in stack.door_stats()["keys"], 5, "the router has heard of it")
             finally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,11 +11,27 @@ from hypothesis import strategies as st
 from todomq.errors import Overloaded
 from todomq.keys.rights import Rights
 from todomq.keys.store import ClientKey, Quota
+from todomq.protocol import messages
+from todomq.protocol.codec import pack
 from todomq.router.key_use import COUNT_AGAIN_MS, UNCERTAIN_MS, KeyUse, Rate, Room, StoredLists
+from todomq.router.list_count import ListCount
 
 
 def use_of(**quota: int) -> KeyUse:
     return KeyUse(ClientKey("alice", "A" * 40, Rights(["read"], ["a*"]), Quota(**quota)), 0)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [*map(pack, (5, {}, [5, None], [[5], None], [[["x"]], None])), b"\xc1", b"\x92\x90" + b"\x91" * 1_000],
+)
+def test_a_count_of_lists_that_is_answered_with_nonsense_ends_and_nothing_else(answer: bytes) -> None:
+    asked = list[Any]()
+    use = use_of(lists=1)
+    use.lists.begin_count_if_due(0)
+    ListCount(use, 1, lambda: 10, lambda _, request: asked.append(request)).take_replies([(1, messages.OK, answer)])
+    assert not use.lists.is_counted and not asked
+    assert use.lists.begin_count_if_due(10 + COUNT_AGAIN_MS)
 
 
 @given(st.lists(st.integers(-50, 500), max_size=200))

@@ -55,11 +55,23 @@ class ListCount(OwnPeer):
                 continue
             try:
                 names, after = unpack(value)
+                self._names += map(_text, names)
             except (ProtocolError, ValueError, TypeError):
                 self._use.lists.count_ended(steady_ms)
                 continue
-            self._names += names
             if after is None or len(self._names) >= self._most:
                 self._use.lists.counted(self._names, steady_ms)
             else:
-                self.ask(after)
+                self._go_on(after, steady_ms)
+
+    def _go_on(self, after: Any, steady_ms: int) -> None:
+        try:
+            self.ask(after)
+        except RecursionError:  # what was unpacked may be nested too deeply to be packed
+            self._use.lists.count_ended(steady_ms)
+
+
+def _text(value: Any) -> str:
+    if type(value) is not str:
+        raise TypeError
+    return value

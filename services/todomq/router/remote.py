@@ -62,6 +62,8 @@ class Remote(Service):
         self._loop = daemon.loop
         self._store = KeyStore(daemon.settings.keys)
         self._uses: dict[str, KeyUse] = {}
+        self._unknown: dict[str, KeyUse] = {}
+        """Of keys that can't be read at the moment: nobody comes in by them; what they have used counts afterwards."""
         self._stamp: Stamp | None = None
         self._is_readable = True
         self._door = daemon.open_door(daemon.settings.tcp, self, pair.secret, self._uses.get, self._judge)
@@ -197,6 +199,7 @@ class Remote(Service):
             if self._is_readable:
                 log("keys_unreadable", why=error.text, then="nobody is let in until they can be read")
             self._is_readable = False
+            self._unknown |= self._uses
             self._uses.clear()
             self._stamp = None  # look again, whatever it is
         self._door.look_again()
@@ -204,6 +207,8 @@ class Remote(Service):
     def _learn(self) -> None:
         now_ms = self._loop.now_ms()
         clients = {client.public_key: client for client in self._store.clients()}
+        self._uses |= self._unknown
+        self._unknown.clear()
         for public in self._uses.keys() - clients.keys():
             revoked = self._uses.pop(public)
             self._router.drop(partial(_comes_with, revoked))
