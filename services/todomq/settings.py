@@ -188,7 +188,7 @@ def _tcp(environment: Mapping[str, str], name: str, ports: int = 1, *, may_be_an
     host, _, port = address.rpartition(":")
     if not (is_address(address) or (may_be_any and host == "tcp://*" and port.isdecimal())) or address[:3] != "tcp":
         raise SettingsError(f"{name} is {address!r:.100} where tcp://HOST:PORT is needed, for example tcp://127.0.0.1:7447")
-    if int(port) + ports > 65_536 or int(port) < 1:
+    if len(port) > 5 or int(port) + ports > 65_536 or int(port) < 1:
         needed = "a port from 1" if ports == 1 else f"the first of {ports} ports"
         raise SettingsError(f"{name} is {address!r:.100} where {needed} to 65535 is needed")
     return address

@@ -337,6 +337,10 @@ class TestFace:
         with pytest.raises(errors.InvalidRequest):
             Client(endpoint)
 
+    def test_a_port_of_very_many_digits_is_refused_as_any_other(self) -> None:
+        with pytest.raises(errors.InvalidRequest, match="port"):
+            Client("tcp://host:" + "1" * 5_000)
+
     def test_an_endpoint_that_cannot_be_connected_to_is_an_error_of_each_request(self) -> None:
         with Client("tcp://no such host:1") as client:
             for _ in range(2):
@@ -530,6 +534,59 @@ class TestPipeline:
             raise KeyError("own")
         assert not hasattr(caught.value, "__notes__")
 
+    def test_leaving_the_block_waits_for_what_callbacks_and_other_threads_begin_meanwhile(
+        self, client: Client, router: ScriptedRouter
+    ) -> None:
+        """The first request is answered last, behind many that were begun after leaving had."""
+        answered, left = threading.Event(), itertools.count()
+
+        def serve(target: Any, body: list[Any], request: list[Any]) -> Any:
+            if target == "slow":
+                raise errors.Overloaded("not yet") if not answered.is_set() else errors.EntryNotFound("no entry 1")
+            return router.serve(target, body, request)
+
+        router.script = serve
+        one = "1 of 202 requests failed"
+        with pytest.raises(ExceptionGroup, match=one) as caught, client.pipeline() as pipeline:  # noqa: PT012
+
+            def again(_: object) -> None:
+                if next(left) < 200:
+                    pipeline.todo_list("fast").add_entry("milk").add_done_callback(again)
+                else:
+                    answered.set()
+
+            slow = pipeline.todo_list("slow").delete_entry(1)
+            pipeline.todo_list("fast").add_entry("milk").add_done_callback(again)
+        assert slow.done() and caught.value.exceptions == (slow.exception(),)
+        assert len(router.lists["fast"]) == 201
+
+    @pytest.mark.parametrize("is_async", [False, True])
+    def test_failures_come_in_the_order_of_the_calls(self, router: ScriptedRouter, is_async: bool) -> None:
+        refused = set[int]()
+
+        def serve(target: Any, body: list[Any], request: list[Any]) -> Any:
+            number = int(target)
+            if number % 3 and number not in refused:  # for now, so that it fails behind those that come after it
+                refused.add(number)
+                raise errors.Overloaded("not yet")
+            raise errors.EntryNotFound(f"no entry {number}")
+
+        router.script = serve
+
+        async def delete() -> None:
+            async with AsyncClient(router.address) as todo, todo.pipeline() as pipeline:
+                for number in range(100):
+                    pipeline.todo_list(str(number)).delete_entry(1)
+
+        def delete_by_futures() -> None:
+            with Client(router.address) as todo, todo.pipeline() as pipeline:
+                for number in range(100):
+                    pipeline.todo_list(str(number)).delete_entry(1)
+
+        with pytest.raises(ExceptionGroup) as caught:
+            asyncio.run(delete()) if is_async else delete_by_futures()
+        assert [str(each) for each in caught.value.exceptions] == [f"no entry {number}" for number in range(100)]
+
     def test_failures_come_as_one_group(self, client: Client) -> None:
         with pytest.raises(ExceptionGroup) as caught, client.pipeline() as pipeline:  # noqa: PT012
             bad = pipeline.todo_list("l").update_entry(5, title="x")
@@ -659,6 +716,42 @@ class TestTrouble:
             client.todo_list("l").size(deadline_s=SHORT_S)
         router.script = router.serve
         assert client.todo_list("l").size() == 0
+
+    @pytest.mark.parametrize("now_ms", [-1, 1 << 62, (1 << 64) - 1])
+    def test_a_greeting_with_a_time_that_no_deadline_can_go_by_is_an_error(
+        self, address: str, monkeypatch: pytest.MonkeyPatch, now_ms: int
+    ) -> None:
+        router = ScriptedRouter(address)
+        monkeypatch.setattr(time, "time_ns", lambda: now_ms * 1_000_000)
+        try:
+            with Client(address) as client, pytest.raises(errors.ProtocolError, match="greeting"):
+                client.todo_list("l").size()
+        finally:
+            router.kill()
+
+    def test_a_cursor_that_nobody_can_pack_is_an_error_of_that_request(
+        self, client: Client, router: ScriptedRouter
+    ) -> None:
+        nested = b"\x91" * 1_000 + b"\xc0"
+        ids: list[int] = []
+
+        def serve(target: Any, body: list[Any], request: list[Any]) -> Any:
+            ids.append(request[0])
+            page = b"\x92\x90" + nested
+            return messages.reply([(request[0], messages.OK, page)])
+
+        router.script = serve
+        for ask in (client.todo_list("l").entries, client.list_names):
+            with pytest.raises(errors.ProtocolError, match="cannot be read"):
+                ask()
+        assert ids
+
+    def test_a_deadline_that_leaves_no_time_to_connect_does_not_make_the_router_silent(
+        self, router: ScriptedRouter
+    ) -> None:
+        for _ in range(5):
+            with Client(router.address) as client, contextlib.suppress(errors.DeadlineExceeded):
+                client.todo_list("l").size(deadline_s=0.0001)
 
     def test_an_answer_of_another_shape_is_an_error(self, client: Client, router: ScriptedRouter) -> None:
         router.script = lambda *_: ["what", "is", "this"]
@@ -941,6 +1034,28 @@ class TestInterrupts:
                 assert todo.todo_list("l").add_entry("butter").id == 2
         finally:
             signal.signal(signal.SIGALRM, before)
+
+    def test_an_error_of_ours_that_a_signals_handler_raises_comes_out_as_any_other(
+        self, client: Client, router: ScriptedRouter, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """And is not taken for what has happened to the requests that are under way."""
+        undisturbed, raised = Line.receive, errors.EntryNotFound("of another client, in a handler")
+
+        def receive(line: Line, session: Session, now: int) -> None:
+            monkeypatch.setattr(Line, "receive", undisturbed)
+            undisturbed(line, session, now)
+            raise raised
+
+        pipeline = client.pipeline()
+        pipeline.todo_list("l").add_entry("before").result()
+        monkeypatch.setattr(Line, "receive", receive)
+        future = pipeline.todo_list("l").add_entry("milk")
+        with pytest.raises(errors.EntryNotFound) as caught:
+            future.result()
+        assert caught.value is raised
+        with pytest.raises(errors.Unavailable, match="connection failed: EntryNotFound"):
+            future.result(BOUND_S)
+        pipeline.todo_list("l").add_entry("after").result()
 
     def test_closing_in_a_signal_handler_does_not_wait_for_its_own_thread(
         self, address: str, router: ScriptedRouter

@@ -13,6 +13,7 @@ import pytest
 from todomq import AsyncClient, Client
 from todomq.client import TodoList
 from todomq.client.client import Database
+from todomq.client.outcomes import Failure
 from todomq.errors import Unavailable
 
 BLOCKING = Client("ipc:///nowhere")
@@ -54,12 +55,12 @@ def test_what_failed_is_noted_before_it_counts_as_answered() -> None:
     requests = BLOCKING.pipeline()._requests
     seen: list[int] = []
 
-    class Failed(list[Exception]):
+    class Failed(list[Failure]):
         def __len__(self) -> int:
             seen.append(requests.ended)
             return super().__len__()
 
-    requests.note_settled(1, Failed([Unavailable("away")]))
+    requests.note_settled(1, Failed([(0, Unavailable("away"))]))
     assert seen and set(seen) == {0} and requests.ended == 1
 
 

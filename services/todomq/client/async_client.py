@@ -222,9 +222,9 @@ class AsyncClient(_Face):
 class AsyncPipeline(_Face):
     """A face for ``async with``.
 
-    Leaving the block waits for every answer and raises an ``ExceptionGroup`` of the failures (the first 10,000); what
-    the block raises by itself gets a note of them instead. What is called before the block, or between two, counts for
-    the next.
+    Leaving the block waits for every answer and raises an ``ExceptionGroup`` of the failures (the first 10,000), in the
+    order of the calls; what the block raises by itself gets a note of them instead. What is called before the block, or
+    between two, counts for the next.
     """
 
     def __init__(self, client: AsyncClient) -> None:
@@ -237,16 +237,16 @@ class AsyncPipeline(_Face):
     def ask(self, request: Request[T]) -> asyncio.Future[T]:
         """Submit a request; return the future of its result."""
         future = self._client.ask(request)
-        self._begun += 1
         self._waited_for.add(future)
-        future.add_done_callback(self._note)
+        future.add_done_callback(partial(self._note, self._begun))
+        self._begun += 1
         return future
 
-    def _note(self, future: asyncio.Future[Any]) -> None:
+    def _note(self, place: int, future: asyncio.Future[Any]) -> None:
         self._waited_for.discard(future)
         error = None if future.cancelled() else future.exception()
         if isinstance(error, Exception):
-            self._failures.add([error])
+            self._failures.add([(place, error)])
 
     async def __aenter__(self) -> AsyncPipeline:
         return self

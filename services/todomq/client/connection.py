@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from todomq.client.deadlines import awake_ms
 from todomq.client.endpoint import silence_at
-from todomq.client.line import CLOSE_LINGER_MS, Line, LineError
+from todomq.client.line import CLOSE_LINGER_MS, LINE_ERRORS, Failed, Line
 from todomq.client.request import Request
 from todomq.client.session import Session
 from todomq.errors import InvalidRequest, Overloaded, TodoMQError, Unavailable
@@ -432,7 +432,7 @@ class Connection:
         if session is not None and line is not None:
             try:
                 line.poll(min(most_ms, self._nap_ms(session)) if most_ms else 0)
-            except (TodoMQError, LineError) as error:
+            except LINE_ERRORS as error:
                 self._end(_failure(error))
                 return  # interrupted in its sleep nothing is lost: somebody else goes on
         try:
@@ -456,7 +456,7 @@ class Connection:
                 self._finish(finished)
             if is_closed:
                 self._end_if_sent(session, now)
-        except (TodoMQError, LineError) as error:
+        except LINE_ERRORS as error:
             self._end(_failure(error))
         except BaseException as error:  # a signal's handler raised it: nobody knows how far this turn had come
             self._end(_failure(error))
@@ -618,9 +618,9 @@ def _bytes_of(requests: list[Request[Any]]) -> int:
 
 def _failure(error: BaseException) -> TodoMQError:
     """Return what ended a connection as one of our errors."""
-    if isinstance(error, TodoMQError):
-        return error
-    return Unavailable(f"the client's connection failed: {error if isinstance(error, LineError) else repr(error)}")
+    if isinstance(error, Failed):
+        return error.error
+    return Unavailable(f"the client's connection failed: {error if isinstance(error, LINE_ERRORS) else repr(error)}")
 
 
 _connections: weakref.WeakSet[Connection] = weakref.WeakSet()

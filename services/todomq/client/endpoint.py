@@ -57,7 +57,8 @@ def choose_endpoint(endpoint: str | None) -> str:
     if "\0" in chosen:  # which would end the path, or the host, for the system
         raise InvalidRequest(f"{said}: no address holds a NUL, as {chosen!r:.160} does")
     host, _, port = chosen[6:].rpartition(":")
-    if chosen.startswith("tcp://") and not (host not in ("", "*") and port.isdecimal() and 1 <= int(port) <= 65_535):
+    is_port = port.isdecimal() and len(port) <= 5 and 1 <= int(port) <= 65_535
+    if chosen.startswith("tcp://") and not (host not in ("", "*") and is_port):
         needed = "tcp://HOST:PORT with a host to connect to and a port from 1 to 65535 is needed"
         raise InvalidRequest(f"{said}: {needed}, not {chosen!r:.160}")
     if chosen.startswith("ipc://") and not 1 <= len(os.fsencode(chosen[6:])) <= SOCKET_PATH_BYTES:

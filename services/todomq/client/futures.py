@@ -51,8 +51,8 @@ _group = attrgetter("group")
 class Group(Protocol):
     """Whoever counts the answers of several requests."""
 
-    def note_settled(self, count: int, failures: list[Exception]) -> None:
-        """Take note of answers that are settled, and of the errors among them."""
+    def note_settled(self, count: int, failures: list[tuple[int, Exception]]) -> None:
+        """Take note of answers that are settled, and of the errors among them, each with its answer's place."""
 
 
 class Driver(Protocol):
@@ -79,9 +79,12 @@ class Answer(Future[T]):
     Attributes:
         driver: who brings this answer, once the request is handed over.
         group: who counts this answer, or None.
+        place: its place in the group.
     """
 
-    __slots__ = ("_exception", "_result", "_state", "_watch", "driver", "group")
+    __slots__ = ("_exception", "_result", "_state", "_watch", "driver", "group", "place")
+
+    place: int
 
     def __init__(self) -> None:
         self._state = PENDING
@@ -210,6 +213,7 @@ def _call_back(answer: Answer[Any]) -> None:
 def _tell_groups(answers: Sequence[Answer[Any]]) -> None:
     for group, members in groupby(answers, key=_group):
         if group is not None:
-            errors = [answer._exception for answer in members]
-            failures = [error for error in errors if error is not None]
-            group.note_settled(len(errors), [error for error in failures if isinstance(error, Exception)])
+            counted = list(members)
+            failed = [answer for answer in counted if answer._exception is not None]
+            failures = [(answer.place, each) for answer in failed if isinstance(each := answer._exception, Exception)]
+            group.note_settled(len(counted), failures)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import zmq
 
 from todomq.client.session import Session
-from todomq.errors import InvalidRequest, Unauthorized, Unavailable
+from todomq.errors import InvalidRequest, TodoMQError, Unauthorized, Unavailable
 from todomq.protocol import limits
 from todomq.protocol.addresses import is_ipv6
 
@@ -27,8 +27,17 @@ CONNECT_AGAIN_MOST_MS = 40
 CONNECT_PAUSE_MOST_MS = 1_000
 CLOSE_LINGER_MS = 500
 
-LineError = zmq.ZMQError
-"""What the methods of a line raise, besides errors of ours, where the sockets fail: no descriptor is left, say."""
+
+class Failed(Exception):
+    """A line can't be used, for a reason that can be told."""
+
+    def __init__(self, error: TodoMQError) -> None:
+        super().__init__(error.text)
+        self.error = error
+
+
+LINE_ERRORS = (Failed, zmq.ZMQError)
+"""What the methods of a line raise; the second where the sockets fail: no descriptor is left, say."""
 
 NOT_LET_IN = 400
 """The status with which a handshake is refused for good (https://rfc.zeromq.org/spec/27/)."""
@@ -62,7 +71,7 @@ class Line:
         try:
             self._wake_fd, self._wake_writer = os.pipe()
         except OSError as error:
-            raise Unavailable(f"no connection can be opened: {error.strerror}") from None
+            raise Failed(Unavailable(f"no connection can be opened: {error.strerror}")) from None
         try:
             self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
             self._dealer = self._monitor = self._context.socket(zmq.PAIR)
@@ -86,7 +95,7 @@ class Line:
         """Replace the socket by a new one, which has a new identity: late answers to the old one go nowhere.
 
         Raises:
-            InvalidRequest: the endpoint is not an address.
+            Failed: the endpoint is not an address.
         """
         self._close_sockets(linger_ms=0)
         dealer = self._dealer = self._context.socket(zmq.DEALER)
@@ -113,7 +122,7 @@ class Line:
         try:
             dealer.connect(self._endpoint)
         except zmq.ZMQError as error:
-            raise InvalidRequest(f"endpoint {self._endpoint!r}: {error.strerror}") from None
+            raise Failed(InvalidRequest(f"endpoint {self._endpoint!r}: {error.strerror}")) from None
 
     def poll(self, timeout_ms: int) -> None:
         """Sleep until something arrives, ``wake`` is called, or the time is up; with 0 only look at the connection.
@@ -121,7 +130,7 @@ class Line:
         Where the last ``send`` found the pipe full, room in it ends the sleep as well.
 
         Raises:
-            Unauthorized: the router does not let the key in.
+            Failed: the router does not let the key in.
         """
         if not timeout_ms:
             if int(self._monitor.getsockopt(zmq.EVENTS)) & _READABLE:
@@ -147,7 +156,7 @@ class Line:
         # A monitor's first frame: event (16 bits, native order), value (32 bits); zmq_socket_monitor(3).
         number, value = _EVENT.unpack_from(self._monitor.recv_multipart(zmq.NOBLOCK)[0])
         if number == zmq.EVENT_HANDSHAKE_FAILED_AUTH and value == NOT_LET_IN:
-            raise Unauthorized("the router does not let this key in: it does not know it, or it was revoked")
+            raise Failed(Unauthorized("the router does not let this key in: it does not know it, or it was revoked"))
         self._is_disconnected = True
 
     def is_broken(self, now: int) -> bool:

@@ -394,9 +394,9 @@ class _Pages(Struct, frozen=True, gc=False):
     def read(self, value: bytes) -> tuple[list[Any], bytes | None]:
         try:
             items, cursor = self.read_page(value)
-        except (ValueError, TypeError) as error:
+            return items, None if cursor is None else _body(*self.question, cursor)
+        except (ValueError, TypeError, RecursionError, InvalidRequest) as error:
             raise ProtocolError(f"an answer that cannot be read: {error}") from None
-        return items, None if cursor is None else _body(*self.question, cursor)
 
 
 def _read_entries(list_name: str, pages: _Pages, deadline_s: float | None) -> Request[list[Entry]]:

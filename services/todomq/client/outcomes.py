@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any
 
 from todomq.client.request import CHANGING, Repetition, Request
@@ -63,14 +64,18 @@ FAILURES_MOST = 10_000
 """Failures of which a pipeline keeps more than their number."""
 
 
+Failure = tuple[int, Exception]
+"""The place of a request among those of its pipeline, in the order of the calls, and its error."""
+
+
 class Failures:
     """What failed in a pipeline, to be told of in the end."""
 
     def __init__(self) -> None:
         self._count = 0
-        self._first: list[Exception] = []
+        self._first: list[Failure] = []
 
-    def add(self, failures: list[Exception]) -> None:
+    def add(self, failures: list[Failure]) -> None:
         """Take note of some: of all that they are, of the first ``FAILURES_MOST`` what they say."""
         self._count += len(failures)
         self._first += failures[: FAILURES_MOST - len(self._first)]
@@ -83,16 +88,17 @@ class Failures:
             error: what the pipeline's block raises by itself: it gets a note.
 
         Raises:
-            ExceptionGroup: the failures, where the block raises nothing.
+            ExceptionGroup: the failures in the order of the calls, where the block raises nothing.
         """
         if not self._count:
             return
+        self._first.sort(key=itemgetter(0))
         text = f"{self._count} of {asked} requests failed"
         if error is not None:
-            error.add_note(f"In the pipeline {text}, the first of them: {self._first[0]}")
+            error.add_note(f"In the pipeline {text}, the first of them: {self._first[0][1]}")
             return
         cut = f"; here are the first {len(self._first)}" if self._count > len(self._first) else ""
-        raise ExceptionGroup(text + cut, self._first)
+        raise ExceptionGroup(text + cut, [failure for _, failure in self._first])
 
 
 

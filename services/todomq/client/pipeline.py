@@ -18,7 +18,7 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from todomq.client import operations
 from todomq.client.futures import Driver, interrupted
-from todomq.client.outcomes import Failures
+from todomq.client.outcomes import Failure, Failures
 from todomq.client.request import Request
 from todomq.client.values import ServerRef
 from todomq.errors import TodoMQError
@@ -80,17 +80,28 @@ class _Requests:
         self._failures = Failures()
         self._counting = threading.Lock()
 
-    def note_settled(self, count: int, failures: list[Exception]) -> None:
-        """Take note of answers that are settled, and of the errors among them."""
+    def note_settled(self, count: int, failures: list[Failure]) -> None:
+        """Take note of answers that are settled, and of the errors among them, each with its request's place."""
         with self._counting:
             self._failures.add(failures)
             self.ended += count  # last: who leaves the block looks at it without the lock
 
-    def take_failures(self, begun: int) -> tuple[Failures, int]:
-        """Return and forget what has failed since the last time, and of how many requests."""
+    def look(self) -> int:
+        """Return how many were begun; to look counts as one that was begun and has ended."""
+        begun = next(self.begun)
+        self.note_settled(1, [])
+        return begun
+
+    def take_failures(self, begun: int, looks: int) -> tuple[Failures, int]:
+        """Return and forget what has failed since the last time, and of how many requests.
+
+        Args:
+            begun: what the last look returned.
+            looks: how many there were since the last time.
+        """
         with self._counting:
             failures, self._failures = self._failures, Failures()
-        asked = begun - self._begun_before
+        asked = begun + 1 - looks - self._begun_before
         self._begun_before = begun + 1
         return failures, asked
 
@@ -155,9 +166,10 @@ class Pipeline(_Part):
     """A client's face of futures, to be used with ``with``.
 
     Each call returns a ``concurrent.futures.Future`` at once, or after a wait for room; arguments that are wrong raise
-    at once. Leaving the block waits for every answer and raises an ``ExceptionGroup`` of the requests that failed (the
-    first 10,000 of them), if any did; what the block raises by itself gets a note of them instead. It may be used
-    again; what is called between two blocks counts for the second.
+    at once. Leaving the block waits for every answer, of what callbacks and other threads begin meanwhile too, and
+    raises an ``ExceptionGroup`` of the requests that failed (the first 10,000 that did), in the order of the calls, if
+    any did; what the block raises by itself gets a note of them instead. It may be used again; what is called between
+    two blocks counts for the second.
 
     Callbacks of futures must not block: the thread that runs them also takes in what nobody waits for by ``result()``.
 
@@ -190,7 +202,7 @@ class Pipeline(_Part):
             self._submit(request)
             return request
         requests = request.group = self._requests
-        next(requests.begun)
+        request.place = next(requests.begun)
         try:
             self._submit(request)
         except TodoMQError:  # refused; what is interrupted may have been taken in
@@ -205,11 +217,15 @@ class Pipeline(_Part):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         requests = self._requests
-        begun = next(requests.begun)
-        requests.note_settled(1, [])  # asking the counter has raised it, as a request does
-        if not self._driver.wait(lambda: requests.ended > begun):
-            requests.note_settled(begun + 1 - requests.ended, [interrupted()])
-        failures, asked = requests.take_failures(begun)
+        begun, looks = requests.look(), 1
+        while self._driver.wait(lambda: requests.ended > begun):  # noqa: B023
+            before, begun = begun, requests.look()
+            looks += 1
+            if begun == before + 1:
+                break  # nothing was begun since the look before, by a callback, say: so all that was has ended
+        else:
+            requests.note_settled(begun + 1 - requests.ended, [(begun, interrupted())])
+        failures, asked = requests.take_failures(begun, looks)
         failures.tell(asked, error)
 
 

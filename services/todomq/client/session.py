@@ -81,6 +81,8 @@ _HELLO = (HELLO_ID, None, 0, messages.body("hello"))
 _NOTHING = messages.body("delete_entry", 1 << 62)
 """Changes no entry, for no list ever gives this id; the list remembers its number as that of any change."""
 _NEVER_MS = 1 << 62
+CONNECT_MS = 20
+"""For so long a router that has never greeted is not said to be silent: there may have been no time for it."""
 _by_id = attrgetter("id")
 
 
@@ -137,6 +139,7 @@ class Session:
         self._hello_refusal: TodoMQError | None = None
         self._is_clock_doubted = False
         self._quiet_since_ms = 0
+        self._began_ms = 0
         self._patience_ms = SILENCE_MS
 
     # What the connection does, in the order of its turn.
@@ -149,6 +152,7 @@ class Session:
         self._is_greeted = self._is_probed = self._is_hello_waiting = self._is_clock_doubted = False
         self._is_hello_due = True
         self._quiet_since_ms = now_ms
+        self._began_ms = self._began_ms or now_ms
         self._hello_refusal = None
         self._casts.forget()
         lost, self._unanswered, self._unanswered_bytes = self._unanswered, {}, 0
@@ -434,6 +438,8 @@ class Session:
             window = more[0] if more else WINDOW_REQUESTS
             if version != messages.VERSION or type(router_ms) is not int or type(window) is not int or window < 1:
                 raise ValueError
+            if not 0 <= router_ms < messages.LIMIT // 2:  # else a deadline would be no number of this protocol
+                raise ValueError
         except (ProtocolError, ValueError, TypeError):
             self._is_hello_waiting = False
             self._fail_all_as(ProtocolError(f"the router's greeting is not one of version {messages.VERSION}"))
@@ -572,6 +578,8 @@ class Session:
             error = DeadlineExceeded("no answer before the deadline", outcome=outcome)
         elif self._hello_refusal is not None:
             error = self._hello_refusal.with_outcome(outcome)
+        elif now_ms - self._began_ms < CONNECT_MS:
+            error = DeadlineExceeded("the deadline left no time to connect")
         else:
             error = RouterSilent(self._silence)
         self._finish(request, error)
