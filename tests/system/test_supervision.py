@@ -468,7 +468,7 @@ def test_a_start_in_the_foreground_ends_a_supervisord_that_hangs(stack: RunningS
     command = [sys.executable, "-m", STACK, "run"]
     with subprocess.Popen(command, env=stack.environment, stdout=DEVNULL, stderr=DEVNULL) as foreground:
         try:
-            wait_until(stack.control.is_running, 30, "another supervisord answers")
+            wait_until(lambda: stack.control.manager.state() == ANSWERS, 30, "another supervisord answers")
         finally:
             foreground.terminate()
     assert is_gone(hung) and foreground.returncode == 0

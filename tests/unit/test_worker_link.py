@@ -126,3 +126,34 @@ def test_one_hello_is_on_its_way_at_a_time(pair: Pair) -> None:
     pair.hello()()
     pair.hello()()
     assert pair.link.greeted and not pair.wire.hellos
+
+
+@pytest.mark.parametrize("refused", ["connect", "push"])
+def test_where_no_descriptor_is_left_the_worker_is_tried_again_and_what_waits_is_sent(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    tries = list[str]()
+
+    def refuse(address: str, **_: Any) -> Wire:
+        tries.append(address)
+        if len(tries) < 3:
+            raise Unavailable("no socket can be opened: Too many open files")
+        return pair.wire
+
+    pair.write()
+    pair.wire.batches.clear()  # lost with the connection
+    monkeypatch.setattr(pair, refused, refuse)
+    moved = Registration(["database_worker", 1], "ipc:///elsewhere", None, WORKER)
+    monkeypatch.setattr(pair, "whereis", lambda name: moved)
+    pair.link.registry_changed()
+    for _ in range(200):
+        if len(tries) == 3 and pair.wire.batches:
+            break
+        if refused == "push" or len(tries) == 3:
+            pair.link.greet()
+        while pair.wire.hellos:
+            pair.hello()()
+        pair.loop.turn(0.05)
+    assert len(tries) == 3 and pair.link.greeted
+    pair.deliver()
+    assert pair.commits.next_group()

@@ -64,10 +64,10 @@ class ShardContents:
         for name in self._newest:
             self.report(KINDS[b"n"], f"list {name!r} has entries and no list record")
 
-    def report(self, kind: str, text: str, where: str = "") -> None:
+    def report(self, kind: str, text: str) -> None:
         """Note a problem."""
         if len(self.problems) < PROBLEMS_MOST:
-            self.problems.append(Problem(where or self._where, kind, text))
+            self.problems.append(Problem(self._where, kind, text))
         else:
             self.problems_more += 1
 

@@ -30,7 +30,8 @@ class Whereabouts(NamedTuple):
         worker: the database worker that keeps it.
         server: the list server that serves it, or None where none does.
         description: what that list server says of the list; empty where none serves it.
-        answers: of every daemon asked, by its name: its ``stats``, for a database worker its ``check``.
+        answers: of every daemon asked, by its name: its ``stats``, of a database worker its ``check``, of a list
+            server its ``describe_list``.
         registered: the pid of each registered daemon, or None where the registry did not say.
     """
 

@@ -29,7 +29,7 @@ VERSION = 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 Stamp = tuple[int, int, int, int]
-"""A file's inode, time of its last change (ns) and size."""
+"""A file's inode, the times of the last change of its content and of itself (ns), and its size."""
 
 NO_KEYS = "this stack has no keys; make them with: todomq keys init"
 

@@ -88,14 +88,15 @@ class WorkerLink:
         if not is_address(registration.address):  # somebody else's: the worker is away
             log_counted("registered_nowhere", name=self._name)
             return
+        try:
+            callee = self._daemon.connect(registration.address, on_break=self._lost, on_connect=self.greet)
+        except Unavailable as error:  # no descriptor is left
+            log_counted("worker_out_of_reach", name=self._name, why=error.text)
+            self._loop.after(GREET_AGAIN_S, self.registry_changed)
+            return
         if self._callee is not None:
             self._callee.close()
-        self._address = registration.address
-        self._callee = self._daemon.connect(
-            registration.address,
-            on_break=self._lost,
-            on_connect=self.greet,
-        )
+        self._address, self._callee = registration.address, callee
 
     def call(
         self,
@@ -106,8 +107,8 @@ class WorkerLink:
     ) -> None:
         """Call the worker once it has been greeted, again and again until it answers.
 
-        So it must be harmless again. A claim of which the answer was lost is refused for its own epoch then, which
-        ``ownership.py`` takes for granted.
+        So it must be harmless again. A claim of which the answer was lost is refused for its own epoch then, and the
+        cache has the partition claimed under the next one.
 
         Args:
             body: operation and arguments.
@@ -192,10 +193,16 @@ class WorkerLink:
             self._loop.after(GREET_AGAIN_S, self._greet_if_needed)
             return
         before = self.incarnation
-        self.incarnation, writes_address, *_ = answer.value
+        incarnation, writes_address, *_ = answer.value
+        try:
+            push = self._daemon.push(writes_address)
+        except Unavailable as error:  # no descriptor is left
+            log_counted("worker_out_of_reach", name=self._name, why=error.text)
+            self._loop.after(GREET_AGAIN_S, self._greet_if_needed)
+            return
         if self._push is not None:
             self._push.close()
-        self._push = self._daemon.push(writes_address)
+        self.incarnation, self._push = incarnation, push
         self.greeted = True
         self._unsent = [self._gate.batches[number] for number in sorted(self._gate.batches)]
         log("greeted", worker=self._name[1], incarnation=self.incarnation, batches_again=len(self._unsent))

@@ -4,9 +4,9 @@ Owns: the limits of each key and its part of them. Must not know: sockets, where
 
 Law 6 for each key alone: past a limit its requests are refused at once, and nobody else's. Stored lists are those
 that the key's patterns cover. Their names are counted from what is stored; a name that the key has sent an add for
-counts at once and for ``UNCERTAIN_MS`` at least, which is longer than any request may be under way. So the key can't
-come to have more lists than its quota by any timing, and may be refused one for about a minute after it deleted
-another.
+counts at once and for ``UNCERTAIN_MS`` at least, which is longer than any request may be under way. So within one life
+of the router the key can't come to have more lists than its quota by any timing, and may be refused one for about a
+minute after it deleted another.
 """
 
 from __future__ import annotations

@@ -81,10 +81,6 @@ class Stack:
             "TODOMQ_PYTHON": _python(self._environment),
         }
 
-    def is_running(self) -> bool:
-        """Tell whether its supervisord answers."""
-        return self.manager.state() == ANSWERS
-
     def settings_not_taken(self) -> list[str]:
         """Return the variables that the running stack was started with otherwise than they are now.
 
