@@ -575,6 +575,21 @@ def test_a_start_that_is_not_healthy_names_what_is_at_fault_in_one_line(stack: R
     stack.start()
 
 
+def test_a_start_that_takes_long_says_what_it_waits_for(make_stack: MakeStack) -> None:
+    stack = make_stack(TODOMQ_LEASE_MS="600000")  # nothing is ended because it hangs
+    stack.start()
+    worker = stack.kill("database_worker-2", signal.SIGSTOP)
+    with subprocess.Popen(
+        [sys.executable, "-m", STACK, "up"], env=stack.environment, stdout=DEVNULL, stderr=PIPE, text=True
+    ) as up:
+        assert up.stderr is not None
+        said = up.stderr.readline()
+        os.kill(worker, signal.SIGCONT)
+        _, more = up.communicate(timeout=60)
+    assert re.fullmatch(r"not healthy yet: database_worker 2: .*; waiting up to 30 s for that\n", said), said
+    assert (up.returncode, more) == (0, "")
+
+
 def test_a_start_after_supervisord_was_killed_leaves_no_socket_of_a_daemon_that_is_none_any_more(
     make_stack: MakeStack,
 ) -> None:

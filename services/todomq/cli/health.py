@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from itertools import count
+from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from todomq.cli.asking import Answer, ask_all, calling, registered_in, why_no_answer
@@ -37,6 +38,7 @@ PREFIX = "todomq/health/"
 CHECK_S = 2.0
 AGAIN_S = 0.02
 HEALTHY_S = 30.0
+SAY_AFTER_S = 3.0
 LEFTOVER_S = 120
 
 Begin = Callable[["Pipeline"], Future[Any]]
@@ -82,20 +84,30 @@ class Health(NamedTuple):
         return "; ".join(f"{f'{kind} {_listed(numbers)}'.strip()}: {text}" for (kind, text), numbers in same.items())
 
 
-def wait_healthy(stack: Stack, timeout_s: float = HEALTHY_S) -> None:
+def wait_healthy(
+    stack: Stack, timeout_s: float = HEALTHY_S, say: Callable[[str], None] = lambda line: None
+) -> None:
     """Wait until the stack of a home is healthy.
 
     Args:
         stack: it has been started.
         timeout_s: how long to go on checking.
+        say: is told once, where it takes long, what is waited for.
 
     Raises:
         Unavailable: it has given up, or is not healthy in time; the text says why.
     """
 
+    say_at = time.monotonic() + SAY_AFTER_S
+
     def check() -> Health:
+        nonlocal say_at
         with connect(CHECK_S, stack.settings.address("router")) as todo:
-            return check_health(todo, stack.settings)
+            found = check_health(todo, stack.settings)
+        if not found.is_healthy and time.monotonic() >= say_at:
+            say(f"not healthy yet: {found.in_one_line()}; waiting up to {timeout_s:g} s for that")
+            say_at = inf
+        return found
 
     found = check_until_healthy(check, timeout_s, lambda: stack.failure() is not None)
     if not found.is_healthy:

@@ -60,7 +60,7 @@ def up() -> Result:
     stack = _stack()
     with _told_if_interrupted("what has begun to start goes on"), _alone(stack):
         ran = not stack.start()
-        wait_healthy(stack)
+        wait_healthy(stack, say=_say)
         not_taken = stack.settings_not_taken()
     home, unknown = str(stack.settings.home), stack.unknown_variables()
     value = {"running": True, "ran": ran, "home": home, "settings_not_taken": not_taken, "unknown_variables": unknown}
@@ -124,7 +124,7 @@ def restart() -> Result:
     if state != ANSWERS:
         raise Unavailable(_nothing_runs(stack, state))
     with _told_if_interrupted("what was stopped is started; the others not named above run as before"), _alone(stack):
-        stack.restart(lambda: wait_healthy(stack), lambda line: typer.echo(line, err=True))
+        stack.restart(partial(wait_healthy, stack, say=_say), _say)
         not_taken = stack.settings_not_taken()
     text = f"Every process is a new one, and the stack is healthy.{_not_taken_text(not_taken)}"
     return Result({"restarted": True, "settings_not_taken": not_taken}, text)
@@ -269,6 +269,11 @@ def _follow(files: list[Path]) -> NoReturn:
     finally:
         tail.kill()
         tail.wait()
+
+
+def _say(line: str) -> None:
+    """Say what goes on, beside the one answer of a command."""
+    typer.echo(safe(line), err=True)
 
 
 def _stack() -> Stack:
