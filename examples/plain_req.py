@@ -15,6 +15,8 @@ if len(sys.argv) != 4:
 endpoint, list_name, title = sys.argv[1:4]
 me = os.urandom(16)  # a client's id: its changes are numbered under it, per list, from 1 on
 socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.REQ)
+socket.setsockopt(zmq.RCVTIMEO, 10_000)
+socket.setsockopt(zmq.LINGER, 0)
 socket.connect(endpoint)
 
 
@@ -22,7 +24,10 @@ def call(number: int, *body: object) -> object:
     """Send one request to the list and return its value; deadline 0 is 5 seconds from arrival."""
     request = [1, list_name, 0, msgpack.packb(body), number, number]
     socket.send(msgpack.packb([1, "call", me, [request]]))
-    _version, _kind, [[_id, status, value]] = msgpack.unpackb(socket.recv())
+    try:
+        _version, _kind, [[_id, status, value]] = msgpack.unpackb(socket.recv())
+    except zmq.Again:
+        raise SystemExit(f"nobody answers at {endpoint}") from None
     if status != 0:
         raise SystemExit(f"refused: {msgpack.unpackb(value)}")
     return msgpack.unpackb(value)

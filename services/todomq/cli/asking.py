@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from todomq.errors import DeadlineExceeded, TodoMQError, Unauthorized
+from todomq.errors import UNKNOWN, DeadlineExceeded, TodoMQError, Unauthorized
 
 if TYPE_CHECKING:
     from todomq.cli.stack_parts import Name
@@ -80,7 +80,7 @@ def why_no_answer(name: Name, error: TodoMQError, registered: Mapping[Name, int 
     if registered is not None and name not in registered:
         return "is not running"
     if not isinstance(error, DeadlineExceeded):
-        return f"answers: {error}"
+        return f"gave no answer: {error}" if error.outcome == UNKNOWN else f"answers: {error}"
     pid = None if registered is None else registered[name]
     return "does not answer" if pid is None else f"does not answer, pid {pid}"
 

@@ -31,7 +31,7 @@ def check_deadline(deadline_s: float) -> float:
     """
     if not isinstance(deadline_s, int | float) or isinstance(deadline_s, bool) or not 0 < deadline_s <= DEADLINE_MOST_S:
         given = "an integer of very many digits" if _is_huge(deadline_s) else f"{deadline_s!r:.40}"
-        raise InvalidRequest(f"deadline_s: more than 0 and at most {DEADLINE_MOST_S:g} seconds, not {given}")
+        raise InvalidRequest(f"deadline_s: a float over 0 and at most {DEADLINE_MOST_S:g} is needed, not {given}")
     return deadline_s
 
 
