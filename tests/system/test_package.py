@@ -249,16 +249,25 @@ def test_what_looks_after_a_stack_installs_nothing(tmp_path: Path, target: str) 
     assert not nowhere.exists()
 
 
-def test_a_stack_whose_environment_was_removed_is_not_said_not_to_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("module", ["supervisor.supervisord", "something.else"])
+def test_a_stack_whose_environment_was_removed_is_not_said_not_to_run(tmp_path: Path, module: str) -> None:
     gone = tmp_path / "venv"
     home = {"TODOMQ_HOME": str(tmp_path / "home")}
-    with subprocess.Popen([f"{gone}/bin/python", "60"], executable=shutil.which("sleep"), env=home) as left:
+    waits = "import sys; print(flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [f"{gone}/bin/python", "-c", waits, module],
+        executable=sys.executable, env=home, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as left:  # fmt: skip
         try:
+            assert left.stdout is not None and left.stdout.readline() == b"\n"
             made = subprocess.run(
                 ["make", "-C", str(ROOT), "down", f"VENV={gone}"],
                 capture_output=True, text=True, timeout=60, check=False,
             )  # fmt: skip
         finally:
             left.kill()
+    if module == "something.else":
+        assert made.returncode == 0 and "nothing of it runs" in made.stdout
+        return
     assert made.returncode != 0 and "nothing of it runs" not in made.stdout
     assert f"at home in: {tmp_path / 'home'}\nFor each: make up, then make down" in made.stderr
