@@ -1229,11 +1229,11 @@ class TestBounds:
         is_silent = True
         router.script = lambda *asked: SILENT if is_silent else router.serve(*asked)
         milk = client.pipeline().todo_list("milk")
-        futures = [milk.add_entry("m" * 5_000) for _ in range(4)]
+        futures = [milk.add_entry("m" * 5_000, deadline_s=1.0) for _ in range(4)]
         with pytest.raises(errors.Overloaded, match=r"requests of 20,[0-9]+ bytes of this client"):
             milk.add_entry("milk", deadline_s=0.05)
         is_silent = False
-        milk.add_entry("milk").result()  # once the others are answered, on a second try, there is room again
+        milk.add_entry("milk").result()  # once the others have ended there is room again
         assert not concurrent.futures.wait(futures, BOUND_S).not_done
         assert (client._connection._bytes, client._connection._arrived_bytes) == (0, 0)
 

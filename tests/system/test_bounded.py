@@ -36,7 +36,7 @@ ALL_DAEMONS_BYTES = 1 << 30
 ROUNDS = 4
 UNFAIR = 3.0
 """By how much the others' p99 and worst may grow."""
-TROUBLE_S = 5.0
+TROUBLE_S = 4.0
 LONG_LISTS = 3
 SPARE_DESCRIPTORS = 8
 """Files of the storage engine, connections of other daemons: they come and go."""
