@@ -18,7 +18,7 @@ from todomq.daemons import socket_name
 from todomq.database_worker.records import read_epochs
 from todomq.database_worker.storage import Page, StorageFailed
 from todomq.errors import NOT_APPLIED, CorruptRecord, Overloaded, Unavailable
-from todomq.list_server import housekeeping, reading, records, worker_link
+from todomq.list_server import housekeeping, list_calls, reading, records, worker_link
 from todomq.list_server.service import ListServerService
 from todomq.protocol import messages
 from todomq.protocol.codec import pack
@@ -182,9 +182,12 @@ def test_a_list_is_loaded_when_its_worker_is_back_however_long_it_was_away(world
     assert result(sizes[1]) == 1
 
 
+@pytest.mark.parametrize("waiting_activations", [0, 10, 10_000])
 def test_law_6_a_worker_that_is_away_leaves_no_list_in_memory_for_which_nobody_waits(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch, waiting_activations: int
 ) -> None:
+    """Whether somebody asks something of it (with 0 here), or where its actor is."""
+    monkeypatch.setattr(list_calls, "WAITING_ACTIVATIONS", waiting_activations)
     monkeypatch.setattr(reading, "FORGET_AT", 16)
     world.start_all()
     run_until_owned(world)
@@ -199,7 +202,8 @@ def test_law_6_a_worker_that_is_away_leaves_no_list_in_memory_for_which_nobody_w
     under_way = reading.CALLS_UNDER_WAY * reading.PAGES_PER_CALL
     sizes = list[Request[Any]]()
     for number in range(2_000):
-        client.submit(operations.size(f"new {number}"), 0.5, sizes.append)
+        where_is = operations.call(Via(["cache"]), "server_process", f"new {number}")
+        client.submit(where_is if waiting_activations else operations.size(f"new {number}"), 0.5, sizes.append)
         if number % 100 == 99:
             world.clock.run_until(world.clock.now_us + SECOND_US)
     assert len(sizes) == 2_000 and all(each.error is not None for each in sizes)

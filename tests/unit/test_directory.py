@@ -161,6 +161,11 @@ def test_a_report_that_no_claim_can_have_led_to_is_not_believed() -> None:
     before = directory.owners[7]
     directory.reported(liar, [(7, (1 << 63) - 1)])
     assert directory.owners[7] == before and before is not None and before.server == ONE
+    for step in range(1, 10):
+        directory.reported(liar, [(7, before.epoch + step * (EPOCH_STEP - 1))])
+    directory.servers_are([ONE])
+    (own,) = (each for each in directory.plan(placing=True) if each.partition == 7)
+    assert isinstance(own, Own) and own.epoch <= before.epoch + EPOCH_STEP
 
 
 def test_what_a_claim_is_impossible_for_is_forgotten_and_storage_tells_anew() -> None:

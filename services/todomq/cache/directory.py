@@ -65,6 +65,8 @@ class Directory:
         self.servers: dict[int, Server] = {}
         self.moves = 0
         self._epochs = [0] * PARTITIONS
+        self._granted = [0] * PARTITIONS
+        """The highest epoch that was heard of, and that of the last owner which claimed it for this cache."""
         self._reported: set[bytes] = set()
         self._silent: set[bytes] = set()
         self._pending: dict[int, Own | Release] = {}
@@ -93,7 +95,7 @@ class Directory:
     def reported(self, server: Server, owned: list[tuple[int, int]]) -> None:
         """Take a server's word on what it owns, first or again; the higher epoch wins where two claim the same.
 
-        One further above what is known than a claim can lead to is not believed: no owner could follow.
+        One so far above what was granted that no claim could follow is not believed.
         """
         if self.servers.get(server.number) != server:
             return
@@ -104,7 +106,7 @@ class Directory:
         named = dict(owned)
         for partition, epoch in named.items():
             known = self.owners[partition]
-            may_be = self._epochs[partition] <= epoch <= self._epochs[partition] + EPOCH_STEP
+            may_be = self._epochs[partition] <= epoch < self._granted[partition] + EPOCH_STEP
             if may_be and (known is None or known.epoch < epoch):
                 self._set_owner(partition, Owner(server, epoch))
         for partition, known in enumerate(self.owners):
@@ -157,6 +159,8 @@ class Directory:
         if self._pending.get(effect.partition) != effect:
             return
         del self._pending[effect.partition]
+        if granted:
+            self._granted[effect.partition] = effect.epoch
         if granted and self.servers.get(effect.server.number) == effect.server:
             self._set_owner(effect.partition, Owner(effect.server, effect.epoch))
             self.moves += 1

@@ -267,9 +267,8 @@ def _is_activation(value: Any) -> bool:
 
 
 def _is_grant(value: Any) -> bool:
-    """Tell whether a list server answered ``[granted, epoch]``; the epoch is 0 where nobody has ever claimed."""
-    is_one = type(value) is list and [type(item) for item in value] == [bool, int]
-    return is_one and (value[1] == 0 or is_epoch(value[1]))
+    """Tell whether a list server answered ``[granted, epoch]``."""
+    return type(value) is list and len(value) == 2 and type(value[0]) is bool and is_epoch(value[1])
 
 
 def _is_description(value: Any) -> bool:

@@ -129,7 +129,7 @@ class ListActor(RecordedList):
         return queue
 
     def quarantine(self, error: TodoMQError) -> None:
-        """Answer everything with the error until the actor is killed: what is stored cannot be read."""
+        """Answer everything with the error, for as long as the actor is there: what is stored cannot be read."""
         self.state = QUARANTINED
         self.refuse_all(error)
 
@@ -146,10 +146,10 @@ class ListActor(RecordedList):
         Raises:
             Crashed: a fault of ours in one of them, which it names; the actor's state may be half changed.
         """
+        self.used_ms = now_ms
         if self.state is not READY:
             self._take_later(asked)
             return
-        self.used_ms = now_ms
         self._serve(asked, now_ms)
         _, sender, _ = asked
         session = self.sessions.get(sender)

@@ -262,10 +262,21 @@ class Hosting:
             return
         if isinstance(read.job, Sweeping):
             read.actor.partition.to_sweep[read.actor.name] = read.actor
-        elif read.actor.queue is None:
-            self._give_up_load(read.actor)
-        else:
+            return
+        read.actor.is_being_read = False
+        if not self.let_go(read.actor):
             self.load(read.actor, now_ms)
+
+    def let_go(self, actor: ListActor) -> bool:
+        """Drop a list for which nobody waits any more and of which nothing is read; return whether it was one.
+
+        While its worker is away each name that anybody asks for would else stay, and push others out of memory.
+        """
+        if actor.state is not LOADING or actor.queue is not None or actor.is_being_read:
+            return False
+        actor.partition.drop(actor)
+        self._ended += 1
+        return True
 
     def page_read(self, read: Read, value: bytes | None, pairs: list[bytes], last: bytes | None, now_ms: int) -> None:
         """Take a page that was read."""
@@ -502,13 +513,4 @@ class Hosting:
             actor.refuse_too_early(now_ms)
             if actor.queue is None and actor.early is None:
                 del partition.waiting[name]
-                if actor.state is LOADING and not actor.is_being_read:
-                    self._give_up_load(actor)
-
-    def _give_up_load(self, actor: ListActor) -> None:
-        """Let go of a list for which nobody waits any more and of which nothing was read.
-
-        While its worker is away each name that anybody asks for would else stay, and push others out of memory.
-        """
-        actor.partition.drop(actor)
-        self._ended += 1
+                self.let_go(actor)

@@ -50,6 +50,8 @@ class ListCalls:
                 call.refuse(NameNotFound(NOT_OWNED))
             elif self._loop.now_ms() > call.deadline_ms:
                 call.refuse(DeadlineExceeded("the list was not loaded in time"))
+                if current is not None:
+                    self._hosting.let_go(current)  # whoever else waits for it has it begin again
             elif current is None:
                 heir = self._hosting.activate(actor.partition, actor.name, self._loop.now_ms())
                 self._activations.append((heir, call))
@@ -67,6 +69,7 @@ class ListCalls:
         actor = self._hosting.activate(partition, name, self._loop.now_ms())
         if _is_to_answer_soon(actor):
             if len(self._activations) >= WAITING_ACTIVATIONS:
+                self._hosting.let_go(actor)
                 raise Overloaded("too many callers wait for lists to be loaded")
             self._activations.append((actor, call))
             return LATER

@@ -79,6 +79,7 @@ class WorkerLink:
         self._oldest = 0
         self._silent_since_ms = 0
         self._send_again = Once(daemon.loop, SEND_AGAIN_S, self._send_if_greeted)
+        self._connect_again = Once(daemon.loop, GREET_AGAIN_S, self.registry_changed)
 
     def registry_changed(self) -> None:
         """Connect to where the worker is registered now."""
@@ -92,7 +93,7 @@ class WorkerLink:
             callee = self._daemon.connect(registration.address, on_break=self._lost, on_connect=self.greet)
         except Unavailable as error:  # no descriptor is left
             log_counted("worker_out_of_reach", name=self._name, why=error.text)
-            self._loop.after(GREET_AGAIN_S, self.registry_changed)
+            self._connect_again.plan()
             return
         if self._callee is not None:
             self._callee.close()

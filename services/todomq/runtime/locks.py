@@ -26,7 +26,8 @@ def private_directory(path: Path) -> None:
         SettingsError: it is open to others and holds what is not of a stack; nobody is to be shut out of that.
     """
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if path.stat().st_mode & 0o077 and not (path / STACK_LOCK).exists() and any(path.iterdir()):
+    held = [each.name for each in path.iterdir()] if path.stat().st_mode & 0o077 else []
+    if held and not any(name.endswith(".lock") or name == "lock" for name in held):
         raise SettingsError(f"{path} is not TodoMQ's and would be closed to others; name another home")
     path.chmod(0o700)
 
