@@ -534,7 +534,7 @@ class TestPipeline:
             raise KeyError("own")
         assert not hasattr(caught.value, "__notes__")
 
-    def test_leaving_the_block_waits_for_what_callbacks_and_other_threads_begin_meanwhile(
+    def test_leaving_the_block_waits_for_what_callbacks_begin_meanwhile(
         self, client: Client, router: ScriptedRouter
     ) -> None:
         """The first request is answered last, behind many that were begun after leaving had."""

@@ -166,10 +166,10 @@ class Pipeline(_Part):
     """A client's face of futures, to be used with ``with``.
 
     Each call returns a ``concurrent.futures.Future`` at once, or after a wait for room; arguments that are wrong raise
-    at once. Leaving the block waits for every answer, of what callbacks and other threads begin meanwhile too, and
-    raises an ``ExceptionGroup`` of the requests that failed (the first 10,000 that did), in the order of the calls, if
-    any did; what the block raises by itself gets a note of them instead. It may be used again; what is called between
-    two blocks counts for the second.
+    at once. Leaving the block waits for every answer, for as long as callbacks begin further requests, and raises an
+    ``ExceptionGroup`` of the requests that failed (the first 10,000 that did), in the order of the calls, if any did;
+    what the block raises by itself gets a note of them instead. It may be used again; what is called between two blocks
+    counts for the second. Threads may share it, if they have made their calls before the block is left.
 
     Callbacks of futures must not block: the thread that runs them also takes in what nobody waits for by ``result()``.
 

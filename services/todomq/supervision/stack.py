@@ -126,6 +126,7 @@ class Stack:
             SettingsError: only the client is installed, the settings name another machine's registry or a Python that
                 can't be run, a socket's path would be too long, an address that others can reach has no keys, or the
                 data can't be written.
+            Unavailable: something of the earlier life still runs.
         """
         if self.settings.registry:
             raise SettingsError(
@@ -212,7 +213,7 @@ class Stack:
         if state != ANSWERS:
             ran = self._end_silent_manager(state)
         if alive:
-            raise Unavailable(f"still running, though told to end: pid {', '.join(map(str, alive))}")
+            raise _still_running(alive)
         self._remove_sockets()
         return ran
 
@@ -322,7 +323,7 @@ class Stack:
                     processes.wait_for_first(STOP_S)
                 processes.kill_first()
                 if not processes.wait_for_all(STOP_S):
-                    break
+                    raise _still_running(processes.alive())
             state = self.manager.state()
         return was_there
 
@@ -392,6 +393,10 @@ class _Processes:
     def wait_for_all(self, timeout_s: float) -> bool:
         give_up = time.monotonic() + timeout_s
         return all(has_ended(pidfd, max(0.0, give_up - time.monotonic())) for pidfd in self._held.values())
+
+
+def _still_running(pids: list[int]) -> Unavailable:
+    return Unavailable(f"still running, though told to end: pid {', '.join(map(str, pids))}")
 
 
 def _children(pid: int) -> list[int]:
