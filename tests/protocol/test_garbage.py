@@ -472,15 +472,15 @@ def test_a_list_server_that_talks_nonsense_gets_no_partition_and_the_cache_lives
             peer, _, frame = opened.recv_multipart()
             for request in unpack(frame)[3]:
                 opened.send_multipart([peer, b"", messages.reply([(request[0], 0, value)])])
-        grants = iter([pack([False, 2**64 - 1]), pack([False, -1]), pack([2, 1]), pack([True]), pack([True, 1.0])])
-        while (grant := next(grants, None)) is not None:
-            asked = False
-            while not asked:
+        for grant in map(pack, ([False, 2**64 - 1], [False, -1], [2, 1], [True], [True, 1.0])):
+            asked = set[str]()
+            while "own" not in asked:
                 assert opened.poll(20_000), "the cache asks it to own partitions"
                 peer, _, frame = opened.recv_multipart()
                 for request in unpack(frame)[3]:
-                    asked = asked or unpack(request[3])[0] == "own"
-                    value = grant if unpack(request[3])[0] == "own" else pack([])
+                    operation = unpack(request[3])[0]
+                    asked.add(operation)
+                    value = grant if operation == "own" else pack([])
                     opened.send_multipart([peer, b"", messages.reply([(request[0], 0, value)])])
         assert stack.ask("cache", "ping") == "pong"
     finally:

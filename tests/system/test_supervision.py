@@ -570,7 +570,8 @@ def test_a_start_that_is_not_healthy_names_what_is_at_fault_in_one_line(stack: R
         stack.control.manager.stop(worker, 10.0)
         stack.wait_healthy(timeout_s=1)
 
-    assert "not healthy: database_worker 2: is not running" in caught.value.text
+    assert caught.value.text.startswith("the stack is not healthy: database_worker 2: is not running")
+    assert caught.value.text.endswith(" (what runs of it goes on; todomq down stops it)")
     assert "cache" not in caught.value.text and len(caught.value.text.splitlines()) == 1
     stack.start()
 

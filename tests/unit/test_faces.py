@@ -13,7 +13,7 @@ import pytest
 from todomq import AsyncClient, Client
 from todomq.client import TodoList
 from todomq.client.client import Database
-from todomq.client.outcomes import Failure
+from todomq.client.futures import Failure
 from todomq.errors import Unavailable
 
 BLOCKING = Client("ipc:///nowhere")

@@ -84,9 +84,7 @@ class Health(NamedTuple):
         return "; ".join(f"{f'{kind} {_listed(numbers)}'.strip()}: {text}" for (kind, text), numbers in same.items())
 
 
-def wait_healthy(
-    stack: Stack, timeout_s: float = HEALTHY_S, say: Callable[[str], None] = lambda line: None
-) -> None:
+def wait_healthy(stack: Stack, timeout_s: float = HEALTHY_S, say: Callable[[str], None] = lambda line: None) -> None:
     """Wait until the stack of a home is healthy.
 
     Args:
@@ -97,7 +95,6 @@ def wait_healthy(
     Raises:
         Unavailable: it has given up, or is not healthy in time; the text says why.
     """
-
     say_at = time.monotonic() + SAY_AFTER_S
 
     def check() -> Health:

@@ -47,12 +47,15 @@ os.register_at_fork(after_in_child=_make_locks_in_child)
 
 _group = attrgetter("group")
 
+Failure = tuple[int, Exception]
+"""The place of a request in its group, in the order of the calls, and its error."""
+
 
 class Group(Protocol):
     """Whoever counts the answers of several requests."""
 
-    def note_settled(self, count: int, failures: list[tuple[int, Exception]]) -> None:
-        """Take note of answers that are settled, and of the errors among them, each with its answer's place."""
+    def note_settled(self, count: int, failures: list[Failure]) -> None:
+        """Take note of answers that are settled, and of the failures among them."""
 
 
 class Driver(Protocol):
@@ -214,6 +217,6 @@ def _tell_groups(answers: Sequence[Answer[Any]]) -> None:
     for group, members in groupby(answers, key=_group):
         if group is not None:
             counted = list(members)
-            failed = [answer for answer in counted if answer._exception is not None]
-            failures = [(answer.place, each) for answer in failed if isinstance(each := answer._exception, Exception)]
+            failed = [each for each in counted if each._exception is not None]
+            failures = [(each.place, error) for each in failed if isinstance(error := each._exception, Exception)]
             group.note_settled(len(counted), failures)

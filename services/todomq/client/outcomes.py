@@ -11,6 +11,7 @@ from collections.abc import Callable
 from operator import itemgetter
 from typing import Any
 
+from todomq.client.futures import Failure
 from todomq.client.request import CHANGING, Repetition, Request
 from todomq.errors import NOT_APPLIED, UNKNOWN, InvalidRequest, ProtocolError, TodoMQError
 from todomq.protocol.codec import unpack_value
@@ -62,10 +63,6 @@ class AskAgain:
 
 FAILURES_MOST = 10_000
 """Failures of which a pipeline keeps more than their number."""
-
-
-Failure = tuple[int, Exception]
-"""The place of a request among those of its pipeline, in the order of the calls, and its error."""
 
 
 class Failures:

@@ -17,8 +17,8 @@ from types import TracebackType
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from todomq.client import operations
-from todomq.client.futures import Driver, interrupted
-from todomq.client.outcomes import Failure, Failures
+from todomq.client.futures import Driver, Failure, interrupted
+from todomq.client.outcomes import Failures
 from todomq.client.request import Request
 from todomq.client.values import ServerRef
 from todomq.errors import TodoMQError
@@ -81,7 +81,7 @@ class _Requests:
         self._counting = threading.Lock()
 
     def note_settled(self, count: int, failures: list[Failure]) -> None:
-        """Take note of answers that are settled, and of the errors among them, each with its request's place."""
+        """Take note of answers that are settled, and of the failures among them."""
         with self._counting:
             self._failures.add(failures)
             self.ended += count  # last: who leaves the block looks at it without the lock

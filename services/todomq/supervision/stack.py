@@ -202,7 +202,7 @@ class Stack:
         Raises:
             Unavailable: something still runs.
         """
-        state, ran, alive = self.manager.state(), True, list[int]()
+        state, ran = self.manager.state(), True
         if state == ANSWERS:
             try:
                 alive = self._shut_down()
@@ -210,10 +210,11 @@ class Stack:
                 state = self.manager.state()  # it may have given up meanwhile
                 if state == ANSWERS:
                     raise
+            else:
+                if alive:
+                    raise _still_running(alive)
         if state != ANSWERS:
             ran = self._end_silent_manager(state)
-        if alive:
-            raise _still_running(alive)
         self._remove_sockets()
         return ran
 
