@@ -464,6 +464,24 @@ def test_closed_and_full_streams_are_told_in_a_line(
     assert said in finished.stderr and "Traceback" not in finished.stderr and "Exception" not in finished.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "mode", "said"),
+    [
+        (["import", "{}/closed.txt", "x"], 0, "'{}/closed.txt' is not readable"),
+        (["export", "x", "{}/closed.txt"], 0o400, "{}/closed.txt: Permission denied"),
+        (["export", "x", "{}/nowhere/x.txt"], 0o600, "there is no directory {}/nowhere"),
+    ],
+)
+def test_a_path_that_cannot_be_used_is_a_matter_of_usage(
+    shared_stack: RunningStack, tmp_path: Path, words: list[str], mode: int, said: str
+) -> None:
+    assert shared_stack.run("todomq.cli", "add", "x", "a title").returncode == DONE
+    (tmp_path / "closed.txt").touch(mode)
+    done = shared_stack.run_bound_by_permissions("todomq.cli", *[word.format(tmp_path) for word in words])
+    assert (done.returncode, done.stdout) == (USAGE, "")
+    assert said.format(tmp_path) in " ".join(done.stderr.replace("│", " ").split())
+
+
 def test_an_import_that_is_interrupted_says_how_much_is_there(shared_stack: RunningStack, tmp_path: Path) -> None:
     file = tmp_path / "many.csv"
     file.write_text("".join(f",entry {n}\n" for n in range(200_000)))

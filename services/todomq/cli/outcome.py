@@ -4,9 +4,10 @@ Owns: ``--json``, the exit codes, how an error is told. Must not know: what the 
 ``Result`` and leaves standard output to this file; what it tells meanwhile goes to standard error. Two show what goes
 on until they are ended: ``logs --follow``, and a ``probe top`` that draws.
 
-Exit codes: 0 done, 1 refused by the service, 2 usage (an option, an argument or a setting that can't be used), 3 the
-service can't be reached, or a part of it did not answer in time. With ``--json`` a command that was understood prints
-exactly one JSON value on standard output, which is ``{"error": {...}}`` where the exit code comes from an error.
+Exit codes: 0 done, 1 refused by the service, 2 usage (an option, an argument or a setting that can't be used, a path
+that is closed to this user), 3 the service can't be reached, or a part of it did not answer in time. With ``--json`` a
+command that was understood prints exactly one JSON value on standard output, which is ``{"error": {...}}`` where the
+exit code comes from an error.
 """
 
 from __future__ import annotations
@@ -181,7 +182,7 @@ def _of_the_system(error: OSError) -> TodoMQError:
     is_above = home.is_relative_to(path)
     is_unusable = isinstance(error, PermissionError | NotADirectoryError) and (is_above or path.is_relative_to(home))
     if not is_unusable and not (is_above and isinstance(error, FileNotFoundError)):  # nothing can be made there
-        return TodoMQError(text)
+        return SettingsError(text) if isinstance(error, PermissionError) else TodoMQError(text)
     advice = "run this as the stack's user, or set TODOMQ_HOME to a directory that you own"
     return SettingsError(f"{text}; {advice}")
 

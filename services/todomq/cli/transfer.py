@@ -100,6 +100,8 @@ def export_list(
         file = None
     if file is not None:
         _check_is_no_directory(file)
+        if not file.absolute().parent.is_dir():
+            raise typer.BadParameter(f"there is no directory {safe(str(file.parent))}")
     chosen = Format.TODO_TXT if file is None and format is None else _format_of(file, format)
     with connect(DEADLINE_S) as todo:
         entries = todo.todo_list(list_name).entries()
