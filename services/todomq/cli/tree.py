@@ -85,11 +85,15 @@ def queue(row: Row) -> str:
         case "cache":
             return f"{stats['waiting']:,} waiting"
         case "database_worker":
-            return f"{stats['waiting']:,} waiting ({size(stats['waiting_bytes'])})"
+            return _waiting(stats["waiting"], "waiting", stats["waiting_bytes"])
         case "list_server":
-            return f"{stats['uncommitted_batches']:,} uncommitted ({size(stats['uncommitted_bytes'])})"
+            return _waiting(stats["uncommitted_batches"], "uncommitted", stats["uncommitted_bytes"])
         case _:
             return ""
+
+
+def _waiting(count: int, what: str, held_bytes: int) -> str:
+    return f"{count:,} {what}{f' ({size(held_bytes)})' if held_bytes else ''}"
 
 
 def content(row: Row) -> str:
@@ -104,7 +108,7 @@ def content(row: Row) -> str:
             # Its count of records is a guess. Of a shard that was never open nothing is known.
             held = [f"{size(stats['disk_bytes'] + stats['memory_bytes'])} stored"] if "disk_bytes" in stats else []
             trouble = [f"storage {stats['storage']}: {stats['trouble']}"] if stats["trouble"] else []
-            return ", ".join(held + trouble)
+            return ", ".join(trouble + held)
         case "list_server":
             quarantined = len(stats["quarantined"])
             more = f", {quarantined} quarantined" if quarantined else ""
@@ -117,27 +121,34 @@ def content(row: Row) -> str:
 
 
 def tree_lines(rows: list[Row], is_supervised: bool) -> list[str]:
-    """Return the supervision tree as lines, safe already."""
+    """Return the supervision tree as lines, safe already; columns are as narrow as they can be, so that all shows."""
     lines = ["supervisord" if is_supervised else "no supervisord answers; this is what the registry knows"]
     groups = list(dict.fromkeys(row.group for row in rows))
-    name_width = max((len(name_of(list(row.name))) for row in rows), default=0)
+    columns = {row.name: _tree_columns(row) for row in rows}
+    widths = [max(map(len, column)) for column in zip(*columns.values())]
     for group in groups:
         is_last = group == groups[-1]
         lines.append(f"{'└' if is_last else '├'}─ {group}")
         members = [row for row in rows if row.group == group]
         for row in members:
             branch = "└" if row is members[-1] else "├"
-            lines.append(f"{' ' if is_last else '│'}  {branch}─ {_tree_line(row, name_width)}".rstrip())
+            name, state, *more = (f"{each:<{width}}" for each, width in zip(columns[row.name], widths) if width)
+            told = [name, coloured(state, row.state in ("RUNNING", "REGISTERED")), *more, dim(safe(_work(row)))]
+            lines.append(f"{' ' if is_last else '│'}  {branch}─ {'  '.join(told)}".rstrip())
     return lines
 
 
-def _tree_line(row: Row, name_width: int) -> str:
-    pid = f"pid {row.pid:<8}" if row.pid else " " * 12
-    uptime = f"up {duration(max(row.uptime_s, 1)) if row.uptime_s is not None else '?':<8}" if row.pid else " " * 11
-    restarts = "" if row.restarts is None else f"{counted(row.restarts, 'restart'):<12}"
-    state = coloured(f"{row.state:<10}", row.state in ("RUNNING", "REGISTERED"))
-    more = "  ".join(part for part in (queue(row), content(row)) if part)
-    return f"{name_of(list(row.name)):<{name_width}}  {state} {pid} {uptime} {restarts} {dim(safe(more))}"
+def _tree_columns(row: Row) -> tuple[str, ...]:
+    """Return what is told of a process beside its work; nothing where there is nothing to tell."""
+    uptime = "?" if row.uptime_s is None else duration(max(row.uptime_s, 1))
+    return (
+        name_of(list(row.name)), row.state, f"pid {row.pid}" if row.pid else "", f"up {uptime}" if row.pid else "",
+        counted(row.restarts, "restart") if row.restarts else "",
+    )  # fmt: skip
+
+
+def _work(row: Row) -> str:
+    return "  ".join(part for part in (queue(row), content(row)) if part)
 
 
 class Sample(NamedTuple):
