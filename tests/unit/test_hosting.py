@@ -915,6 +915,25 @@ def test_while_there_is_no_room_one_change_at_a_time_is_tried_and_all_go_on_once
     assert tried(next(clients)) == ["b", "c", "d"]
 
 
+@pytest.mark.parametrize(
+    ("operation", "arguments", "code"),
+    [("update_entry", (77, {"title": "x"}), "entry_not_found"), ("add_entry", ("",), "invalid_request"),
+     ("within", (True, 0, b"\xc1"), "protocol_error")],
+)  # fmt: skip
+def test_a_change_that_is_wrong_by_itself_does_not_take_the_try_of_those_that_could_be_written(
+    operation: str, arguments: tuple[object, ...], code: str
+) -> None:
+    bench = Bench()
+    bench.send("a", "add_entry", "milk")
+    bench.settle_reads()
+    bench.refuse()
+    bench.tick(gate.TRY_AGAIN_MS)
+    wrong = bench.send("a", operation, *arguments, client=b"wrong")
+    bench.settle_reads()
+    assert bench.error(wrong).code == code
+    assert bench.ask("a", "add_entry", "milk", client=b"other") == 1  # there is room again
+
+
 def test_a_change_is_tried_again_in_a_quarter_of_a_second_though_the_clock_was_set_back() -> None:
     bench = Bench()
     bench.send("a", "add_entry", "milk")

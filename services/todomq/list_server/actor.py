@@ -248,8 +248,7 @@ class ListActor(RecordedList):
         if self.partition.gate.is_full():
             raise Overloaded("too many changes wait for the database worker")
         session.check_room()
-        if self.partition.gate.refusal:
-            self.partition.gate.take_try()
+        self.partition.gate.check_may_try()
         touched: Touched = {}
         try:
             if change is None:
@@ -265,6 +264,7 @@ class ListActor(RecordedList):
             session.kept = IN_MEMORY
             self._reply(peer, identifier, messages.ERROR, value)
             return
+        self.partition.gate.take_try()
         self.record_change(operation, touched, sender, session, number, value, now_ms)
         self._reply(peer, identifier, messages.OK, value)
 

@@ -89,12 +89,18 @@ class Gate:
         self._may_try = False
         self._tries_at_ms = steady_ms + TRY_AGAIN_MS
 
+    def check_may_try(self) -> None:
+        """Let one change through after each pause while the worker refuses to write.
+
+        Raises:
+            Unavailable: another change has taken the try (``take_try``), or the pause is not over.
+        """
+        if self.refusal and not self._may_try:
+            raise Unavailable(self.refusal)
+
     def take_try(self) -> None:
-        """Let one change through after each pause while the worker refuses to write; raise Unavailable for others."""
-        if self.refusal:
-            if not self._may_try:
-                raise Unavailable(self.refusal)
-            self._may_try = False
+        """Note that a change goes to the worker: it is the one that is let through."""
+        self._may_try = False
 
     def tick(self, steady_ms: int) -> None:
         """Let a change through again, ``TRY_AGAIN_MS`` after the worker refused, or got, the last one."""
