@@ -27,11 +27,21 @@ def use_of(**quota: int) -> KeyUse:
 )
 def test_a_count_of_lists_that_is_answered_with_nonsense_ends_and_nothing_else(answer: bytes) -> None:
     asked = list[Any]()
-    use = use_of(lists=1)
+    lists = StoredLists()
+    lists.begin_count_if_due(0)
+    count = ListCount(lists, ["a*"], 1, lambda: 10, lambda _, request: asked.append(request))
+    count.take_replies([(1, messages.OK, answer)])
+    assert not lists.is_counted and not asked
+    assert lists.begin_count_if_due(10 + COUNT_AGAIN_MS)
+
+
+def test_a_count_that_was_begun_under_other_patterns_does_not_count_for_those_of_now() -> None:
+    use, asked = use_of(lists=1), list[Any]()
     use.lists.begin_count_if_due(0)
-    ListCount(use, 1, lambda: 10, lambda _, request: asked.append(request)).take_replies([(1, messages.OK, answer)])
-    assert not use.lists.is_counted and not asked
-    assert use.lists.begin_count_if_due(10 + COUNT_AGAIN_MS)
+    count = ListCount(use.lists, ["a*"], 1, lambda: 10, lambda _, request: asked.append(request))
+    use.learn(ClientKey("alice", "A" * 40, Rights(["read"], ["b*"]), Quota(lists=1)), 5)
+    count.take_replies([(1, messages.OK, pack([[], None]))])
+    assert not use.lists.is_counted
 
 
 @given(st.lists(st.integers(-50, 500), max_size=200))

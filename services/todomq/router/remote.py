@@ -164,7 +164,8 @@ class Remote(Service):
         lists, most, steady_ms = use.lists, use.client.quota.lists, self._loop.steady_ms()
         may = lists.is_counted and lists.count_if_room(name, most, steady_ms)
         if not may and lists.begin_count_if_due(steady_ms):
-            ListCount(use, most, self._loop.steady_ms, self._ask_in_own_name).ask(None)
+            patterns = use.client.rights.patterns
+            ListCount(lists, patterns, most, self._loop.steady_ms, self._ask_in_own_name).ask(None)
         if not lists.is_counted:
             raise Overloaded("the lists of this key are being counted")
         return may
