@@ -217,6 +217,32 @@ def test_law_6_what_waits_for_a_daemon_that_reads_nothing_is_bounded_and_the_res
     assert (stand.router.in_flight.bytes, stand.router.in_flight._of_connection) == (0, {})
 
 
+def test_law_5_requests_to_lists_are_taken_behind_those_by_name_for_which_there_is_no_room(
+    stand: Stand, deaf: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("todomq.router.in_flight.REQUESTS", 8)
+    stand.register(JOB, deaf)
+    lists = Silent()
+    stand.learn_table(stand.start("lists", lists))
+    for _ in range(4):
+        stand.ask_alone([JOB], "store", "x")
+    mixed = [[each, target, Loop.now_ms() + int(BOUND_S * 1000), messages.body("size"), each, 1]
+             for each, target in ((101, [JOB]), (102, "a list"), (103, [JOB]), (104, "another"))]  # fmt: skip
+    stand.client.send(messages.call(b"client", mixed))
+    stand.turn_until(lambda: len(stand.replies) == 2 and lists.forwarded)
+    assert stand.refusals() == {101: OVERLOADED, 103: OVERLOADED}
+    assert stand.router.pacing._over == set()
+
+
+def test_who_has_nothing_in_flight_is_not_held_to_the_least_because_the_router_is_full(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("todomq.router.in_flight.REQUESTS", 0)
+    refused = stand.ask("a list", "size")
+    stand.turn_until(lambda: stand.replies)
+    assert stand.refusals() == {refused: OVERLOADED} and stand.router.pacing._over == set()
+
+
 def test_a_cast_for_which_there_is_no_room_is_dropped_and_counted(
     stand: Stand, deaf: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -187,7 +187,7 @@ def test_law_6_what_goes_to_daemons_by_name_leaves_half_of_the_room_to_lists(mon
     request = [1, ["job"], 1_000, b"", 1, 1]
     for number in range(5):
         flights.admit(b"%d" % number, b"sender", request, b"job")
-    with pytest.raises(Overloaded, match="by name"):
+    with pytest.raises(Crowded, match="by name"):
         flights.admit(b"another", b"sender", request, b"job")
     for number in range(5):
         flights.admit(b"%d" % number, b"sender", request, 7)
@@ -203,7 +203,7 @@ def test_law_6_the_bytes_for_daemons_by_name_leave_half_of_the_room_as_well(monk
         return flights.admit(b"peer", b"sender", [1, b"key", 1_000, bytes(size), 1, 0], b"worker")
 
     held = [admit_named(2 * limits.KIB) for _ in range(2)]
-    with pytest.raises(Overloaded, match="by name"):
+    with pytest.raises(Crowded, match="by name"):
         admit_named(limits.KIB)
     flights.admit(b"peer", b"sender", request(size=limits.KIB), 7)
     flights.end(held[0])

@@ -31,10 +31,10 @@ OVERHEAD_BYTES = 64
 
 
 class Crowded(Overloaded):
-    """Too much waits for the daemon that a request needs; those for others are taken."""
+    """Too much waits for the daemon that a request needs, or for daemons like it; those for others are taken."""
 
-    def __init__(self) -> None:
-        super().__init__("too much waits for the daemon that this goes to")
+    def __init__(self, text: str = "too much waits for the daemon that this goes to") -> None:
+        super().__init__(text)
 
 
 class Flight(Struct, gc=False):
@@ -102,11 +102,11 @@ class InFlight:
         """
         size = len(request[BODY]) + OVERHEAD_BYTES
         reached = self._reached(peer, 1, size)
-        is_named = type(place) is bytes
-        if not reached and is_named and self._is_named_full(size):
-            reached = "too many requests by name, or for keys, are not answered"
         if reached:
             raise Overloaded(reached)
+        is_named = type(place) is bytes
+        if is_named and self._is_named_full(size):
+            raise Crowded("too many requests by name, or for keys, are not answered")
         if self.by_daemon.are_counted and self.by_daemon.is_full(place):
             raise Crowded
         self._count(peer, 1, size, 0 if is_named else 1, request[DEADLINE_MS])

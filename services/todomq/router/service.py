@@ -103,7 +103,8 @@ class RouterService(Service):
             except Overloaded as error:
                 # There is no room for the rest of the message either. To refuse must cost little: who floods is
                 # refused most of the time, and the others wait for that.
-                self.pacing.overstepped(peer)
+                if self.in_flight.share(peer)[0] > WINDOW:
+                    self.pacing.overstepped(peer)
                 refusal = messages.error_value(error)
                 self._refuse_with(peer, request[ID], refusal)
             except TodoMQError as error:
