@@ -155,7 +155,7 @@ def zap() -> zmq.Socket[bytes]:
 
 _LISTEN_ADVICE = {
     errno.EADDRINUSE: "; another process listens there",
-    errno.EADDRNOTAVAIL: "; it takes an address of this machine, and TODOMQ_TCP may be tcp://*:7447",
+    errno.EADDRNOTAVAIL: "; it takes an address of this machine",
 }
 
 
