@@ -33,6 +33,7 @@ IMPURE = {
     "router/list_count.py",
     "router/named_links.py",
     "router/remote.py",
+    "supervision/foreground.py",
     "supervision/manager.py",
     "supervision/stack.py",
 }
@@ -43,7 +44,10 @@ PURE_CORES = sorted(
         "keys/rights.py", "client/session.py", "client/numbers.py",
     } - IMPURE
 )  # fmt: skip
-MAPPED = ["list_server", "router", "database_worker", "runtime", "client", "cli"]
+MAPPED = [
+    "list_server", "router", "database_worker", "registry", "runtime", "client", "cli", "supervision", "protocol",
+    "keys", "backup",
+]  # fmt: skip
 
 
 def imports_of(module: Path) -> set[str]:

@@ -10,7 +10,6 @@ import errno
 import os
 import select
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,7 +25,6 @@ from todomq.cli.outcome import DONE, REFUSED, UNREACHABLE, Result, command
 from todomq.cli.show import duration, is_terminal, name_of, safe, say
 from todomq.daemons import name_of_process
 from todomq.errors import CorruptRecord, TodoMQError, Unavailable
-from todomq.runtime.parent import PARENT_IS_GONE, PR_SET_PDEATHSIG, prctl
 
 if TYPE_CHECKING:
     from todomq.supervision.manager import Process
@@ -189,6 +187,7 @@ def run() -> Result:
 
     Example: todomq run
     """
+    from todomq.supervision.foreground import Foreground
     from todomq.supervision.manager import ANSWERS
 
     stack = _stack()
@@ -199,53 +198,12 @@ def run() -> Result:
         stack.prepare(state)
         for line in _unknown_lines(stack.unknown_variables()):
             print(line, file=sys.stderr, flush=True)
-        # What supervisord says goes to standard error: standard output is for this command's one answer.
-        ending = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
-            ending.add(signal.SIGHUP)
-        signal.pthread_sigmask(signal.SIG_BLOCK, ending)  # one that comes now is for the supervisord that is to be
-        own_pid = os.getpid()
-
-        def before_it_begins() -> None:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, ending)
-            prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != own_pid:  # killed before it could be followed
-                os._exit(PARENT_IS_GONE)
-
-        # It writes to its own log only, which is shown here: it would end where whoever reads this is gone.
-        manager = subprocess.Popen(
-            stack.command("-n", "-s"), env=stack.environment(), start_new_session=True, stdout=2,
-            preexec_fn=before_it_begins,
-        )  # fmt: skip
-    shown = _show(stack.settings.log / "supervisord.log", manager.pid)
-    is_asked_to_end = False
-
-    def end(*_: object) -> None:
-        nonlocal is_asked_to_end
-        is_asked_to_end = True
-        manager.terminate()
-
-    for number in ending:
-        signal.signal(number, end)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ending)
-    code = manager.wait()
-    if shown is not None:
-        shown.wait()
-    if is_asked_to_end and code == -signal.SIGTERM:  # it had not come so far as to handle the signal
-        code = 0
+        foreground = Foreground(stack)
+    code = foreground.wait()
     reason = stack.failure()
     if reason is not None or code != 0:
         raise TodoMQError(reason or f"supervisord ended with exit status {code}")
     return Result({"running": False, "home": str(stack.settings.home)}, "TodoMQ is down.")
-
-
-def _show(log: Path, pid: int) -> subprocess.Popen[bytes] | None:
-    """Write what comes to a log file to standard error as long as a process lives, and while anybody reads it."""
-    command = ["tail", "-n", "0", "-s", "0.1", "-F", f"--pid={pid}", str(log)]
-    try:
-        return subprocess.Popen(command, start_new_session=True, stdout=2, stderr=subprocess.DEVNULL)
-    except OSError:
-        return None
 
 
 def _follow(files: list[Path]) -> NoReturn:

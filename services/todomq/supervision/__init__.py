@@ -9,6 +9,7 @@ supervisord starts and restarts every daemon, as ``supervisord.conf`` says. Noth
     limits             how many restarts a group may have, from the settings
     manager            supervisord, asked over XML-RPC
     stack              the whole, started and stopped by the commands
+    foreground         the same as a child of one command, and ended with it
     leftovers          sockets of those that have ended
     records            what the listener tells others: counts of restarts, why the stack gave up
     evidence           how a process ended, read from its log
