@@ -152,17 +152,17 @@ def _work(row: Row) -> str:
 
 
 class Sample(NamedTuple):
-    """All processes at one time, in seconds of the steady clock."""
+    """All processes at one time, in seconds of the steady clock, and of processor time by pid."""
 
     taken_s: float
     rows: list[Row]
-    processor_s: dict[Name, float | None]
+    processor_s: dict[int, float | None]
 
 
 def sample(todo: Client, settings: Settings) -> Sample:
     """Take a sample for ``top``."""
     rows = gather(todo, settings)
-    return Sample(time.monotonic(), rows, {row.name: processor_seconds(row.pid) if row.pid else None for row in rows})
+    return Sample(time.monotonic(), rows, {row.pid: processor_seconds(row.pid) for row in rows if row.pid})
 
 
 def top_table(now: Sample, before: Sample, width: int) -> Table:
@@ -194,9 +194,9 @@ def _top_row(row: Row, now: Sample, before: Sample) -> tuple[object, ...]:
 
 
 def _processor_percent(row: Row, now: Sample, before: Sample) -> float | None:
-    spent = now.processor_s.get(row.name)
-    spent_before = before.processor_s.get(row.name)
-    if spent is None or spent_before is None or spent < spent_before:
+    spent = now.processor_s.get(row.pid)
+    spent_before = before.processor_s.get(row.pid)
+    if spent is None or spent_before is None:
         return None
     return 100 * (spent - spent_before) / (now.taken_s - before.taken_s)
 
