@@ -55,8 +55,9 @@ def is_daemon_name(name: object) -> bool:
     if type(name) is not list or not name or type(name[0]) is not str:
         return False
     kind = KINDS.get(name[0])
-    numbers = name[1:]
-    return kind is not None and len(numbers) == kind.is_pooled and all(type(n) is int and n > 0 for n in numbers)
+    if kind is None or len(name) != (2 if kind.is_pooled else 1):
+        return False
+    return not kind.is_pooled or (type(name[1]) is int and name[1] > 0)
 
 
 def socket_name(name: list[str | int]) -> str:

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from todomq.backup.catalogue import DATA, Advance, Catalogue, copy_file, read_catalogue, sync_tree
+from todomq.daemons import socket_name
 from todomq.database_worker.storage.acknowledged import copy_outside
 from todomq.database_worker.storage.manifest import (
     LOCK,
@@ -71,7 +72,10 @@ def restore_all(backup: Path, settings: Settings, begin: Callable[[str, int], Ad
                 unfinished.rename(data)
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
-            note.unlink() if before is None else note.write_bytes(before)
+            if before is None:
+                note.unlink()
+            else:
+                note.write_bytes(before)
             raise
         sync_directory(data if is_disk else data.parent)
     return catalogue
@@ -160,7 +164,8 @@ def _stopped(settings: Settings, pool_size: int) -> Iterator[None]:
         try:
             held.append(locks.hold(settings.run / locks.STACK_LOCK, 0.0))
             for worker in range(1, pool_size + 1):
-                held.append(locks.hold(settings.run / f"database_worker-{worker}.lock", 0.0))
+                name = socket_name(["database_worker", worker])
+                held.append(locks.hold(settings.run / f"{name}.lock", 0.0))
         except Unavailable:
             raise runs from None
         yield

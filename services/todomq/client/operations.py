@@ -360,7 +360,7 @@ def shown_as(build: Callable[..., Request[Any]], result: str = "{}", *, is_of_li
     """
     asked = inspect.signature(build)
     own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
-    given = list(asked.parameters.values())[is_of_list:]
+    given = list(asked.parameters.values())[1 if is_of_list else 0 :]
     returned = result.format(asked.return_annotation.removeprefix("Request[").removesuffix("]"))
 
     def show(method: M) -> M:
