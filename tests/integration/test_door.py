@@ -16,7 +16,7 @@ from todomq.runtime import curve, sockets
 from todomq.runtime.calls import Service
 from todomq.runtime.door import Door
 from todomq.runtime.loop import Loop
-from todomq.runtime.zap import LATER, NO, YES, ZapHandler
+from todomq.runtime.zap import NO, NOT_NOW, YES, ZapHandler
 
 BOUND_S = 10.0
 SILENCE_S = 0.3
@@ -156,7 +156,7 @@ def test_while_the_loop_stands_still_nobody_is_let_in(stand: Stand) -> None:
         monitor.close(0)
 
 
-@pytest.mark.parametrize("verdict", [NO, LATER, b"", b"500"])
+@pytest.mark.parametrize("verdict", [NO, NOT_NOW, b"", b"500"])
 def test_every_verdict_but_yes_keeps_out(stand: Stand, verdict: bytes) -> None:
     stand.keep_the_gate(lambda public: verdict)
     stand.open()

@@ -198,7 +198,7 @@ def test_law_6_a_worker_that_is_away_leaves_no_list_in_memory_for_which_nobody_w
     world.disks[1].stalled_us = 90 * SECOND_US
     for partition in service.hosting.partitions:
         if partition is not None:
-            partition.look_for_all()
+            partition.must_look_for_all()
     under_way = reading.CALLS_UNDER_WAY * reading.PAGES_PER_CALL
     sizes = list[Request[Any]]()
     for number in range(2_000):

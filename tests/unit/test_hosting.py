@@ -220,7 +220,7 @@ def test_law_6_lists_that_cannot_be_read_at_the_moment_leave_with_whoever_asked_
     bench.turn()
     assert {bench.error(each).text for each in asked} == {"Permission denied"}
     for read in reads:
-        bench.hosting.read_again(read, bench.now_ms)
+        bench.hosting.ask_page_again(read, bench.now_ms)
     bench.turn()
     assert not bench.hosting.lists and not bench.reads and bench.hosting.drops == 100
 
@@ -956,7 +956,7 @@ def test_reads_of_lists_not_in_memory_go_on_while_there_is_no_room_though_old_se
     assert bench.ask("a", "size", client=b"other") == 1
     assert not bench.actor("a").uncommitted
     assert bench.ask("b", "add_entry", "bread") == 1  # there is room again
-    assert bench.gate.refusal == ""
+    assert bench.gate.why_refused == ""
 
 
 # -- a damaged shard ---------------------------------------------------------------------------------------------------
@@ -1050,7 +1050,7 @@ def test_a_load_whose_read_failed_begins_again() -> None:
     bench.turn()
     read = bench.reads.popleft()
     assert bench.hosting.read_failed(read, Unavailable("the worker is gone", outcome=UNKNOWN))
-    bench.hosting.read_again(read, bench.now_ms)
+    bench.hosting.ask_page_again(read, bench.now_ms)
     bench.settle()
     assert bench.answer(asked) == 0
 
@@ -1064,7 +1064,7 @@ def test_whoever_waits_for_a_load_that_the_worker_refuses_for_now_hears_why_and_
     later = bench.send("a", "size")
     bench.turn()
     assert [bench.error(each).text for each in (asked, later)] == ["Permission denied"] * 2
-    bench.hosting.read_again(read, bench.now_ms)
+    bench.hosting.ask_page_again(read, bench.now_ms)
     bench.settle()
     assert bench.ask("a", "size") == 0
 
@@ -1077,7 +1077,7 @@ def test_a_load_whose_read_failed_does_not_begin_again_for_a_list_that_went_mean
     assert bench.hosting.read_failed(read, Unavailable("the worker is gone"))
     bench.own(PARTITION)
     loads = bench.hosting.loads
-    bench.hosting.read_again(read, bench.now_ms)
+    bench.hosting.ask_page_again(read, bench.now_ms)
     bench.turn()
     assert (list(bench.reads), bench.hosting.loads) == ([], loads)
 

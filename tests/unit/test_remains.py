@@ -195,7 +195,7 @@ def test_a_worker_without_room_is_written_nothing_until_it_has_some() -> None:
     heir.gate.refuse("the disk is full", heir.steady_ms)
     let_pass(heir, 2 * MINUTE_MS)
     assert len(notes(heir)) == 1
-    heir.gate.refusal = ""
+    heir.gate.why_refused = ""
     let_pass(heir, 2 * MINUTE_MS)
     assert heir.disk.records == {}
 

@@ -157,7 +157,7 @@ def test_a_sweep_that_the_worker_could_not_serve_is_tried_again() -> None:
     bench.tick()
     read = bench.reads.popleft()
     assert bench.hosting.read_failed(read, Unavailable("the worker is gone"))
-    bench.hosting.read_again(read, bench.now_ms)
+    bench.hosting.ask_page_again(read, bench.now_ms)
     assert "a" in bench.partition("a").to_sweep
     bench.settle_with_ticks(lambda: swept(bench))
     assert entry_keys(bench) == []

@@ -21,7 +21,7 @@ from math import inf
 from typing import Any
 
 from todomq.database_worker.call_turns import CallTurns
-from todomq.database_worker.group import Answered, Change, Done, Get, Item, TakenBatch
+from todomq.database_worker.group import Answered, Change, Get, Item, TakenBatch, Told
 from todomq.database_worker.records import RESERVED, epoch_key, packed_number
 from todomq.database_worker.senders import Sender
 from todomq.database_worker.storage import Write
@@ -145,7 +145,7 @@ class Commits:
             sender.give_up(batch.number)
             self._say(batch.sender, batch.number, NOT_APPLIED, [], text)
 
-    def take_claim(self, partition: int, epoch: int, done: Done) -> None:
+    def take_claim(self, partition: int, epoch: int, done: Told) -> None:
         """Queue a claim: granted iff its epoch is above the partition's; later batches are measured by it at once.
 
         The answer, [granted, stored epoch], leaves when all that came before is on disk, so it shows nothing that a
@@ -169,7 +169,7 @@ class Commits:
             self._epochs[partition] = epoch
 
     def take_change(
-        self, writes: list[Write], once: bytes | None, done: Done | None, value: Any, client: bytes = b""
+        self, writes: list[Write], once: bytes | None, done: Told | None, value: Any, client: bytes = b""
     ) -> None:
         """Queue writes that are committed together, or not at all where ``once`` is stored already.
 
@@ -180,7 +180,7 @@ class Commits:
         self._make_room(change)
         self._calls.add(change)
 
-    def take_get(self, key: bytes, done: Done, client: bytes = b"", until_ms: float = inf) -> None:
+    def take_get(self, key: bytes, done: Told, client: bytes = b"", until_ms: float = inf) -> None:
         """Queue a read of a key that changes write; it sees its client's before it and none behind it.
 
         Where its time is over before its turn comes, it is refused.

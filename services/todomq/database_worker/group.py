@@ -17,8 +17,8 @@ from todomq.database_worker.storage import Storage, StorageFailed, Write
 from todomq.errors import NOT_APPLIED, UNKNOWN, TodoMQError
 from todomq.protocol import limits
 
-Done = Callable[[Any], None]
-"""Whoever waits for a change; called with the value, or with the ``TodoMQError`` that it failed with."""
+Told = Callable[[Any], None]
+"""Whoever waits for an answer of the shard; called with the value, or with the ``TodoMQError`` that it failed with."""
 
 
 class TakenBatch(NamedTuple):
@@ -38,7 +38,7 @@ class Change(NamedTuple):
     size: int
     writes: list[Write]
     once: bytes | None  # the key among the writes that says it has taken effect already
-    done: Done | None
+    done: Told | None
     value: Any
     client: bytes = b""
     is_claim: bool = False
@@ -49,7 +49,7 @@ class Get(NamedTuple):
 
     size: int
     key: bytes
-    done: Done  # called with the value, None where there is none
+    done: Told  # called with the value, None where there is none
     client: bytes = b""
     until_ms: float = inf
 
@@ -61,9 +61,9 @@ FOUND_BYTES = limits.MIB
 
 
 class Answered(NamedTuple):
-    """The end of a change: ``done`` is to be called with ``outcome``."""
+    """The end of a change or a get: ``done`` is to be called with ``outcome``."""
 
-    done: Done
+    done: Told
     outcome: Any
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from todomq.database_worker import records
 from todomq.database_worker.checkpoints import NEW_S, check_name, make_checkpoint, remove_forgotten
-from todomq.database_worker.group import Done
+from todomq.database_worker.group import Told
 from todomq.database_worker.shard import Shard
 from todomq.database_worker.storage import OpenStorage, Storage, StorageFailed, Write
 from todomq.database_worker.storage.manifest import shard_name
@@ -278,7 +278,7 @@ def _is_page(page: Any) -> bool:
     return all(part is None or type(part) is bytes for part in (page[0], page[2]))
 
 
-def _answering(call: Call) -> Done:
+def _answering(call: Call) -> Told:
     def answer(outcome: Any) -> None:
         if isinstance(outcome, TodoMQError):
             call.refuse(outcome)

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from todomq.database_worker import records
 from todomq.database_worker.commit import Commits
-from todomq.database_worker.group import Done, commit_group
+from todomq.database_worker.group import Told, commit_group
 from todomq.database_worker.storage import OpenStorage, Storage, StorageFailed, StorageInUse
 from todomq.errors import NOT_APPLIED, CorruptRecord, Overloaded, TodoMQError, Unavailable
 from todomq.protocol.forgetting_clock import ForgettingClock
@@ -70,7 +70,7 @@ class Shard:
         self._partitions = partitions
         self._open_storage = open_storage
         self._storage: Storage | None = None
-        self._trouble: TodoMQError | None = None  # why nothing is written, or where there is no storage, read
+        self._trouble: TodoMQError | None = None  # why nothing is written; without storage, why nothing is read either
         self._lack_of_room = ""
         self._is_opening = False
         self._is_closing = False
@@ -131,11 +131,11 @@ class Shard:
             done(outcome)
         return words
 
-    def read(self, read: Callable[[Storage], Any], done: Done) -> None:
+    def read(self, read: Callable[[Storage], Any], done: Told) -> None:
         """Run ``read`` off the loop; ``done`` gets what it returns, or the error."""
         self._ask_storage(read, done, READS)
 
-    def beside(self, work: Callable[[Storage], Any], done: Done) -> None:
+    def beside(self, work: Callable[[Storage], Any], done: Told) -> None:
         """Run what takes long off the loop, beside commits and reads; ``done`` gets what it returns, or the error."""
         self._ask_storage(work, done, COPIES)
 
@@ -173,7 +173,7 @@ class Shard:
             return Unavailable("storage is being opened")
         return StorageFailed(self._trouble.text, outcome=NOT_APPLIED)
 
-    def _ask_storage(self, work: Callable[[Storage], Any], done: Done, lane: str) -> None:
+    def _ask_storage(self, work: Callable[[Storage], Any], done: Told, lane: str) -> None:
         storage = self._storage
         if storage is None:
             done(self._refusal())

@@ -79,13 +79,13 @@ class Gate:
         self.bytes = 0
         self.held_bytes = 0
         self._asked = 0
-        self.refusal = ""  # why the worker last refused to write; empty once it has written again
+        self.why_refused = ""  # why the worker last refused to write; empty once it has written again
         self._may_try = True
         self._tries_at_ms = 0
 
     def refuse(self, text: str, steady_ms: int) -> None:
         """Take the word that the worker writes nothing at the moment."""
-        self.refusal = text
+        self.why_refused = text
         self._may_try = False
         self._tries_at_ms = steady_ms + TRY_AGAIN_MS
 
@@ -95,8 +95,8 @@ class Gate:
         Raises:
             Unavailable: another change has taken the try (``take_try``), or the pause is not over.
         """
-        if self.refusal and not self._may_try:
-            raise Unavailable(self.refusal)
+        if self.why_refused and not self._may_try:
+            raise Unavailable(self.why_refused)
 
     def take_try(self) -> None:
         """Note that a change goes to the worker: it is the one that is let through."""
@@ -198,8 +198,8 @@ class Gate:
             batch = self.batches.pop(number)
             self.bytes -= batch.bytes
             self.held_bytes -= batch.held_bytes
-            if self.refusal and batch.bytes:
-                self.refusal = ""
+            if self.why_refused and batch.bytes:
+                self.why_refused = ""
             if lost:
                 released += [reply for reply in batch.replies if (number, reply.partition) not in lost]
             else:

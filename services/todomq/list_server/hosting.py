@@ -110,7 +110,7 @@ class Hosting:
         self.partitions[number] = Partition(number, epoch, worker_of(number, self._workers), self, refused)
 
     def is_unclaimed(self, number: int, epoch: int) -> bool:
-        """Tell whether that is so of a partition under this epoch."""
+        """Tell whether a partition is answered for so (``own_unclaimed``) under this epoch."""
         partition = self.partitions[number]
         return partition is not None and partition.epoch == epoch and partition.refusal is not None
 
@@ -256,7 +256,7 @@ class Hosting:
             and actor.state is (LOADING if isinstance(read.job, Loading) else READY)
         )
 
-    def read_again(self, read: Read, now_ms: int) -> None:
+    def ask_page_again(self, read: Read, now_ms: int) -> None:
         """Read from the beginning again, a while after a page could not be read, what is still waited for."""
         if not self.is_current(read):
             return
@@ -301,7 +301,7 @@ class Hosting:
     def _loaded(self, actor: ListActor, loading: Loading, now_ms: int) -> None:
         partition = actor.partition
         waiting = actor.loaded(loading, now_ms)
-        if actor.sessions and not partition.gate.refusal:  # else the reads that wait would fail with it
+        if actor.sessions and not partition.gate.why_refused:  # else the reads that wait would fail with it
             actor.forget_expired(now_ms)
         if actor.is_to_be_swept:
             partition.to_sweep[actor.name] = actor
@@ -387,11 +387,11 @@ class Hosting:
         value = messages.error_value(Unavailable(text, outcome=outcome))
         for partition in self.partitions:
             if partition is not None and partition.gate is gate and partition.is_doubted:
-                partition.look_for_all()  # what was asked of the worker is not answered
+                partition.must_look_for_all()  # what was asked of the worker is not answered
         self.replies += [replace(reply, status=messages.ERROR, value=value) for reply in gate.fail()]
         for actor in suspects:
             actor.sessions_to_write = None
-            actor.partition.look_for(actor.name)  # by what it has in memory nothing of it may be stored any more
+            actor.partition.must_look_for(actor.name)  # by what it has in memory nothing of it may be stored any more
             self._stop(actor)
         return lost
 
@@ -420,7 +420,7 @@ class Hosting:
         waiting = (
             actor
             for partition in self.partitions
-            if partition is not None and partition.to_sweep and not partition.gate.refusal  # else it would fail
+            if partition is not None and partition.to_sweep and not partition.gate.why_refused  # else it would fail
             for name in partition.to_sweep
             if (actor := partition.actors[name]).is_at_rest
         )

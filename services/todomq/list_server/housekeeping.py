@@ -113,7 +113,7 @@ class Housekeeping:
         weighs = 0 if actor.todo is None else weight(actor)
         self._weighed += weighs
         if actor.is_at_rest:
-            if not partition.gate.refusal:  # else what is read would wait for writes that fail
+            if not partition.gate.why_refused:  # else what is read would wait for writes that fail
                 actor.forget_expired(now_ms)
             if actor.used_ms > now_ms:  # the clock was set back
                 actor.used_ms = now_ms

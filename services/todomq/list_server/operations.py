@@ -88,7 +88,6 @@ def delete_entry(todo: TodoList, arguments: list[Any], touched: Touched) -> bool
 def clear(todo: TodoList, arguments: list[Any], touched: Touched) -> None:
     """``["clear"]``: empties the list under a new generation; ids start at 1 again."""
     messages.check_count(arguments, 0, 0)
-    touched.clear()
     todo.clear()
 
 

@@ -72,17 +72,17 @@ class Partition:
 
     def is_to_be_looked_for(self, name: str) -> bool:
         """Tell whether a list that is not in memory may be stored, or its worker has trouble that is to show."""
-        return self._dropped is None or name in self._dropped or bool(self.gate.refusal)
+        return self._dropped is None or name in self._dropped or bool(self.gate.why_refused)
 
-    def look_for(self, name: str) -> None:
-        """Take a list that leaves memory for new no more."""
+    def must_look_for(self, name: str) -> None:
+        """From now on look in storage for a list that is asked for and not in memory."""
         if self._dropped is not None:
             self._dropped.add(name)
             if len(self._dropped) > NAMES_KEPT:
                 self._dropped = None
 
-    def look_for_all(self) -> None:
-        """Take no list for new from now on."""
+    def must_look_for_all(self) -> None:
+        """From now on look in storage for every such list: take none for new."""
         self._dropped = None
 
     def doubt(self) -> None:
@@ -94,7 +94,7 @@ class Partition:
 
     @property
     def is_doubted(self) -> bool:
-        """Whether that is not known yet."""
+        """Whether the worker has yet to say, since ``doubt``, that it is owned still."""
         return self.doubted > self.gate.committed
 
     def close_batch_if_full(self, now_ms: int) -> None:
@@ -111,7 +111,7 @@ class Partition:
     def drop(self, actor: ListActor) -> None:
         """Let go of a list, of which nothing is uncommitted."""
         if actor.record is not None or actor.sessions:
-            self.look_for(actor.name)
+            self.must_look_for(actor.name)
         del self.actors[actor.name]
         self.waiting.pop(actor.name, None)
         self.to_sweep.pop(actor.name, None)

@@ -104,7 +104,7 @@ class Remains:
             is_current = self._is_owned(kept_by) and kept_by.actors.get(actor.name) is actor
             if not is_current or actor.state is QUARANTINED:
                 del self._taken[key]  # it stays for another look
-            elif actor.is_at_rest and not actor.is_to_be_swept and not gate.refusal and not gate.is_full():
+            elif actor.is_at_rest and not actor.is_to_be_swept and not gate.why_refused and not gate.is_full():
                 del self._taken[key]
                 actor.end_note(key, now_ms)
                 kept_by.close_batch_if_full(now_ms)

@@ -147,7 +147,7 @@ class ListServerService(Service):
 
     def _page_failed(self, read: Read, error: TodoMQError) -> None:
         if self.hosting.read_failed(read, error):
-            self._loop.after(READ_AGAIN_S, lambda: self.hosting.read_again(read, self._loop.now_ms()))
+            self._loop.after(READ_AGAIN_S, lambda: self.hosting.ask_page_again(read, self._loop.now_ms()))
 
     def _tick(self) -> None:
         self._ownership.check_epochs()

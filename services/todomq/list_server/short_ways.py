@@ -84,7 +84,7 @@ def add_plainly(actor: ListActor, peer: bytes, sender: bytes, request: Any, now_
         entry_id = todo.next_id
         value = pack(entry_id)
         if (
-            gate.refusal
+            gate.why_refused
             or gate.bytes > UNCOMMITTED_BYTES
             or len(answers) >= ANSWERS_IN_ENTRIES
             or session.answer_bytes + len(value) > ANSWERS_IN_ENTRIES_BYTES

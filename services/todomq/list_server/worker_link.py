@@ -174,10 +174,8 @@ class WorkerLink:
             self.greet()
 
     def _give_up(self, steady_ms: int) -> None:
-        waiting, self._waiting = self._waiting, []
-        late: list[_Asked] = []
-        for asked in waiting:
-            (late if asked.until_ms <= steady_ms else self._waiting).append(asked)
+        late = [asked for asked in self._waiting if asked.until_ms <= steady_ms]
+        self._waiting = [asked for asked in self._waiting if asked.until_ms > steady_ms]
         for asked in late:
             asked.done(Answer(None, Unavailable(f"database worker {self._name[1]} is away")))
 

@@ -31,7 +31,7 @@ WATCHES_PER_CONNECTION = 64
 """A daemon has one; those of clients through the router are all of one connection."""
 ANSWER_EARLY_MS = 150
 """How long before its deadline a watch is answered although nothing has changed."""
-UNREAD_BYTES = limits.MIB
+NEWS_UNREAD_BYTES = limits.MIB
 """What may wait for one connection together with another answer with all names: those of a full registry fit once."""
 NEWS_BYTES_PER_MS = 512
 """How much of registrations each watcher is told at most: the stack's own alone take two milliseconds."""
@@ -46,7 +46,7 @@ class RegistryService(Service):
     """One registry, on the loop of its daemon."""
 
     pipe_messages = 1  # each may be as long as an answer with all names
-    backlog_bytes = 2 * limits.MIB
+    backlog_most_bytes = 2 * limits.MIB
 
     def __init__(self, daemon: Daemon) -> None:
         """Read the journal and watch the processes that it names.
@@ -197,7 +197,7 @@ class RegistryService(Service):
         Raises:
             Overloaded: with all names again, too much would wait for it.
         """
-        if call.unread_bytes() + self._registrations.bytes > UNREAD_BYTES:
+        if call.unread_bytes() + self._registrations.bytes > NEWS_UNREAD_BYTES:
             raise Overloaded("answers with all names wait for this connection already; ask again once they are read")
 
     def _tick(self) -> None:

@@ -29,7 +29,7 @@ from todomq.runtime.calls import CallServer, Service
 from todomq.runtime.daemon import Daemon
 from todomq.runtime.door import Guest
 from todomq.runtime.log import log
-from todomq.runtime.zap import LATER, NO, YES
+from todomq.runtime.zap import NO, NOT_NOW, YES
 
 if TYPE_CHECKING:
     from todomq.router.service import RouterService
@@ -186,7 +186,7 @@ class Remote(Service):
         use = self._uses.get(public)
         if use is None:
             return NO
-        return YES if use.take_handshake(self._loop.now_ms()) else LATER
+        return YES if use.take_handshake(self._loop.now_ms()) else NOT_NOW
 
     def _look(self) -> None:
         stamp = self._store.stamp()

@@ -42,7 +42,7 @@ class Answer(NamedTuple):
     error: TodoMQError | None
 
 
-Done = Callable[[Answer], None]
+OnAnswer = Callable[[Answer], None]
 
 
 class Callee:
@@ -83,7 +83,7 @@ class Callee:
         self._on_outgoing = on_outgoing
         self._is_outgoing = False
         self._ids = count(1)
-        self._calls: dict[int, tuple[Done, int]] = {}
+        self._calls: dict[int, tuple[OnAnswer, int]] = {}
         self._requests: list[tuple[int, None, int, bytes]] = []
         self._outbox: list[bytes] = []
         self.outbox_bytes = 0
@@ -97,7 +97,7 @@ class Callee:
         self._closed = False
         self._blocked = False
 
-    def call(self, operation: str, *arguments: Any, done: Done, timeout_s: float = 5.0) -> None:
+    def call(self, operation: str, *arguments: Any, done: OnAnswer, timeout_s: float = 5.0) -> None:
         """Ask at the end of this turn; ``done`` gets the answer, or an error after ``timeout_s`` seconds."""
         if self._closed:
             done(Answer(None, Unavailable(f"{self.address} is gone")))

@@ -42,7 +42,7 @@ LATER = object()
 class Call:
     """One request that a daemon has received, to be answered or refused once."""
 
-    __slots__ = ("_server", "arguments", "deadline_ms", "floor", "id", "number", "peer", "sender", "target")
+    __slots__ = ("_server", "arguments", "deadline_ms", "id", "number", "peer", "sender", "target")
 
     def __init__(self, server: CallServer, peer: bytes, sender: bytes, request: messages.Request):
         self._server = server
@@ -52,7 +52,6 @@ class Call:
         self.target = request.target
         self.deadline_ms = request.deadline_ms
         self.number = request.number
-        self.floor = request.floor
         self.arguments: list[Any] = []
 
     def only_argument(self) -> Any:
@@ -120,7 +119,7 @@ class Service:
     """A second address to listen at, besides the daemon's own; empty for none."""
     pipe_messages = sockets.PIPE_MESSAGES
     """How many messages of answers libzmq holds for a peer that does not read them: it does not look at their size."""
-    backlog_bytes = BACKLOG_BYTES
+    backlog_most_bytes = BACKLOG_BYTES
     """How many bytes of answers wait for such a peer beside them."""
 
     def __init__(self) -> None:
@@ -169,7 +168,7 @@ class CallServer:
         if service.also_at:
             sockets.listen(self._socket, service.also_at)
         self._replies: dict[bytes, Replies] = {}
-        self._backlog = Backlog(loop, self._socket, self._name, service.backlog_bytes, self.counts)
+        self._backlog = Backlog(loop, self._socket, self._name, service.backlog_most_bytes, self.counts)
         self._waiting = CallQueue()
         self._turn_ends_ms: int | None = None
         loop.watch(self._socket, self._drain)

@@ -21,10 +21,10 @@ from todomq.runtime.log import log_counted
 from todomq.runtime.loop import Loop
 
 VERSION = b"1.0"
-YES, LATER, NO = b"200", b"300", b"400"
+YES, NOT_NOW, NO = b"200", b"300", b"400"
 
 Judge = Callable[[str], bytes]
-"""Given a public key in Z85, returns YES, LATER or NO."""
+"""Given a public key in Z85, returns YES, NOT_NOW or NO."""
 
 
 _IPC = re.compile(rb"(?:localhost)?:(\d+):\d+:\d+")
