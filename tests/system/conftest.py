@@ -113,8 +113,8 @@ class RunningStack:
         return {process.name: process for process in self.control.manager.processes()}
 
     def pid(self, name: str) -> int:
-        """Return the pid of the daemon (or of ``supervision``), 0 where it does not run."""
-        return self.processes()[name].pid
+        """Return the pid of the daemon (or of ``supervision``); wait for it where it does not run just now."""
+        return wait_until(lambda: self.processes()[name].pid, 20.0, f"{name} runs") or 0
 
     def pids(self) -> dict[str, int]:
         """Return the pid of every process under supervisord, by name."""
@@ -141,7 +141,7 @@ class RunningStack:
         finally:
             socket.close()
 
-    def wait_restarted(self, name: str, old_pid: int, timeout_s: float = 5.0) -> int:
+    def wait_restarted(self, name: str, old_pid: int, timeout_s: float = 20.0) -> int:
         """Wait until another process than ``old_pid`` runs under the name and answers; return its pid."""
 
         def answering_pid() -> int | None:
