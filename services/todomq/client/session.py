@@ -575,7 +575,8 @@ class Session:
         if request.refusal is not None and outcome == NOT_APPLIED:
             error = request.refusal
         elif request.first_sent_ms or self._is_greeted:
-            error = DeadlineExceeded("no answer before the deadline", outcome=outcome)
+            before = "" if request.refusal is None else f"; the attempt before was refused: {request.refusal.text}"
+            error = DeadlineExceeded(f"no answer before the deadline{before}", outcome=outcome)
         elif self._hello_refusal is not None:
             error = self._hello_refusal.with_outcome(outcome)
         elif now_ms - self._began_ms < CONNECT_MS:
