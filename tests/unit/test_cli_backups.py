@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from todomq.backup.contents import Problem
-from todomq.backup.verify import COUNTED, Report, ShardReport
+from todomq.backup.verify import COUNTED, Report, ShardReport, of_backup
 from todomq.cli.backups import UNANSWERED, _report_result
 from todomq.cli.outcome import DONE, REFUSED, UNREACHABLE
+from todomq.database_worker.storage.small_files import ADVICE, SHARD_ADVICE
 
 GOOD = ShardReport(1, dict.fromkeys(COUNTED, 0), [])
 NOT_READ = ShardReport(2, {}, [Problem("/data/worker-2", UNANSWERED, "the disk is full")])
@@ -35,3 +36,11 @@ def test_what_is_damaged_is_told_before_what_was_not_read(monkeypatch: pytest.Mo
     assert str(damaged.text).endswith("/data: something is wrong.") and damaged.code == REFUSED
     good = _report_result(Report("/data", [], [GOOD]))
     assert str(good.text).endswith("/data: every record can be read.") and good.code == DONE
+
+
+def test_of_a_damaged_backup_it_is_not_said_to_restore_it_from_a_backup() -> None:
+    said = [f"a.log is damaged; nothing was changed; {SHARD_ADVICE}", f"manifest is damaged; {ADVICE}"]
+    told = of_backup([Problem("/backup", "", text) for text in said])
+    assert [problem.text for problem in told] == [
+        "a.log is damaged; use another backup", "manifest is damaged; use another backup",
+    ]  # fmt: skip

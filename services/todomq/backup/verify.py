@@ -23,10 +23,12 @@ from todomq.backup.contents import KINDS, Problem, ShardContents
 from todomq.database_worker.storage import Storage, StorageFailed
 from todomq.database_worker.storage.manifest import MANIFEST, check_identity, read_manifest, shard_name, shards_in
 from todomq.database_worker.storage.rocksdb import RocksDBStorage
+from todomq.database_worker.storage.small_files import ADVICE, SHARD_ADVICE
 from todomq.errors import CorruptRecord
 from todomq.protocol import limits
 from todomq.protocol.partitions import PARTITIONS
 
+ANOTHER = "use another backup"
 COUNTED = ("lists", "deleted", "entries", "sessions", "values")
 _BEHIND = b"\xff" * 300
 _AREAS = sorted(
@@ -75,7 +77,17 @@ def verify_backup(backup: Path, begin: Callable[[str, int], Advance]) -> Report:
     advance = begin("checking files", catalogue.bytes)
     problems = [Problem(where, "", text) for where, text in what_is_wrong(backup, catalogue, advance)]
     found = verify_data(backup / DATA, begin)
-    return Report(str(backup), [*problems, *found.problems], found.shards)
+    shards = [shard._replace(problems=of_backup(shard.problems)) for shard in found.shards]
+    return Report(str(backup), [*problems, *of_backup(found.problems)], shards)
+
+
+def of_backup(problems: list[Problem]) -> list[Problem]:
+    """Return problems as those of a backup: what is said there of a stack's own data is to restore a backup."""
+
+    def told(text: str) -> str:
+        return text.replace("nothing was changed; ", "").replace(SHARD_ADVICE, ANOTHER).replace(ADVICE, ANOTHER)
+
+    return [problem._replace(text=told(problem.text)) for problem in problems]
 
 
 def verify_data(data: Path, begin: Callable[[str, int], Advance]) -> Report:
