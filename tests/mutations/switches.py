@@ -349,7 +349,7 @@ def takes_any_number() -> Replaced:
 @breaks(4)
 def reads_overtake() -> Replaced:
     """A read is answered though a change sent before it has not come."""
-    return [(ListActor, "_is_turn", lambda self, sender, request, asked, now_ms: True), *LONG_WAY_ONLY]
+    return [(ListActor, "_is_in_order", lambda self, sender, request, asked, now_ms: True), *LONG_WAY_ONLY]
 
 
 @breaks(4)

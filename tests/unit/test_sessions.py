@@ -54,16 +54,16 @@ def test_what_waits_comes_out_in_the_order_of_its_turn_reads_before_the_change_t
     session = Session(1, 0)
     for number, request in ((3, "change 3"), (2, "read at 2"), (2, "change 2"), (4, "read at 4")):
         session.wait(number, 0, request)
-    assert session.next_in_turn() is None
+    assert session.next_in_order() is None
     session.took(1, messages.OK, b"", 0)
-    assert session.next_in_turn() == "read at 2"
-    assert session.next_in_turn() == "change 2"
-    assert session.next_in_turn() is None
+    assert session.next_in_order() == "read at 2"
+    assert session.next_in_order() == "change 2"
+    assert session.next_in_order() is None
     session.took(2, messages.OK, b"", 0)
-    assert session.next_in_turn() == "change 3"
+    assert session.next_in_order() == "change 3"
     session.took(3, messages.OK, b"", 0)
-    assert session.next_in_turn() == "read at 4"
-    assert session.next_in_turn() is None
+    assert session.next_in_order() == "read at 4"
+    assert session.next_in_order() is None
     assert session.waiting is None
 
 
@@ -73,9 +73,9 @@ def test_any_arrival_comes_out_by_number_and_then_by_arrival(numbers: list[int])
     for place, number in enumerate(numbers):
         session.wait(number, 0, (number, place))
     session.declare(9)
-    out = [session.next_in_turn() for _ in numbers]
+    out = [session.next_in_order() for _ in numbers]
     assert out == sorted((number, place) for place, number in enumerate(numbers))
-    assert session.next_in_turn() is None
+    assert session.next_in_order() is None
 
 
 def test_waiting_is_bounded() -> None:

@@ -206,7 +206,7 @@ class ListActor(RecordedList):
             self.queue.append(asked)
 
     def _serve_waiting(self, session: Session, up_to: int | None, now_ms: int) -> None:
-        while (waiting := session.next_in_turn(up_to)) is not None:
+        while (waiting := session.next_in_order(up_to)) is not None:
             self._serve(waiting, now_ms)
             self.partition.close_batch_if_full(now_ms)
 
@@ -220,7 +220,7 @@ class ListActor(RecordedList):
             operation, arguments, change = question
             if change is not None or operation == WITHIN:
                 self._change(asked, question, now_ms)
-            elif self._is_turn(sender, request, asked, now_ms):
+            elif self._is_in_order(sender, request, asked, now_ms):
                 self._answer(peer, request[ID], self._read(body, operation, arguments))
         except TodoMQError as error:
             self.refuse(peer, request[ID], error)
@@ -243,7 +243,7 @@ class ListActor(RecordedList):
         else:
             self._declare(session, floor, number, now_ms)
         if number != session.next:
-            self._change_out_of_turn(session, asked, now_ms)
+            self._change_out_of_order(session, asked, now_ms)
             return
         if self.partition.gate.is_full():
             raise Overloaded("too many changes wait for the database worker")
@@ -268,7 +268,7 @@ class ListActor(RecordedList):
         self.record_change(operation, touched, sender, session, number, value, now_ms)
         self._reply(peer, identifier, messages.OK, value)
 
-    def _change_out_of_turn(self, session: Session, asked: Asked, now_ms: int) -> None:
+    def _change_out_of_order(self, session: Session, asked: Asked, now_ms: int) -> None:
         """Answer a change that has taken effect as it was answered then; keep one that came too early."""
         peer, _, (identifier, _, _, _, number, _, _) = asked
         if number > session.next:
@@ -305,7 +305,7 @@ class ListActor(RecordedList):
             count = len(arguments[0])
             raise InvalidRequest(f"add_entries: {count} entries take over {limits.CHANGE_BYTES} bytes of records")
 
-    def _is_turn(self, sender: bytes, request: Any, asked: Asked, now_ms: int) -> bool:
+    def _is_in_order(self, sender: bytes, request: Any, asked: Asked, now_ms: int) -> bool:
         """Tell whether a read is to be answered now; if not, it waits, or hears that it comes too late.
 
         With floor 0 it waits for nothing, and with number 0 it is never too late.

@@ -137,7 +137,7 @@ class Session(Struct, gc=False):
             raise Overloaded("too many requests wait for an earlier change of this client")
         insort(self.waiting, (number, now_ms, request), key=_number)
 
-    def next_in_turn(self, up_to: int | None = None) -> Any | None:
+    def next_in_order(self, up_to: int | None = None) -> Any | None:
         """Take out and return the earliest waiting request whose turn has come, or None.
 
         Args:
