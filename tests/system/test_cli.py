@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -252,6 +253,18 @@ def test_a_healthy_stack_is_healthy_and_the_check_leaves_no_list(cli: Cli) -> No
     assert found["healthy"] and found["at_fault"] == []
     assert [part["name"] for part in found["parts"]].count(["database_worker", 3]) == 1
     assert value_of(cli("lists", "todomq/health/", "--json")) == []
+
+
+def test_law_1_a_check_deletes_what_an_interrupted_one_has_left_and_no_list_that_is_called_alike(cli: Cli) -> None:
+    old = f"todomq/health/{int(time.time()) - 1_000}"
+    left, *others = f"{old}-1-1", old, f"{old}-plan", f"{old}-1-2", f"{old}-1-3"
+    for name, titles in zip([left, *others], [["health"], ["health"], ["health"], ["dentist"], ["health", "dentist"]]):
+        for title in titles:
+            cli("add", name, title)
+    cli("probe", "health", "--wait", "10")
+    assert value_of(cli("lists", "todomq/health/", "--json")) == sorted(others)
+    for name in others:
+        cli("drop", name, "--yes")
 
 
 @pytest.mark.parametrize("name", ["database_worker-2", "list_server-1", "cache", "registry", "supervision"])

@@ -11,6 +11,7 @@ The lists are named ``todomq/health/...`` and deleted again; what an interrupted
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 OK, FAILED, BLOCKED = "ok", "failed", "blocked"
 PREFIX = "todomq/health/"
+_NAME = re.compile(re.escape(PREFIX) + "([0-9]{9,12})-[0-9]+-[0-9]+")
+TITLE = "health"
 CHECK_S = 2.0
 AGAIN_S = 0.02
 HEALTHY_S = 30.0
@@ -204,7 +207,7 @@ def _server_of(list_name: str, check_s: float) -> Begin:
 
 
 def _add_to(list_name: str, check_s: float) -> Begin:
-    return lambda pipeline: pipeline.todo_list(list_name).add_entry("health", deadline_s=check_s)
+    return lambda pipeline: pipeline.todo_list(list_name).add_entry(TITLE, deadline_s=check_s)
 
 
 def _read_back(todo: Client, lists: dict[int, str], answers: dict[Any, Answer], check_s: float) -> dict[Any, Answer]:
@@ -223,14 +226,18 @@ def _deletion_of(list_name: str, check_s: float) -> Begin:
 
 
 def _delete_leftovers(todo: Client, check_s: float) -> None:
+    """Delete what interrupted checks have left, and no list that somebody has given such a name."""
     listed = ask_all(todo, {"": lambda pipeline: pipeline.list_names(PREFIX, deadline_s=check_s)})[""]
     old = [name for name in listed.value or () if _age_s(name) > LEFTOVER_S]
-    ask_all(todo, {name: _deletion_of(name, check_s) for name in old})
+    read = ask_all(todo, {name: _read_of(name, check_s) for name in old})
+    left = [name for name, answer in read.items() if [each.title for each in answer.value or ()] == [TITLE]]
+    ask_all(todo, {name: _deletion_of(name, check_s) for name in left})
 
 
 def _age_s(list_name: str) -> float:
-    began = list_name.removeprefix(PREFIX).partition("-")[0]
-    return time.time() - int(began) if began.isdecimal() else 0
+    """Return how long ago a check made a list of this name; 0 for a name that no check gives."""
+    named = _NAME.fullmatch(list_name)
+    return time.time() - int(named[1]) if named else 0
 
 
 # What follows from the answers.
@@ -334,7 +341,7 @@ def _good_news(name: Name, answer: Answer) -> str:
     held = f"{counted(answer.value['partitions'], 'partition')}, {counted(answer.value['lists'], 'list')} loaded"
     if answer.value["damaged_partitions"]:
         held += f", {answer.value['damaged_partitions']} partitions refused, for their shard is damaged"
-    return f"{held}, {len(quarantined)} quarantined, for they can't be read" if quarantined else held
+    return f"{held}, {quarantined} quarantined, for they can't be read" if quarantined else held
 
 
 def _judge_adds(part: Part, lists: dict[int, str], answers: dict[Any, Answer], failed: set[Name]) -> Part:
