@@ -1163,12 +1163,12 @@ class TestInterrupts:
             future = pipeline.todo_list("l").add_entry("bread")
             assert concurrent.futures.wait([future], 5).done and future.result().id == 1
 
-    @pytest.mark.parametrize("left", [0, 2, 8], ids=["for a pipe", "for a context", "for sockets"])
+    @pytest.mark.parametrize("left", [0, 2, 3, 4, 5, 8, 12])
     def test_where_no_descriptor_is_left_that_is_one_of_our_errors(
         self, address: str, router: ScriptedRouter, left: int
     ) -> None:
         script = f"""
-            import gc, os, resource, zmq
+            import gc, os, resource
             from contextlib import suppress
             from todomq import Client, errors
             resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
@@ -1176,7 +1176,6 @@ class TestInterrupts:
             def opened():
                 return len(os.listdir("/proc/self/fd"))
 
-            zmq.Context().term()  # what libzmq opens once
             with Client({address!r}) as client:
                 before = opened()
                 with suppress(OSError):

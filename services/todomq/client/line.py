@@ -26,6 +26,8 @@ CONNECT_AGAIN_MS = 5
 CONNECT_AGAIN_MOST_MS = 40
 CONNECT_PAUSE_MOST_MS = 1_000
 CLOSE_LINGER_MS = 500
+DESCRIPTORS = 16
+"""What a context, its two threads, the sockets and their connection take, and some more."""
 
 
 class Failed(Exception):
@@ -73,6 +75,7 @@ class Line:
         except OSError as error:
             raise Failed(Unavailable(f"no connection can be opened: {error.strerror}")) from None
         try:
+            self._check_descriptors()
             self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
             self._dealer = self._monitor = self._context.socket(zmq.PAIR)
         except BaseException:  # an interrupt, too
@@ -85,6 +88,22 @@ class Line:
         self._connect_again_ms = 0
         self._pause_ms = 0
         self._is_closed = False
+
+    def _check_descriptors(self) -> None:
+        """See that there are descriptors for what libzmq opens: where it finds none it ends the process.
+
+        Raises:
+            Failed: there are not.
+        """
+        spare: list[int] = []
+        try:
+            while len(spare) < DESCRIPTORS:
+                spare.append(os.dup(self._wake_fd))
+        except OSError as error:
+            raise Failed(Unavailable(f"no connection can be opened: {error.strerror}")) from None
+        finally:
+            for descriptor in spare:
+                os.close(descriptor)
 
     def __del__(self) -> None:
         """Close what an interrupt has lost before whoever was to close it knew of it."""
