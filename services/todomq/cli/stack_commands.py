@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -143,12 +143,13 @@ def status() -> Result:
         stopped = f"TodoMQ is stopped: {safe(reason)}\n{_START_AGAIN}" if reason else safe(_nothing_runs(stack, state))
         return Result({"running": False, "reason": reason, "processes": []}, stopped, UNREACHABLE)
     try:
-        restarts = records.read_restarts(stack.settings.run)
+        counts = records.read_restarts(stack.settings.run)
     except CorruptRecord:
-        restarts = {}  # the listener counts anew, and replaces the file with the next one
+        counts = None  # the listener counts anew, and replaces the file with the next one
     processes = stack.manager.processes()
-    lines = [_status_line(process, restarts.get(process.name, 0)) for process in processes]
-    values = [_status_value(process, restarts.get(process.name, 0)) for process in processes]
+    restarts = [None if counts is None else counts.get(process.name, 0) for process in processes]
+    lines = [_status_line(process, count) for process, count in zip(processes, restarts)]
+    values = [{**process._asdict(), "restarts": count} for process, count in zip(processes, restarts)]
     if reason is not None:
         lines.append(f"TodoMQ is stopping: {safe(reason)}")
     is_good = reason is None and all(process.state == RUNNING for process in processes)
@@ -302,14 +303,10 @@ def _this_command() -> str:
     return "todomq" if shutil.which("todomq") == str(own) else str(own)
 
 
-def _status_line(process: Process, restarts: int) -> str:
+def _status_line(process: Process, restarts: int | None) -> str:
     where = f"pid {process.pid:<8} up {duration(max(process.uptime_s, 1))}" if process.pid else safe(process.trouble)
-    name = name_of(list(name_of_process(process.name)))
-    return f"{process.group:<12} {name:<20} {process.state:<9} restarts {restarts:<4} {where}".rstrip()
-
-
-def _status_value(process: Process, restarts: int) -> dict[str, Any]:
-    return {**process._asdict(), "restarts": restarts}
+    name, told = name_of(list(name_of_process(process.name))), "?" if restarts is None else str(restarts)
+    return f"{process.group:<12} {name:<20} {process.state:<9} restarts {told:<4} {where}".rstrip()
 
 
 def _last_lines(file: Path) -> list[str]:
