@@ -76,6 +76,14 @@ class Liar(Service):
         return "the truth"
 
 
+class Talkative(Service):
+    """A job whose answer takes as many bytes as it is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations["talk"] = lambda call: bytes(call.only_argument())
+
+
 class Stand:
     """A router and a client of it on one loop; the registry is what the test says."""
 
@@ -241,6 +249,14 @@ def test_who_has_nothing_in_flight_is_not_held_to_the_least_because_the_router_i
     refused = stand.ask("a list", "size")
     stand.turn_until(lambda: stand.replies)
     assert stand.refusals() == {refused: OVERLOADED} and stand.router.pacing._over == set()
+
+
+def test_an_answer_that_is_too_long_for_a_reply_is_refused_with_its_size(stand: Stand) -> None:
+    stand.register(JOB, stand.start("job", Talkative()))
+    fits, is_too_long = (stand.ask([JOB], "talk", limits.REQUEST_BYTES - each) for each in (5, 4))
+    stand.turn_until(lambda: len(stand.replies) == 2)
+    assert stand.refusals() == {is_too_long: ("error", errors.UNKNOWN)}
+    assert [len(value) for identifier, _, value in stand.replies if identifier == fits] == [limits.REQUEST_BYTES]
 
 
 def test_a_cast_for_which_there_is_no_room_is_dropped_and_counted(

@@ -134,7 +134,7 @@ def healthy_answers() -> dict[Any, Answer]:
     """Return what a healthy stack answers to all that the check asks."""
     stats = {
         "registry": {}, "cache": {"partitions": {1: 100, 2: 156}}, "database_worker": {}, "router": {},
-        "list_server": {"quarantined": [], "damaged_partitions": 0, "partitions": 128, "lists": 0},
+        "list_server": {"quarantined": 0, "damaged_partitions": 0, "partitions": 128, "lists": 0},
     }  # fmt: skip
     values: dict[Any, Any] = {name: stats[name[0]] for name in DAEMONS}
     values["names"] = [Registration(list(name), "ipc:///x", 17, b"i") for name in DAEMONS]

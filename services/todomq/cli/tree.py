@@ -110,8 +110,7 @@ def content(row: Row) -> str:
             trouble = [f"storage {stats['storage']}: {stats['trouble']}"] if stats["trouble"] else []
             return ", ".join(trouble + held)
         case "list_server":
-            quarantined = len(stats["quarantined"])
-            more = f", {quarantined} quarantined" if quarantined else ""
+            more = f", {stats['quarantined']} quarantined" if stats["quarantined"] else ""
             more += f", {stats['damaged_partitions']} partitions damaged" if stats["damaged_partitions"] else ""
             return f"{counted(stats['lists'], 'list')} in {counted(stats['partitions'], 'partition')}{more}"
         case "router":

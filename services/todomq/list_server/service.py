@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from heapq import nsmallest
 from typing import Any
 
 from todomq.daemons import socket_name
@@ -30,6 +31,7 @@ from todomq.runtime.daemon import Daemon
 _TEXT = frozenset((str,))
 AHEAD_BYTES = 256 * limits.KIB
 TICK_S = 0.05
+QUARANTINED_TOLD = 100
 READ_AGAIN_S = 0.25
 """How long after a page could not be read it is asked for again."""
 
@@ -85,6 +87,7 @@ class ListServerService(Service):
     def stats(self) -> dict[str, Any]:
         """Return lists in memory, partitions, what is not committed, loads and drops."""
         hosting = self.hosting
+        quarantined = hosting.quarantined
         return {
             "lists": hosting.lists,
             "partitions": len(hosting.owned()),
@@ -94,7 +97,8 @@ class ListServerService(Service):
             "loads": hosting.loads,
             "drops": hosting.drops,
             "crashes": hosting.crashes,
-            "quarantined": sorted(hosting.quarantined),
+            "quarantined": len(quarantined),
+            "quarantined_names": nsmallest(QUARANTINED_TOLD, quarantined),
             "damaged_partitions": hosting.damaged_partitions,
         }
 

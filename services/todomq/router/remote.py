@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from functools import partial
 from hashlib import blake2b
+from heapq import nlargest
 from typing import TYPE_CHECKING, Any
 
 from todomq.errors import InvalidRequest, Overloaded, TodoMQError, Unauthorized
@@ -34,6 +35,7 @@ from todomq.runtime.zap import NO, NOT_NOW, YES
 if TYPE_CHECKING:
     from todomq.router.service import RouterService
 
+KEYS_TOLD = 256
 LOOK_S = 0.2
 """How often the keys on file are compared with those that are let in."""
 
@@ -106,12 +108,13 @@ class Remote(Service):
         return min(most, peer.key.client.quota.requests_in_flight or most)
 
     def stats(self) -> dict[str, Any]:
-        """Return connections and handshakes, and for each key by name what it asked and was refused."""
+        """Return connections and handshakes, and for the busiest keys by name what each asked and was refused."""
+        uses = self._uses.values()
         return {
             **self._door.counts,
             "connections": self._door.connections,
             "handshakes": dict(self._daemon.zap_handler.counts),
-            "keys": {use.client.name: dict(use.counts) for use in self._uses.values()},
+            "keys": {use.client.name: dict(use.counts) for use in nlargest(KEYS_TOLD, uses, key=_requests)},
         }
 
     # -- requests ------------------------------------------------------------------------------------------------------
@@ -221,6 +224,10 @@ class Remote(Service):
             else:
                 use.learn(client, now_ms)
         log("keys", let_in=len(self._uses))
+
+
+def _requests(use: KeyUse) -> int:
+    return use.counts["requests"]
 
 
 def _check_registration(body: bytes) -> None:

@@ -65,10 +65,14 @@ class Call:
 
     def answer(self, value: Any) -> None:
         """Reply with the value; for a cast, nothing is sent."""
-        self._server.reply(self.peer, self.id, messages.OK, pack(value))
+        self.answer_packed(pack(value))
 
     def answer_packed(self, value: bytes) -> None:
         """Reply with a value that is packed already, for several who asked the same."""
+        if len(value) > limits.REQUEST_BYTES:  # nobody would take it for a reply
+            text = f"the answer takes {len(value)} bytes, where {limits.REQUEST_BYTES} fit"
+            self.refuse(TodoMQError(text, outcome=UNKNOWN))
+            return
         self._server.reply(self.peer, self.id, messages.OK, value)
 
     def backlog_bytes(self) -> int:
