@@ -36,7 +36,7 @@ from todomq.protocol.codec import canonical, unpack
 from todomq.protocol.registration import Registration
 from todomq.registry.journal import Journal
 from todomq.registry.processes import LocalProcesses, boot
-from todomq.registry.registrations import Process
+from todomq.registry.registrations import Process, Remember
 from todomq.registry.service import WATCHERS, WATCHES_PER_CONNECTION
 from todomq.runtime.calls import Service
 from todomq.runtime.daemon import Daemon
@@ -332,15 +332,17 @@ class TestTheRegistrysOwnDeath:
         living.wait(BOUND_S)
         assert stack.whereis("living") is None
 
-    def test_a_leased_process_is_back_as_soon_as_it_renews(self, stack: Stack) -> None:
+    def test_a_name_under_a_lease_is_still_held_and_nobody_else_gets_it(self, stack: Stack) -> None:
         child = stack.spawn(sys.executable, "-c", "import time; time.sleep(1000)")
         stack.ask("register_name", "daemon", ADDRESS, child.pid, b"one", 60_000)
+        stack.ask("register_name", "remote", ADDRESS, None, None, 60_000)
         stack.kill_registry()
         stack.start()
-        with pytest.raises(Unavailable):
-            stack.ask("whereis_name", "daemon")
+        assert stack.ask("register_name", "daemon", ADDRESS, os.getpid()) is False
+        assert stack.ask("register_name", "remote", "tcp://192.0.2.2:1", None, None, 60_000) is False
+        assert [stack.ask("whereis_name", name)[3] for name in ("daemon", "remote")] == [b"one", b""]
         assert stack.ask("register_name", "daemon", ADDRESS, child.pid, b"one", 60_000) is True
-        assert stack.ask("whereis_name", "daemon")[3] == b"one"
+        assert stack.ask("register_name", "remote", ADDRESS, None, None, 60_000) is True
 
     def test_a_reused_pid_is_not_taken_for_alive(self, stack: Stack) -> None:
         stack.ask("ping")
@@ -350,7 +352,7 @@ class TestTheRegistrysOwnDeath:
         processes.release(own)
         journal = Journal(stack.run, boot())
         for name, process in (("mine", own), ("before me", Process(own.pid, own.start_time - 1))):
-            journal.remember(canonical(name), Registration(name, ADDRESS, own.pid, b""), process)
+            journal.remember(Remember(canonical(name), Registration(name, ADDRESS, own.pid, b""), process, 0))
         journal.close()
         stack.start()
         assert stack.whereis("mine") == ["mine", ADDRESS, os.getpid(), b""]

@@ -12,9 +12,9 @@ import traceback
 from random import Random
 
 from todomq.errors import InvalidRequest
-from todomq.protocol.registration import Registration
 from todomq.registry.journal import Journal
 from todomq.registry.registrations import Process as Life
+from todomq.registry.registrations import Remember
 from todomq.runtime.parent import PR_SET_PDEATHSIG
 from topology.clock import Action, Clock, Event
 
@@ -210,16 +210,16 @@ class WatchedProcesses:
 class KeptJournal(Journal):
     """In the place of the registry's journal: a dict that outlives the registry."""
 
-    def __init__(self, kept: dict[bytes, tuple[Registration, Life]]) -> None:
+    def __init__(self, kept: dict[bytes, Remember]) -> None:
         self.lost = ""
         self.size = 0
         self._kept = kept
 
-    def remembered(self) -> list[tuple[bytes, Registration, Life]]:
-        return [(key, registration, life) for key, (registration, life) in self._kept.items()]
+    def remembered(self) -> list[Remember]:
+        return list(self._kept.values())
 
-    def remember(self, key: bytes, registration: Registration, process: Life) -> None:
-        self._kept[key] = (registration, process)
+    def remember(self, kept: Remember) -> None:
+        self._kept[kept.key] = kept
 
     def forget(self, key: bytes) -> None:
         self._kept.pop(key, None)

@@ -16,8 +16,8 @@ from todomq.daemons import socket_name
 from todomq.database_worker.service import DatabaseWorkerService
 from todomq.errors import TodoMQError, Unavailable
 from todomq.list_server.service import ListServerService
-from todomq.protocol.registration import Registration
 from todomq.registry.registrations import Process as Life
+from todomq.registry.registrations import Remember
 from todomq.registry.service import RegistryService
 from todomq.router.service import RouterService
 from todomq.runtime.calls import Service
@@ -64,7 +64,7 @@ class World:
         self.processes = Processes(self.clock, self.stream("turns"))
         self.network = Network(self.clock, self.processes, self.stream("network"), self.trace)
         self.disks = {n: Disk(self.stream(f"disk {n}")) for n in range(1, settings.database_workers + 1)}
-        self.journal: dict[bytes, tuple[Registration, Life]] = {}
+        self.journal: dict[bytes, Remember] = {}
         self.running: dict[str, Running] = {}
         self.refusals: dict[str, str] = {}
         """Why a daemon could not start when that was tried last."""

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from todomq.errors import CorruptRecord, InvalidRequest, Overloaded, Unavailable
+from todomq.protocol.codec import canonical
 from todomq.protocol.registration import Registration
 from todomq.registry.registrations import (
     Effect,
@@ -51,7 +52,12 @@ def pass_time(names: Registrations, begin_ms: int, end_ms: int) -> list[Effect]:
     """Tick as a healthy registry does, often, from one time to another."""
     for now_ms in range(begin_ms, end_ms + 1, LEASE_MS // 10):
         names.tick(now_ms)
-    return list(names.effects())
+    return ends(names)
+
+
+def ends(names: Registrations) -> list[Effect]:
+    """Return what is to be done since the last call, but for what the next registry is to know."""
+    return [effect for effect in names.effects() if not isinstance(effect, Remember)]
 
 
 class TestHolding:
@@ -178,7 +184,7 @@ class TestEnding:
         for now_ms in range(LEASE_MS, 10 * LEASE_MS, LEASE_MS // 4):
             assert register(names, ALICE, b"one", LEASE_MS, now_ms)
             names.tick(now_ms)
-        assert not list(names.effects())
+        assert not ends(names)
 
     def test_a_lease_is_never_shorter_than_the_registrys(self) -> None:
         names = settled()
@@ -226,7 +232,7 @@ class TestAbsenceIsUnknown:
         register(names, None, b"far", LEASE_MS, name="far")
         woken_ms = 50 * LEASE_MS
         names.tick(woken_ms)
-        assert not list(names.effects()) and len(names) == 2
+        assert not ends(names) and len(names) == 2
         assert pass_time(names, woken_ms, woken_ms + LEASE_MS - 1) == []
         assert Kill(ALICE) in pass_time(names, woken_ms + LEASE_MS, woken_ms + LEASE_MS)
         assert names.whereis("far", woken_ms + LEASE_MS) is None
@@ -277,24 +283,51 @@ class TestVersionAndEffects:
         names.tick(90 * LEASE_MS)
         assert not names.settled and changed()
 
-    def test_only_names_of_processes_without_lease_are_journaled(self) -> None:
+    def test_every_name_is_journaled_with_its_lease_until_it_is_given_up(self) -> None:
         names = settled()
         register(names, ALICE, name="script")
         register(names, BOB, b"one", LEASE_MS, name="daemon")
-        register(names, None, b"far", LEASE_MS, name="far")
-        (remembered,) = names.effects()
-        assert isinstance(remembered, Remember)
-        assert remembered.registration.name == "script" and remembered.process == ALICE
+        register(names, None, b"far", 9 * LEASE_MS, name="far")
+        remembered = [effect for effect in names.effects() if isinstance(effect, Remember)]
+        assert [(each.registration.name, each.process, each.lease_ms) for each in remembered] == [
+            ("script", ALICE, 0), ("daemon", BOB, LEASE_MS), ("far", None, 9 * LEASE_MS),
+        ]  # fmt: skip
         names.unregister("script", None, LEASE_MS)
-        assert list(names.effects()) == [Forget(remembered.key), Release(ALICE)]
+        assert list(names.effects()) == [Forget(remembered[0].key), Release(ALICE)]
 
-    def test_a_name_that_gets_a_lease_leaves_the_journal(self) -> None:
+    def test_a_renewal_is_journaled_only_where_the_lease_is_another(self) -> None:
         names = settled()
-        register(names, ALICE, b"one")
+        register(names, ALICE, b"one", LEASE_MS)
         list(names.effects())
         register(names, ALICE, b"one", LEASE_MS)
-        assert [type(effect) for effect in names.effects()] == [Forget, Release]
+        assert list(names.effects()) == []
+        register(names, ALICE, b"one", 2 * LEASE_MS)
+        assert [effect.lease_ms for effect in names.effects() if isinstance(effect, Remember)] == [2 * LEASE_MS]
+        register(names, ALICE, b"one")
+        assert [type(effect) for effect in names.effects()] == [Forget, Release, Remember]
         assert names.holds_any(ALICE)  # by which the release is void
+
+    @pytest.mark.parametrize(
+        ("process", "incarnation", "end"),
+        [(None, b"far", Forget), (ALICE, b"one", Kill), (ALICE, b"", Forget)],
+        ids=["far", "daemon", "given up, perhaps, when that could not be written"],
+    )
+    def test_a_name_of_the_registry_before_is_held_for_its_lease_from_now_on(
+        self, process: Process | None, incarnation: bytes, end: type[Effect]
+    ) -> None:
+        names = settled()
+        registration = Registration(NAME, ADDRESS, None if process is None else process.pid, incarnation)
+        names.restore(canonical(NAME), registration, process, 5 * LEASE_MS, LEASE_MS)
+        assert not register(names, BOB, b"two", LEASE_MS)
+        assert pass_time(names, LEASE_MS, 5 * LEASE_MS) == []
+        assert names.whereis(NAME, 5 * LEASE_MS) == registration
+        assert end in {type(effect) for effect in pass_time(names, 5 * LEASE_MS, 7 * LEASE_MS)}
+
+    def test_a_name_of_the_registry_before_is_renewed_as_any(self) -> None:
+        names = settled()
+        names.restore(canonical(NAME), Registration(NAME, ADDRESS, ALICE.pid, b""), ALICE, LEASE_MS, LEASE_MS)
+        assert register(names, ALICE, b"", LEASE_MS)
+        assert Kill(ALICE) in pass_time(names, LEASE_MS, 3 * LEASE_MS)
 
     def test_a_process_is_released_with_its_last_name(self) -> None:
         names = settled()
@@ -389,7 +422,7 @@ class Interleavings(RuleBasedStateMachine):
                 case Kill(process):
                     own = [name for name, held in self.model.items() if held[0] == process]
                     assert any(self.now_ms - self.renewed_ms[name] >= LEASE_MS for name in own)
-                case Remember(key, registration, _):
+                case Remember(key, registration):
                     self.journal[key] = registration.name
                 case Forget(key):
                     del self.journal[key]

@@ -12,7 +12,7 @@ import pytest
 from todomq.protocol.registration import Registration
 from todomq.registry import journal as journal_module
 from todomq.registry.journal import SLACK_BYTES, Journal
-from todomq.registry.registrations import Process
+from todomq.registry.registrations import Process, Remember
 
 PROCESS = Process(100, 5_000)
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -44,18 +44,31 @@ def opened(tmp_path: Path) -> Iterator[Opener]:
 
 def remember(journal: Journal, *names: str) -> None:
     for name in names:
-        journal.remember(name.encode(), Registration([name], "ipc:///run/x", PROCESS.pid, b""), PROCESS)
+        journal.remember(kept(name))
+
+
+def kept(name: str, process: Process | None = PROCESS, lease_ms: int = 0) -> Remember:
+    registration = Registration([name], "ipc:///run/x", None if process is None else process.pid, b"")
+    return Remember(name.encode(), registration, process, lease_ms)
 
 
 def names_in(journal: Journal) -> list[str]:
-    return [registration.name[0] for _, registration, _ in journal.remembered()]
+    return [each.registration.name[0] for each in journal.remembered()]
 
 
 def test_what_is_remembered_is_there_for_the_next_registry(opened: Opener) -> None:
-    remember(opened(), "a", "b")
-    key, registration, process = opened().remembered()[0]
-    assert (key, registration, process) == (b"a", Registration(["a"], "ipc:///run/x", PROCESS.pid, b""), PROCESS)
-    assert names_in(opened()) == ["a", "b"]
+    all_kept = [kept("a"), kept("b", lease_ms=3_000), kept("far", process=None, lease_ms=30_000)]
+    journal = opened()
+    for each in all_kept:
+        journal.remember(each)
+    assert opened().remembered() == all_kept
+
+
+def test_what_a_registry_of_an_earlier_version_remembered_is_read_as_without_a_lease(opened: Opener) -> None:
+    remember(opened(), "new")
+    with opened.path.open("ab") as file:
+        file.write(journal_module._framed([b"a", ["a"], "ipc:///run/x", PROCESS.pid, PROCESS.start_time, b""]))
+    assert opened().remembered() == [kept("new"), kept("a")]
 
 
 def test_what_is_forgotten_is_not(opened: Opener) -> None:
@@ -184,7 +197,7 @@ def test_a_full_disk_keeps_no_registry_from_starting_and_the_next_change_writes_
     opened: Opener, monkeypatch: pytest.MonkeyPatch, is_first: bool
 ) -> None:
     if not is_first:
-        opened().remember(b"a", Registration("a", "ipc:///a", 100, b""), PROCESS)
+        remember(opened(), "a")
 
     def fails(descriptor: int, data: bytes) -> None:
         raise FULL
@@ -193,10 +206,9 @@ def test_a_full_disk_keeps_no_registry_from_starting_and_the_next_change_writes_
         full.setattr(journal_module, "_write", fails)
         journal = opened()
         with pytest.raises(OSError, match="No space"):
-            journal.remember(b"b", Registration("b", "ipc:///b", 100, b""), PROCESS)
-    journal.remember(b"c", Registration("c", "ipc:///c", 100, b""), PROCESS)
-    names = {registration.name for _, registration, _ in opened().remembered()}
-    assert names >= ({"c"} if is_first else {"a", "c"})
+            remember(journal, "b")
+    remember(journal, "c")
+    assert {*names_in(opened())} >= ({"c"} if is_first else {"a", "c"})
 
 
 def test_damage_is_known_still_where_the_disk_was_too_full_to_write_the_file_anew(

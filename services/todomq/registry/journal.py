@@ -1,7 +1,8 @@
-"""The journal: names that are held by a process without a lease, kept for the registry's next life.
+"""The journal: the names that are held, by whom and under which lease, kept for the registry's next life.
 
 Owns: one append-only file of checked records, rewritten when most of it is out of date. Must not know: whether the
-processes live; that is asked of the operating system when the registry starts. Used by ``service.py``.
+processes live; that is asked of the operating system when the registry starts. Used by ``service.py``. To renew a lease
+writes nothing.
 
 It need not outlive the machine, since the processes do not. So nothing is synced (what is written survives the
 registry's own death in the page cache), and the file is named after the boot it belongs to; others are removed. A
@@ -9,7 +10,8 @@ second file says of which boot there must be one.
 
 A record is ``length, CRC-32 of the length's bytes, CRC-32 of the payload`` (big-endian, 32 bits each) and the payload:
 ``[lost]`` first (why names are missing, empty text if none are), then ``[key, name, address, pid, start time,
-incarnation]`` or ``[key]`` for what is forgotten.
+incarnation, lease in ms]`` or ``[key]`` for what is forgotten. Pid and start time are nil for a process of another
+machine; a record without a lease is of an earlier version.
 
 Law 8: a torn last record is what a death in mid-write leaves and is dropped; any other damage is an error that names
 the file and the place, and so is a file that is gone. A damaged one is put aside, and the new one says that names were
@@ -30,7 +32,7 @@ from zlib import crc32
 from todomq.errors import CorruptRecord, TodoMQError
 from todomq.protocol.codec import pack, unpack
 from todomq.protocol.registration import Registration
-from todomq.registry.registrations import Process
+from todomq.registry.registrations import Process, Remember
 
 SLACK_BYTES = 64 * 1024
 """How much more than twice its living records the file may hold before it is rewritten."""
@@ -76,18 +78,19 @@ class Journal:
                 raise
             # A full disk must not keep the registry from starting; the next change writes the file anew.
 
-    def remembered(self) -> list[tuple[bytes, Registration, Process]]:
-        """Return what is kept, with its key; the processes may have ended since."""
+    def remembered(self) -> list[Remember]:
+        """Return what is kept; the processes may have ended since."""
         return [_remembered(record) for record in self._records.values()]
 
-    def remember(self, key: bytes, registration: Registration, process: Process) -> None:
+    def remember(self, kept: Remember) -> None:
         """Keep a registration; it outlives this process when this returns.
 
         Raises:
             OSError: it can't be written.
         """
-        name, address, _, incarnation = registration
-        record = _framed([key, name, address, process.pid, process.start_time, incarnation])
+        key, (name, address, _, incarnation), process, lease_ms = kept
+        pid, start_time = process or (None, None)
+        record = _framed([key, name, address, pid, start_time, incarnation, lease_ms])
         if self._records.get(key) != record:
             self._drop(key)
             self._keep(key, record)
@@ -167,7 +170,10 @@ class Journal:
             match fields:
                 case [str(lost)] if at == 0:
                     self.lost = lost
-                case [bytes(key), _, str(), int(), int(), bytes()] if at:
+                case [bytes(key), _, str(), int() | None, int() | None, bytes()] if at:
+                    self._drop(key)
+                    self._keep(key, data[at:end])
+                case [bytes(key), _, str(), int() | None, int() | None, bytes(), int()] if at:
                     self._drop(key)
                     self._keep(key, data[at:end])
                 case [bytes(key)] if at:
@@ -187,9 +193,10 @@ def _framed(fields: list[Any]) -> bytes:
     return _HEADER.pack(len(payload), crc32(length), crc32(payload)) + payload
 
 
-def _remembered(record: bytes) -> tuple[bytes, Registration, Process]:
-    key, name, address, pid, start_time, incarnation = unpack(record[_HEADER.size :])
-    return key, Registration(name, address, pid, incarnation), Process(pid, start_time)
+def _remembered(record: bytes) -> Remember:
+    key, name, address, pid, start_time, incarnation, *lease_ms = unpack(record[_HEADER.size :])
+    process = None if pid is None else Process(pid, start_time)
+    return Remember(key, Registration(name, address, pid, incarnation), process, lease_ms[0] if lease_ms else 0)
 
 
 def _read_records(data: bytes, path: str) -> Iterator[tuple[int, int, Any]]:

@@ -12,6 +12,7 @@ Rules kept here:
 - Absence is unknown, not death: a registry that started or stalled waits one lease before it says that nobody has a
   name, and gives every holder that lease to come back.
 - Where a lease is over and the process lives, it is killed, and the name stays taken until its death is seen.
+- The next registry begins with the names of this one, each with its lease from then on.
 - Law 6: everything registered fits into one reply; past that, ``Overloaded``.
 - Law 8: names lost with a damaged journal are unknown, never "nobody".
 """
@@ -60,7 +61,8 @@ class Remember(NamedTuple):
 
     key: bytes
     registration: Registration
-    process: Process
+    process: Process | None
+    lease_ms: int
 
 
 class Forget(NamedTuple):
@@ -79,10 +81,15 @@ class _Holder:
     lease_ms: int  # 0: none, the name lives as long as the process
     ends_ms: int = 0
     killed: bool = False
+    is_restored: bool = False  # from the registry's life before, and not renewed in this one
 
     @property
-    def is_journaled(self) -> bool:
-        return self.process is not None and not self.lease_ms
+    def is_to_be_killed(self) -> bool:
+        """Whether its process is to be ended where the lease is over.
+
+        A process that gave up its name when that could not be written comes back as well, and did nothing wrong.
+        """
+        return self.process is not None and not (self.is_restored and not self.registration.incarnation)
 
 
 class Registrations:
@@ -155,6 +162,12 @@ class Registrations:
         self._renew(key, held, holder)
         return True
 
+    def restore(
+        self, key: bytes, registration: Registration, process: Process | None, lease_ms: int, now_ms: int
+    ) -> None:
+        """Take over a name from the registry's life before; the process, if it has one, lives."""
+        self._add(key, _Holder(registration, process, lease_ms, now_ms + lease_ms, is_restored=True))
+
     def unregister(self, name: Any, incarnation: bytes | None, now_ms: int) -> bool:
         """Take a name away.
 
@@ -212,7 +225,7 @@ class Registrations:
         self._advance(now_ms)
         for key in [key for key in self._leased if self._holders[key].ends_ms <= now_ms]:
             holder = self._holders[key]
-            if holder.process is None:
+            if holder.process is None or not holder.is_to_be_killed:
                 self._remove(key)
             elif not holder.killed:
                 holder.killed = True
@@ -257,15 +270,16 @@ class Registrations:
             self._keys.setdefault(holder.process, set()).add(key)
         if holder.lease_ms:
             self._leased.add(key)
-        if holder.is_journaled and holder.process is not None:
-            self._effects.append(Remember(key, holder.registration, holder.process))
+        self._effects.append(Remember(key, holder.registration, holder.process, holder.lease_ms))
         self.version += 1
 
     def _renew(self, key: bytes, held: _Holder, holder: _Holder) -> None:
         if held.killed:
             return  # its death is on the way
         if held.registration.address == holder.registration.address and bool(held.lease_ms) == bool(holder.lease_ms):
-            held.lease_ms, held.ends_ms = holder.lease_ms, holder.ends_ms
+            if held.lease_ms != holder.lease_ms:
+                self._effects.append(Remember(key, held.registration, held.process, holder.lease_ms))
+            held.lease_ms, held.ends_ms, held.is_restored = holder.lease_ms, holder.ends_ms, False
             return
         self._check_room(_size(key, holder.registration) - _size(key, held.registration), holder)
         self._remove(key)
@@ -280,8 +294,7 @@ class Registrations:
         holder = self._holders.pop(key)
         self.bytes -= _size(key, holder.registration)
         self._leased.discard(key)
-        if holder.is_journaled:
-            self._effects.append(Forget(key))
+        self._effects.append(Forget(key))
         if holder.process is not None:
             keys = self._keys[holder.process]
             keys.discard(key)

@@ -111,7 +111,8 @@ class RegistryService(Service):
         finally:
             self._release(process)
         unwritten = self._carry_out()
-        if unwritten is not None:
+        comes_back = lease_ms and incarnation  # to the next registry, as daemons do: a full disk must not keep them out
+        if unwritten is not None and not comes_back:
             if not was_held:
                 self._registrations.unregister(name, incarnation, self._loop.awake_ms())
                 self._carry_out()
@@ -220,12 +221,11 @@ class RegistryService(Service):
             self._carry_out()
 
     def _restore(self) -> None:
-        for key, registration, process in self._journal.remembered():
-            if not self._is_alive(process):
+        for key, registration, process, lease_ms in self._journal.remembered():
+            if process is not None and not self._is_alive(process):
                 self._write(Forget(key))
                 continue
-            name, address, _, incarnation = registration
-            self._registrations.register(name, address, process, incarnation, 0, self._loop.awake_ms())
+            self._registrations.restore(key, registration, process, lease_ms, self._loop.awake_ms())
 
     def _is_alive(self, process: Process) -> bool:
         try:
@@ -253,7 +253,7 @@ class RegistryService(Service):
             if isinstance(effect, Forget):
                 self._journal.forget(effect.key)
             else:
-                self._journal.remember(*effect)
+                self._journal.remember(effect)
         except OSError as error:
             log("journal_not_written", why=error.strerror)
             return error
