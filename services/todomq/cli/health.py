@@ -41,6 +41,7 @@ TITLE = "health"
 CHECK_S = 2.0
 AGAIN_S = 0.02
 HEALTHY_S = 30.0
+HEALTHY_EACH_S = 1.0
 SAY_AFTER_S = 3.0
 LEFTOVER_S = 120
 
@@ -87,29 +88,32 @@ class Health(NamedTuple):
         return "; ".join(f"{f'{kind} {_listed(numbers)}'.strip()}: {text}" for (kind, text), numbers in same.items())
 
 
-def wait_healthy(stack: Stack, timeout_s: float = HEALTHY_S, say: Callable[[str], None] = lambda line: None) -> None:
+def wait_healthy(
+    stack: Stack, timeout_s: float | None = None, say: Callable[[str], None] = lambda line: None
+) -> None:
     """Wait until the stack of a home is healthy.
 
     Args:
         stack: it has been started.
-        timeout_s: how long to go on checking.
+        timeout_s: how long to go on checking; None for as long as so many processes may take to start.
         say: is told once, where it takes long, what is waited for.
 
     Raises:
         Unavailable: it has given up, or is not healthy in time; the text says why.
     """
     say_at = time.monotonic() + SAY_AFTER_S
+    wait_s = timeout_s or max(HEALTHY_S, HEALTHY_EACH_S * len(stack.settings.daemon_names()))
 
     def check() -> Health:
         nonlocal say_at
         with connect(CHECK_S, stack.settings.address("router")) as todo:
             found = check_health(todo, stack.settings)
         if not found.is_healthy and time.monotonic() >= say_at:
-            say(f"not healthy yet: {found.in_one_line()}; waiting up to {timeout_s:g} s for that")
+            say(f"not healthy yet: {found.in_one_line()}; waiting up to {wait_s:g} s for that")
             say_at = inf
         return found
 
-    found = check_until_healthy(check, timeout_s, lambda: stack.failure() is not None)
+    found = check_until_healthy(check, wait_s, lambda: stack.failure() is not None)
     if not found.is_healthy:
         fault = f"the stack is not healthy: {found.in_one_line()} (what runs of it goes on; todomq down stops it)"
         raise Unavailable(stack.wait_for_failure() or fault)
