@@ -367,7 +367,7 @@ class Interleavings(RuleBasedStateMachine):
         self.now_ms = 0
         self.names = Registrations(LEASE_MS, 0)
         self.model: dict[str, tuple[Process | None, bytes]] = {}
-        self.journal: dict[bytes, str] = {}
+        self.journal: dict[bytes, Remember] = {}
         self.renewed_ms: dict[str, int] = {}
 
     names_of = st.sampled_from(["a", "b", "c"])
@@ -416,14 +416,22 @@ class Interleavings(RuleBasedStateMachine):
         self.names.tick(self.now_ms)
         assert not list(self.names.effects()) and not self.names.settled
 
+    @rule()
+    def the_registry_is_another(self) -> None:
+        self.names = Registrations(LEASE_MS, self.now_ms)
+        for kept in list(self.journal.values()):
+            self.names.restore(*kept, self.now_ms)
+        self.renewed_ms = dict.fromkeys(self.renewed_ms, self.now_ms)
+        self.carry_out()
+
     def carry_out(self) -> None:
         for effect in self.names.effects():
             match effect:
                 case Kill(process):
                     own = [name for name, held in self.model.items() if held[0] == process]
                     assert any(self.now_ms - self.renewed_ms[name] >= LEASE_MS for name in own)
-                case Remember(key, registration):
-                    self.journal[key] = registration.name
+                case Remember(key):
+                    self.journal[key] = effect
                 case Forget(key):
                     del self.journal[key]
 
@@ -441,8 +449,8 @@ class Interleavings(RuleBasedStateMachine):
             assert self.names.holds_any(process) is any(held[0] == process for held in self.model.values())
 
     @invariant()
-    def the_journal_names_only_what_is_held(self) -> None:
-        assert set(self.journal.values()) <= set(self.model)
+    def the_journal_names_what_is_held(self) -> None:
+        assert {kept.registration.name for kept in self.journal.values()} == set(self.model)
 
 
 TestInterleavings = Interleavings.TestCase
