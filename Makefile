@@ -9,15 +9,17 @@
 #   make torture   a stack of its own under faults of every kind, MINUTES=5 SEED=any; what clients were told is checked
 #                  (at last some things are provoked, then bytes of the shards are flipped, FLIPS=3; TABLE=file: the figures
 #                  as tables in Markdown)
-#   make mutants   break each law on purpose and see that the simulation finds it (SEEDS=100; STACK=1: on a real stack)
-#   make fuzz      random and mutated input to every decoder, handler and socket, MINUTES=5 in all
+#   make mutants   break each law on purpose and see that the simulation finds it (SEEDS=100, MUTANT=one;
+#                  STACK=1: on a real stack, MINUTES=1 each)
+#   make fuzz      random and mutated input to every decoder, handler and socket, MINUTES=5 in all (ONLY=targets; KEEP=1
+#                  keeps what reached new code)
 #   make dist      the source distribution and the wheel, into dist/
 #   make bench     measure TodoMQ and its peers (ARGS="--only adds,reads --rounds 1 --quick")
 #
 # TODOMQ_HOME (default ~/.todomq) says where the stack lives; several run side by side.
 #
-# CI=1 does all of it with the wheel instead of the source tree, in an environment of its own, and lets no test be skipped
-# because a program is missing.
+# PYTHON=/path/to/python3.11 says which Python makes the environment. CI=1 does all of it with the wheel instead of the
+# source tree, in an environment of its own, and lets no test be skipped because a program is missing.
 
 $(if $(wildcard services/todomq),,$(error make runs in the checkout: make -C $(dir $(lastword $(MAKEFILE_LIST)))))
 

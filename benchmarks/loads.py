@@ -24,7 +24,10 @@ RESULT_S = 600.0
 _spawn = multiprocessing.get_context("spawn")
 
 
+Begin = Callable[[], object]
+"""What a load calls when it is ready: returns when all are."""
 AtStart = Callable[[], object]
+"""What is called when all loads begin."""
 
 
 def nothing() -> None:
@@ -45,10 +48,6 @@ class Load(NamedTuple):
     seconds: float
     waits_s: list[float]
     cpu_s: float
-
-
-Begin = Callable[[], object]
-"""What a load calls when it is ready: returns when all are."""
 
 
 def keep_in_flight(

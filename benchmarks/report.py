@@ -25,7 +25,8 @@ def table(figures: Sequence[Figure]) -> Iterator[str]:
     """Return the lines of the table: a block for each workload, its ratio to each peer beside it."""
     head = f"{'workload / contender':34} {'promise':20} {'median':>16} {'p99 ms':>9}  {'rounds':<19}"
     yield f"{head} TodoMQ's ratio to it"
-    ordered = sorted(figures, key=lambda figure: _places(figures)[figure.workload])
+    places = _places(figures)
+    ordered = sorted(figures, key=lambda figure: places[figure.workload])
     for workload, group in groupby(ordered, key=lambda figure: figure.workload):
         members = list(group)
         ours = next((figure.median for figure in members if figure.contender == TODOMQ), None)
@@ -42,11 +43,11 @@ def goals_table(outcomes: Sequence[Outcome]) -> Iterator[str]:
     """Return the lines that compare ratios with what is to be reached."""
     if outcomes:
         yield f"{'goal':46} {'ratio':>8} {'asked':>9} {'aim':>9}"
-    for goal, ratio in outcomes:
+    for outcome in outcomes:
+        goal, ratio = outcome
         sign = "<=" if goal.at_most else ">="
         asked = "" if goal.least is None else f"{sign} {goal.least:g}"
-        verdict = Outcome(goal, ratio).verdict
-        yield f"{goal.text:46} {ratio:8.2f} {asked:>9} {f'{sign} {goal.aim:g}':>9}  {verdict}"
+        yield f"{goal.text:46} {ratio:8.2f} {asked:>9} {f'{sign} {goal.aim:g}':>9}  {outcome.verdict}"
 
 
 def shown(figure: Figure) -> str:
@@ -75,9 +76,9 @@ def write_json(path: Path, figures: Sequence[Figure], outcomes: Sequence[Outcome
         "arguments": list(arguments),
         "figures": [{**figure._asdict(), "median": figure.median} for figure in figures],
         "goals": [
-            {"goal": goal.text, "ratio": ratio, "asked": goal.least, "aim": goal.aim, "at_most": goal.at_most,
-             "verdict": Outcome(goal, ratio).verdict}
-            for goal, ratio in outcomes
+            {"goal": each.goal.text, "ratio": each.ratio, "asked": each.goal.least, "aim": each.goal.aim,
+             "at_most": each.goal.at_most, "verdict": each.verdict}
+            for each in outcomes
         ],
     }  # fmt: skip
     path.write_text(json.dumps(content, indent=1) + "\n")

@@ -64,9 +64,8 @@ class RunningStack:
 @contextmanager
 def running_stack(**settings: str) -> Iterator[RunningStack]:
     """Run a stack of its own while the block runs; ``settings`` are ``TODOMQ_...`` variables."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("TODOMQ_")}
     with temporary_home() as home:
-        control = Stack({**inherited, **LOADED, "TODOMQ_HOME": str(home), **settings})
+        control = Stack({**environment_of(home), **LOADED, **settings})
         try:
             control.start()
             wait_healthy(control)

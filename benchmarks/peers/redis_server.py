@@ -83,7 +83,7 @@ def _connect(home: Path) -> Any:
 def _pipelined(begin: Begin, home: Path, seconds: float, adds_of_ten: int) -> Load:
     """Send a thousand requests at once, of each ten so many adds, the others reads."""
     client = _connect(home)
-    lists = _filled_lists(client, "read")
+    lists = _filled_lists(client)
     added = [f"add {number}" for number in range(LISTS)]
 
     def exchange() -> int:
@@ -102,7 +102,7 @@ def _pipelined(begin: Begin, home: Path, seconds: float, adds_of_ten: int) -> Lo
 
 def _single(begin: Begin, home: Path, requests: int, is_add: bool) -> Load:
     client = _connect(home)
-    lists = _filled_lists(client, "read")
+    lists = _filled_lists(client)
     ask: Callable[[int], Any]
     if is_add:
         ask = lambda number: client.rpush(f"single {number % LISTS}", ENTRY)  # noqa: E731
@@ -114,9 +114,9 @@ def _single(begin: Begin, home: Path, requests: int, is_add: bool) -> Load:
     return Load(requests, sum(waits_s), waits_s, 0.0)
 
 
-def _filled_lists(client: Any, prefix: str) -> list[str]:
+def _filled_lists(client: Any) -> list[str]:
     """Give each list one entry, under the names that redis-benchmark makes as well (twelve digits)."""
-    names = [f"{prefix} {number:012}" for number in range(LISTS)]
+    names = [f"read {number:012}" for number in range(LISTS)]
     pipeline = client.pipeline(transaction=False)
     for name in names:
         pipeline.delete(name).rpush(name, ENTRY)

@@ -2,7 +2,8 @@
 
 ``clock`` is the time, ``processes`` who lives, ``loop`` the turn of one process, ``network`` what ZeroMQ does, ``disk``
 what outlives a process, ``substitutes`` puts these in the place of the real ones, ``world`` holds them together.
-``client`` and ``workload`` ask, ``nemesis`` breaks, ``verdict`` judges, ``simulation`` is one run, ``__main__`` many.
+``client`` and ``workload`` ask, ``nemesis`` breaks, ``trials`` are tried at the end, ``verdict`` judges, ``simulation``
+is one run, ``__main__`` many.
 
 One integer decides everything: ``PYTHONPATH=tests python -m topology --seed N --trace`` replays a run exactly.
 """

@@ -1,6 +1,12 @@
 """Tortures a real stack and judges what its clients were told: ``make torture MINUTES=... SEED=...``.
 
-``recorder`` keeps what was asked and answered, ``workload`` chooses what is asked, ``clients`` asks it (in processes of
-their own), ``nemesis`` does the harm, ``probe`` measures how soon all is served again, ``report`` puts figures and the
-checker's judgement together, ``torture`` runs all of it.
+    torture    one run: a stack, clients, faults, the final reading, the judgement
+    clients    what asks, in processes of its own; others and flood ask at a fixed rate, and as fast as they can
+    workload   chooses what is asked
+    recorder   keeps what was asked and answered
+    nemesis    does the harm; with disk (one that can be filled), orphans (supervisord killed), damage (bytes flipped)
+    probe      measures how soon all is served again
+    provoke    what is provoked at the end, on a stage: by owners, numbers and troubles, with raw and writer for hands
+    report     figures, and the checker's judgement
+    interrupt  a signal that ends a run
 """

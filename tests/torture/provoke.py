@@ -1,7 +1,7 @@
 """What is tried at the end of a run, while clients still ask: some things that faults at random hardly bring about.
 
-Owns: which provocations there are, that each begins on a stack that has settled, how long all may take. Must not know:
-how any of them works. The simulation does the same at its end (``topology/trials.py``).
+Owns: which provocations there are, that each begins on a stack that has settled, how long one request of them may take.
+Must not know: how any of them works. The simulation does the same at its end (``topology/trials.py``).
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ EPILOG = """\b
 Exit codes:
   0  done
   1  refused or failed; the text on standard error says why
-  2  usage: an argument, an option or a setting that can't be used
+  2  usage: an argument, an option, a setting or a path that can't be used
   3  the service can't be reached or did not answer in time
   130  ended by Ctrl-C
 

@@ -182,7 +182,7 @@ def _of_the_system(error: OSError) -> TodoMQError:
     is_above = home.is_relative_to(path)
     is_unusable = isinstance(error, PermissionError | NotADirectoryError) and (is_above or path.is_relative_to(home))
     if not is_unusable and not (is_above and isinstance(error, FileNotFoundError)):  # nothing can be made there
-        return SettingsError(text) if isinstance(error, PermissionError) else TodoMQError(text)
+        return SettingsError(text) if isinstance(error, PermissionError | NotADirectoryError) else TodoMQError(text)
     advice = "run this as the stack's user, or set TODOMQ_HOME to a directory that you own"
     return SettingsError(f"{text}; {advice}")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from todomq.errors import InvalidRequest
+from todomq.settings import SettingsError
 
 FILE_BYTES = 64 << 20
 
@@ -33,7 +34,7 @@ def read_private(path: Path, kind: str, version: int) -> dict[str, Any]:
             content = file.read(FILE_BYTES)
         fields = json.loads(content)
     except OSError as error:
-        raise InvalidRequest(f"{path} can't be read: {error.strerror}") from None
+        raise _refusal(error)(f"{path} can't be read: {error.strerror}") from None
     except (ValueError, RecursionError):
         raise InvalidRequest(f"{path} is not JSON, or damaged") from None
     if type(fields) is not dict or fields.get("format") != kind:
@@ -79,7 +80,12 @@ def write_private(path: Path, kind: str, version: int, fields: dict[str, Any], *
     except FileExistsError:
         raise InvalidRequest(f"{path} is there already; nothing was written") from None
     except OSError as error:
-        raise InvalidRequest(f"{path} can't be written: {error.strerror}") from None
+        raise _refusal(error)(f"{path} can't be written: {error.strerror}") from None
     finally:
         with suppress(OSError):
             fresh.unlink()
+
+
+def _refusal(error: OSError) -> type[InvalidRequest]:
+    """Return what a file that can't be used ends as: where it is closed to this user, as a home that is."""
+    return SettingsError if isinstance(error, PermissionError) else InvalidRequest
