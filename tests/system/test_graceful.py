@@ -13,34 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import RunningStack, is_gone, wait_until
-from test_recovery import DAEMONS, Load
+from test_recovery import DAEMONS, Load, Stalls
 
 from todomq import Client
 
 SLOWEST_S = 1.0
-
-
-class Stalls:
-    """How long the machine itself held up somebody who wanted to run: that much a request may take longer."""
-
-    def __init__(self) -> None:
-        self.longest_s = 0.0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> Stalls:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(10.0)
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            begun = time.monotonic()
-            time.sleep(0.005)
-            self.longest_s = max(self.longest_s, time.monotonic() - begun - 0.005)
 
 
 @pytest.mark.parametrize("daemon", DAEMONS)

@@ -7,10 +7,10 @@ import signal
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import pytest
-from conftest import RunningStack, wait_until
+from conftest import RunningStack, is_gone, kept_running, wait_until
 
 from todomq import Client, Via, errors
 from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
@@ -19,6 +19,29 @@ DAEMONS = [
     "registry", "cache", "router", "list_server-1", "list_server-2",
     "database_worker-1", "database_worker-2", "database_worker-3",
 ]  # fmt: skip
+
+
+class Stalls:
+    """How long the machine itself held up somebody who wanted to run: that much a request may take longer."""
+
+    def __init__(self) -> None:
+        self.longest_s = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Stalls:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(10.0)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            begun = time.monotonic()
+            time.sleep(0.005)
+            self.longest_s = max(self.longest_s, time.monotonic() - begun - 0.005)
 
 
 class Load:
@@ -80,12 +103,18 @@ def endpoint(shared_stack: RunningStack) -> str:
     return shared_stack.endpoint
 
 
+@pytest.fixture(scope="module")
+def patient_stack() -> Iterator[RunningStack]:
+    """Return a stack that leaves a process that hangs as it is."""
+    yield from kept_running(RunningStack(TODOMQ_LEASE_MS="600000", TODOMQ_MAX_RESTARTS="1000000"))
+
+
 @pytest.mark.parametrize("daemon", DAEMONS)
 def test_kill_9_under_load_loses_nothing_and_is_over_soon(
     shared_stack: RunningStack, endpoint: str, daemon: str
 ) -> None:
     gaps = []
-    with Load(endpoint, f"killed {daemon}") as load:
+    with Stalls() as stalls, Load(endpoint, f"killed {daemon}") as load:
         for _ in range(3):
             since = time.monotonic()
             old = shared_stack.kill(daemon)
@@ -96,8 +125,12 @@ def test_kill_9_under_load_loses_nothing_and_is_over_soon(
             gaps.append(load.slowest_s(since))
     assert not load.failures
     load.check(endpoint)
-    print(f"{daemon}: slowest request after each kill, ms: {[round(gap * 1000) for gap in gaps]}")
-    assert statistics.median(gaps) < 1.0 and max(gaps) < 3.0  # the machine is shared: docs/reliability.md has figures
+    print(
+        f"{daemon}: slowest request after each kill, ms: {[round(gap * 1000) for gap in gaps]};"
+        f" the machine's longest stall {stalls.longest_s * 1000:.0f}"
+    )
+    # The machine is shared: docs/reliability.md has figures.
+    assert statistics.median(gaps) - stalls.longest_s < 1.0 and max(gaps) - stalls.longest_s < 3.0
 
 
 @pytest.mark.parametrize("daemon", ["registry", "cache", "router", "list_server-1", "database_worker-1"])
@@ -105,6 +138,7 @@ def test_a_hung_daemon_is_ended_and_nothing_is_lost(shared_stack: RunningStack, 
     with Load(endpoint, f"paused {daemon}") as load:
         old = shared_stack.kill(daemon, signal.SIGSTOP)
         shared_stack.wait_restarted(daemon, old, 15.0)
+        assert is_gone(old)
         seen = len(load.answered)
         wait_until(lambda: len(load.answered) > seen + 200, 20.0, "the load goes on")
     assert not load.failures
@@ -124,29 +158,28 @@ def test_a_pause_shorter_than_a_lease_loses_nothing(shared_stack: RunningStack, 
     load.check(endpoint)
 
 
-def test_only_the_shard_of_a_dead_worker_waits(shared_stack: RunningStack, endpoint: str) -> None:
+def test_only_the_shard_of_a_dead_worker_waits(patient_stack: RunningStack) -> None:
     shards = {worker_of(partition_of(f"shard {n}".encode()), 3): f"shard {n}" for n in range(30)}
-    with Client(endpoint) as todo:
+    with Client(patient_stack.endpoint) as todo:
         for name in shards.values():
             todo.todo_list(name).add_entry("before")
-        pid = shared_stack.kill("database_worker-1", signal.SIGSTOP)
+        pid = patient_stack.kill("database_worker-1", signal.SIGSTOP)
         try:
             begun = time.monotonic()
-            for worker in (2, 3):
-                todo.todo_list(shards[worker]).add_entry("meanwhile", deadline_s=1.0)
-            assert time.monotonic() - begun < 1.0
+            with Stalls() as stalls:
+                for worker in (2, 3):
+                    todo.todo_list(shards[worker]).add_entry("meanwhile")
+            assert time.monotonic() - begun - stalls.longest_s < 1.0
             with pytest.raises((errors.DeadlineExceeded, errors.Unavailable)):
                 todo.todo_list(shards[1]).add_entry("waits", deadline_s=0.3)
         finally:
-            if shared_stack.pid("database_worker-1") == pid:
-                shared_stack.kill("database_worker-1", signal.SIGCONT)
+            os.kill(pid, signal.SIGCONT)
 
 
 def test_a_list_server_that_says_nothing_does_not_hold_up_the_partitions_of_another(
-    make_stack: Callable[..., RunningStack],
+    patient_stack: RunningStack,
 ) -> None:
-    stack = make_stack(TODOMQ_LEASE_MS="600000")  # nothing is ended because it hangs
-    stack.start()
+    stack = patient_stack
     with Client(stack.endpoint, deadline_s=30.0) as todo:
         assert todo.registry.register_name(["list_server", 9], f"ipc://{stack.home}/nobody", pid=os.getpid())
         hung = stack.kill("list_server-2", signal.SIGSTOP)
@@ -166,33 +199,16 @@ def test_a_list_server_that_says_nothing_does_not_hold_up_the_partitions_of_anot
             assert len(todo.todo_list(f"beside who hangs {number}").entries()) == 1
 
 
-def test_names_like_those_of_list_servers_by_the_thousand_end_nobody(make_stack: Callable[..., RunningStack]) -> None:
-    stack = make_stack()
-    stack.start()
-    before = {name: stack.pid(name) for name in stack.daemons}
-    with Client(stack.endpoint, deadline_s=30.0) as todo:
-        with todo.pipeline() as pipeline:
-            for number in range(2_000):
-                name = ["list_server", 100 + number]
-                pipeline.registry.register_name(name, f"ipc://{stack.home}/nobody{number}", pid=os.getpid())
-        wait_until(lambda: len(stack.ask("registry", "names")) > 2_000, 10.0, "all are registered")
-        before["list_server-1"] = stack.wait_restarted("list_server-1", stack.kill("list_server-1"))
-        for number in range(20):
-            todo.todo_list(f"beside many names {number}").add_entry("first")
-        assert todo.call(Via(["cache"]), "ping") == "pong"
-    assert {name: stack.pid(name) for name in stack.daemons} == before
-
-
 CASTS = 600  # each leaves as a message of its own, and so many do not fit into the pipe to the router
 
 
 def test_what_comes_behind_casts_that_the_router_could_not_take_at_once_leaves_as_soon_as_it_can(
-    shared_stack: RunningStack,
+    patient_stack: RunningStack,
 ) -> None:
-    with Client(shared_stack.endpoint, deadline_s=30.0) as todo:
+    with Client(patient_stack.endpoint, deadline_s=30.0) as todo:
         cast_at = todo.todo_list("cast while the router is away")
         assert cast_at.size() == 0
-        router = shared_stack.kill("router", signal.SIGSTOP)
+        router = patient_stack.kill("router", signal.SIGSTOP)
         try:
             for number in range(CASTS):
                 cast_at.cast_add_entry(str(number))
@@ -201,3 +217,21 @@ def test_what_comes_behind_casts_that_the_router_could_not_take_at_once_leaves_a
         continued_s = time.monotonic()
         assert cast_at.size() == CASTS  # a client reads its own writes
         assert time.monotonic() - continued_s < 10.0  # not only at the casts' deadline
+
+
+def test_names_like_those_of_list_servers_by_the_thousand_end_nobody(shared_stack: RunningStack, endpoint: str) -> None:
+    names = [["list_server", 100 + number] for number in range(2_000)]
+    before = {name: shared_stack.pid(name) for name in shared_stack.daemons}
+    with Client(endpoint, deadline_s=30.0) as todo:
+        with todo.pipeline() as pipeline:
+            for name in names:
+                pipeline.registry.register_name(name, f"ipc://{shared_stack.home}/nobody{name[1]}", pid=os.getpid())
+        wait_until(lambda: len(shared_stack.ask("registry", "names")) > 2_000, 10.0, "all are registered")
+        before["list_server-1"] = shared_stack.wait_restarted("list_server-1", shared_stack.kill("list_server-1"))
+        for number in range(20):
+            todo.todo_list(f"beside many names {number}").add_entry("first")
+        assert todo.call(Via(["cache"]), "ping") == "pong"
+        assert {name: shared_stack.pid(name) for name in shared_stack.daemons} == before
+        with todo.pipeline() as pipeline:
+            for name in names:
+                pipeline.registry.unregister_name(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -11,14 +12,15 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
 
 import pytest
-from conftest import RunningStack, is_gone, wait_until
+from conftest import RunningStack, is_gone, kept_running, wait_until
+from test_recovery import DAEMONS, Stalls
 
 from todomq import Client
 from todomq.cli.show import name_of
@@ -32,12 +34,22 @@ from todomq.supervision.service import registered_within_ms
 
 MakeStack = Callable[..., RunningStack]
 
-DAEMONS = [
-    "registry", "cache", "database_worker-1", "database_worker-2", "database_worker-3",
-    "list_server-1", "list_server-2", "router",
-]  # fmt: skip
-
 STACK = "todomq"
+SMALL = {"TODOMQ_LIST_SERVERS": "1", "TODOMQ_DATABASE_WORKERS": "1"}
+
+
+@pytest.fixture
+def shared_stack(shared_stack: RunningStack) -> RunningStack:
+    """Return the module's stack, started again where the test before has ended it."""
+    if shared_stack.control.manager.state() != ANSWERS:
+        shared_stack.start()
+    return shared_stack
+
+
+@pytest.fixture(scope="module")
+def impatient_stack() -> Iterator[RunningStack]:
+    """Return a stack that soon takes for hung whoever says nothing."""
+    yield from kept_running(RunningStack(TODOMQ_LEASE_MS="1000", TODOMQ_MAX_RESTARTS="1000000"))
 
 
 def kill_and_time(stack: RunningStack, name: str) -> float:
@@ -55,12 +67,13 @@ def kill_and_time(stack: RunningStack, name: str) -> float:
 def test_a_killed_daemon_is_back_at_once_and_no_other_is_touched(shared_stack: RunningStack, name: str) -> None:
     before = shared_stack.pids()
 
-    seconds = [kill_and_time(shared_stack, name) for _ in range(3)]
+    with Stalls() as stalls:
+        seconds = [kill_and_time(shared_stack, name) for _ in range(3)]
 
     after = shared_stack.pids()
     assert {process for process in before if before[process] != after[process]} == {name}
-    assert statistics.median(seconds) < 0.3, seconds
-    assert max(seconds) < 1.0, seconds
+    assert statistics.median(seconds) - stalls.longest_s < 0.3, seconds
+    assert max(seconds) - stalls.longest_s < 1.0, seconds
     shared_stack.wait_healthy()
 
 
@@ -68,34 +81,30 @@ def test_a_killed_listener_is_back_and_goes_on_hurrying_and_counting(shared_stac
     kill_and_time(shared_stack, "cache")
     counted = records.read_restarts(shared_stack.home / "run")["cache"]
     killed = shared_stack.kill("supervision")
-    wait_until(lambda: shared_stack.pid("supervision") not in (0, killed), 5, "the listener is back")
+    wait_until(lambda: shared_stack.pid("supervision") not in (0, killed), 20, "the listener is back")
 
-    seconds = [kill_and_time(shared_stack, "cache") for _ in range(3)]
+    with Stalls() as stalls:
+        seconds = [kill_and_time(shared_stack, "cache") for _ in range(3)]
 
-    assert statistics.median(seconds) < 0.3, seconds
+    assert statistics.median(seconds) - stalls.longest_s < 0.3, seconds
     wait_until(
-        lambda: records.read_restarts(shared_stack.home / "run")["cache"] == counted + 3, 5, "all restarts are counted"
+        lambda: records.read_restarts(shared_stack.home / "run")["cache"] == counted + 3, 20, "all restarts are counted"
     )
 
 
-def test_a_deliberate_restart_is_not_counted(shared_stack: RunningStack) -> None:
+def test_a_deliberate_restart_is_not_counted_and_names_what_settings_it_does_not_take(
+    shared_stack: RunningStack,
+) -> None:
     before, counted = shared_stack.pids(), records.read_restarts(shared_stack.home / "run")
-
-    result = shared_stack.run(STACK, "restart")
-
-    assert result.returncode == 0, result.stderr
-    after = shared_stack.pids()
-    assert all(before[name] != after[name] for name in before)
-    assert records.read_restarts(shared_stack.home / "run") == counted
-
-
-def test_a_setting_that_a_running_stack_does_not_take_is_named(shared_stack: RunningStack) -> None:
     assert shared_stack.control.settings_not_taken() == []
     changed = {"TODOMQ_TCP": "tcp://127.0.0.1:17447", "TODOMQ_MAX_RESTARTS": "", "TODOMQ_ENDPOINT": "ipc:///x"}
 
     result = shared_stack.run(STACK, "restart", settings=changed)
 
     assert result.returncode == 0, result.stderr
+    after = shared_stack.pids()
+    assert all(before[name] != after[name] for name in before)
+    assert records.read_restarts(shared_stack.home / "run") == counted
     assert "keeps the settings of its start, and here TODOMQ_MAX_RESTARTS, TODOMQ_TCP would differ" in result.stdout
     assert "down; " in result.stdout
 
@@ -222,54 +231,39 @@ def test_down_makes_no_home_and_tells_of_no_data_where_there_is_none(make_stack:
     assert empty.stdout == f"TodoMQ is not running; there is no data in {stack.home}/data\n"
 
 
-def test_a_registry_that_hangs_is_ended_and_replaced(make_stack: MakeStack) -> None:
-    stack = make_stack(TODOMQ_LEASE_MS="1000")
-    stack.start()
-    wait_until(lambda: stack.ask("registry") == "pong", 5, "the registry answers")
+def test_law_9_a_daemon_that_hangs_is_replaced_soon_though_neither_registry_nor_listener_knew_of_it(
+    impatient_stack: RunningStack,
+) -> None:
+    victim = impatient_stack.pid("database_worker-2")
+    young_ms = registered_within_ms(impatient_stack.control.settings.lease_ms)
+    wait_until(lambda: age_ms(victim) > young_ms, 2 * young_ms / 1000, "the worker is no longer young")
 
-    hung = stack.kill("registry", signal.SIGSTOP)
+    hung = impatient_stack.kill("database_worker-2", signal.SIGSTOP)
+    for name in ("registry", "supervision"):
+        impatient_stack.kill(name)
 
-    # A second, or ten where the listener had not heard of it yet.
-    stack.wait_restarted("registry", hung, timeout_s=15)
-    assert is_gone(hung)
+    # Two leases from when the listener is back, of which the registry says nothing in the first; were its time to
+    # register to begin anew, it would be ten seconds more.
+    impatient_stack.wait_restarted("database_worker-2", hung, timeout_s=10)
+    assert hung == victim and is_gone(hung)
+    impatient_stack.wait_healthy()
 
 
-def test_law_9_a_daemon_that_hangs_is_replaced_though_the_registry_never_knew_of_it(make_stack: MakeStack) -> None:
-    stack = make_stack(TODOMQ_LEASE_MS="1000")
-    stack.start()
-    stack.wait_healthy()
-
-    hung = stack.kill("database_worker-2", signal.SIGSTOP)
-    stack.kill("registry")  # the next one hears nothing of whoever stands still
+def test_law_9_a_daemon_that_hangs_is_replaced_though_the_registry_never_knew_of_it(
+    impatient_stack: RunningStack,
+) -> None:
+    hung = impatient_stack.kill("database_worker-3", signal.SIGSTOP)
+    impatient_stack.kill("registry")  # the next one hears nothing of whoever stands still
 
     # Two leases, with the one in which the registry says nothing; ten seconds from its start where the listener had not
     # seen it.
-    stack.wait_restarted("database_worker-2", hung, timeout_s=25)
+    impatient_stack.wait_restarted("database_worker-3", hung, timeout_s=25)
     assert is_gone(hung)
-    stack.wait_healthy()
-
-
-def test_law_9_a_daemon_that_hangs_is_replaced_soon_though_neither_registry_nor_listener_knew_of_it(
-    make_stack: MakeStack,
-) -> None:
-    stack = make_stack(TODOMQ_LEASE_MS="1000")
-    stack.start()
-    victim = stack.pid("database_worker-2")
-    young_ms = registered_within_ms(stack.control.settings.lease_ms)
-    wait_until(lambda: age_ms(victim) > young_ms, 2 * young_ms / 1000, "the worker is no longer young")
-
-    hung = stack.kill("database_worker-2", signal.SIGSTOP)
-    for name in ("registry", "supervision"):
-        stack.kill(name)
-
-    # Two leases from when the listener is back, of which the registry says nothing in the first.
-    stack.wait_restarted("database_worker-2", hung, timeout_s=12)
-    assert hung == victim and is_gone(hung)
-    stack.wait_healthy()
+    impatient_stack.wait_healthy()
 
 
 def test_law_9_a_listener_that_stood_still_counts_deaths_when_they_were(make_stack: MakeStack) -> None:
-    stack = make_stack(TODOMQ_MAX_RESTARTS_CACHE="2", TODOMQ_MAX_RESTARTS_S_CACHE="2")
+    stack = make_stack(**SMALL, TODOMQ_MAX_RESTARTS_CACHE="2", TODOMQ_MAX_RESTARTS_S_CACHE="2")
     stack.start()
     counted = records.read_restarts(stack.home / "run").get("cache", 0)
     listener = stack.pid("supervision")
@@ -282,7 +276,7 @@ def test_law_9_a_listener_that_stood_still_counts_deaths_when_they_were(make_sta
     finally:
         os.kill(listener, signal.SIGCONT)
     wait_until(
-        lambda: records.read_restarts(stack.home / "run").get("cache") == counted + 4, 10, "all restarts are counted"
+        lambda: records.read_restarts(stack.home / "run").get("cache") == counted + 4, 20, "all restarts are counted"
     )
     assert stack.control.failure() is None
     stack.wait_healthy()
@@ -292,59 +286,49 @@ def _is_past(end_s: float) -> bool:
     return time.monotonic() > end_s
 
 
-def test_too_many_restarts_stop_the_stack_with_a_reason(make_stack: MakeStack) -> None:
-    stack = make_stack(TODOMQ_MAX_RESTARTS_CACHE="3", TODOMQ_MAX_RESTARTS_S_CACHE="60")
+def test_too_many_restarts_stop_the_stack_with_a_reason_and_in_order(make_stack: MakeStack) -> None:
+    """In that order what is under way is still committed."""
+    stack = make_stack(TODOMQ_MAX_RESTARTS_CACHE="1", TODOMQ_MAX_RESTARTS_S_CACHE="60")
     stack.start()
     manager = stack.manager_pid()
-    for _ in range(3):
-        kill_and_time(stack, "cache")
+    kill_and_time(stack, "cache")
     assert stack.control.failure() is None
 
     stack.kill("cache")
 
     wait_until(lambda: is_gone(manager), 20, "supervisord has ended")
     assert stack.living() == {} and stack.sockets() == []
+    stopped = re.findall(r"stopped: (\S+)", (stack.home / "log" / "supervisord.log").read_text())
+    assert [name.partition("-")[0] for name in stopped] == [
+        "router", *["list_server"] * 2, *["database_worker"] * 3, "cache", "registry", "supervision",
+    ]  # fmt: skip
     status = stack.run(STACK, "status")
     assert status.returncode != 0
-    for part in ("group cache gave up", "4 times within 60 s", "terminated by SIGKILL"):
+    for part in ("group cache gave up", "2 times within 60 s", "terminated by SIGKILL"):
         assert part in status.stdout
     stack.start()
     assert stack.control.failure() is None
 
 
-def test_a_stack_that_gives_up_stops_in_order_so_that_what_is_under_way_is_still_committed(
-    make_stack: MakeStack,
-) -> None:
-    stack = make_stack(TODOMQ_MAX_RESTARTS="0")
-    stack.start()
-    manager = stack.manager_pid()
-
-    stack.kill("database_worker-1")
-
-    wait_until(lambda: is_gone(manager), 20, "supervisord has ended")
-    stopped = re.findall(r"stopped: (\S+)", (stack.home / "log" / "supervisord.log").read_text())
-    assert [name.partition("-")[0] for name in stopped] == [
-        "router", *["list_server"] * 2, *["database_worker"] * 3, "cache", "registry", "supervision",
-    ]  # fmt: skip
-
-
 def test_a_daemon_that_refuses_its_settings_ends_the_start_with_what_it_says_of_them(make_stack: MakeStack) -> None:
-    stack = make_stack()
+    stack = make_stack(**SMALL)
     stack.start()
     stack.stop()
 
-    result = stack.run(STACK, "up", settings={"TODOMQ_DATABASE_WORKERS": "4"})
+    result = stack.run(STACK, "up", settings={"TODOMQ_DATABASE_WORKERS": "2"})
 
     assert result.returncode != 0
     assert re.fullmatch(
-        r"Error: database_worker-\d refuses to start: .*: set TODOMQ_DATABASE_WORKERS=3, .*\n", result.stderr
+        r"(not healthy yet: .*\n)?"  # where the machine is slow
+        r"Error: database_worker-\d refuses to start: .*: set TODOMQ_DATABASE_WORKERS=1, .*\n",
+        result.stderr,
     )
     assert "refuses to start" in stack.run(STACK, "status").stdout
     assert stack.living() == {}
 
 
 def test_in_the_foreground_giving_up_is_an_exit_status_that_is_not_0(make_stack: MakeStack) -> None:
-    stack = make_stack(TODOMQ_MAX_RESTARTS="0")
+    stack = make_stack(**SMALL, TODOMQ_MAX_RESTARTS="0")
     command = [sys.executable, "-m", STACK, "run"]
     with subprocess.Popen(command, env=stack.environment, stdout=DEVNULL, stderr=PIPE, text=True) as foreground:
         wait_until(lambda: stack.ask("cache", timeout_s=0.1) == "pong", 30, "the cache answers")
@@ -360,7 +344,7 @@ def test_in_the_foreground_giving_up_is_an_exit_status_that_is_not_0(make_stack:
 def test_law_9_whatever_ends_the_foreground_ends_what_runs_in_it(
     make_stack: MakeStack, number: signal.Signals
 ) -> None:
-    stack = make_stack()
+    stack = make_stack(**SMALL)
     command = [sys.executable, "-m", STACK, "run"]
     with subprocess.Popen(command, env=stack.environment, stdout=DEVNULL, stderr=DEVNULL) as foreground:
         wait_until(lambda: stack.ask("cache", timeout_s=0.1) == "pong", 30, "the cache answers")
@@ -371,7 +355,7 @@ def test_law_9_whatever_ends_the_foreground_ends_what_runs_in_it(
 
 
 def test_law_9_a_stack_in_the_foreground_goes_on_where_nobody_reads_what_it_says(make_stack: MakeStack) -> None:
-    stack = make_stack()
+    stack = make_stack(**SMALL)
     command = [sys.executable, "-m", STACK, "run"]
     with subprocess.Popen(command, env=stack.environment, stdout=DEVNULL, stderr=PIPE) as foreground:
         assert foreground.stderr is not None
@@ -383,11 +367,11 @@ def test_law_9_a_stack_in_the_foreground_goes_on_where_nobody_reads_what_it_says
         assert foreground.wait(timeout=30) == 0
 
 
-def test_law_9_a_stack_whose_logs_were_removed_starts_again_what_dies(stack: RunningStack) -> None:
-    _remove(stack.home / "log")
-    stack.wait_restarted("cache", stack.kill("cache"))
-    _remove(stack.home / "log")
-    restarted = stack.run(STACK, "restart")
+def test_law_9_a_stack_whose_logs_were_removed_starts_again_what_dies(shared_stack: RunningStack) -> None:
+    _remove(shared_stack.home / "log")
+    shared_stack.wait_restarted("cache", shared_stack.kill("cache"))
+    _remove(shared_stack.home / "log")
+    restarted = shared_stack.run(STACK, "restart")
     assert restarted.returncode == 0, restarted.stderr
     assert "database_worker 1 restarted" in restarted.stderr
 
@@ -410,25 +394,27 @@ def test_down_removes_no_socket_of_another_program(make_stack: MakeStack) -> Non
     foreign.unlink()
 
 
-def test_law_9_a_stack_whose_run_directory_was_removed_is_still_the_only_one(stack: RunningStack) -> None:
-    with Client(stack.endpoint) as todo:
+def test_law_9_a_stack_whose_run_directory_was_removed_is_still_the_only_one(shared_stack: RunningStack) -> None:
+    with Client(shared_stack.endpoint) as todo:
         todo.todo_list("before").add_entry("kept")
-    before = set(stack.living())
-    _remove(stack.home / "run")
+    before = set(shared_stack.living())
+    _remove(shared_stack.home / "run")
 
-    assert "runs, but its supervisord" in stack.run(STACK, "status").stdout
-    assert stack.run(STACK, "up").returncode == 0
+    assert "runs, but its supervisord" in shared_stack.run(STACK, "status").stdout
+    assert shared_stack.run(STACK, "up").returncode == 0
 
-    assert not before & set(stack.living()) and len(stack.living()) == len(before)
-    with Client(stack.endpoint) as todo:
+    assert not before & set(shared_stack.living()) and len(shared_stack.living()) == len(before)
+    with Client(shared_stack.endpoint) as todo:
         todo.todo_list("before").add_entry("goes on")
         assert [entry.title for entry in todo.todo_list("before").entries()] == ["kept", "goes on"]
-    _remove(stack.home / "run")
-    assert stack.run(STACK, "down").returncode == 0
-    assert stack.living() == {}
+    _remove(shared_stack.home / "run")
+    assert shared_stack.run(STACK, "down").returncode == 0
+    assert shared_stack.living() == {}
 
 
-def test_law_9_a_stack_whose_home_was_removed_is_known_by_its_path_and_ended(stack: RunningStack) -> None:
+def test_law_9_a_stack_whose_home_was_removed_is_known_by_its_path_and_ended(make_stack: MakeStack) -> None:
+    stack = make_stack(**SMALL)
+    stack.start()
     _remove(stack.home)
 
     assert "runs, but its supervisord" in stack.run(STACK, "status").stdout
@@ -438,8 +424,10 @@ def test_law_9_a_stack_whose_home_was_removed_is_known_by_its_path_and_ended(sta
     assert stack.living() == {}
 
 
-def test_law_9_what_is_no_supervisord_of_this_stack_is_left_alone(make_stack: MakeStack, stack: RunningStack) -> None:
-    other, third_stack = make_stack(), make_stack()
+def test_law_9_what_is_no_supervisord_of_this_stack_is_left_alone(
+    make_stack: MakeStack, shared_stack: RunningStack
+) -> None:
+    other, third_stack = make_stack(), make_stack(**SMALL)
     (other.home / "log").mkdir()
     log = other.home / "log" / "supervisord.log"
     log.touch()
@@ -453,7 +441,7 @@ def test_law_9_what_is_no_supervisord_of_this_stack_is_left_alone(make_stack: Ma
             assert "is not running" in other.run(STACK, "status").stdout
             assert other.run(STACK, "down").returncode == 0
             assert reader.poll() is None and third.poll() is None
-            stack.wait_healthy()
+            shared_stack.wait_healthy()
             third_stack.wait_healthy()
         finally:
             reader.terminate()
@@ -462,17 +450,17 @@ def test_law_9_what_is_no_supervisord_of_this_stack_is_left_alone(make_stack: Ma
     assert third.returncode == 0, said
 
 
-def test_a_start_in_the_foreground_ends_a_supervisord_that_hangs(stack: RunningStack) -> None:
-    hung = stack.manager_pid()
+def test_a_start_in_the_foreground_ends_a_supervisord_that_hangs(shared_stack: RunningStack) -> None:
+    hung = shared_stack.manager_pid()
     os.kill(hung, signal.SIGSTOP)
     command = [sys.executable, "-m", STACK, "run"]
-    with subprocess.Popen(command, env=stack.environment, stdout=DEVNULL, stderr=DEVNULL) as foreground:
+    with subprocess.Popen(command, env=shared_stack.environment, stdout=DEVNULL, stderr=DEVNULL) as foreground:
         try:
-            wait_until(lambda: stack.control.manager.state() == ANSWERS, 30, "another supervisord answers")
+            wait_until(lambda: shared_stack.control.manager.state() == ANSWERS, 30, "another supervisord answers")
         finally:
             foreground.terminate()
     assert is_gone(hung) and foreground.returncode == 0
-    assert stack.living() == {}
+    assert shared_stack.living() == {}
 
 
 def _remove(directory: Path) -> None:
@@ -482,7 +470,7 @@ def _remove(directory: Path) -> None:
         shutil.rmtree(directory, ignore_errors=True)
         return not directory.exists()
 
-    wait_until(is_removed, 5, f"{directory} is removed")
+    wait_until(is_removed, 20, f"{directory} is removed")
 
 
 def _supervisords_in(directory: Path) -> list[Path]:
@@ -499,7 +487,7 @@ def _supervisords_in(directory: Path) -> list[Path]:
 
 
 def test_law_9_a_stack_in_the_foreground_whose_run_directory_was_removed_is_still_known(make_stack: MakeStack) -> None:
-    stack = make_stack()
+    stack = make_stack(**SMALL)
     command = [sys.executable, "-m", STACK, "run"]
     with subprocess.Popen(command, cwd="/", env=stack.environment, stdout=DEVNULL, stderr=DEVNULL) as foreground:
         wait_until(lambda: stack.ask("cache", timeout_s=0.1) == "pong", 30, "the cache answers")
@@ -510,7 +498,7 @@ def test_law_9_a_stack_in_the_foreground_whose_run_directory_was_removed_is_stil
 
 
 def test_what_is_set_for_a_python_that_somebody_tries_things_in_does_not_reach_the_stack(make_stack: MakeStack) -> None:
-    stack = make_stack(PYTHONINSPECT="1", PYTHONWARNINGS="error", TODOMQ_LIST_SERVERS="1", TODOMQ_DATABASE_WORKERS="1")
+    stack = make_stack(PYTHONINSPECT="1", PYTHONWARNINGS="error", **SMALL)
     stack.start()
     for name in ("cache", "supervision"):
         environment = Path(f"/proc/{stack.pid(name)}/environ").read_bytes()
@@ -564,16 +552,16 @@ def test_a_home_that_is_not_ones_own_is_told_with_what_to_do(make_stack: MakeSta
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_a_start_that_is_not_healthy_names_what_is_at_fault_in_one_line(stack: RunningStack) -> None:
-    worker = stack.processes()["database_worker-2"]
-    with stack.control.alone(), pytest.raises(Unavailable) as caught:  # noqa: PT012
-        stack.control.manager.stop(worker, 10.0)
-        stack.wait_healthy(timeout_s=1)
+def test_a_start_that_is_not_healthy_names_what_is_at_fault_in_one_line(shared_stack: RunningStack) -> None:
+    worker = shared_stack.processes()["database_worker-2"]
+    with shared_stack.control.alone(), pytest.raises(Unavailable) as caught:  # noqa: PT012
+        shared_stack.control.manager.stop(worker, 10.0)
+        shared_stack.wait_healthy(timeout_s=1)
 
     assert caught.value.text.startswith("the stack is not healthy: database_worker 2: is not running")
     assert caught.value.text.endswith(" (what runs of it goes on; todomq down stops it)")
     assert "cache" not in caught.value.text and len(caught.value.text.splitlines()) == 1
-    stack.start()
+    shared_stack.start()
 
 
 def test_a_start_that_takes_long_says_what_it_waits_for(make_stack: MakeStack) -> None:
@@ -583,7 +571,7 @@ def test_a_start_that_takes_long_says_what_it_waits_for(make_stack: MakeStack) -
     with subprocess.Popen(
         [sys.executable, "-m", STACK, "up"], env=stack.environment, stdout=DEVNULL, stderr=PIPE, text=True
     ) as up:
-        assert up.stderr is not None
+        assert up.stderr is not None and select.select([up.stderr], [], [], 60)[0]
         said = up.stderr.readline()
         os.kill(worker, signal.SIGCONT)
         _, more = up.communicate(timeout=60)
@@ -591,33 +579,24 @@ def test_a_start_that_takes_long_says_what_it_waits_for(make_stack: MakeStack) -
     assert (up.returncode, more) == (0, "")
 
 
-def test_a_start_after_supervisord_was_killed_leaves_no_socket_of_a_daemon_that_is_none_any_more(
+def test_nothing_outlives_a_killed_supervisord_and_no_socket_is_left_of_a_daemon_that_is_none_any_more(
     make_stack: MakeStack,
 ) -> None:
-    stack = make_stack(TODOMQ_LIST_SERVERS="3")
+    stack = make_stack(TODOMQ_LIST_SERVERS="3", TODOMQ_DATABASE_WORKERS="1")
     stack.start()
     pids = [stack.manager_pid(), *stack.pids().values()]
+    stack.kill("list_server-1", signal.SIGSTOP)  # one that hangs can't leave by itself
+
     os.kill(pids[0], signal.SIGKILL)
-    wait_until(lambda: all(is_gone(pid) for pid in pids), 20, "everything is gone")
+
+    wait_until(lambda: all(is_gone(pid) for pid in pids), 20, "all have left")
     unused = stack.home / "run" / "supervisor.sock.1"
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind(str(unused))  # as of a supervisord that was killed as it began
-    stack.environment["TODOMQ_LIST_SERVERS"] = "2"
-    stack.start()
-    names = {path.name for path in (stack.home / "run").iterdir() if path.is_socket()}
-    assert "list_server-2" in names and not names & {"list_server-3", "list_server-3.commits", unused.name}
-
-
-def test_nothing_outlives_a_killed_supervisord_and_it_starts_again_at_once(stack: RunningStack) -> None:
-    processes = {stack.manager_pid(): "supervisord", **{pid: name for name, pid in stack.pids().items()}}
-    stopped = stack.kill("list_server-1", signal.SIGSTOP)  # one that hangs can't leave by itself
-
-    os.kill(stack.manager_pid(), signal.SIGKILL)
-
-    wait_until(lambda: all(is_gone(pid) for pid in processes), 2, "all have left")
-    assert is_gone(stopped)
-    stack.start()
+    stack.start(TODOMQ_LIST_SERVERS="2")
     assert sorted(stack.pids()) == sorted([*stack.daemons, "supervision"])
+    names = set(stack.sockets())
+    assert "list_server-2" in names and not names & {"list_server-3", "list_server-3.commits", unused.name}
 
 
 class _SlowToLook(Manager):
@@ -636,31 +615,31 @@ class _SlowToLook(Manager):
 def test_law_9_a_supervisord_left_by_a_killed_up_is_ended_also_while_it_goes_into_the_background(
     make_stack: MakeStack, is_found: bool
 ) -> None:
-    stack = make_stack(TODOMQ_LIST_SERVERS="1", TODOMQ_DATABASE_WORKERS="1")
+    stack = make_stack(**SMALL)
     control = stack.control
     control.manager = manager = _SlowToLook(control.settings)
     manager.is_found = is_found
     control.prepare(SILENT)
     with subprocess.Popen(control.command(), env=control.environment()):
-        wait_until(stack.living, 5, "it can be told from others")
+        wait_until(stack.living, 20, "it can be told from others")
         control.stop()
-    wait_until(lambda: not stack.living(), 5, "what it has just started has left, too")
+    wait_until(lambda: not stack.living(), 20, "what it has just started has left, too")
     with subprocess.Popen(control.command(), env=control.environment()):
-        wait_until(stack.living, 5, "it can be told from others")
+        wait_until(stack.living, 20, "it can be told from others")
         control.start()
     stack.wait_healthy()
 
 
-def test_down_leaves_no_process_and_no_socket_and_keeps_the_data(stack: RunningStack) -> None:
-    result = stack.run(STACK, "down")
+def test_down_leaves_no_process_and_no_socket_and_keeps_the_data(shared_stack: RunningStack) -> None:
+    result = shared_stack.run(STACK, "down")
 
     assert result.returncode == 0, result.stderr
-    assert stack.living() == {}
-    assert stack.sockets() == []
-    assert any((stack.home / "data").iterdir())
-    assert stack.run(STACK, "down").returncode == 0
-    assert stack.run(STACK, "status").returncode == 3
-    stack.start()
+    assert shared_stack.living() == {}
+    assert shared_stack.sockets() == []
+    assert any((shared_stack.home / "data").iterdir())
+    assert shared_stack.run(STACK, "down").returncode == 0
+    assert shared_stack.run(STACK, "status").returncode == 3
+    shared_stack.start()
 
 
 def test_what_todomq_did_not_make_is_neither_removed_nor_closed_to_others(make_stack: MakeStack) -> None:
@@ -733,13 +712,13 @@ def _files_of(pid: int) -> list[Path]:
     return found
 
 
-def test_down_ends_a_supervisord_that_hangs(stack: RunningStack) -> None:
-    pid = stack.manager_pid()
+def test_down_ends_a_supervisord_that_hangs(shared_stack: RunningStack) -> None:
+    pid = shared_stack.manager_pid()
     os.kill(pid, signal.SIGSTOP)
-    status = stack.run(STACK, "status")
+    status = shared_stack.run(STACK, "status")
     assert status.returncode == 3 and f"its supervisord (pid {pid}) does not answer" in status.stdout + status.stderr
-    assert stack.run(STACK, "down").returncode == 0
-    assert stack.living() == {}
+    assert shared_stack.run(STACK, "down").returncode == 0
+    assert shared_stack.living() == {}
 
 
 def test_down_lets_daemons_go_on_that_stand_still_so_that_each_ends_by_itself(make_stack: MakeStack) -> None:
@@ -760,7 +739,7 @@ def test_down_waits_for_a_supervisord_that_is_stopping_the_stack_already(make_st
     pid = stack.manager_pid()
     standing = stack.kill("database_worker-2", signal.SIGSTOP)
     stack.control.manager.shutdown()
-    wait_until(lambda: stack.control.manager.state() == ENDING, 5, "it stops the others")
+    wait_until(lambda: stack.control.manager.state() == ENDING, 20, "it stops the others")
     assert not is_gone(standing)
 
     assert stack.run(STACK, "down").returncode == 0
@@ -770,15 +749,15 @@ def test_down_waits_for_a_supervisord_that_is_stopping_the_stack_already(make_st
     assert "SIGKILL" not in log and "stopped: supervision" in log
 
 
-def test_two_stacks_run_side_by_side(stack: RunningStack, make_stack: MakeStack) -> None:
-    before = stack.pids()
-    other = make_stack(TODOMQ_DATABASE_WORKERS="1", TODOMQ_LIST_SERVERS="1")
+def test_two_stacks_run_side_by_side(shared_stack: RunningStack, make_stack: MakeStack) -> None:
+    before = shared_stack.pids()
+    other = make_stack(**SMALL)
     other.start()
     assert sorted(other.pids()) == sorted(
         [*(socket_name(name) for name in other.control.settings.daemon_names()), "supervision"]
     )
     other.stop()
-    assert stack.pids() == before
+    assert shared_stack.pids() == before
 
 
 @pytest.mark.parametrize(
