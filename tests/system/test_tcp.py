@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import RunningStack
+from keyed import free_port
 
 from todomq import Client, errors
 from todomq.settings import SettingsError, read_settings
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
-
-
-def test_clients_reach_the_router_over_tcp_and_over_ipc(make_stack: Callable[..., RunningStack]) -> None:
-    address = f"tcp://127.0.0.1:{_free_port()}"
-    stack = make_stack(TODOMQ_TCP=address)
-    stack.start()
-    with Client(address) as far, Client(stack.endpoint) as near:
-        entry = far.todo_list("shared").add_entry("milk")
-        assert near.todo_list("shared").entries() == [entry]
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:7000", "tcp://127.0.0.1", "ipc:///tmp/x", "tcp://127.0.0.1:70000"])
@@ -35,14 +19,15 @@ def test_what_is_no_tcp_address_is_refused_at_once(address: str) -> None:
         read_settings({"TODOMQ_TCP": address})
 
 
-def test_keys_that_are_made_end_what_was_open_to_everybody_on_the_machine(
+def test_clients_reach_the_router_over_tcp_and_over_ipc_until_keys_are_made_and_end_what_was_open(
     make_stack: Callable[..., RunningStack], tmp_path: Path
 ) -> None:
-    address = f"tcp://127.0.0.1:{_free_port()}"
-    stack = make_stack(TODOMQ_TCP=address)
+    address = f"tcp://127.0.0.1:{free_port()}"
+    stack = make_stack(TODOMQ_TCP=address, TODOMQ_LIST_SERVERS="1", TODOMQ_DATABASE_WORKERS="1")
     stack.start()
-    with Client(address) as anybody:
-        anybody.todo_list("open").add_entry("milk")
+    with Client(address) as anybody, Client(stack.endpoint) as near:
+        entry = anybody.todo_list("open").add_entry("milk")
+        assert near.todo_list("open").entries() == [entry]
     before = stack.pid("router")
     for command in (["init"], ["new", "alice", "--lists", "open", "--out", str(tmp_path / "alice")]):
         done = stack.run("todomq.cli", "keys", *command)
