@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from typing import Any
 import pytest
 import zmq
 from conftest import RunningStack, kept_running, wait_until
-from test_recovery import DAEMONS
+from test_recovery import DAEMONS, Stalls
 
 from todomq import Client
 from todomq.cache.directory import first_homes
@@ -35,13 +36,13 @@ FLOOD_S = float(os.environ.get("TODOMQ_FLOOD_S", "9"))
 ALL_DAEMONS_BYTES = 1 << 30
 ROUNDS = 4
 UNFAIR = 3.0
-"""By how much the others' p99 and worst may grow."""
+"""By how much the others' p99 may grow."""
 TROUBLE_S = 4.0
 LONG_LISTS = 3
 SPARE_DESCRIPTORS = 8
 """Files of the storage engine, connections of other daemons: they come and go."""
-LEAST_P99_S, LEAST_WORST_S = 0.03, 0.3
-"""Below these a p99, and the worst of all, which is one request, is as much the machine's as ours."""
+LEAST_P99_S = 0.03
+"""Below this a p99 is as much the machine's as ours; the worst of all, which is one request, is so always."""
 TESTS = Path(__file__).parents[1]
 
 
@@ -76,22 +77,21 @@ class Beside:
         self.in_trouble, self.beside_it = (list(json.loads(path.read_text())) for path in self._records)
 
 
-def how_unfair(what: str, rounds: Sequence[Beside]) -> tuple[float, float]:
-    """Return by how much p99 and the worst of the requests of all rounds are longer in trouble than beside it."""
+def how_unfair(what: str, rounds: Sequence[Beside]) -> float:
+    """Return by how much the p99 of the requests of all rounds is longer in trouble than beside it."""
     in_trouble = [took for each in rounds for took in each.in_trouble]
     beside_it = [took for each in rounds for took in each.beside_it]
     for where, took in (("in it", in_trouble), ("beside it", beside_it)):
         figures = ", ".join(f"{percentile(took, part) * 1000:.1f}" for part in (50, 90, 99, 100))
         print(f"{what}: {len(took)} requests of others {where}, p50, p90, p99, worst, ms: {figures}")
     p99 = percentile(in_trouble, 99) / max(percentile(beside_it, 99), LEAST_P99_S)
-    worst = max(in_trouble) / max(*beside_it, LEAST_WORST_S)
-    print(f"{what}: p99 in it / beside it: {p99:.2f}, worst: {worst:.2f}")
-    return p99, worst
+    print(f"{what}: p99 in it / beside it: {p99:.2f}")
+    return p99
 
 
 def assert_nobody_noticed(what: str, beside: Beside) -> None:
     """Fail where others have waited much longer in trouble than beside it."""
-    assert max(how_unfair(what, [beside])) < UNFAIR
+    assert how_unfair(what, [beside]) < UNFAIR
 
 
 def run(*command: object) -> subprocess.Popen[bytes]:
@@ -178,8 +178,7 @@ def test_a_flood_is_refused_in_part_and_others_are_served(
     print(f"acknowledged and there afterwards: {acknowledged}")
     assert overloaded > 0 and acknowledged > 0
     assert peak < ALL_DAEMONS_BYTES
-    p99, _ = how_unfair("flood", rounds)
-    assert p99 < UNFAIR
+    assert how_unfair("flood", rounds) < UNFAIR
 
 
 # ZMTP 3.0 (rfc.zeromq.org/spec/23): the greeting, READY of a DEALER or a PUSH, then the head of a long frame.
@@ -300,7 +299,8 @@ def test_large_values_by_the_hundred_are_all_answered_in_little_memory_and_hold_
     print(f"{answered} values of a megabyte; the largest daemon took {most >> 20} MiB")
     assert shared_stack.pids() == pids and most < 256 << 20
     how_unfair("large values", [beside])
-    assert max(beside.in_trouble) < 2.0, "it was five seconds, where others waited for all values before"
+    held_up_s = max(beside.in_trouble) - max(beside.beside_it)
+    assert held_up_s < 2.0, "it was five seconds, where others waited for all values before"
 
 
 READS_LATE = """
@@ -321,7 +321,8 @@ def test_law_6_answers_that_a_client_was_too_slow_to_read_are_refused_and_not_dr
         todo.database.store("read late", "x" * 1_000_000)
     command = [sys.executable, "-c", READS_LATE, shared_stack.endpoint]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as late:
-        assert late.stdout is not None and late.stdout.readline() == "begun\n"
+        assert late.stdout is not None and select.select([late.stdout], [], [], 60)[0]
+        assert late.stdout.readline() == "begun\n"
         late.send_signal(signal.SIGSTOP)
         try:
             wait_until(lambda: shared_stack.ask("router", "stats").get("answers_not_read"), 30.0, "it is refused some")
@@ -404,15 +405,18 @@ def test_lists_of_100_000_entries_are_cleared_and_nobody_notices(
     cleared_s = []
     with Client(shared_stack.endpoint, 60.0) as todo:
         assert [entry.id for entry in todo.todo_list(long_lists[0]).entries()] == list(range(1, 100_001))
-        with Beside(shared_stack, other_stack, tmp_path / "cleared", TROUBLE_S) as beside:
+        with Stalls() as stalls, Beside(shared_stack, other_stack, tmp_path / "cleared", TROUBLE_S) as beside:
             for name in long_lists:
                 begun = time.monotonic()
                 todo.todo_list(name).clear()
                 cleared_s.append(time.monotonic() - begun)
                 assert todo.todo_list(name).entries() == []
                 assert todo.todo_list(name).add_entry("again").id == 1
-    print(f"cleared in, ms: {[round(each * 1000) for each in cleared_s]}")
-    assert max(cleared_s) < 2.0
+    print(
+        f"cleared in, ms: {[round(each * 1000) for each in cleared_s]};"
+        f" the machine's longest stall {stalls.longest_s * 1000:.0f}"
+    )
+    assert max(cleared_s) - stalls.longest_s < 2.0
     assert_nobody_noticed("clears", beside)
 
 
