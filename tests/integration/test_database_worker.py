@@ -193,6 +193,19 @@ def worker(workers: Callable[..., Worker]) -> Worker:
     return worker
 
 
+@pytest.fixture(scope="module")
+def asked_worker() -> Iterator[Worker]:
+    """Return a started worker for what is asked and changes nothing."""
+    home = Path(tempfile.mkdtemp(prefix="tq", dir="/tmp"))
+    worker = Worker(home, 1, 1)
+    try:
+        worker.start()
+        yield worker
+    finally:
+        worker.close()
+        shutil.rmtree(home)
+
+
 # Store and get
 
 
@@ -368,11 +381,11 @@ def test_a_new_life_of_a_sender_at_the_same_address_replaces_the_old_one(worker:
         ("store", [[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]], 1),
     ],
 )  # fmt: skip
-def test_a_wrong_request_is_refused_with_the_reason(worker: Worker, body: tuple[Any, ...]) -> None:
+def test_a_wrong_request_is_refused_with_the_reason(asked_worker: Worker, body: tuple[Any, ...]) -> None:
     with pytest.raises((InvalidRequest, ProtocolError)) as refusal:
-        worker.call(*body)
+        asked_worker.call(*body)
     assert refusal.value.text and refusal.value.outcome == "not applied"
-    assert worker.call("ping") == "pong"
+    assert asked_worker.call("ping") == "pong"
 
 
 def test_garbage_at_both_sockets_is_counted_and_changes_nothing(worker: Worker) -> None:
@@ -412,10 +425,10 @@ def test_garbage_at_both_sockets_is_counted_and_changes_nothing(worker: Worker) 
     ],
 )
 def test_a_wrong_count_of_arguments_is_not_called_a_wrong_type(
-    worker: Worker, body: tuple[Any, ...], says: str
+    asked_worker: Worker, body: tuple[Any, ...], says: str
 ) -> None:
     with pytest.raises(InvalidRequest, match=says):
-        worker.call(*body)
+        asked_worker.call(*body)
 
 
 def test_hello_with_an_address_where_nobody_listens_holds_up_nobody(worker: Worker) -> None:
@@ -519,14 +532,14 @@ def test_a_sender_that_could_not_be_connected_to_hears_its_words_once_it_can() -
     assert len(ear.heard) == 1 and sender_words.dropped == 0
 
 
-def test_the_check_writes_and_reads_for_real(worker: Worker) -> None:
-    before = worker.call("stats")["commits"]
-    assert 0 < worker.call("check") < BOUND_S * 1e6
-    assert worker.call("stats")["commits"] > before
+def test_the_check_writes_and_reads_for_real(asked_worker: Worker) -> None:
+    before = asked_worker.call("stats")["commits"]
+    assert 0 < asked_worker.call("check") < BOUND_S * 1e6
+    assert asked_worker.call("stats")["commits"] > before
 
 
-def test_stats_tell_depths_and_counts(worker: Worker) -> None:
-    stats = worker.call("stats")
+def test_stats_tell_depths_and_counts(asked_worker: Worker) -> None:
+    stats = asked_worker.call("stats")
     assert {"commits", "failed_commits", "waiting", "waiting_bytes", "reads_waiting", "dropped", "records"} <= {*stats}
     assert stats["name"] == ["database_worker", 1] and stats["storage_open"] is True
 

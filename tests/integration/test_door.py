@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -23,6 +25,14 @@ SILENCE_S = 0.3
 """How long nothing must happen for it to count as refused; what is let in is answered within milliseconds."""
 
 
+def free_address() -> str:
+    """Return an address that is free, below the ports that the system gives to connections: see ``system/keyed.py``."""
+    while True:
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("127.0.0.1", random.randrange(16_000, 32_000)))
+            return f"tcp://127.0.0.1:{free.getsockname()[1]}"
+
+
 class Stand:
     """A loop that turns here, with what is put on it, and clients of it."""
 
@@ -35,9 +45,7 @@ class Stand:
         self.doors: list[Door] = []
         self.clients: list[zmq.Socket[bytes]] = []
         self.context = zmq.Context()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+        self.address = free_address()
 
     def keep_the_gate(self, judge: Callable[[str], bytes] | None = None) -> None:
         self.zap_handler = ZapHandler(self.loop)
@@ -59,13 +67,13 @@ class Stand:
         self.clients.append(opened)
         return opened
 
-    def is_let_in(self, by_key: bool = True) -> bool:
+    def is_let_in(self, by_key: bool = True, bound_s: float = BOUND_S) -> bool:
         """Connect and turn the loop until the handshake has succeeded or the time is up."""
         client = self.client(by_key=by_key, connect=False)
         monitor = client.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
         client.connect(self.address)
         try:
-            return self.turn_until(lambda: monitor.poll(0), SILENCE_S)
+            return self.turn_until(lambda: monitor.poll(0), bound_s)
         finally:
             client.disable_monitor()
             monitor.close(0)
@@ -124,11 +132,11 @@ def test_who_has_a_key_on_file_is_let_in(stand: Stand) -> None:
 def test_before_the_handler_is_there_nobody_is_let_in(stand: Stand) -> None:
     """Not even who would be: libzmq on its own lets in every key, but for the domain that is enforced."""
     stand.open()
-    assert not stand.is_let_in(by_key=False) and not stand.is_let_in()
+    assert not stand.is_let_in(by_key=False, bound_s=SILENCE_S) and not stand.is_let_in(bound_s=SILENCE_S)
     assert not stand.is_answered(stand.client(), SILENCE_S)
     stand.keep_the_gate()
     assert stand.is_let_in() and stand.is_answered(stand.client())
-    assert not stand.is_let_in(by_key=False)
+    assert not stand.is_let_in(by_key=False, bound_s=SILENCE_S)
 
 
 def test_after_the_handler_is_gone_nobody_new_is_let_in(stand: Stand) -> None:
@@ -139,7 +147,7 @@ def test_after_the_handler_is_gone_nobody_new_is_let_in(stand: Stand) -> None:
     assert stand.zap_handler is not None
     stand.zap_handler.close()
     stand.zap_handler = None
-    assert not stand.is_let_in(by_key=False) and not stand.is_let_in()
+    assert not stand.is_let_in(by_key=False, bound_s=SILENCE_S) and not stand.is_let_in(bound_s=SILENCE_S)
     assert stand.is_answered(before)  # who was let in by the handler stays in
 
 
@@ -184,7 +192,7 @@ def test_a_cut_connection_is_served_no_more_and_closed(stand: Stand) -> None:
     monitor = client.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH)
     stand.known.clear()
     door.look_again()
-    assert stand.turn_until(lambda: monitor.poll(0), 1.0)
+    assert stand.turn_until(lambda: monitor.poll(0))
     assert int.from_bytes(monitor.recv_multipart()[0][:2], sys.byteorder) == zmq.EVENT_DISCONNECTED
     assert not stand.is_answered(client, SILENCE_S)
     assert stand.turn_until(lambda: door.connections == 0)

@@ -890,11 +890,11 @@ main(["cache"], SlowToDrain)
 def test_a_daemon_that_drains_for_longer_than_its_lease_is_not_taken_for_one_that_hangs(
     stack: Stack, loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lease_s = 0.3
+    lease_s = 1.0
     monkeypatch.setenv("TODOMQ_LEASE_MS", str(int(lease_s * 1000)))
     stack.start("registry")
     environment = {**os.environ, "TODOMQ_HOME": str(stack.home)}
-    script = SLOW_TO_DRAIN.format(seconds=5 * lease_s)
+    script = SLOW_TO_DRAIN.format(seconds=2.5 * lease_s)
     slow = subprocess.Popen([sys.executable, "-c", script], env=environment, stderr=subprocess.PIPE, text=True)
     stack.processes["cache"] = slow
     stack.wait_for_names(loop, lambda names: ["cache"] in names)
