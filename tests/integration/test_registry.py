@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import resource
+import select
 import shutil
 import signal
 import subprocess
@@ -128,7 +129,8 @@ class Stack:
 
     def renewer(self, lease_ms: int = LEASE_MS) -> subprocess.Popen[bytes]:
         child = self.spawn(sys.executable, "-c", RENEWER, self.address, str(lease_ms))
-        assert child.stdout is not None and child.stdout.readline() == b"renewed\n"
+        assert child.stdout is not None and select.select([child.stdout], [], [], BOUND_S)[0]
+        assert child.stdout.readline() == b"renewed\n"
         return child
 
     def send(self, operation: str, *arguments: Any, timeout_s: float = BOUND_S) -> None:
