@@ -231,6 +231,14 @@ def test_down_makes_no_home_and_tells_of_no_data_where_there_is_none(make_stack:
     assert empty.stdout == f"TodoMQ is not running; there is no data in {stack.home}/data\n"
 
 
+def kill_registry_with_its_journal(stack: RunningStack) -> None:
+    """Kill the registry; the next one knows of nobody who does not register."""
+    registry = stack.kill("registry", signal.SIGSTOP)  # else it would write the journal anew
+    for path in ((stack.home / "run" / "registry.begun"), *(stack.home / "run").glob("registry-*.journal")):
+        path.unlink()
+    os.kill(registry, signal.SIGKILL)
+
+
 def test_law_9_a_daemon_that_hangs_is_replaced_soon_though_neither_registry_nor_listener_knew_of_it(
     impatient_stack: RunningStack,
 ) -> None:
@@ -239,8 +247,8 @@ def test_law_9_a_daemon_that_hangs_is_replaced_soon_though_neither_registry_nor_
     wait_until(lambda: age_ms(victim) > young_ms, 2 * young_ms / 1000, "the worker is no longer young")
 
     hung = impatient_stack.kill("database_worker-2", signal.SIGSTOP)
-    for name in ("registry", "supervision"):
-        impatient_stack.kill(name)
+    kill_registry_with_its_journal(impatient_stack)
+    impatient_stack.kill("supervision")
 
     # Two leases from when the listener is back, of which the registry says nothing in the first; were its time to
     # register to begin anew, it would be ten seconds more.
@@ -253,12 +261,22 @@ def test_law_9_a_daemon_that_hangs_is_replaced_though_the_registry_never_knew_of
     impatient_stack: RunningStack,
 ) -> None:
     hung = impatient_stack.kill("database_worker-3", signal.SIGSTOP)
-    impatient_stack.kill("registry")  # the next one hears nothing of whoever stands still
+    kill_registry_with_its_journal(impatient_stack)
 
     # Two leases, with the one in which the registry says nothing; ten seconds from its start where the listener had not
     # seen it.
     impatient_stack.wait_restarted("database_worker-3", hung, timeout_s=25)
     assert is_gone(hung)
+    impatient_stack.wait_healthy()
+
+
+def test_law_9_a_daemon_that_hangs_is_ended_by_the_registry_that_comes_after_the_one_that_knew_it(
+    impatient_stack: RunningStack,
+) -> None:
+    hung = impatient_stack.kill("database_worker-1", signal.SIGSTOP)
+    impatient_stack.kill("registry")
+    impatient_stack.wait_restarted("database_worker-1", hung)
+    assert is_gone(hung) and impatient_stack.ask("registry", "stats")["killed"] == 1
     impatient_stack.wait_healthy()
 
 
