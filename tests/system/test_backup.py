@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from conftest import RunningStack, kept_running, wait_until
-from test_recovery import Load
+from load import Load
 
 from todomq import Client, Via
 from todomq.backup.catalogue import write_catalogue

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import zmq
 from conftest import RunningStack, kept_running, wait_until
-from test_recovery import DAEMONS, Stalls
+from load import DAEMONS, Stalls
 
 from todomq import Client
 from todomq.cache.directory import first_homes

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import RunningStack, is_gone, wait_until
-from test_recovery import DAEMONS, Load, Stalls
+from load import DAEMONS, Load, Stalls
 
 from todomq import Client
 

@@ -20,7 +20,7 @@ from subprocess import DEVNULL, PIPE
 
 import pytest
 from conftest import RunningStack, is_gone, kept_running, wait_until
-from test_recovery import DAEMONS, Stalls
+from load import DAEMONS, Stalls
 
 from todomq import Client
 from todomq.cli.show import name_of
