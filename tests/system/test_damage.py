@@ -233,9 +233,9 @@ def test_law_8_data_that_vanishes_under_a_running_stack_is_missed_and_none_is_be
     with Client(filled.endpoint) as todo:
         before = {name: todo.todo_list(name).entries() for name in todo.list_names()}
         away = data.rename(filled.home / "away")
-        for name in before:
-            with pytest.raises(errors.TodoMQError):
-                todo.todo_list(name).add_entry("into nothing", deadline_s=0.5)
+        with suppress(ExceptionGroup), todo.pipeline() as pipeline:
+            added = [pipeline.todo_list(name).add_entry("into nothing", deadline_s=0.5) for name in before]
+        assert all(isinstance(future.exception(), errors.TodoMQError) for future in added)
         with pytest.raises(errors.TodoMQError):
             todo.list_names(deadline_s=0.5)
     said = filled.run("todomq.cli", "probe", "health").stdout
