@@ -150,20 +150,19 @@ def test_a_byte_flipped_in_a_table_is_told_by_the_lists_in_it_and_all_else_goes_
     assert table.name in problem["text"] and "entries and sessions" in problem["kind"]
 
 
-def test_data_of_a_newer_version_is_refused_and_make_up_says_so(filled: RunningStack) -> None:
-    filled.stop()
-    path = filled.home / "data" / "manifest"
-    fields = small_files.read_file(path, {})
-    before, small_files.FORMAT = small_files.FORMAT, small_files.FORMAT + 1
-    try:
-        small_files.write_file(path, fields)
-    finally:
-        small_files.FORMAT = before
+def test_data_of_a_newer_version_is_refused_and_make_up_says_so(
+    make_stack: Callable[..., RunningStack], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack, known = make_stack(), small_files.FORMAT
+    (stack.home / "data").mkdir()
+    with monkeypatch.context() as newer:
+        newer.setattr(small_files, "FORMAT", known + 1)
+        small_files.write_file(stack.home / "data" / "manifest", {"pool_size": "what this version can't know"})
     for command in (["todomq", "up"], ["todomq", "verify"]):
-        done = filled.run(*command)
+        done = stack.run(*command)
         assert done.returncode != 0
         said = done.stdout + done.stderr
-        assert f"has format {before + 1} and this version of TodoMQ reads formats 1 to {before}" in said
+        assert f"has format {known + 1} and this version of TodoMQ reads formats 1 to {known}" in said
         assert "run the version that wrote it" in said
 
 
