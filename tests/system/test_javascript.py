@@ -6,19 +6,18 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zmq
-from conftest import RunningStack, wait_until
+from conftest import RunningStack, kept_running, wait_until
+from keyed import KeyedStack
 
 from todomq import Client, Entry, errors
 from todomq.protocol import messages
@@ -29,9 +28,6 @@ EXAMPLE = ROOT / "examples" / "javascript"
 SCENARIOS = Path(__file__).with_name("javascript_scenarios.mjs")
 NODE_MAJOR = 18
 TIMEOUT_S = 120
-
-HAS_KEYS = find_spec("todomq.keys") is not None
-by_key = pytest.mark.skipif(not HAS_KEYS, reason="todomq keys does not exist")
 
 MakeStack = Callable[..., RunningStack]
 
@@ -330,36 +326,17 @@ def test_a_client_waits_for_a_stack_that_is_not_there_yet(make_stack: MakeStack)
 
 
 @pytest.fixture(scope="module")
-def keyed_stack() -> Iterator[RunningStack]:
-    """Return a stack whose router is reached over TCP, by key only."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-    stack = RunningStack(TODOMQ_TCP=address)
-    try:
-        keys(stack, "init")
-        stack.start()
-        yield stack
-    finally:
-        left = stack.discard()
-    assert not left, f"left behind: {left}"
+def keyed_stack() -> Iterator[KeyedStack]:
+    """Return a running stack that is reached over TCP by those who have a key."""
+    yield from kept_running(KeyedStack())
 
 
-def keys(stack: RunningStack, *arguments: str) -> None:
-    """Run ``todomq keys``."""
-    finished = stack.run("todomq", "keys", *arguments)
-    assert finished.returncode == 0, finished.stderr
-
-
-def new_key(stack: RunningStack, name: str) -> Path:
+def new_key(stack: KeyedStack, name: str) -> Path:
     """Make a key for the lists below its name and return its credentials file."""
-    path = stack.home / f"{name}.credentials"
-    keys(stack, "new", name, "--lists", f"{name}/*", "--rights", "read,write", "--out", str(path))
-    return path
+    return stack.new_key(name, "--lists", f"{name}/*", "--rights", "read,write")
 
 
-@by_key
-def test_a_client_with_a_key_reaches_its_lists_and_no_others(keyed_stack: RunningStack) -> None:
+def test_a_client_with_a_key_reaches_its_lists_and_no_others(keyed_stack: KeyedStack) -> None:
     key = str(new_key(keyed_stack, "alice"))
     *_, undated, names = run(keyed_stack, "everything", "alice/list", TODOMQ_CREDENTIALS=key)
     assert (undated, names) == ([], ["alice/list"])
@@ -367,8 +344,7 @@ def test_a_client_with_a_key_reaches_its_lists_and_no_others(keyed_stack: Runnin
     assert (refused["code"], refused["retryable"], refused["outcome"]) == ("unauthorized", False, "not applied")
 
 
-@by_key
-def test_a_key_of_ones_own_making_is_told_so_at_once(keyed_stack: RunningStack) -> None:
+def test_a_key_of_ones_own_making_is_told_so_at_once(keyed_stack: KeyedStack) -> None:
     path = new_key(keyed_stack, "carol")
     public, secret = zmq.curve_keypair()
     own = {**json.loads(path.read_text()), "public_key": public.decode(), "secret_key": secret.decode()}
@@ -377,20 +353,18 @@ def test_a_key_of_ones_own_making_is_told_so_at_once(keyed_stack: RunningStack) 
     assert (refused["code"], refused["text"]) == ("unauthorized", "the stack does not know this key")
 
 
-@by_key
-def test_another_server_than_the_one_in_the_file_is_not_talked_to(keyed_stack: RunningStack) -> None:
+def test_another_server_than_the_one_in_the_file_is_not_talked_to(keyed_stack: KeyedStack) -> None:
     path = new_key(keyed_stack, "dave")
     path.write_text(json.dumps({**json.loads(path.read_text()), "server_public_key": zmq.curve_keypair()[0].decode()}))
     (refused,) = run(keyed_stack, "refused", "dave/list", TODOMQ_CREDENTIALS=str(path), TIMEOUT_MS="1000")
     assert (refused["code"], refused["outcome"]) == ("deadline_exceeded", "not applied")
 
 
-@by_key
-def test_a_revoked_key_is_cut_off_while_it_works(keyed_stack: RunningStack) -> None:
+def test_a_revoked_key_is_cut_off_while_it_works(keyed_stack: KeyedStack) -> None:
     key = str(new_key(keyed_stack, "erin"))
     with scenario(keyed_stack, "revoked", "erin/list", TODOMQ_CREDENTIALS=key) as client:
         assert client.read()["id"] == 1
-        keys(keyed_stack, "revoke", "erin")
+        keyed_stack.keys("revoke", "erin")
         (refused,) = client.end()
     assert (refused["code"], refused["text"]) == ("unauthorized", "the stack does not know this key")
 
