@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -94,11 +95,13 @@ class Scenario:
 
 @contextmanager
 def scenario(stack: RunningStack, *arguments: object, **variables: str) -> Iterator[Scenario]:
-    """Start a scenario and see that its process ends."""
+    """Start a scenario and see that its process ends, however long it would wait for something."""
     process = subprocess.Popen(
         ["node", str(SCENARIOS), *map(str, arguments)], env={**stack.environment, **variables},
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+    out_of_time = threading.Timer(TIMEOUT_S, process.kill)
+    out_of_time.start()
     try:
         with process:
             try:
@@ -106,6 +109,7 @@ def scenario(stack: RunningStack, *arguments: object, **variables: str) -> Itera
             finally:
                 process.kill()
     finally:
+        out_of_time.cancel()
         process.wait(TIMEOUT_S)
 
 
