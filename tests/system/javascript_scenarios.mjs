@@ -9,6 +9,17 @@ const say = (value) => console.log(JSON.stringify(value, (_, item) => (typeof it
 const told = (error) => ({ code: error.code, text: error.message, retryable: error.retryable, outcome: error.outcome });
 const failure = (promise) => promise.then((value) => ({ value }), told);
 
+// The error of what is asked by a client that waits for this answer alone no longer than so many milliseconds.
+const failureSoon = async (todo, timeoutMs, ask) => {
+  const { request } = todo;
+  todo.request = (what, given = timeoutMs, ...rest) => request.call(todo, what, given, ...rest);
+  try {
+    return await ask().then(() => { throw new Error("it was answered"); }, (error) => error);
+  } finally {
+    delete todo.request;
+  }
+};
+
 const scenarios = {
   async everything(todo, name) {
     const list = todo.list(name);
@@ -62,8 +73,7 @@ const scenarios = {
     const list = todo.list(name);
     say(await list.addEntry("before"));
     await lines();
-    let error;
-    await list.addEntry("in flight").catch((caught) => (error = caught));
+    const error = await failureSoon(todo, 700, () => list.addEntry("in flight"));
     say(told(error));
     await lines();
     say(await error.again(30_000));
@@ -83,8 +93,7 @@ const scenarios = {
     const list = todo.list(name);
     say(await list.addEntry("before"));
     await lines();
-    let error;
-    await list.addEntry("in flight").catch((caught) => (error = caught));
+    const error = await failureSoon(todo, 700, () => list.addEntry("in flight"));
     say(told(error));
     await lines();
     const entries = await todo.list(name).entries();

@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -253,20 +253,34 @@ def test_the_command_line_of_the_example(shared_stack: RunningStack) -> None:
     assert (refused.returncode, refused.stdout) == (1, "") and refused.stderr.startswith("entry_not_found")
 
 
-@pytest.mark.parametrize("victim", ["router", "list_server-1", "database_worker-1"])
-def test_a_change_in_flight_when_a_daemon_is_killed_takes_effect_once(make_stack: MakeStack, victim: str) -> None:
-    stack = make_stack(TODOMQ_LIST_SERVERS="1", TODOMQ_DATABASE_WORKERS="1", TODOMQ_LEASE_MS="60000")
-    stack.start()
-    with scenario(stack, "again", "in flight", TIMEOUT_MS="700") as client:
-        assert client.read()["id"] == 1
-        worker = stack.kill("database_worker-1", signal.SIGSTOP)  # so that the change stays on its way
-        client.go_on()
-        timed_out = client.read()
-        assert (timed_out["code"], timed_out["outcome"]) == ("deadline_exceeded", "unknown")
+@pytest.fixture(scope="module")
+def one_of_each() -> Iterator[RunningStack]:
+    """Return a running stack of one list server and one worker, which may be paused; every test leaves it healthy."""
+    one = {"TODOMQ_LIST_SERVERS": "1", "TODOMQ_DATABASE_WORKERS": "1"}
+    yield from kept_running(RunningStack(TODOMQ_LEASE_MS="60000", TODOMQ_MAX_RESTARTS="1000000", **one))
 
-        killed = stack.kill(victim)
-        if killed != worker:
-            os.kill(worker, signal.SIGCONT)
+
+@contextmanager
+def paused(stack: RunningStack, daemon: str) -> Iterator[int]:
+    """Have a daemon do nothing for a while; give its pid. Something else may end it meanwhile."""
+    pid = stack.kill(daemon, signal.SIGSTOP)
+    try:
+        yield pid
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("victim", ["router", "list_server-1", "database_worker-1"])
+def test_a_change_in_flight_when_a_daemon_is_killed_takes_effect_once(one_of_each: RunningStack, victim: str) -> None:
+    stack = one_of_each
+    with scenario(stack, "again", f"in flight at {victim}") as client:
+        assert client.read()["id"] == 1
+        with paused(stack, "database_worker-1"):  # so that the change stays on its way
+            client.go_on()
+            timed_out = client.read()
+            assert (timed_out["code"], timed_out["outcome"]) == ("deadline_exceeded", "unknown")
+            killed = stack.kill(victim)
         stack.wait_restarted(victim, killed)
         stack.wait_healthy()
         client.go_on()
@@ -277,45 +291,38 @@ def test_a_change_in_flight_when_a_daemon_is_killed_takes_effect_once(make_stack
         ]  # fmt: skip
 
 
-def test_a_change_in_flight_when_the_router_is_killed_is_answered_all_the_same(make_stack: MakeStack) -> None:
-    stack = make_stack(TODOMQ_LIST_SERVERS="1", TODOMQ_DATABASE_WORKERS="1", TODOMQ_LEASE_MS="60000")
-    stack.start()
+def test_a_change_in_flight_when_the_router_is_killed_is_answered_all_the_same(one_of_each: RunningStack) -> None:
+    stack = one_of_each
     with scenario(stack, "unnoticed", "unnoticed") as client:
         assert client.read()["id"] == 1
-        worker = stack.kill("database_worker-1", signal.SIGSTOP)
-        client.go_on()
-        wait_until(lambda: stack.ask("router", "stats")["in_flight"], 10, "the router has the change")
-        stack.kill("router")
-        os.kill(worker, signal.SIGCONT)
+        with paused(stack, "database_worker-1"):
+            client.go_on()
+            wait_until(lambda: stack.ask("router", "stats")["in_flight"], 10, "the router has the change")
+            stack.kill("router")
         assert client.end() == [2, [[1, "before"], [2, "in flight"]]]
 
 
-def test_a_change_that_was_given_up_does_not_appear_after_the_next_read(make_stack: MakeStack) -> None:
-    stack = make_stack(TODOMQ_LIST_SERVERS="1", TODOMQ_DATABASE_WORKERS="1", TODOMQ_LEASE_MS="60000")
-    stack.start()
-    with scenario(stack, "givenUp", "given up", TIMEOUT_MS="700") as client:
+def test_a_change_that_was_given_up_does_not_appear_after_the_next_read(one_of_each: RunningStack) -> None:
+    with scenario(one_of_each, "givenUp", "given up") as client:
         assert client.read()["id"] == 1
-        router = stack.kill("router", signal.SIGSTOP)
-        client.go_on()
-        assert client.read()["outcome"] == "unknown"
-        os.kill(router, signal.SIGCONT)
+        with paused(one_of_each, "router"):
+            client.go_on()
+            assert client.read()["outcome"] == "unknown"
         client.go_on()
         refused, (at_first, next_id, at_last) = client.end()
         assert refused["text"] == "this change was given up already"
         assert (next_id, at_last) == (at_first + 1, at_first + 1)
 
 
-def test_every_change_takes_effect_once_whatever_is_killed_meanwhile(make_stack: MakeStack) -> None:
+def test_every_change_takes_effect_once_whatever_is_killed_meanwhile(shared_stack: RunningStack) -> None:
     count, killed_at = 4000, {500: "router", 1200: "list_server-1", 1900: "list_server-2", 2600: "router"}
-    stack = make_stack(TODOMQ_MAX_RESTARTS="1000")
-    stack.start()
     answered: dict[int, int] = {}
-    with scenario(stack, "steady", "steady", count, TIMEOUT_MS="3000") as client:
+    with scenario(shared_stack, "steady", "steady", count, TIMEOUT_MS="3000") as client:
         while len(answered) < count:
             place, entry_id = client.read()
             answered[place] = entry_id
             if victim := killed_at.get(len(answered)):
-                stack.wait_restarted(victim, stack.kill(victim))
+                shared_stack.wait_restarted(victim, shared_stack.kill(victim))
         (entries,) = client.end()
     assert len(entries) == count
     assert {f"entry {place}": entry_id for place, entry_id in answered.items()} == {title: id for id, title in entries}
