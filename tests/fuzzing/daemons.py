@@ -24,6 +24,9 @@ GROWTH_BYTES = 96 * limits.MIB
 GROWTH_DESCRIPTORS = 8
 WARM_UP = 2_000
 """Inputs until a daemon has the memory and the connections to others that its work needs."""
+LEAST = 5 * WARM_UP
+"""Inputs on however slow a machine: behind the warming up there must be some of which a daemon could have grown."""
+LEAST_WITHIN_S = 120.0
 
 
 class Stranger:
@@ -75,10 +78,10 @@ class Stranger:
 
 
 def fuzz(seconds: float, seed: int) -> int:
-    """Send for so long; return how many messages were sent.
+    """Send for so long, and ``LEAST`` messages at least; return how many were sent.
 
     Raises:
-        AssertionError: a daemon died, answered somebody what another asked, or has grown.
+        AssertionError: a daemon died, answered somebody what another asked, took too few messages, or has grown.
     """
     with running() as stack:
         pids = stack.pids()
@@ -86,8 +89,10 @@ def fuzz(seconds: float, seed: int) -> int:
         descriptors: dict[str, int] = {}
         stranger = Stranger(stack, Random(seed))
         until = time.monotonic() + seconds
+        give_up = until + LEAST_WITHIN_S
         try:
-            while time.monotonic() < until or not memory:
+            while (now := time.monotonic()) < until or stranger.sent < LEAST:
+                assert now < give_up, f"only {stranger.sent} messages were taken"
                 stranger.send()
                 if stranger.sent % LOOK_EVERY == 0:
                     stranger.look(pids)
