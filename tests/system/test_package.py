@@ -19,7 +19,6 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from conftest import RunningStack
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -122,15 +121,6 @@ def test_what_is_tested_is_the_installed_wheel(wheel: Path) -> None:
         for name in archive.namelist():
             if name.startswith("todomq/"):
                 assert (installed.parent / name).read_bytes() == archive.read(name), name
-
-
-def test_a_daemon_is_imported_from_where_the_tests_import(shared_stack: RunningStack) -> None:
-    pid = shared_stack.pid("cache")
-    variables = (Path("/proc") / str(pid) / "environ").read_bytes().decode().split("\0")
-    environment = dict(variable.split("=", 1) for variable in variables if variable)
-    program = [environment["TODOMQ_PYTHON"], "-P", "-c", "import todomq; print(todomq.__file__)"]
-    told = subprocess.run(program, env=environment, cwd=f"/proc/{pid}/cwd", capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == todomq.__file__
 
 
 def test_the_wheel_holds_the_whole_package_and_nothing_else(wheel: Path) -> None:

@@ -17,6 +17,7 @@ from random import Random
 import pytest
 from conftest import RunningStack, wait_until
 
+import todomq
 from checking import Operation
 from checking.history import to_line
 from todomq import Client
@@ -43,16 +44,16 @@ def test_a_minute_of_torture_breaks_no_promise(tmp_path: Path) -> None:
     assert {each.name for each in report.provoked} == set(PROVOCATIONS)
 
 
-def test_of_a_restart_it_counts_how_long_adds_took(stack: RunningStack, tmp_path: Path) -> None:
+def test_of_a_restart_it_counts_how_long_adds_took(shared_stack: RunningStack, tmp_path: Path) -> None:
     began = time.monotonic()
-    probe = Probe(stack.control.settings, tmp_path, 1, began)
-    before = stack.pids()
+    probe = Probe(shared_stack.control.settings, tmp_path, 1, began)
+    before = shared_stack.pids()
     try:
-        fault = Nemesis(stack, probe, Random(1)).strike("restart")
+        fault = Nemesis(shared_stack, probe, Random(1)).strike("restart")
     finally:
         probe.close()
     took_s = time.monotonic() - began
-    after = stack.pids()
+    after = shared_stack.pids()
     assert all(before[name] != after[name] for name in before)
     # Ten processes are restarted, each looked after by a health check; an add waits for one of them at most.
     assert fault.trouble is None and fault.served_s is not None and fault.served_s < took_s / 2
@@ -165,3 +166,12 @@ def test_the_socket_of_a_daemon_is_there_again_after_it_was_removed(shared_stack
     assert shared_stack.ask(daemon, "stats")["pid"] == pid
     with Client(shared_stack.endpoint) as todo:
         todo.todo_list(f"socket of {daemon}").add_entry("milk")
+
+
+def test_a_daemon_is_imported_from_where_the_tests_import(shared_stack: RunningStack) -> None:
+    pid = shared_stack.pid("cache")
+    variables = (Path("/proc") / str(pid) / "environ").read_bytes().decode().split("\0")
+    environment = dict(variable.split("=", 1) for variable in variables if variable)
+    program = [environment["TODOMQ_PYTHON"], "-P", "-c", "import todomq; print(todomq.__file__)"]
+    told = subprocess.run(program, env=environment, cwd=f"/proc/{pid}/cwd", capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == todomq.__file__
