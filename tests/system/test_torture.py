@@ -109,7 +109,7 @@ def test_a_run_that_a_signal_ends_leaves_nothing_behind(
     assert not list(tmp_path.iterdir())
 
 
-TRIES = 3
+TRIES = 8
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_provocation_finds_a_law_that_is_broken(
 ) -> None:
     """`make mutants STACK=1` tries all switches; here are some that nothing else finds.
 
-    A provocation races with daemons that run, so it may come too late; hardly three times.
+    A provocation races with daemons that run, so it may come too late, or be cut short; hardly so many times.
     """
     tests = Path(__file__).parents[1]
     stack = make_stack(
@@ -132,8 +132,9 @@ def test_a_provocation_finds_a_law_that_is_broken(
         PYTHONPATH=f"{tests / 'mutations' / 'entry'}{os.pathsep}{tests}",
     )  # fmt: skip
     stack.start()
-    problems = provoke(stack, Random(1), print, [provocation] * TRIES)[-1].problems
-    assert [problem for problem in problems if not problem.startswith(CUT_SHORT)], problems
+    random = Random(1)
+    tries = (provoke(stack, random, print, [provocation])[-1].problems for _ in range(TRIES))
+    assert any(not problem.startswith(CUT_SHORT) for problems in tries for problem in problems)
 
 
 def test_an_answer_that_no_order_explains_fails_the_run(tmp_path: Path) -> None:
