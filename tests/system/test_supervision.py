@@ -22,6 +22,7 @@ import pytest
 from conftest import RunningStack, is_gone, kept_running, wait_until
 from load import DAEMONS, Stalls
 
+import todomq
 from todomq import Client
 from todomq.cli.show import name_of
 from todomq.daemons import name_of_process, socket_name
@@ -801,3 +802,12 @@ def test_a_setting_that_cannot_be_used_is_one_clear_line(
     assert complaint in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert stack.living() == {}
+
+
+def test_a_daemon_is_imported_from_where_the_tests_import(shared_stack: RunningStack) -> None:
+    pid = shared_stack.pid("cache")
+    variables = (Path("/proc") / str(pid) / "environ").read_bytes().decode().split("\0")
+    environment = dict(variable.split("=", 1) for variable in variables if variable)
+    program = [environment["TODOMQ_PYTHON"], "-P", "-c", "import todomq; print(todomq.__file__)"]
+    told = subprocess.run(program, env=environment, cwd=f"/proc/{pid}/cwd", capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == todomq.__file__

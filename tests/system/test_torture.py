@@ -17,7 +17,6 @@ from random import Random
 import pytest
 from conftest import RunningStack, wait_until
 
-import todomq
 from checking import Operation
 from checking.history import to_line
 from todomq import Client
@@ -174,12 +173,3 @@ def test_the_socket_of_a_daemon_is_there_again_after_it_was_removed(shared_stack
     assert shared_stack.ask(daemon, "stats")["pid"] == pid
     with Client(shared_stack.endpoint) as todo:
         todo.todo_list(f"socket of {daemon}").add_entry("milk")
-
-
-def test_a_daemon_is_imported_from_where_the_tests_import(shared_stack: RunningStack) -> None:
-    pid = shared_stack.pid("cache")
-    variables = (Path("/proc") / str(pid) / "environ").read_bytes().decode().split("\0")
-    environment = dict(variable.split("=", 1) for variable in variables if variable)
-    program = [environment["TODOMQ_PYTHON"], "-P", "-c", "import todomq; print(todomq.__file__)"]
-    told = subprocess.run(program, env=environment, cwd=f"/proc/{pid}/cwd", capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == todomq.__file__
