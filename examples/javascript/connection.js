@@ -38,7 +38,12 @@ export class Connection {
     });
     this.#watch();
     this.#receive();
-    this.#socket.connect(endpoint);
+    try {
+      this.#socket.connect(endpoint);
+    } catch (error) {
+      this.#socket.close();
+      throw new TodoError("invalid_request", `endpoint ${endpoint}: ${error.message}`);
+    }
   }
 
   /**
@@ -168,13 +173,14 @@ export class Connection {
   }
 }
 
-function outcomeOf(sending) {
-  return sending.wasSent || sending.request.isExposed ? "unknown" : "not applied";
+function outcomeOf({ request, wasSent }) {
+  return request.isChange && (wasSent || request.isExposed) ? "unknown" : "not applied";
 }
 
 // An answer is about its own sending. Of one before, whose answer was lost, only what is said of the number tells.
 function ofAllSendings(error, request) {
-  if (error.outcome !== "not applied") request.isExposed = request.isChange;
+  if (!request.isChange) error.outcome = "not applied";
+  else if (error.outcome !== "not applied") request.isExposed = true;
   else if (request.isExposed && !SAID_OF_THE_NUMBER.includes(error.code)) error.outcome = "unknown";
   return error;
 }

@@ -49,19 +49,30 @@ export function packCall(sender, requests) {
   return pack([VERSION, "call", sender, requests]);
 }
 
-/** Return the answers in a frame as `{id, value}` or `{id, error}`; a frame that is none of ours gives none. */
+/**
+ * Return the answers in a frame as `{id, value}` or `{id, error}`; a frame that is none of ours gives none.
+ *
+ * One that has no place in JavaScript (a map with the key `__proto__`) is an error of that request alone.
+ */
 export function readReplies(frame) {
   const [version, kind, replies] = unpack(frame);
   if (version !== VERSION || kind !== "reply") return [];
   return replies.map(([id, status, packed]) => {
-    const value = unpack(packed);
-    return status === 0 ? { id, value } : { id, error: new TodoError(...value) };
+    try {
+      const value = unpack(packed);
+      return status === 0 ? { id, value } : { id, error: new TodoError(...value) };
+    } catch (error) {
+      return { id, error: new TodoError("protocol_error", `unreadable answer: ${error.message}`, false, "unknown") };
+    }
   });
 }
 
 // The encoder writes integers that need 64 bits as floats unless they are BigInts.
 function prepared(value) {
   if (Number.isSafeInteger(value) && Math.abs(value) > 0x7fff_ffff) return BigInt(value);
+  if (typeof value === "bigint" && (value < -(2n ** 63n) || value >= 2n ** 64n)) {
+    throw new TodoError("invalid_request", `${value} does not fit into 64 bits`);
+  }
   if (value === null || typeof value !== "object" || value instanceof Uint8Array) return value;
   if (Array.isArray(value)) return value.map(prepared);
   if (Object.getPrototypeOf(value) !== Object.prototype) {

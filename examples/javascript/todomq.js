@@ -12,6 +12,7 @@ export { TodoError };
 
 const TIMEOUT_MS = 5000;
 const LONGEST_TIMEOUT_MS = 60_000;
+const NAME_BYTES = 255;
 const PAUSE_MS = 10;
 const LONGEST_PAUSE_MS = 500;
 const READS_BEGUN_AGAIN = 10;
@@ -41,6 +42,10 @@ export class TodoClient {
 
   /** Return a handle of a list; nothing is sent yet. Numbers count per list, so there is one handle per name. */
   list(name) {
+    const bytes = typeof name === "string" && !/\p{Surrogate}/u.test(name) ? Buffer.byteLength(name) : 0;
+    if (bytes < 1 || bytes > NAME_BYTES) {
+      throw new TodoError("invalid_request", `a list's name is a text of 1 to ${NAME_BYTES} bytes of UTF-8`);
+    }
     if (!this.#lists.has(name)) this.#lists.set(name, new List(this, name));
     return this.#lists.get(name);
   }
@@ -67,6 +72,7 @@ export class TodoClient {
    * @param {object} request `target`, `body` and, for lists, `numbers()`: number and floor of the moment
    */
   async request(request, timeoutMs = this.#timeoutMs, mayRetry = true) {
+    if (!(timeoutMs >= 0)) throw new TodoError("invalid_request", `timeoutMs: milliseconds are needed, not ${timeoutMs}`);
     const deadline = Date.now() + Math.min(timeoutMs, LONGEST_TIMEOUT_MS);
     for (let pause = PAUSE_MS; ; pause = Math.min(2 * pause, LONGEST_PAUSE_MS)) {
       try {

@@ -55,6 +55,19 @@ const scenarios = {
     say(await list.addEntry("two")); // none of these has stopped the numbers
   },
 
+  // What goes wrong with one request is the matter of that one.
+  async alone(todo, name) {
+    say(await failure(todo.list(name).entries())); // with a key that no object may have
+    const wrong = ["\ud800", "x".repeat(256), "", null, undefined, ["registry"]];
+    say(await Promise.all(wrong.map((bad) => failure(Promise.resolve().then(() => todo.list(bad).size())))));
+    const list = todo.list(`${name} goes on`);
+    const numbers = [2n ** 64n, -(2n ** 63n) - 1n];
+    say(await Promise.all(numbers.map((big) => failure(Promise.resolve().then(() => list.addEntry("x", { extra: { big } }))))));
+    say(await failure(todo.request({ target: null }, Number.NaN)));
+    say(await failure(Promise.resolve().then(() => new TodoClient({ endpoint: "nowhere" }))));
+    say(await list.addEntry("milk"));
+  },
+
   // One call each for very many entries: pages, batches and the window are met on the way.
   async pages(todo, name, count) {
     const list = todo.list(name);

@@ -224,6 +224,18 @@ def test_errors_carry_code_and_outcome_and_the_numbers_go_on(shared_stack: Runni
     assert added["id"] == 2
 
 
+def test_law_5_what_is_wrong_with_one_request_is_told_of_that_one_and_the_client_goes_on(
+    shared_stack: RunningStack,
+) -> None:
+    with Client(shared_stack.endpoint) as todo:
+        todo.todo_list("alone").add_entry("x", extra={"__proto__": 1})
+    unreadable, names, numbers, time_left, endpoint, added = run(shared_stack, "alone", "alone")
+    assert (unreadable["code"], unreadable["outcome"]) == ("protocol_error", "not applied")
+    refused = [*names, *numbers, time_left, endpoint]
+    assert {(error["code"], error["outcome"]) for error in refused} == {("invalid_request", "not applied")}
+    assert added["id"] == 1
+
+
 def test_thousands_in_flight_keep_their_order_and_come_back_in_pages(shared_stack: RunningStack) -> None:
     count = 20_000
     ((ids, titles),) = run(shared_stack, "pages", "long", count)
