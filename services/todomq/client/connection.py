@@ -29,6 +29,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from traceback import clear_frames
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from todomq.client.deadlines import awake_ms
@@ -240,15 +241,19 @@ class Connection:
         return threading.current_thread() is self._keeper
 
     def _may_wait_here(self) -> bool:
-        """Tell whether this thread may wait, and so is not the one that is to bring the answer."""
-        return not self._is_callback() and self._driver != threading.get_ident()
+        """Tell whether this thread may wait: it is not the one that is to bring the answer, nor in its way."""
+        return not self._is_callback() and self._driver != threading.get_ident() and not self._is_in_here()
 
     def _check_may_wait(self) -> None:
         """Refuse to wait on the thread that is to bring the answer."""
         if self._is_callback():
             raise InvalidRequest("a callback of a future must not wait for another request")
-        if self._driver == threading.get_ident():
+        if self._driver == threading.get_ident() or self._is_in_here():
             raise InvalidRequest("a signal handler must not wait for a request while its thread takes in answers")
+
+    def _is_in_here(self) -> bool:
+        """Tell whether this thread holds the lock: a signal's handler, or the collector, has interrupted it in here."""
+        return self._lock._is_owned()  # type: ignore[attr-defined, no-any-return]
 
     def _wait_for_room(self, deadline_ms: int, may_wait: bool, most: int) -> int:
         """Wait until there may be room; return the bound that holds: a callback, which can't wait, has the higher one.
@@ -347,16 +352,27 @@ class Connection:
 
     def _call_keeper(self) -> bool:
         """Have the keeper look; return False where there is none and its thread cannot be started."""
-        if self._keeper is None:
-            keeper = threading.Thread(target=self._keep, name="todomq-client", daemon=True)
-            try:
-                keeper.start()
-            except RuntimeError:  # the system gives no more threads
-                return False
-            self._keeper = keeper
-        elif self._is_keeper_idle:
+        if self._keeper is None and not self._start_keeper():
+            return False
+        if self._is_keeper_idle:
             self._keeper_wakes.notify()
             self._is_keeper_idle = False  # last: an interrupt may come before
+        return True
+
+    def _start_keeper(self) -> bool:
+        """Start the keeper's thread; return False where the system gives no more."""
+        keeper = threading.Thread(target=self._keep, name="todomq-client", daemon=True)
+        if self._keeper is not None:  # of a signal's handler that came before
+            return True
+        self._keeper = keeper  # without a call between
+        try:
+            keeper.start()
+        except BaseException as error:
+            if not keeper.is_alive():
+                self._keeper = None
+                if isinstance(error, RuntimeError):
+                    return False
+            raise
         return True
 
     def _wake(self) -> None:
@@ -423,7 +439,7 @@ class Connection:
             self._call_keeper()
         if self._followers:
             self._followers.pop(0).turnstile.release()
-        elif self._out() or self._is_closed:
+        elif self._is_under_way() or (self._is_closed and self._keeper is not None):
             self._call_keeper()
 
     def _turn(self, most_ms: int) -> None:
@@ -459,6 +475,7 @@ class Connection:
         except LINE_ERRORS as error:
             self._end(_failure(error))
         except BaseException as error:  # a signal's handler raised it: nobody knows how far this turn had come
+            clear_frames(error.__traceback__)  # a socket that is half made would keep the context from its end
             self._end(_failure(error))
             raise
 
@@ -554,6 +571,8 @@ class Connection:
         seen_turns = -1
         while True:
             with self._lock:
+                if self._keeper is not threading.current_thread():  # an interrupt came as it was started
+                    return
                 callbacks, self._callbacks = self._callbacks, []
                 self._is_calling = bool(callbacks)
                 if not callbacks:

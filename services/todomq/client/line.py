@@ -212,10 +212,10 @@ class Line:
 
     def close(self) -> None:
         """Close the sockets; what the last messages carry gets a moment to leave."""
-        self._is_closed = True
         self._close_sockets(linger_ms=CLOSE_LINGER_MS if self._was_heard else 0)
-        self._context.term()
+        self._context.destroy(0)  # with what an interrupt has left open
         self._close_pipe()
+        self._is_closed = True  # last: where an interrupt comes before, it is closed again
 
     def forget_parent(self) -> None:
         """Leave the sockets to the parent, in a forked child."""
@@ -224,8 +224,11 @@ class Line:
         self._close_pipe()
 
     def _close_pipe(self) -> None:
-        os.close(self._wake_fd)
-        os.close(self._wake_writer)
+        for name in ("_wake_fd", "_wake_writer"):
+            descriptor = getattr(self, name)
+            setattr(self, name, -1)
+            if descriptor >= 0:
+                os.close(descriptor)
 
     def _events(self) -> int:
         return int(self._dealer.getsockopt(zmq.EVENTS))
