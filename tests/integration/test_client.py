@@ -992,6 +992,89 @@ class TestInterrupts:
                 assert client.todo_list("other").add_entry("bread").id == place + 1
 
 
+    def test_what_a_signals_handler_raises_while_the_connection_is_made_comes_out_wherever_that_is(
+        self, address: str, router: ScriptedRouter
+    ) -> None:
+        script = """
+            import signal, sys
+            from todomq import Client
+            class Stop(Exception): pass
+            def stop(*_): raise Stop
+            signal.signal(signal.SIGALRM, stop)
+            for number in range(300):
+                client = Client(sys.argv[1])
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, 1e-6 + number % 100 * 4e-5)
+                    client.todo_list("l").size()
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                except Stop: pass
+                client.close()
+            print("none hung", file=sys.__stdout__)
+        """
+        assert "none hung" in run(script, address)
+
+    def test_a_handler_that_interrupts_its_thread_in_here_is_refused_to_wait(
+        self, address: str, router: ScriptedRouter
+    ) -> None:
+        script = """
+            import signal, sys, time
+            from todomq import Client, errors
+            client, refused, busy = Client(sys.argv[1]), 0, False
+            def ask(*_):
+                global refused, busy
+                if busy: return
+                busy = True
+                try: client.todo_list("l").size(deadline_s=1)
+                except errors.InvalidRequest: refused += 1
+                busy = False
+            signal.signal(signal.SIGALRM, ask)
+            signal.setitimer(signal.ITIMER_REAL, 7e-4, 7e-4)
+            give_up = time.monotonic() + 20
+            while refused < 100 and time.monotonic() < give_up:
+                with client.pipeline() as pipeline:
+                    for _ in range(3): pipeline.todo_list("l").size().add_done_callback(lambda _: None)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            print(refused >= 100)
+        """
+        assert run(script, address) == "True\n"
+
+    def test_whoever_asks_at_the_end_of_the_interpreter_hears_that_the_client_is_closed(
+        self, address: str, router: ScriptedRouter
+    ) -> None:
+        script = """
+            import sys
+            from todomq import Client, errors
+            class Last:
+                def __init__(self):
+                    self.client = Client(sys.argv[1])
+                    self.client.todo_list("l").size()
+                def __del__(self):
+                    try: self.client.todo_list("l").size()
+                    except errors.Unavailable as error: print(error)
+            last = Last()
+        """
+        assert run(script, address) == "this client is closed\n"
+
+    def test_a_handler_that_begins_a_future_starts_no_second_keeper(self, address: str, router: ScriptedRouter) -> None:
+        script = """
+            import signal, sys, threading
+            from todomq import Client
+            def ask(*_): client.pipeline().todo_list("l").size().add_done_callback(lambda _: None)
+            signal.signal(signal.SIGALRM, ask)
+            for number in range(200):
+                client = Client(sys.argv[1])
+                client.todo_list("l").size()
+                signal.setitimer(signal.ITIMER_REAL, 2e-5 + number % 40 * 5e-6)
+                with client.pipeline() as pipeline:
+                    pipeline.todo_list("l").size().add_done_callback(lambda _: None)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                client.close()
+            for thread in threading.enumerate():
+                if thread is not threading.current_thread(): thread.join(5)
+            print(threading.active_count())
+        """
+        assert run(script, address) == "1\n"
+
     @pytest.mark.parametrize("name", ["_take_turn", "_drive", "_leave"])
     def test_an_interrupt_just_before_the_thread_drives_or_leaves_leaves_others_to_drive(
         self, address: str, router: ScriptedRouter, monkeypatch: pytest.MonkeyPatch, name: str
@@ -1910,6 +1993,20 @@ class TestAsync:
                     await client.call(Via(["nobody"]), "ping")
 
         asyncio.run(main())
+
+    def test_its_pipeline_waits_for_nobody_whose_loop_is_closed(self, router: ScriptedRouter) -> None:
+        client = AsyncClient(router.address)
+        pipeline = client.pipeline()
+
+        async def begin() -> None:
+            pipeline.todo_list("l").add_entry("milk")
+
+        async def leave() -> None:
+            async with asyncio.timeout(10), client, pipeline:
+                assert await pipeline.todo_list("l").size() == 1
+
+        asyncio.run(begin())
+        asyncio.run(leave())
 
     def test_its_pipeline_gives_awaitables_and_a_group_of_failures(self, router: ScriptedRouter) -> None:
         async def main() -> None:

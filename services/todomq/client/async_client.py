@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 from todomq.client import operations
 from todomq.client.connection import Connection
@@ -31,6 +31,9 @@ from todomq.protocol.entries import check_list_name
 
 if TYPE_CHECKING:
     from todomq.keys.credentials import Credentials
+
+OTHER_LOOP_S = 0.02
+"""How often a pipeline looks whether its requests of another event loop are answered."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -173,7 +176,7 @@ class AsyncClient(_Face):
         return f"AsyncClient({self.endpoint!r})"
 
     @classmethod
-    def from_file(cls, path: str | os.PathLike[str], deadline_s: float = 5.0) -> AsyncClient:
+    def from_file(cls, path: str | os.PathLike[str], deadline_s: float = 5.0) -> Self:
         """Return a client that connects with the credentials in a file, which ``todomq keys new`` made.
 
         Args:
@@ -195,7 +198,7 @@ class AsyncClient(_Face):
         """End the connection. What is unanswered fails with ``Unavailable``; closing again does nothing."""
         await asyncio.get_running_loop().run_in_executor(None, self._closing)
 
-    async def __aenter__(self) -> AsyncClient:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
@@ -248,14 +251,16 @@ class AsyncPipeline(_Face):
         if isinstance(error, Exception):
             self._failures.add([(place, error)])
 
-    async def __aenter__(self) -> AsyncPipeline:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        while self._waited_for:
-            await asyncio.wait(self._waited_for)
+        while living := [each for each in list(self._waited_for) if not each.get_loop().is_closed()]:
+            own = [each for each in living if each.get_loop() is asyncio.get_running_loop()]
+            await (asyncio.wait(own) if own else asyncio.sleep(OTHER_LOOP_S))
+        self._waited_for.clear()  # futures of loops that are closed: nobody can settle them
         failures, self._failures = self._failures, Failures()
         begun, self._begun = self._begun, 0
         failures.tell(begun, error)

@@ -10,7 +10,7 @@ import os
 import weakref
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 from todomq.client import operations
 from todomq.client.connection import Connection
@@ -145,7 +145,7 @@ class Client(_Part):
         return f"Client({self.endpoint!r})"
 
     @classmethod
-    def from_file(cls, path: str | os.PathLike[str], deadline_s: float = 5.0) -> Client:
+    def from_file(cls, path: str | os.PathLike[str], deadline_s: float = 5.0) -> Self:
         """Return a client that connects with the credentials in a file, which ``todomq keys new`` made.
 
         Args:
@@ -179,7 +179,7 @@ class Client(_Part):
         """End the connection. What is unanswered fails with ``Unavailable``; closing again does nothing."""
         self._closing()
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

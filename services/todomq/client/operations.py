@@ -366,6 +366,7 @@ def shown_as(build: Callable[..., Request[Any]], result: str = "{}", *, is_of_li
     def show(method: M) -> M:
         update_wrapper(method, build)
         method.__signature__ = inspect.Signature([own, *given], return_annotation=returned)  # type: ignore[attr-defined]
+        method.__annotations__ = {**{each.name: each.annotation for each in given}, "return": returned}
         return method
 
     return show

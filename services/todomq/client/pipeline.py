@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from itertools import count
 from types import TracebackType
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Concatenate, ParamSpec, Protocol, Self, TypeVar
 
 from todomq.client import operations
 from todomq.client.futures import Driver, Failure, interrupted
@@ -210,7 +210,7 @@ class Pipeline(_Part):
             raise
         return request
 
-    def __enter__(self) -> Pipeline:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
