@@ -32,6 +32,16 @@ class Bench:
         self.answers: list[tuple[str, Any]] = []
         self.words: list[Committed] = []
 
+    def next_life(self, incarnation: bytes) -> Bench:
+        """Return the worker's next life on the same disk, which knows what is on it."""
+        bench = Bench(self.disk, incarnation)
+        bench.learn()
+        return bench
+
+    def learn(self) -> None:
+        marks = {sender: number for sender, (number, _) in records.read_marks(self.storage).items()}
+        self.commits.reopened(records.read_epochs(self.storage), marks)
+
     def ask(self, name: str) -> Any:
         return lambda outcome: self.answers.append((name, outcome))
 
@@ -732,3 +742,39 @@ def test_whatever_happens_promises_are_kept_and_what_is_fenced_or_given_up_stays
         world.check()
     world.settle()
     world.check()
+
+
+@pytest.mark.parametrize("is_greeted_first", [False, True])
+def test_law_1_the_next_life_takes_no_batch_again_that_is_on_disk_for_it_might_end_before_those_behind_it(
+    bench: Bench, is_greeted_first: bool
+) -> None:
+    bench.claim(0, 1)
+    bench.commits.hello(A, 1)
+    bench.send(A, 1)
+    bench.send(A, 2)
+    bench.step()
+    assert bench.wrote(A, 1) and bench.wrote(A, 2)
+    before = dict(bench.disk)
+    after = bench.next_life(b"next")
+    if is_greeted_first:  # while storage is being opened
+        after = Bench(bench.disk, b"next")
+        after.commits.hello(A, 1)
+        after.learn()
+    else:
+        after.commits.hello(A, 1)
+    after.take()
+    after.send(A, 1, receiver=b"next")
+    after.send(A, 2, receiver=b"next")
+    assert [(word.first, word.last, word.outcome) for word in after.step()] == [(1, 2, COMMITTED)]
+    assert after.disk == before
+    after.send(A, 3, receiver=b"next")
+    assert [(word.first, word.outcome) for word in after.step()] == [(3, COMMITTED)] and after.wrote(A, 3)
+
+
+def test_a_batch_that_writes_nothing_leaves_no_mark(bench: Bench) -> None:
+    bench.claim(0, 1)
+    bench.commits.hello(A, 1)
+    bench.step()
+    before = dict(bench.disk)
+    bench.commits.take_batch(batch_of(A, ME, 1, [(0, 1, [])]), 10)
+    assert [word.outcome for word in bench.step()] == [COMMITTED] and bench.disk == before

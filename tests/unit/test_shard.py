@@ -15,7 +15,7 @@ import pytest
 from batches import batch_of
 from memory_storage import MemoryStorage
 from todomq.database_worker import records
-from todomq.database_worker.shard import Shard
+from todomq.database_worker.shard import MARK_KEPT_MS, Shard
 from todomq.database_worker.storage import Page, StorageFailed, StorageInUse
 from todomq.errors import NOT_APPLIED, UNKNOWN, CorruptRecord, TodoMQError, Unavailable
 from todomq.protocol import limits
@@ -426,3 +426,14 @@ def test_law_3_once_records_stay_for_their_time_though_the_clock_was_set_forward
         bench.loop.sweep()
         bench.run()
     assert key not in bench.disk
+
+
+def test_marks_of_senders_that_are_long_gone_are_deleted_when_a_shard_is_opened(bench: Bench) -> None:
+    bench.disk |= {
+        records.mark_key(b"gone"): records.packed_mark(7, NOW_MS),
+        records.mark_key(b"here"): records.packed_mark(8, NOW_MS + 1),
+    }
+    bench.loop.passed_ms = MARK_KEPT_MS + 1
+    shard = bench.start()
+    assert records.read_marks(bench.opened[-1]) == {b"here": (8, NOW_MS + 1)}
+    assert shard.commits._marks[b"here"] == 8

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
-from todomq.database_worker.records import PROBE_KEY
+from todomq.database_worker.records import PROBE_KEY, read_mark
 from todomq.errors import CorruptRecord, ProtocolError
 from todomq.list_server import records
 from todomq.protocol.codec import unpack
@@ -17,7 +17,7 @@ from todomq.protocol.partitions import partition_of, worker_of
 
 KINDS = {
     b"d": "once-records", b"h": "the probe's record", b"k": "stored values", b"l": "entries and sessions",
-    b"n": "list records", b"p": "epochs", b"r": "notes of remains",
+    b"n": "list records", b"p": "epochs", b"q": "marks of senders", b"r": "notes of remains",
 }  # fmt: skip
 PROBLEMS_MOST = 100
 _NUMBER_BYTES = 8
@@ -91,6 +91,8 @@ class ShardContents:
                 self._check_place(partition_of(records.read_remains_key(key)[1].encode()))
                 if value:
                     raise CorruptRecord(f"a value of {len(value)} bytes where none is needed")
+            case b"q":
+                read_mark(value)
             case b"d":
                 self.counts["once"] += 1
                 _check_number(value)

@@ -16,7 +16,7 @@ waits is bounded per sender and for calls; a sender's surplus is dropped and wan
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import inf
 from typing import Any
 
@@ -55,6 +55,7 @@ class Commits:
         self._partitions = frozenset(partitions)
         self.counts = {"commits": 0, "failed_commits": 0, "committed_bytes": 0, "batches": 0, "dropped": 0, "fenced": 0}
         self._epochs = epochs
+        self._marks: Mapping[bytes, int] = {}
         self._senders: dict[bytes, Sender] = {}
         self._queue: deque[TakenBatch | Change] = deque()
         self._calls = CallTurns()
@@ -84,8 +85,10 @@ class Commits:
     def hello(self, incarnation: bytes, next_number: int) -> bytes | None:
         """Take a sender's batches from ``next_number`` on, the lowest that it keeps or else its next.
 
-        Of a sender known already nothing that was taken is lost. After a failure this is how it says that it has given
-        up all it kept; until then its batches fail (see ``senders.py``).
+        Those that are on disk by its mark are not taken again: to write all again is harmless, but some of them without
+        those behind them would be a state that never was. Of a sender known already nothing that was taken is lost.
+        After a failure this is how it says that it has given up all it kept; until then its batches fail (see
+        ``senders.py``).
 
         Returns:
             the sender that had to be forgotten for this one: the one not heard for the longest time, of which nothing
@@ -104,7 +107,8 @@ class Commits:
             if forgotten is None:
                 raise Overloaded(f"this worker takes batches from at most {SENDERS} senders")
             self.forget(forgotten)
-        self._senders[incarnation] = Sender(next_number, next_number - 1)
+        first = max(next_number, self._marks.get(incarnation, 0) + 1)
+        self._senders[incarnation] = Sender(first, first - 1)
         return forgotten
 
     def forget(self, incarnation: bytes) -> None:
@@ -271,10 +275,18 @@ class Commits:
                 self._answers.append(Answered(item.done, error))
         self._release(items)
 
-    def reopened(self, epochs: dict[int, int]) -> None:
-        """Go on, with what storage holds; senders that did not fail hear what is wanted of them."""
+    def reopened(self, epochs: dict[int, int], marks: Mapping[bytes, int] | None = None) -> None:
+        """Go on, with what storage holds; senders that did not fail hear what is wanted of them.
+
+        Args:
+            epochs: of the partitions.
+            marks: of each sender the last batch that is on disk.
+        """
         self._epochs = epochs
-        for sender in self._senders.values():
+        self._marks = marks or {}
+        for name, sender in self._senders.items():
+            if not sender.broken:
+                sender.skip_to(self._marks.get(name, 0))
             sender.wants = True
 
     def drain(self) -> tuple[list[Committed], list[Answered]]:

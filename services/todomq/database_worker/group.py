@@ -1,7 +1,8 @@
 """What goes to disk together: the items of a group commit, and the commit itself.
 
 Owns: the shape of what ``commit.py`` queues, and its translation into one atomic write. Must not know: how it was
-queued. Law 3: a change whose once-record is stored already, or comes earlier in the group, writes nothing.
+queued. Law 3: a change whose once-record is stored already, or comes earlier in the group, writes nothing; and with the
+batches of a sender goes its mark, by which the next life of the worker knows which of them are on disk.
 
 While there is no room, what would write is refused and known not to be applied; claims are let through, for they take a
 few bytes and reads depend on them.
@@ -13,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from typing import Any, NamedTuple
 
+from todomq.database_worker.records import mark_key, packed_mark
 from todomq.database_worker.storage import Storage, StorageFailed, Write
 from todomq.errors import NOT_APPLIED, UNKNOWN, TodoMQError
 from todomq.protocol import limits
@@ -67,13 +69,14 @@ class Answered(NamedTuple):
     outcome: Any
 
 
-def commit_group(group: Sequence[Item], storage: Storage, refusal: str = "") -> list[Any]:
+def commit_group(group: Sequence[Item], storage: Storage, refusal: str = "", now_ms: int = 0) -> list[Any]:
     """Write a group as one atomic durable commit; runs off the loop.
 
     Args:
         group: the items.
         storage: where to.
         refusal: why nothing may be written, if nothing may.
+        now_ms: the time, for the marks of senders.
 
     Returns:
         for each item what is to be answered: a change's value, what a get has found (or the error it met); for a batch
@@ -87,6 +90,7 @@ def commit_group(group: Sequence[Item], storage: Storage, refusal: str = "") -> 
     writes: list[Write] = []
     changed: dict[bytes, bytes | None] = {}
     refused: set[bytes] = set()
+    marks: dict[bytes, int] = {}
     outcomes: list[Any] = []
     found_bytes = 0
     for item in group:
@@ -104,6 +108,8 @@ def commit_group(group: Sequence[Item], storage: Storage, refusal: str = "") -> 
             else:
                 outcomes.append(None)
                 writes.extend(item.writes)
+                if item.writes:
+                    marks[item.sender] = item.number
         elif item.once is not None and (known := _found(item.once, changed, storage)) is not None:
             outcomes.append(_whether_known(known) if isinstance(known, TodoMQError) else item.value)
         elif refusal and item.writes and not item.is_claim:
@@ -112,6 +118,7 @@ def commit_group(group: Sequence[Item], storage: Storage, refusal: str = "") -> 
             outcomes.append(item.value)
             changed.update(item.writes)
             writes.extend(item.writes)
+    writes += [(mark_key(sender), packed_mark(number, now_ms)) for sender, number in marks.items()]
     storage.apply(writes)
     return outcomes
 

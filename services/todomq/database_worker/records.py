@@ -1,8 +1,9 @@
-"""The worker's own records, among the keys of its shard: epochs, stored values, once-records, the probe's record.
+"""The worker's own records, among the keys of its shard: epochs, marks, stored values, once-records, the probe's.
 
 Owns: their keys and packed forms. Must not know: sockets, the clock, what other keys mean.
 
     p partition                     the epoch of the partition's owner (8 bytes)
+    q sender                        its mark: the number of its last batch that wrote, and when (ms), 8 bytes each
     k canonical key                 a stored value, packed
     d length client number          once-record of a store: when it may be forgotten (ms, 8 bytes)
     h                               what the probe wrote last
@@ -12,17 +13,18 @@ Every other key belongs to the senders of batches, who may not write these.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from todomq.database_worker.storage import Storage, Write
 from todomq.errors import CorruptRecord
 from todomq.protocol import limits
 from todomq.protocol.partitions import PARTITIONS
 
-RESERVED = frozenset({b"", b"p", b"k", b"d", b"h"})
+RESERVED = frozenset({b"", b"p", b"q", b"k", b"d", b"h"})
 """First bytes that keys of batches may not have; a key must have one."""
 PROBE_KEY = b"h"
 _EPOCH = b"p"
+_MARK = b"q"  # beside the epochs, which are needed as much
 _STORED = b"k"
 _ONCE = b"d"
 _PLACE_BYTES = 9
@@ -38,6 +40,36 @@ def epoch_key(partition: int) -> bytes:
 def packed_number(number: int) -> bytes:
     """Return a number as these records hold it: 8 bytes, big end first."""
     return number.to_bytes(8, "big")
+
+
+def mark_key(sender: bytes) -> bytes:
+    """Return the key of a sender's mark."""
+    return _MARK + sender
+
+
+def packed_mark(number: int, now_ms: int) -> bytes:
+    """Return a mark as it is stored."""
+    return packed_number(number) + packed_number(now_ms)
+
+
+def read_mark(value: bytes) -> tuple[int, int]:
+    """Return the number of a batch, and when it was written in milliseconds.
+
+    Raises:
+        CorruptRecord: it has the wrong form.
+    """
+    if len(value) != 16:
+        raise CorruptRecord(f"a mark of {len(value)} bytes where 16 are needed")
+    return int.from_bytes(value[:8], "big"), int.from_bytes(value[8:], "big")
+
+
+def read_marks(storage: Storage) -> dict[bytes, tuple[int, int]]:
+    """Return the marks by their senders.
+
+    Raises:
+        CorruptRecord, StorageFailed: as the storage does; a mark has the wrong form.
+    """
+    return {key[1:]: read_mark(value) for key, value in _all_of(storage, _MARK)}
 
 
 def stored_key(canonical_key: bytes) -> bytes:
@@ -57,16 +89,21 @@ def read_epochs(storage: Storage) -> dict[int, int]:
         CorruptRecord, StorageFailed: as the storage does; an epoch record has the wrong form.
     """
     epochs: dict[int, int] = {}
+    for key, value in _all_of(storage, _EPOCH):
+        if len(key) != 2 or len(value) != 8 or key[1] >= PARTITIONS:
+            raise CorruptRecord(f"the epoch record {key!r} has the wrong form")
+        epochs[key[1]] = int.from_bytes(value, "big")
+    return epochs
+
+
+def _all_of(storage: Storage, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
     after: bytes | None = None
     while True:
-        page = storage.scan(_EPOCH, after, limits.PAGE_BYTES)
-        for key, value in zip(page.items[::2], page.items[1::2], strict=True):
-            if len(key) != 2 or len(value) != 8 or key[1] >= PARTITIONS:
-                raise CorruptRecord(f"the epoch record {key!r} has the wrong form")
-            epochs[key[1]] = int.from_bytes(value, "big")
+        page = storage.scan(prefix, after, limits.PAGE_BYTES)
+        yield from zip(page.items[::2], page.items[1::2], strict=True)
         after = page.last
         if after is None:
-            return epochs
+            return
 
 
 def expired_once_records(

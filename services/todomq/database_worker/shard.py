@@ -36,6 +36,8 @@ READS = "reads"
 COPIES = "checkpoints"
 WAITING_READS = 1_024
 REOPEN_S = 0.5
+MARK_KEPT_MS = 24 * 3_600_000
+"""How long after its last batch a sender that sends it again is known by its mark."""
 TEND_S = 1.0
 SWEEP_ON_S = 0.02
 """When the next page is looked through where the last one had expired records: more may come than one page a second."""
@@ -44,6 +46,7 @@ SWEEP_ON_S = 0.02
 class _Opened(NamedTuple):
     storage: Storage
     epochs: dict[int, int]
+    marks: dict[bytes, int]
     why_read_only: str
 
 
@@ -125,7 +128,8 @@ class Shard:
             group = self.commits.next_group(self._loop.now_ms())
             if group:
                 refusal = "" if self._trouble is None else self._trouble.text
-                self._loop.offload(lambda: commit_group(group, storage, refusal), self._committed, COMMITS)
+                now_ms = self._loop.now_ms()
+                self._loop.offload(lambda: commit_group(group, storage, refusal, now_ms), self._committed, COMMITS)
         words, answers = self.commits.drain()
         for done, outcome in answers:
             done(outcome)
@@ -228,11 +232,21 @@ class Shard:
         try:
             epochs = records.read_epochs(storage)
             self._check_place(epochs)
+            marks = self._read_marks(storage, may_write=not why_read_only)
         except TodoMQError:
             with suppress(StorageFailed):  # what is damaged may not close either, which says less than why it is closed
                 storage.close()
             raise
-        return _Opened(storage, epochs, why_read_only)
+        return _Opened(storage, epochs, marks, why_read_only)
+
+    def _read_marks(self, storage: Storage, may_write: bool) -> dict[bytes, int]:
+        """Return of each sender the last batch that is on disk; delete the marks of those that are long gone."""
+        since_ms = self._loop.now_ms() - MARK_KEPT_MS
+        marks = records.read_marks(storage)
+        old = [sender for sender, (_, written_ms) in marks.items() if written_ms < since_ms]
+        if old and may_write and not storage.lack_of_room():
+            storage.apply([(records.mark_key(sender), None) for sender in old])
+        return {sender: number for sender, (number, _) in marks.items()}
 
     def _check_place(self, epochs: Iterable[int]) -> None:
         """Refuse the records of another worker's shard: in them there would be nothing of this one's lists."""
@@ -266,7 +280,7 @@ class Shard:
             self._loop.offload(opened.storage.close, _ignore, COMMITS)
             return
         if self._storage is None:
-            self.commits.reopened(opened.epochs)
+            self.commits.reopened(opened.epochs, opened.marks)
         else:  # it is read only, so the epochs in force are those that are stored
             self._let_go(self._storage)
         self._storage = opened.storage
@@ -303,7 +317,7 @@ class Shard:
         if storage is not None and self._storage is None:  # what was open has failed meanwhile: it is opened anew
             self._loop.offload(storage.close, _ignore, COMMITS)
         elif storage is not None:
-            self._take_storage(_Opened(storage, {}, ""))
+            self._take_storage(_Opened(storage, {}, {}, ""))
         elif isinstance(error, CorruptRecord):
             self._opened(None, error)
         else:  # why was said when it was opened for reading only
