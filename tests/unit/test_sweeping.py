@@ -205,3 +205,27 @@ def test_whatever_is_interleaved_only_what_nobody_sees_is_swept(steps: list[str]
     runs = [(records.read_entry_key("a", key)[1], bench.disk.records[key]) for key in entry_keys(bench)]
     stored = [entry for first, value in runs for entry in records.read_run("a", first, value)[1]]
     assert [entry.title for entry in stored if entry is not None] == titles
+
+
+def test_law_6_a_list_that_is_deleted_while_what_a_clear_left_is_swept_leaves_memory_and_is_looked_at_no_more() -> None:
+    bench, client = Bench(page=3, idle_ms=1_000), Client()
+    client.change(bench, "a", "add_entries", [["x" * 3_000]] * 60)
+    client.change(bench, "a", "clear")
+    bench.tick()
+    bench.read()  # a page of the first sweep
+    bench.turn()
+    bench.commit()
+    assert bench.reads, "the first sweep is under way"
+    bench.send("a", "delete", client=b"client", number=3, floor=3)
+    bench.turn()
+    bench.commit()
+    bench.tick()
+    while bench.reads:  # both go on
+        bench.read()
+        bench.turn()
+        bench.commit()
+    for _ in range(10):
+        bench.tick(1_000)
+        bench.settle()
+    assert not entry_keys(bench) and records.list_key("a") not in bench.disk.records
+    assert bench.hosting.lists == 0 and not bench.reads

@@ -47,7 +47,9 @@ class Sweeping:
 
     def _finish(self, actor: ListActor) -> None:
         partition, record = actor.partition, actor.record
-        if record is None or actor.todo is None or actor.todo.generation != self._generation:
+        if record is None or actor.todo is None or not actor.is_to_be_swept:
+            return  # another sweep, begun when it was deleted meanwhile, has seen to all
+        if actor.todo.generation != self._generation:
             partition.to_sweep[actor.name] = actor  # cleared again meanwhile
             return
         if record.deleted and not actor.todo.entries:
