@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from todomq.database_worker.commit import Commits
-from todomq.errors import Unavailable
+from todomq.errors import NOT_APPLIED, UNKNOWN, Unavailable
+from todomq.list_server.gate import Reply
 from todomq.list_server.hosting import Hosting
 from todomq.list_server.words import Words
 from todomq.list_server.worker_link import WorkerLink, WorkerLinks
@@ -157,3 +158,20 @@ def test_where_no_descriptor_is_left_the_worker_is_tried_again_and_what_waits_is
     assert len(tries) == 3 and pair.link.greeted
     pair.deliver()
     assert pair.commits.next_group()
+
+
+def test_law_3_that_the_next_life_writes_nothing_does_not_say_that_the_one_before_has_not(pair: Pair) -> None:
+    pair.write()
+    pair.gate.hold(1, Reply(b"peer", 7, messages.OK, b"", PARTITION))
+    pair.link.greet()
+    _, done = pair.wire.hellos.pop(0)
+    done(Answer([b"next", ADDRESS, 1, 1], None))
+    pair.words.take(messages.committed(messages.Committed(ME, b"next", 1, 1, NOT_APPLIED, [], "it can't be opened")))
+    (reply,) = pair.hosting.replies
+    assert (reply.status, messages.read_error(reply.value).outcome) == (messages.ERROR, UNKNOWN)
+    pair.write()
+    (number,) = pair.gate.batches
+    pair.gate.hold(number, Reply(b"peer", 8, messages.OK, b"", PARTITION))
+    word = messages.Committed(ME, b"next", number, number, NOT_APPLIED, [], "it can't be opened")
+    pair.words.take(messages.committed(word))
+    assert messages.read_error(pair.hosting.replies[-1].value).outcome == NOT_APPLIED, "of what only this life has got"

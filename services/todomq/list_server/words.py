@@ -55,7 +55,8 @@ class Words:
             if word.last <= committed_to:
                 return  # these batches were given up when their failure was first heard of
             log_counted("commit_failed", worker=number, why=word.text)
-            outcome = NOT_APPLIED if word.outcome == NOT_APPLIED and not has_gap else UNKNOWN
+            is_new = not has_gap and word.first > self._links[number].sent_before
+            outcome = NOT_APPLIED if word.outcome == NOT_APPLIED and is_new else UNKNOWN
             lost = self._hosting.failed(number, word.text, outcome, self._steady_ms(), word.refused)
             self._log_lost(number, lost)
         self._links[number].greet()  # what is not committed is sent again, or begins anew

@@ -63,6 +63,8 @@ class WorkerLink:
         """Connect to nothing yet; ``on_new_life`` is called once another life of the worker has been greeted."""
         self.incarnation = b""
         self.greeted = False
+        self.sent_before = 0
+        """The last batch that an earlier life of the worker may have got, and may have written."""
         self._daemon = daemon
         self._loop = daemon.loop
         self._name = ["database_worker", number]
@@ -201,6 +203,8 @@ class WorkerLink:
             return
         if self._push is not None:
             self._push.close()
+        if before and before != incarnation:
+            self.sent_before = max(self._gate.batches, default=self.sent_before)
         self.incarnation, self._push = incarnation, push
         self.greeted = True
         self._unsent = [self._gate.batches[number] for number in sorted(self._gate.batches)]
