@@ -233,10 +233,10 @@ def test_down_makes_no_home_and_tells_of_no_data_where_there_is_none(make_stack:
 
 
 def kill_registry_with_its_journal(stack: RunningStack) -> None:
-    """Kill the registry; the next one knows of nobody who does not register."""
+    """Kill the registry; the next one misses the journal, and knows of nobody who does not register."""
     registry = stack.kill("registry", signal.SIGSTOP)  # else it would write the journal anew
-    for path in ((stack.home / "run" / "registry.begun"), *(stack.home / "run").glob("registry-*.journal")):
-        path.unlink()
+    for journal in (stack.home / "run").glob("registry-*.journal"):
+        journal.unlink()
     os.kill(registry, signal.SIGKILL)
 
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from todomq.errors import CorruptRecord, InvalidRequest, Overloaded, Unavailable
+from todomq.protocol import limits
 from todomq.protocol.codec import canonical
-from todomq.protocol.registration import Registration
+from todomq.protocol.registration import Registration, is_same
 from todomq.registry.registrations import (
     Effect,
     Forget,
@@ -352,11 +353,44 @@ class TestVersionAndEffects:
         assert (len(names), names.version) == (full, version)
         assert names.unregister(0, None, LEASE_MS) and register(names, name="one more", address="a" * 1000)
 
+    @pytest.mark.parametrize("part", [[], 1, {}, [[1], {2: 3}]])
+    def test_law_6_names_of_many_values_fill_it_before_a_reader_can_take_no_more(self, part: Any) -> None:
+        names = settled()
+        with pytest.raises(Overloaded):
+            [register(names, ALICE, name=[number, *[part] * 150]) for number in range(1_000)]
+        assert 150 * len(names) < limits.DECODED_ITEMS
+
+    def test_what_needs_no_more_room_is_taken_by_a_full_registry(self) -> None:
+        names = settled()
+        register(names, ALICE, b"one", LEASE_MS, name="kept", address="a" * 100)
+        with pytest.raises(Overloaded):
+            [register(names, ALICE, b"one", name=number, address="a" * 1000) for number in range(1_100)]
+        assert register(names, ALICE, b"one", name="kept", address="a" * 100)
+
+    def test_the_names_of_the_registry_before_have_room_in_whatever_order_they_come(self) -> None:
+        names, kept = settled(), []
+        with pytest.raises(Overloaded):
+            [register(names, ALICE, name=number, address="a" * 1000) for number in range(1_100)]
+        with pytest.raises(Overloaded):
+            [register(names, ALICE, b"one", name=[number], address="a" * 1000) for number in range(1_100)]
+        kept = [effect for effect in names.effects() if isinstance(effect, Remember)]
+        fresh = Registrations(LEASE_MS, 0)
+        for each in reversed(kept):
+            fresh.restore(each.key, each.registration, each.process, each.lease_ms, 0)
+        assert len(fresh) == len(names)
+
     def test_law_9_a_daemon_comes_back_to_a_registry_that_others_have_filled(self) -> None:
         names = settled()
         with pytest.raises(Overloaded):
             [register(names, ALICE, name=number, address="a" * 1000) for number in range(1_100)]
         assert register(names, BOB, name=["list_server", 1], address="a" * 100, incarnation=b"i" * 16)
+
+def test_a_registration_is_the_same_whatever_its_name_is_equal_to() -> None:
+    def registration(address: str) -> Registration:
+        return Registration([float("nan")], address, 1, b"")
+
+    assert is_same(registration("here"), registration("here")) and is_same(None, None)
+    assert not is_same(registration("here"), registration("there")) and not is_same(registration("here"), None)
 
 
 class Interleavings(RuleBasedStateMachine):

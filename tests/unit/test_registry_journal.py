@@ -236,3 +236,21 @@ def test_another_error_than_a_full_disk_still_keeps_it_from_starting(
     monkeypatch.setattr(journal_module, "_write", fails)
     with pytest.raises(OSError, match="Input/output"):
         opened()
+
+
+def test_what_could_not_be_written_as_the_file_was_to_be_written_anew_is_written_with_the_next_change(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = opened()
+    remember(journal, "x", "stays")
+
+    def fails() -> None:
+        raise FULL
+
+    with monkeypatch.context() as full:
+        full.setattr(journal_module, "SLACK_BYTES", -SLACK_BYTES)  # it is to be written anew
+        full.setattr(journal, "_rewrite", fails)
+        with pytest.raises(OSError, match="No space"):
+            journal.forget(b"x")
+    remember(journal, "y")
+    assert names_in(opened()) == ["stays", "y"]

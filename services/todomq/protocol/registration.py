@@ -22,3 +22,8 @@ class Registration(NamedTuple):
     address: str
     pid: int | None
     incarnation: bytes
+
+
+def is_same(one: Registration | None, other: Registration | None) -> bool:
+    """Tell whether two registrations of one name are the same. That is not looked at: NaN is not equal to NaN."""
+    return one is other or (one is not None and other is not None and one[1:] == other[1:])

@@ -132,6 +132,7 @@ class Journal:
 
     def _append(self, record: bytes) -> None:
         if self._is_torn or self.size > 2 * self._living_bytes + SLACK_BYTES:
+            self._is_torn = True  # until it is written: else the next change would be appended without this one
             self._rewrite()
             return
         try:

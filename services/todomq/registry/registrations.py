@@ -34,6 +34,7 @@ REGISTERED_BYTES = limits.REQUEST_BYTES - 64 * limits.KIB
 RESERVED_BYTES = 64 * limits.KIB
 """Of these, for those that name an incarnation, as the stack's own daemons do: they come back to a full registry."""
 
+_ITEM_BYTES = 16  # for each value in a name; so all names together stay far from ``DECODED_ITEMS``
 _FIXED_BYTES = 32  # most that a packed registration takes beyond its name, address and incarnation
 
 
@@ -165,7 +166,7 @@ class Registrations:
     def restore(
         self, key: bytes, registration: Registration, process: Process | None, lease_ms: int, now_ms: int
     ) -> None:
-        """Take over a name from the registry's life before; the process, if it has one, lives."""
+        """Take over a name from the registry's life before, which had room; the process, if it has one, lives."""
         self._add(key, _Holder(registration, process, lease_ms, now_ms + lease_ms, is_restored=True))
 
     def unregister(self, name: Any, incarnation: bytes | None, now_ms: int) -> bool:
@@ -263,7 +264,8 @@ class Registrations:
 
     def _add(self, key: bytes, holder: _Holder) -> None:
         size = _size(key, holder.registration)
-        self._check_room(size, holder)
+        if not holder.is_restored:
+            self._check_room(size, holder)
         self.bytes += size
         self._holders[key] = holder
         if holder.process is not None:
@@ -287,7 +289,7 @@ class Registrations:
 
     def _check_room(self, more_bytes: int, holder: _Holder) -> None:
         most = REGISTERED_BYTES if holder.registration.incarnation else REGISTERED_BYTES - RESERVED_BYTES
-        if self.bytes + more_bytes > most:
+        if more_bytes > 0 and self.bytes + more_bytes > most:
             raise Overloaded(f"the registry is full: {len(self)} names, {most} bytes are the most in all")
 
     def _remove(self, key: bytes) -> None:
@@ -311,4 +313,12 @@ def _is_same_holder(held: _Holder, holder: _Holder) -> bool:
 
 
 def _size(key: bytes, registration: Registration) -> int:
-    return len(key) + len(registration.address.encode()) + len(registration.incarnation) + _FIXED_BYTES
+    parts = _ITEM_BYTES * _items(registration.name)
+    return len(key) + len(registration.address.encode()) + len(registration.incarnation) + parts + _FIXED_BYTES
+
+
+def _items(name: Any) -> int:
+    """Return of how many values a name is made: who hears of it looks at each."""
+    if isinstance(name, dict):
+        return 1 + sum(_items(key) + _items(value) for key, value in name.items())
+    return 1 + sum(map(_items, name)) if isinstance(name, list | tuple) else 1

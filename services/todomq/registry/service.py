@@ -111,7 +111,8 @@ class RegistryService(Service):
         finally:
             self._release(process)
         unwritten = self._carry_out()
-        comes_back = lease_ms and incarnation  # to the next registry, as daemons do: a full disk must not keep them out
+        # It comes back to the next registry, as daemons do: a full disk must not keep them out.
+        comes_back = lease_ms and incarnation and not was_held
         if unwritten is not None and not comes_back:
             if not was_held:
                 self._registrations.unregister(name, incarnation, self._loop.awake_ms())
@@ -222,7 +223,12 @@ class RegistryService(Service):
 
     def _restore(self) -> None:
         for key, registration, process, lease_ms in self._journal.remembered():
-            if process is not None and not self._is_alive(process):
+            try:
+                is_alive = process is None or self._is_alive(process)
+            except Overloaded as error:  # no descriptor is left: it stays in the journal
+                log("name_not_restored", why=error.text)
+                continue
+            if not is_alive:
                 self._write(Forget(key))
                 continue
             self._registrations.restore(key, registration, process, lease_ms, self._loop.awake_ms())

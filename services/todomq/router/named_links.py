@@ -17,7 +17,7 @@ from todomq.protocol import messages
 from todomq.protocol.addresses import is_address
 from todomq.protocol.codec import canonical, unpack
 from todomq.protocol.messages import DEADLINE_MS, TARGET
-from todomq.protocol.registration import Registration
+from todomq.protocol.registration import Registration, is_same
 from todomq.router.in_flight import Crowded, Flight
 from todomq.router.named import NamedBatch, NamedRouting
 from todomq.runtime.callee import Answer, Callee
@@ -87,7 +87,7 @@ class NamedLinks:
     def _registry_changed(self) -> None:
         registrations = self._daemon.registrations
         for name, (registration, callee) in list(self._callees.items()):
-            if registrations.get(name) != registration:
+            if not is_same(registrations.get(name), registration):
                 del self._callees[name]
                 callee.close()
                 self._lost(name)

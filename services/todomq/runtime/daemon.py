@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from todomq.daemons import REFUSED_TO_START, socket_name
 from todomq.errors import TodoMQError, Unavailable
 from todomq.protocol.codec import canonical
-from todomq.protocol.registration import Registration
+from todomq.protocol.registration import Registration, is_same
 from todomq.runtime import locks
 from todomq.runtime.callee import Answer, Callee
 from todomq.runtime.calls import CallServer, Service
@@ -188,7 +188,7 @@ class Daemon:
         key = canonical(name)
         registration = self.registrations.get(key)
         known = self._callees.get(key)
-        if known is not None and known[0] != registration:
+        if known is not None and not is_same(known[0], registration):
             del self._callees[key]
             known[1].close()
             known = None
@@ -240,7 +240,7 @@ class Daemon:
         fresh = {canonical(registration.name): registration for registration in registrations}
         self.registrations = fresh if settled else {**self.registrations, **fresh}
         for key, (registration, callee) in list(self._callees.items()):
-            if self.registrations.get(key) != registration:
+            if not is_same(self.registrations.get(key), registration):
                 self._callees.pop(key, None)
                 callee.close()
         for action in self.on_registry_change:

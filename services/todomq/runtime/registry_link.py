@@ -86,15 +86,21 @@ class RegistryLink:
             self._callee.call("watch", self._version, done=self._watched, timeout_s=WATCH_S)
 
     def _watched(self, answer: Answer) -> None:
+        if answer.error is None and _version_of(answer.value) == self._version:  # nothing new, so nothing to look at
+            self._watch()
+            return
         if answer.error is not None or not _is_news(answer.value):
             self._version = 0
             self._loop.after(WATCH_AGAIN_S, self._watch)
             return
         version, settled, registrations = answer.value
-        if version != self._version:
-            self._version = version
-            self._learned(settled, [Registration(*fields) for fields in registrations])
+        self._version = version
+        self._learned(settled, [Registration(*fields) for fields in registrations])
         self._watch()
+
+
+def _version_of(value: Any) -> Any:
+    return value[0] if type(value) is list and value else None
 
 
 def _is_news(value: Any) -> bool:

@@ -301,10 +301,11 @@ class Listener:
         if process not in self._watched:
             return
         pid, watch = self._watched[process]
-        if answer.error is not None:
+        if answer.error is not None and not isinstance(answer.error, CorruptRecord):
             watch.unknown(self._loop.awake_ms())
             return
-        if _pid_of(answer.value) == pid:
+        # CorruptRecord says that names were lost; who lives has registered again since, or hangs.
+        if answer.error is None and _pid_of(answer.value) == pid:
             watch.answered(self._loop.awake_ms())
         if watch.tick(self._loop.awake_ms()):
             log("unregistered_process_killed", process=process, pid=pid)
