@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -305,7 +306,7 @@ def test_the_tree_blames_nobody_who_was_not_asked(patient_stack: RunningStack) -
         lines = patient_stack.run("todomq.cli", "probe", "tree").stdout.splitlines()
     finally:
         os.kill(pid, signal.SIGCONT)
-    (silent,) = [line for line in lines if "does not answer" in line]
+    (silent,) = [before for before, line in pairwise(lines) if "does not answer" in line]
     assert "router" in silent
     patient_stack.wait_healthy()
 

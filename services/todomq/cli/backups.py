@@ -222,7 +222,8 @@ def _held(shard: ShardReport) -> str:
     nouns = {"lists": "list", "entries": "entry", "sessions": "session", "values": "value"}
     held = ", ".join(counted(shard.counts[kind], noun, kind) for kind, noun in nouns.items())
     deleted = shard.counts["deleted"]
-    swept = f"; {counted(deleted, 'deleted list')} to be swept, of which entries and sessions are still counted"
+    whose = "its" if deleted == 1 else "their"
+    swept = f"; {counted(deleted, 'deleted list')} not swept yet: {whose} entries and sessions are counted"
     return f"database_worker {shard.worker}  {held}{swept if deleted else ''}"
 
 

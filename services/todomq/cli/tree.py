@@ -133,7 +133,10 @@ def tree_lines(rows: list[Row], is_supervised: bool) -> list[str]:
             branch = "└" if row is members[-1] else "├"
             name, state, *more = (f"{each:<{width}}" for each, width in zip(columns[row.name], widths) if width)
             told = [name, coloured(state, row.state in ("RUNNING", "REGISTERED")), *more, dim(safe(_work(row)))]
-            lines.append(f"{' ' if is_last else '│'}  {branch}─ {'  '.join(told)}".rstrip())
+            stem = " " if is_last else "│"
+            lines.append(f"{stem}  {branch}─ {'  '.join(told)}".rstrip())
+            if _fault(row):
+                lines.append(f"{stem}  {' ' if row is members[-1] else '│'}    {coloured(safe(_fault(row)), False)}")
     return lines
 
 
@@ -147,7 +150,15 @@ def _tree_columns(row: Row) -> tuple[str, ...]:
 
 
 def _work(row: Row) -> str:
-    return "  ".join(part for part in (queue(row), content(row)) if part)
+    """Return what a process has to do and what it holds; what is wrong with it has a line of its own."""
+    return "" if _fault(row) else "  ".join(part for part in (queue(row), content(row)) if part)
+
+
+def _fault(row: Row) -> str:
+    """Return what is wrong with a process that runs, as far as it can be seen here."""
+    if row.stats is None:
+        return queue(row)
+    return content(row) if row.stats.get("trouble") else ""
 
 
 class Sample(NamedTuple):
