@@ -3,7 +3,7 @@
 Owns: the sockets to one worker, whether it has been greeted, what waits until it is, which is bounded (law 6). Must not
 know: lists and entries.
 A worker that comes back, under whatever incarnation, is greeted with the number of the first batch that is not
-committed and then gets those batches again; they are absolute, so again is harmless.
+committed and then gets those batches again; it knows by its mark of this list server which of them are on disk.
 """
 
 from __future__ import annotations
