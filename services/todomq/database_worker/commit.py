@@ -107,8 +107,8 @@ class Commits:
             if forgotten is None:
                 raise Overloaded(f"this worker takes batches from at most {SENDERS} senders")
             self.forget(forgotten)
-        first = max(next_number, self._marks.get(incarnation, 0) + 1)
-        self._senders[incarnation] = Sender(first, first - 1)
+        sender = self._senders[incarnation] = Sender(next_number, next_number - 1)
+        sender.skip_to(self._marks.get(incarnation, 0))
         return forgotten
 
     def forget(self, incarnation: bytes) -> None:
