@@ -318,7 +318,7 @@ def test_a_directory_of_data_that_is_a_link_to_another_disk_is_restored_into_and
     assert (other.home / "data").is_symlink() and not list(disk.iterdir())
 
 
-def test_one_damaged_shard_is_restored_and_the_lists_of_the_others_stay_as_they_are(
+def test_one_shard_that_is_damaged_or_gone_is_restored_and_the_lists_of_the_others_stay_as_they_are(
     stack: RunningStack, backup: Path
 ) -> None:
     names = [f"list {n}" for n in range(30)]
@@ -333,6 +333,11 @@ def test_one_damaged_shard_is_restored_and_the_lists_of_the_others_stay_as_they_
     assert "CURRENT" in todomq(stack, "verify", code=1)
     restored = json.loads(todomq(stack, "restore", str(backup), "--worker", "2", "--json"))
     assert (Path(restored["replaced"]) / "rocksdb" / "CURRENT").read_bytes() == b"nonsense"
+    shard = stack.home / "data" / "worker-2"
+    shutil.rmtree(shard)
+    shard.symlink_to("a disk that is gone")
+    restored = json.loads(todomq(stack, "restore", str(backup), "--worker", "2", "--json"))
+    assert Path(restored["replaced"]).is_symlink() and not shard.is_symlink()
     stack.start()
     with Client(stack.endpoint) as todo:
         found = {name: [entry.title for entry in todo.todo_list(name).entries()] for name in names}

@@ -102,7 +102,8 @@ def restore_worker(
         where the shard that was replaced is kept; None where there is none.
 
     Raises:
-        InvalidRequest: the backup is of another stack or has no such worker, or the stack runs.
+        InvalidRequest: the backup is of another stack or has no such worker, the stack runs, or the shard is a disk of
+            its own.
         CorruptRecord, NewerFormat, OSError: as ``restore_all``.
     """
     catalogue = read_catalogue(backup)
@@ -114,15 +115,21 @@ def restore_worker(
         if (manifest["stack"], manifest["pool_size"]) != (catalogue.stack, catalogue.pool_size):
             raise InvalidRequest(f"the backup is of another stack than {settings.data}; restore it into an empty home")
         shard = settings.data / shard_name(worker)
+        if shard.is_mount():
+            raise InvalidRequest(f"{shard} is a disk of its own, which can't be replaced; unmount it first")
         unfinished = shard.with_name(shard.name + ".restoring")
         _copy(backup, files, unfinished, f"{shard.name}/", begin)
-        copy_outside(shard).unlink(missing_ok=True)  # it tells of the shard that is there
-        kept: Path | None
-        if shard.exists():
-            kept = shard.rename(shard.with_name(f"{shard.name}.replaced-{time.time_ns() // 1_000_000}"))
-        else:  # a restore that was interrupted may have renamed it
-            kept = max(settings.data.glob(f"{shard.name}.replaced-*"), default=None)
-        unfinished.rename(shard)
+        try:
+            kept: Path | None
+            if shard.is_symlink() or shard.exists():
+                kept = shard.rename(shard.with_name(f"{shard.name}.replaced-{time.time_ns() // 1_000_000}"))
+            else:  # a restore that was interrupted may have renamed it
+                kept = max(settings.data.glob(f"{shard.name}.replaced-*"), default=None)
+            copy_outside(shard).unlink(missing_ok=True)  # it tells of the shard that was there
+            unfinished.rename(shard)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
         sync_directory(settings.data)
     return kept
 
