@@ -28,7 +28,7 @@ Exit codes:
   0  done
   1  refused or failed; the text on standard error says why
   2  usage: an argument, an option, a setting or a path that can't be used
-  3  the service can't be reached or did not answer in time
+  3  the service can't be reached, or a part of it is late or can't do it now
   130  ended by Ctrl-C
 
 \b

@@ -5,9 +5,9 @@ Owns: ``--json``, the exit codes, how an error is told. Must not know: what the 
 on until they are ended: ``logs --follow``, and a ``probe top`` that draws.
 
 Exit codes: 0 done, 1 refused by the service, 2 usage (an option, an argument or a setting that can't be used, a path
-that is closed to this user), 3 the service can't be reached, or a part of it did not answer in time. With ``--json`` a
-command that was understood prints exactly one JSON value on standard output, which is ``{"error": {...}}`` where the
-exit code comes from an error.
+that is closed to this user), 3 the service can't be reached, or a part of it did not answer in time or says that it
+can't do it at the moment (a full disk, say). With ``--json`` a command that was understood prints exactly one JSON
+value on standard output, which is ``{"error": {...}}`` where the exit code comes from an error.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from todomq.settings import SERVER_ADVICE, SettingsError, read_settings
 
 DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 
-EPILOG = """Exit codes: 0 done, 1 refused or failed, 2 usage, 3 the service can't be reached or did not answer in time.
+EPILOG = """Exit codes: 0 done, 1 refused or failed, 2 usage, 3 the service can't be reached, or a part of it is late or
+can't do it now.
 
 Environment: TODOMQ_HOME names the stack, for clients also TODOMQ_ENDPOINT; todomq --help says more.
 """
