@@ -155,8 +155,12 @@ def test_full_to_the_last_byte_reads_go_on_whoever_is_killed_and_room_heals_it(
         wait_until(is_full, 60.0, "every change is refused")
         for daemon in ("registry", "cache", "router", "database_worker-1", "database_worker-2", "database_worker-3"):
             stack.wait_restarted(daemon, stack.kill(daemon))
-        states = [stack.ask(f"database_worker-{n}", "stats")["storage"] for n in (1, 2, 3)]
-        assert states == ["read only"] * 3
+
+        def are_read_only() -> bool:
+            fill_what_is_left(filler)
+            return {stack.ask(f"database_worker-{n}", "stats")["storage"] for n in (1, 2, 3)} == {"read only"}
+
+        wait_until(are_read_only, 30.0, "every shard is open for reading only")
         check_refused(todo)
         unload(stack)
         check_refused(todo)
