@@ -2,7 +2,7 @@
 
 Owns: the directory ``checkpoints`` of a shard's directory. Must not know: what is backed up, sockets. Whoever asked for
 a checkpoint holds a lock on its directory (flock) while it is copied, and removes it. One that nobody holds was
-forgotten, by a command that was killed: it is removed soon after the worker has started, or another one was made.
+forgotten, by a command that was killed: the worker looks for such once a minute, and removes them.
 """
 
 from __future__ import annotations

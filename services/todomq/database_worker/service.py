@@ -68,7 +68,7 @@ class DatabaseWorkerService(Service):
         daemon.loop.at_turn_end(self._end_turn)
         daemon.loop.every(LOOK_S, self._words.look)
         self._clear_checkpoints()
-        daemon.loop.after(NEW_S, self._clear_checkpoints)
+        daemon.loop.every(NEW_S, self._clear_checkpoints)
         self.operations["hello"] = self._hello
         for name, operation in {
             "claim": self._claim, "read": self._read, "read_many": self._read_many,
@@ -248,7 +248,6 @@ class DatabaseWorkerService(Service):
             answer(StorageFailed(outcome.text, retryable=False, outcome=NOT_APPLIED) if is_failure else outcome)
 
         self._shard.beside(lambda storage: make_checkpoint(storage, self._directory, name), made)
-        self._loop.after(2 * NEW_S, self._clear_checkpoints)
 
     def _clear_checkpoints(self) -> None:
         self._shard.beside(lambda storage: remove_forgotten(self._directory), lambda outcome: None)
