@@ -53,7 +53,7 @@ def test_behind_an_open_quote_a_name_is_completed_as_it_is() -> None:
 
 def test_the_words_of_a_probe_are_completed() -> None:
     assert completed("todomq", "probe", "kill", "list", "Bob\\'s") == ["Bob\\'s\\ list"]
-    assert completed("todomq", "probe", "kill", "l") == ["list_server"]
+    assert completed("todomq", "probe", "kill", "l") == ["list", "list_server"]
     assert completed("todomq", "probe", "ping", "ca") == ["cache"]
     assert completed("todomq", "probe", "kill", "list_server", "")[0] == "1"
     assert "1" in completed("todomq", "probe", "ping", "list_server", "")

@@ -74,11 +74,12 @@ def init() -> Result:
     store = _store()
     pair = KeyPair(*new_pair())
     store.init(pair)
+    tcp = read_settings().tcp
     text = (
         f"The keys of this stack are in {safe(str(store.directory))}\n"
-        "Next, a key for each client, and the stack started with TODOMQ_TCP:\n"
+        f"Next, a key for each client, and the stack started with TODOMQ_TCP{', which is set' if tcp else ''}:\n"
         "  todomq keys new alice --lists 'alice/*' --rights read,write --endpoint tcp://HOST:7447\n"
-        "  todomq down; TODOMQ_TCP=tcp://HOST:7447 todomq up"
+        f"  todomq down; {'' if tcp else 'TODOMQ_TCP=tcp://HOST:7447 '}todomq up"
     )
     return Result({"directory": str(store.directory), "server_public_key": pair.public}, text)
 

@@ -82,10 +82,11 @@ def _complete(ctx: typer.Context, incomplete: str) -> list[str]:
     before = list(ctx.params.get("daemon") or ctx.params.get("what") or ())
     if before == ["list"]:
         return complete_list(incomplete)
+    also = ["list"] if ctx.info_name == "kill" and not before else []
     try:
-        return next_words(read_settings(), before)
+        return also + next_words(read_settings(), before)
     except SettingsError:
-        return []
+        return also
 
 
 def ping(
