@@ -61,6 +61,7 @@ def test_help_reads_well_on_80_columns(command: list[str]) -> None:
         (["probe", "top", "--every", "0"], "'0' is no number of seconds from 0.1 to 3,600"),
         (["probe", "top", "--every", "inf"], "--every"),
         (["probe", "health", "--wait", "nan"], "'nan' is no number of seconds"),
+        (["demo", "--lists", "x"], "'x' is not a whole number"),
         (["import", "-", "groceries"], "standard input has no name"),
         (["done", "groceries", "x"], "'x' is no id"),
         (["rm", "groceries", "0"], "'0' is no id"),

@@ -45,7 +45,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead
 class PlainCommand(TyperCommand):
     """A command whose usage line is written as manual pages write it: ``LIST`` where typer writes ``{LIST}``.
 
-    Where it can't be understood and a word that begins with ``-`` is no option, what is said names the way out.
+    What is no number is told in words. Where it can't be understood and a word that begins with ``-`` is no option,
+    what is said names the way out.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -55,6 +56,7 @@ class PlainCommand(TyperCommand):
         try:
             return super().parse_args(ctx, args)
         except TyperException as error:
+            error.message = error.message.replace("a valid int range", "a whole number")
             before = [None, *(options.get(word) for word in words)]
             unknown = [
                 word
