@@ -73,7 +73,7 @@ class TodoMQError(Exception):
 def is_refusal_for_now(error: TodoMQError | None) -> bool:
     """Tell whether the part that was asked says itself that it can't do it at the moment.
 
-    Of one that is away, or was lost meanwhile, nobody knows what it did: its next life is waited for.
+    If the part is away or was lost, nobody knows what it did, so its next life is waited for.
     """
     return isinstance(error, Unavailable) and error.outcome == NOT_APPLIED
 

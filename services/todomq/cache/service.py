@@ -118,7 +118,7 @@ class CacheService(Service):
             elif operation == "kill_list" and type(answer.value) is bool:
                 call.answer(answer.value)
             else:
-                call.refuse(ProtocolError(f"the list server gave an answer to {operation} that is none"))
+                call.refuse(ProtocolError(f"the list server's answer to {operation} is malformed"))
 
         callee.call(operation, name, done=answered, timeout_s=self._time_left_s(call))
         return LATER

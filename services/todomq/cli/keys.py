@@ -64,7 +64,8 @@ def make_app() -> typer.Typer:
 def init() -> Result:
     """Make the stack's own pair of keys.
 
-    A router that listens at TODOMQ_TCP asks for keys within a second. Else set that, and: todomq down; todomq up
+    A router that listens at TODOMQ_TCP asks for keys within a second. Otherwise set TODOMQ_TCP, then run: todomq down;
+    todomq up
 
     Example: todomq keys init
     """

@@ -82,7 +82,7 @@ _NOTHING = messages.body("delete_entry", 1 << 62)
 """Changes no entry, for no list ever gives this id; the list remembers its number as that of any change."""
 _NEVER_MS = 1 << 62
 CONNECT_MS = 20
-"""For so long a router that has never greeted is not said to be silent: there may have been no time for it."""
+"""A router that has never greeted is not called silent this early: it may not have had time."""
 _by_id = attrgetter("id")
 
 
@@ -451,7 +451,7 @@ class Session:
         self._offset_ms = router_ms - now_ms
         self._clock_ms = now_ms
         if window < self._window:
-            self._casts.forget()  # a smaller one might have no room beside them, and they tell of nothing
+            self._casts.forget()  # a smaller one might have no room beside them, and nothing tells when they are done
         self._window = window
         # As of now, it may have been on its way for as long as the answer took: then all is sent as if it were later.
         self._is_clock_doubted = not self._is_clock_doubted and now_ms - self._hello_sent_ms > CLOCK_SLACK_MS

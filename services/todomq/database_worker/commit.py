@@ -32,8 +32,8 @@ from todomq.protocol.messages import COMMITTED, EPOCH_STEP, FAILED, WANTED, Comm
 GROUP_BYTES = 2 * limits.BATCH_BYTES
 GROUP_ITEMS = 4_096
 GETS_LEAST = 64
-"""How many gets a group takes where those of the last one found much: what is over is put back, which is work for
-nothing, and more each time, the more wait."""
+"""How many gets a group takes after one whose gets found much. The rest must be put back, and the longer the queue, the
+more that costs."""
 SENDER_WAITING_BYTES = 16 * limits.BATCH_BYTES
 CALL_BYTES = 16 * limits.MIB
 CALL_ITEMS = 16_384
@@ -83,7 +83,7 @@ class Commits:
         return bool(self._in_flight)
 
     def hello(self, incarnation: bytes, next_number: int) -> bytes | None:
-        """Take a sender's batches from ``next_number`` on, the lowest that it keeps or else its next.
+        """Take a sender's batches from ``next_number`` on: the lowest that it keeps, or its next if it keeps none.
 
         Those that are on disk by its mark are not taken again: to write all again is harmless, but some of them without
         those behind them would be a state that never was. Of a sender known already nothing that was taken is lost.

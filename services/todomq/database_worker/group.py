@@ -124,7 +124,7 @@ def commit_group(group: Sequence[Item], storage: Storage, refusal: str = "", now
 
 
 def _whether_known(error: TodoMQError) -> TodoMQError:
-    """Return what is said of a change of which it can't be read whether it has taken effect before."""
+    """Mark an error that leaves open whether the change took effect before; return it."""
     error.outcome = UNKNOWN
     return error
 

@@ -28,7 +28,7 @@ class Sender:
     failed: list[tuple[int, int]] = field(default_factory=list)  # ranges, ascending
 
     def greet(self, number: int) -> None:
-        """Take the sender's hello: it goes on with ``number``, the lowest that it keeps or else its next.
+        """Take the sender's hello: it goes on with ``number``, the lowest that it keeps, or its next if it keeps none.
 
         A number that was taken already means that it sends again what it keeps: nothing changes, and a sender that is
         broken stays so. A higher number than the next means that what lies between was given up.

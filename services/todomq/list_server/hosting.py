@@ -165,7 +165,7 @@ class Hosting:
     def check_epochs(self) -> None:
         """Ask each worker whether what is owned here still is, unless it has yet to answer when it was asked last.
 
-        An owner that others took for dead would else hear of its successor only when it writes (law 2).
+        An owner that was taken for dead would otherwise learn of its successor only when it next writes (law 2).
         """
         silent = [gate for gate in self.gates.values() if gate.is_asking]
         for partition in self.partitions:
@@ -270,7 +270,7 @@ class Hosting:
     def let_go(self, actor: ListActor) -> bool:
         """Drop a list for which nobody waits any more and of which nothing is read; return whether it was one.
 
-        While its worker is away each name that anybody asks for would else stay, and push others out of memory.
+        Otherwise, while its worker is away, every name that anybody asks for would stay and push others out of memory.
         """
         if actor.state is not LOADING or actor.queue is not None or actor.is_being_read:
             return False

@@ -23,7 +23,7 @@ VISITS_LEAST, VISITS_MOST = 32, 4_000
 """Lists that one step visits. The most take 10 ms, for which everybody waits; where they are not enough, a round takes
 longer than it should."""
 GROWTH = 3
-"""What is written or loaded may take so many times its bytes in memory: a guess, upon which all lists are weighed."""
+"""What a byte written or loaded is guessed to take in memory; when that passes the budget, all lists are weighed."""
 IDLE_OVER_BUDGET_MS = 60_000
 
 

@@ -1,4 +1,4 @@
-"""What is asked about one list rather than of it: that its actor begins, ends, or is described.
+"""Calls about a list, as opposed to requests to it: that its actor begins, ends, or is described.
 
 Owns: who waits for a list to be loaded. Must not know: the requests of clients, sockets. Talks to: the cache, which
 asks them for itself (activate) or for whoever debugs (kill_list, describe_list).

@@ -149,7 +149,7 @@ class ListingQueue:
             if answer.error is not None:
                 raise answer.error
             if not is_page(answer.value):
-                raise Unavailable("the database worker gave an answer to a read that is none")
+                raise Unavailable("the database worker's answer to read is malformed")
             if asked.listing.take(answer.value[1], answer.value[2]):
                 asked.is_answered = True
                 self._reply(asked.peer, asked.id, messages.OK, pack(asked.listing.page()))

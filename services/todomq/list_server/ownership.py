@@ -87,8 +87,8 @@ class Ownership:
     def _check_incarnation(self, call: Call, place: int) -> None:
         """Refuse what another life of this list server was asked: a connection goes on to the next one unasked.
 
-        Else the cache would take a claim of this life for one of the life before (law 2). Who does not say which life
-        is meant means any.
+        Otherwise the cache would take a claim of this life for one of the life before (law 2). Whoever does not say
+        which life is meant means any.
         """
         is_named = len(call.arguments) == place + 1 and type(call.arguments[place]) is bytes
         if is_named and call.arguments.pop() != self._incarnation:
@@ -162,7 +162,7 @@ class Ownership:
         if answer.error is not None:
             raise answer.error
         if not _is_grant(answer.value):
-            raise Unavailable("the database worker gave an answer to the claim that cannot be read")
+            raise Unavailable("the database worker's answer to claim is malformed")
         granted, stored = answer.value
         if granted:
             self._hosting.own(number, epoch)

@@ -22,7 +22,7 @@ FIT_NEVER = limits.PAGE_BYTES // ENTRY_OVERHEAD_BYTES
 """More entries than this do not fit into one."""
 
 LOOKED_AT_AT_ONCE = 64
-"""Entries of which it is told with a few operations whether they are plain, as most are."""
+"""How many entries are tested at once for being plain, as most are."""
 EXTRA_IN_PAGE_TIMES = 4
 """How many times their bytes an entry's open fields count towards a page. Each byte may be an empty array or map, of
 which whoever reads a page takes ``DECODED_ITEMS`` at most: a quarter of ``PAGE_BYTES``, and the one entry that goes

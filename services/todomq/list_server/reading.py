@@ -1,8 +1,8 @@
-"""The pages that lists wait for from one database worker: many to a call, so many calls at a time.
+"""The pages that lists wait for from one database worker: batched into calls, a few calls at a time.
 
 Owns: which pages wait, which are under way. Must not know: what a page holds, sockets (the link calls).
-Law 5: a list that takes many pages goes to the end of the queue after each; of one that cannot be read the worker says
-so in the place of its page. Law 6: what waits is bounded by the requests that wait for it, since the hosting lets go of
+Law 5: a list that takes many pages goes to the end of the queue after each; if one can't be read, the worker says so in
+place of its page. Law 6: what waits is bounded by the requests that wait for it, since the hosting lets go of
 lists for which nobody waits, and their pages are forgotten.
 """
 
@@ -97,7 +97,7 @@ class Reading:
         self._under_way -= 1
         error = answer.error
         if error is None and not _are_pages(answer.value, len(reads)):
-            error = ProtocolError("the database worker gave an answer to a read that is none")
+            error = ProtocolError("the database worker's answer to read_many is malformed")
         if error is not None:
             for read in reads:
                 self._on_error(read, error)

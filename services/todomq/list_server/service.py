@@ -81,7 +81,7 @@ class ListServerService(Service):
                 self._serve(peer, sender, requests, now_ms)
 
     def drain_bytes(self) -> int:
-        """Return how much is read ahead of what is served, so that whoever asks little is seen behind who asks much."""
+        """Return how much to read ahead of what is served, so that a quiet client is noticed behind a busy one."""
         return min(AHEAD_BYTES, self._turns.room_bytes())
 
     def stats(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Long reads in progress: the entries that a reader is taking page by page, as they were when it began.
 
 Owns: a bounded number of them; how much of a turn long answers may take (laws 5 and 6: past it what follows waits for
-another turn, or is refused, so that no number of reads makes the others wait). Must not know: pages, sockets.
+another turn, or is refused, so that reads, however many, never hold up the others). Must not know: pages, sockets.
 Past the bound a new read is refused, so that those under way can finish. A finished one, kept in case its last page
 was lost or another goes on with it, makes room for a new one; so does any that nobody asks for within ``KEPT_MS``, or
 within ``SHORT_MS`` where there is no room: who begins reads and leaves them keeps nobody else from reading.

@@ -7,7 +7,7 @@ Law 7: no peer's bytes can raise past this decoder. Whatever is wrong with them 
 Format: https://github.com/msgpack/msgpack/blob/master/spec.md
 
 Two libraries read and write it: msgspec packs three times as quickly as msgpack and unpacks what is plain so; msgpack
-has the bounds for everything else. What is of a type said beforehand is decoded elsewhere, under the same bounds.
+has the bounds for everything else. Values whose type is known in advance are decoded elsewhere, under the same bounds.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def check_title(title: Any) -> str:
 
 
 def are_titles(titles: Sequence[Any]) -> bool:
-    """Tell whether all of these, of which there are some, are right as titles: a look at a column costs little."""
+    """Tell whether all of these titles (at least one) are valid; to check a column costs little."""
     if set(map(type, titles)) != {str}:
         return False
     lengths = list(map(len, titles))

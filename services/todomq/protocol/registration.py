@@ -25,5 +25,5 @@ class Registration(NamedTuple):
 
 
 def is_same(one: Registration | None, other: Registration | None) -> bool:
-    """Tell whether two registrations of one name are the same. That is not looked at: NaN is not equal to NaN."""
+    """Tell whether two registrations of one name are the same. The name is not compared: it may hold NaN."""
     return one is other or (one is not None and other is not None and one[1:] == other[1:])

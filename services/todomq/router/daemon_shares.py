@@ -35,8 +35,8 @@ class DaemonShares:
         """Whether the router is, or was a moment ago, so full that it matters."""
         return self._counts is not None
 
-    def look(self, flights: Iterable[Any], requests: int, size: int) -> None:
-        """Begin or end to count, by how much is in flight in all: ``flights`` are those that are."""
+    def review(self, flights: Iterable[Any], requests: int, size: int) -> None:
+        """Begin or stop to count, by how much is in flight in all: ``flights`` are those that are."""
         if self._counts is None:
             if requests * 2 >= self._most_requests or size * 2 >= self._most_bytes:
                 self._counts = {}
@@ -46,7 +46,7 @@ class DaemonShares:
             self._counts = None
 
     def forget(self) -> None:
-        """Count anew from the next look on: places have other daemons now."""
+        """Count anew from the next review on: places have other daemons now."""
         self._of_partitions.clear()
         self._counts = None
 

@@ -117,7 +117,7 @@ class InFlight:
         if self.by_daemon.are_counted:
             self.by_daemon.add(place, size)
         else:
-            self.look()
+            self.review()
         return identifier
 
     def admit_all(
@@ -146,12 +146,12 @@ class InFlight:
             for partition, body_size in zip(partitions, body_sizes):
                 by_daemon.add(partition, body_size + OVERHEAD_BYTES)
         else:
-            self.look()
+            self.review()
         return first
 
-    def look(self) -> None:
-        """See whether there is so much that it is counted for each daemon."""
-        self.by_daemon.look(self.flights.values(), len(self.flights), self.bytes)
+    def review(self) -> None:
+        """Begin or stop to count by daemon, as there is much in flight or little."""
+        self.by_daemon.review(self.flights.values(), len(self.flights), self.bytes)
 
     def _reached(self, peer: bytes, requests: int, size: int) -> str:
         """Return which limit so many requests more would go over, or nothing."""
@@ -240,7 +240,7 @@ class InFlight:
             if self.by_daemon.are_counted:
                 for flight in flights:
                     self.by_daemon.remove(flight.place, flight.size)
-                self.look()
+                self.review()
         return ended
 
     def to_lists(self, peer: bytes) -> int:

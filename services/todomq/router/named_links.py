@@ -1,4 +1,4 @@
-"""The links to the daemons that are called by name: a connection to each, and whom the registry knows by a name.
+"""Connections to the daemons that are called by name, and lookups of names in the registry.
 
 Owns: connections, made when somebody calls and closed when another life has the name; names that are looked up. Must
 not know: lists, what a request means. What waits for a name is kept by ``named.py``; who asked gets its answer from

@@ -44,7 +44,7 @@ WINDOW = REQUESTS_PER_CONNECTION // 2
 """How many requests a client is asked to have in flight at most; ``hello`` tells it."""
 
 SHORT_BYTES = limits.KIB
-"""An answer that is sent also to who does not read: a refusal would not be shorter by much."""
+"""Answers up to this size are sent even to a client that does not read: a refusal would hardly be shorter."""
 EXPIRE_S = 0.1
 _TEXT = frozenset((str,))
 

@@ -28,8 +28,7 @@ from todomq.runtime.loop import Loop, Timer
 DRAIN_REPLIES = 1_000
 """A turn reads one daemon's messages until they have so many replies; the one that reaches the limit is read whole."""
 REPLY_BYTES = limits.KIB
-"""A long reply counts as one for each so many bytes as well. To hand it on costs little: what is left waits before the
-short ones behind it."""
+"""A long reply counts once more for each of so many bytes: it holds up the short ones behind it."""
 OUTBOX_BYTES = 32 * limits.MIB
 CALLS = 16_384
 """Calls in flight to one daemon at most; past it, or past the bytes, a caller is refused at once."""

@@ -76,11 +76,11 @@ class Call:
         self._server.reply(self.peer, self.id, messages.OK, value)
 
     def backlog_bytes(self) -> int:
-        """Return how much waits for whoever asked, who does not read what was answered before."""
+        """Return how many bytes of earlier answers the caller has not read yet."""
         return self._server.backlog_bytes(self.peer)
 
     def unread_bytes(self) -> int:
-        """Return the same, and what this turn has answered so far."""
+        """Return the same, with what this turn has answered so far."""
         return self._server.unread_bytes(self.peer)
 
     def refuse(self, error: TodoMQError) -> None:

@@ -38,7 +38,7 @@ BACKLOG_CONNECTIONS = 1024
 CONNECT_AGAIN_MS = 10
 CONNECT_AGAIN_MOST_MS = 20
 """How soon a daemon tries again to reach one that is away. A try costs microseconds, and most are back within a tenth
-of a second: to try ever more seldom would make others wait for half as long again."""
+of a second: backing off further would make others wait half as long again."""
 KEEPALIVE_S = 30
 
 DROPPED_FRAMES = 256

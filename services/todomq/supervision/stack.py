@@ -295,7 +295,7 @@ class Stack:
             time.sleep(SPAWN_POLL_S)
 
     def _wait_for_processes(self) -> None:
-        """Ask until every process was started: each question turns supervisord's loop, which else waits a second."""
+        """Ask until every process was started: each question turns supervisord's loop, which would wait a second."""
         give_up = time.monotonic() + SPAWN_S
         while time.monotonic() < give_up:
             try:
