@@ -29,7 +29,7 @@ from todomq.daemons import name_of_process, socket_name
 from todomq.errors import Unavailable
 from todomq.runtime.local_process import age_ms, has_ended
 from todomq.runtime.locks import STACK_LOCK
-from todomq.supervision import records
+from todomq.supervision import run_files
 from todomq.supervision.manager import ANSWERS, ENDING, SILENT, Manager, Process
 from todomq.supervision.service import registered_within_ms
 
@@ -80,7 +80,7 @@ def test_a_killed_daemon_is_back_at_once_and_no_other_is_touched(shared_stack: R
 
 def test_a_killed_listener_is_back_and_goes_on_hurrying_and_counting(shared_stack: RunningStack) -> None:
     kill_and_time(shared_stack, "cache")
-    counted = records.read_restarts(shared_stack.home / "run")["cache"]
+    counted = run_files.read_restarts(shared_stack.home / "run")["cache"]
     killed = shared_stack.kill("supervision")
     wait_until(lambda: shared_stack.pid("supervision") not in (0, killed), 20, "the listener is back")
 
@@ -88,15 +88,14 @@ def test_a_killed_listener_is_back_and_goes_on_hurrying_and_counting(shared_stac
         seconds = [kill_and_time(shared_stack, "cache") for _ in range(3)]
 
     assert statistics.median(seconds) - stalls.longest_s < 0.3, seconds
-    wait_until(
-        lambda: records.read_restarts(shared_stack.home / "run")["cache"] == counted + 3, 20, "all restarts are counted"
-    )
+    run = shared_stack.home / "run"
+    wait_until(lambda: run_files.read_restarts(run)["cache"] == counted + 3, 20, "all restarts are counted")
 
 
 def test_a_deliberate_restart_is_not_counted_and_names_what_settings_it_does_not_take(
     shared_stack: RunningStack,
 ) -> None:
-    before, counted = shared_stack.pids(), records.read_restarts(shared_stack.home / "run")
+    before, counted = shared_stack.pids(), run_files.read_restarts(shared_stack.home / "run")
     assert shared_stack.control.settings_not_taken() == []
     changed = {"TODOMQ_TCP": "tcp://127.0.0.1:17447", "TODOMQ_MAX_RESTARTS": "", "TODOMQ_ENDPOINT": "ipc:///x"}
 
@@ -105,7 +104,7 @@ def test_a_deliberate_restart_is_not_counted_and_names_what_settings_it_does_not
     assert result.returncode == 0, result.stderr
     after = shared_stack.pids()
     assert all(before[name] != after[name] for name in before)
-    assert records.read_restarts(shared_stack.home / "run") == counted
+    assert run_files.read_restarts(shared_stack.home / "run") == counted
     assert "keeps the settings of its start, and here TODOMQ_MAX_RESTARTS, TODOMQ_TCP would differ" in result.stdout
     assert "down; " in result.stdout
 
@@ -284,7 +283,7 @@ def test_law_9_a_daemon_that_hangs_is_ended_by_the_registry_that_comes_after_the
 def test_law_9_a_listener_that_stood_still_counts_deaths_when_they_were(make_stack: MakeStack) -> None:
     stack = make_stack(**SMALL, TODOMQ_MAX_RESTARTS_CACHE="2", TODOMQ_MAX_RESTARTS_S_CACHE="2")
     stack.start()
-    counted = records.read_restarts(stack.home / "run").get("cache", 0)
+    counted = run_files.read_restarts(stack.home / "run").get("cache", 0)
     listener = stack.pid("supervision")
     os.kill(listener, signal.SIGSTOP)
     try:
@@ -295,7 +294,7 @@ def test_law_9_a_listener_that_stood_still_counts_deaths_when_they_were(make_sta
     finally:
         os.kill(listener, signal.SIGCONT)
     wait_until(
-        lambda: records.read_restarts(stack.home / "run").get("cache") == counted + 4, 20, "all restarts are counted"
+        lambda: run_files.read_restarts(stack.home / "run").get("cache") == counted + 4, 20, "all restarts are counted"
     )
     assert stack.control.failure() is None
     stack.wait_healthy()

@@ -7,7 +7,7 @@ import pytest
 from todomq.backup.contents import Problem
 from todomq.backup.verify import COUNTED, Report, ShardReport, of_backup
 from todomq.cli.backups import UNANSWERED, _report_result
-from todomq.cli.outcome import DONE, REFUSED, UNREACHABLE
+from todomq.cli.command import DONE, REFUSED, UNREACHABLE
 from todomq.database_worker.storage.small_files import ADVICE, SHARD_ADVICE
 
 GOOD = ShardReport(1, dict.fromkeys(COUNTED, 0), [])

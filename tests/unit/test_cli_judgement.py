@@ -10,11 +10,11 @@ import pytest
 import typer
 
 from todomq.cli.asking import Answer
+from todomq.cli.command import REFUSED, UNREACHABLE, USAGE, exit_code
 from todomq.cli.connection import named_by, unreachable
 from todomq.cli.formats import EntryFields
 from todomq.cli.health import Health, Part, judge
 from todomq.cli.killing import kill_daemon
-from todomq.cli.outcome import REFUSED, UNREACHABLE, USAGE, exit_code
 from todomq.cli.stack_parts import read_daemon_name
 from todomq.cli.transfer import BATCH_BYTES, BATCH_ENTRIES, batches
 from todomq.cli.whereabouts import Whereabouts, explain, is_at_fault

@@ -32,7 +32,7 @@ IMPURE = {
     "router/door_keeper.py",
     "router/list_count.py",
     "router/named_links.py",
-    "router/remote.py",
+    "router/keyed_clients.py",
     "supervision/foreground.py",
     "supervision/manager.py",
     "supervision/stack.py",

@@ -14,7 +14,7 @@ import pytest
 
 from todomq.runtime.loop import Loop
 from todomq.settings import Settings
-from todomq.supervision import records, service
+from todomq.supervision import run_files, service
 from todomq.supervision.events import Event
 from todomq.supervision.restart_intensity import GiveUp
 from todomq.supervision.service import Listener
@@ -77,7 +77,7 @@ def test_who_did_not_hear_that_it_is_to_stop_is_asked_again_and_no_stranger_is(l
 
 def test_the_reason_is_kept_where_it_can_be(listener: Listener) -> None:
     assert give_up(listener) == ["shutdown"]
-    assert records.read_failure(listener._settings.run) == "cache was restarted too often"
+    assert run_files.read_failure(listener._settings.run) == "cache was restarted too often"
 
 
 def test_law_9_a_listener_that_hangs_is_ended(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from todomq.daemons import GROUPS
 from todomq.errors import CorruptRecord, ProtocolError
 from todomq.settings import SettingsError, read_settings
-from todomq.supervision import evidence, records
+from todomq.supervision import evidence, run_files
 from todomq.supervision.answer_watch import STARTING_MS, AnswerWatch
 from todomq.supervision.events import SHUTDOWN, Event, EventReader
 from todomq.supervision.limits import read_limits
@@ -317,14 +317,14 @@ def test_deaths_count_when_they_were_in_whatever_order_they_are_heard_of() -> No
 
 
 def test_the_reason_is_kept_in_the_room_that_was_reserved_for_it(tmp_path: Path) -> None:
-    records.reserve_failure(tmp_path)
+    run_files.reserve_failure(tmp_path)
     (reserved,) = tmp_path.iterdir()
     before = reserved.stat()
-    records.write_failure(tmp_path, "the group cache\ngave up")
+    run_files.write_failure(tmp_path, "the group cache\ngave up")
     (kept,) = tmp_path.iterdir()
     after = kept.stat()
     assert (after.st_ino, after.st_size, after.st_blocks) == (before.st_ino, before.st_size, before.st_blocks)
-    assert records.read_failure(tmp_path) == "the group cache gave up"
+    assert run_files.read_failure(tmp_path) == "the group cache gave up"
 
 
 def test_deaths_that_are_heard_of_late_count_when_they_were() -> None:
@@ -337,22 +337,22 @@ def test_deaths_that_are_heard_of_late_count_when_they_were() -> None:
 
 
 def test_records_are_read_back_and_belong_to_one_supervisord(tmp_path: Path) -> None:
-    assert records.read_restarts(tmp_path) == {}
-    assert records.read_failure(tmp_path) is None
+    assert run_files.read_restarts(tmp_path) == {}
+    assert run_files.read_failure(tmp_path) is None
 
-    records.write_restarts(tmp_path, 17, {"cache": 2})
-    records.write_failure(tmp_path, "the group cache\ngave up")
+    run_files.write_restarts(tmp_path, 17, {"cache": 2})
+    run_files.write_failure(tmp_path, "the group cache\ngave up")
 
-    assert records.read_restarts(tmp_path) == {"cache": 2}
-    assert records.read_restarts(tmp_path, 17) == {"cache": 2}
-    assert records.read_restarts(tmp_path, 18) == {}
-    assert records.read_failure(tmp_path) == "the group cache gave up"
+    assert run_files.read_restarts(tmp_path) == {"cache": 2}
+    assert run_files.read_restarts(tmp_path, 17) == {"cache": 2}
+    assert run_files.read_restarts(tmp_path, 18) == {}
+    assert run_files.read_failure(tmp_path) == "the group cache gave up"
 
-    records.forget(tmp_path)
-    assert records.read_failure(tmp_path) is None
+    run_files.forget(tmp_path)
+    assert run_files.read_failure(tmp_path) is None
 
 
 def test_a_damaged_record_is_not_taken_for_none(tmp_path: Path) -> None:
     (tmp_path / "restarts.json").write_text("{")
     with pytest.raises(CorruptRecord, match=r"restarts\.json"):
-        records.read_restarts(tmp_path)
+        run_files.read_restarts(tmp_path)

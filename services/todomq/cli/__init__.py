@@ -23,7 +23,7 @@ What they share:
     connection      one client for one command
     asking          many questions at once
     stack_parts     which parts there should be
-    outcome         how a command ends
+    command         what makes a function a command, and how it ends
     show            what reaches the terminal
     progress        progress bars
 """

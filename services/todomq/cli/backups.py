@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from todomq.cli.command import DONE, REFUSED, UNREACHABLE, Result, command
 from todomq.cli.connection import connect
-from todomq.cli.outcome import DONE, REFUSED, UNREACHABLE, Result, command
 from todomq.cli.show import coloured, counted, safe, size
 from todomq.errors import CorruptRecord, InvalidRequest, TodoMQError, Unavailable
 from todomq.settings import Settings, read_settings

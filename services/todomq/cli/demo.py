@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from todomq.cli.outcome import DONE, REFUSED, Result, command
+from todomq.cli.command import DONE, REFUSED, Result, command
 from todomq.errors import Unavailable
 from todomq.settings import read_settings
 

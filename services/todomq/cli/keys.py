@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from todomq.cli.outcome import Result, command
+from todomq.cli.command import Result, command
 from todomq.cli.show import counted, safe, size
 from todomq.errors import InvalidRequest, TodoMQError
 from todomq.settings import read_settings

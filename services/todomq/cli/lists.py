@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from todomq.cli.command import REFUSED, Result, command
 from todomq.cli.connection import connect
-from todomq.cli.outcome import REFUSED, Result, command
 from todomq.cli.show import dim, is_terminal, json_text, safe
 from todomq.errors import EntryNotFound, TodoMQError
 from todomq.protocol.entries import is_date

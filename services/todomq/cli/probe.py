@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from todomq.cli.asking import ask_all, calling
+from todomq.cli.command import DONE, REFUSED, UNREACHABLE, Result, command
 from todomq.cli.connection import connect_to_look_in, named_by
 from todomq.cli.killing import NOT_RUNNING, kill_daemon
 from todomq.cli.list_probe import kill_list, show_list, why
 from todomq.cli.lists import complete_list
-from todomq.cli.outcome import DONE, REFUSED, UNREACHABLE, Result, command
 from todomq.cli.show import coloured, console, name_of, safe, say_cut, table
 from todomq.cli.stack_parts import expected_daemons, next_words, read_daemon_name, supervised
 from todomq.daemons import LISTENER

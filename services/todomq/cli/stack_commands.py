@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from todomq.cli.command import DONE, REFUSED, UNREACHABLE, Result, command
 from todomq.cli.lists import Yes
-from todomq.cli.outcome import DONE, REFUSED, UNREACHABLE, Result, command
 from todomq.cli.show import duration, is_terminal, name_of, safe, say
 from todomq.daemons import name_of_process
 from todomq.errors import CorruptRecord, TodoMQError, Unavailable
@@ -133,7 +133,7 @@ def status() -> Result:
 
     Example: todomq status
     """
-    from todomq.supervision import records
+    from todomq.supervision import run_files
     from todomq.supervision.manager import ANSWERS, RUNNING
 
     stack = _stack()
@@ -143,7 +143,7 @@ def status() -> Result:
         stopped = f"TodoMQ is stopped: {safe(reason)}\n{_START_AGAIN}" if reason else safe(_nothing_runs(stack, state))
         return Result({"running": False, "reason": reason, "processes": []}, stopped, UNREACHABLE)
     try:
-        counts = records.read_restarts(stack.settings.run)
+        counts = run_files.read_restarts(stack.settings.run)
     except CorruptRecord:
         counts = None  # the listener counts anew, and replaces the file with the next one
     processes = stack.manager.processes()

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from todomq.cli.asking import first_failure
+from todomq.cli.command import Result, command
 from todomq.cli.connection import connect
 from todomq.cli.lists import ListName, is_absent
-from todomq.cli.outcome import Result, command
 from todomq.cli.show import counted, is_terminal, safe
 from todomq.errors import InvalidRequest, TodoMQError
 

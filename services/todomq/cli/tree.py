@@ -222,10 +222,10 @@ def _work_rate(row: Row, now: Sample, before: Sample) -> float | None:
 
 
 def _supervised_rows(settings: Settings) -> list[Row]:
-    from todomq.supervision import records
+    from todomq.supervision import run_files
 
     try:
-        restarts: dict[str, int] | None = records.read_restarts(settings.run)
+        restarts: dict[str, int] | None = run_files.read_restarts(settings.run)
     except CorruptRecord:
         restarts = None
     return [

@@ -9,7 +9,7 @@
     named          requests to daemons by name: what waits, what goes out
     named_links    the connections to those daemons, and who has a name
     door_keeper    whether it listens over TCP, and to whom
-    remote         clients with a key: what each may do
+    keyed_clients  clients with a key: what each may do
     key_use        what each key uses, against its quota
     list_count     how many lists a key has
 """

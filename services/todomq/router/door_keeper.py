@@ -1,8 +1,8 @@
 """Whether the router listens over TCP, and to whom: as the keys are when it starts, and whenever they change.
 
 Owns: when the door is opened, why it is closed, when the router begins anew for it: a socket can't be closed to some of
-those who know its address, nor change its key. Must not know: what a key allows (``remote.py``). Those who are on this
-machine are served whatever becomes of the keys.
+those who know its address, nor change its key. Must not know: what a key allows (``keyed_clients.py``). Those who are
+on this machine are served whatever becomes of the keys.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from todomq.errors import InvalidRequest
 from todomq.keys.required import KeysUnusable, door_pair
 from todomq.keys.store import KeyPair, KeyStore
-from todomq.router.remote import Remote
+from todomq.router.keyed_clients import KeyedClients
 from todomq.runtime.daemon import Daemon
 from todomq.runtime.log import log
 from todomq.settings import SettingsError
@@ -43,7 +43,7 @@ class DoorKeeper:
         self.open_to_all = ""
         self._router = router
         self._daemon = daemon
-        self._remote: Remote | None = None
+        self._keyed: KeyedClients | None = None
         self._trouble = ""
         self._pair: KeyPair | None = None
         self._store = KeyStore(daemon.settings.keys)
@@ -54,12 +54,12 @@ class DoorKeeper:
 
     def window_of(self, peer: bytes, most: int) -> int:
         """Return how many requests a connection is to have in flight: no more than its key may, and ``most``."""
-        return most if self._remote is None else self._remote.window_of(peer, most)
+        return most if self._keyed is None else self._keyed.window_of(peer, most)
 
     def stats(self) -> dict[str, Any]:
         """Return what the door counts, or why it is closed."""
         closed = {"door_closed": self._trouble} if self._trouble else {}
-        return closed if self._remote is None else {"door": self._remote.stats(), **closed}
+        return closed if self._keyed is None else {"door": self._keyed.stats(), **closed}
 
     def _open(self, pair: KeyPair | None) -> None:
         if pair is None:
@@ -68,7 +68,7 @@ class DoorKeeper:
             return
         self._pair = pair
         self._pair_stamp = self._store.stamp_of_pair()
-        self._remote = Remote(self._router, self._daemon, pair)
+        self._keyed = KeyedClients(self._router, self._daemon, pair)
         self._daemon.loop.every(LOOK_S, self._look_at_pair)
 
     def _stay_closed(self, error: SettingsError) -> None:

@@ -11,6 +11,6 @@ supervisord starts and restarts every daemon, as ``supervisord.conf`` says. Noth
     stack              the whole, started and stopped by the commands
     foreground         the same as a child of one command, and ended with it
     leftovers          sockets of those that have ended
-    records            what the listener tells others: counts of restarts, why the stack gave up
+    run_files          what the listener tells others: counts of restarts, why the stack gave up
     evidence           how a process ended, read from its log
 """

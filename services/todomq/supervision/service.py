@@ -29,7 +29,7 @@ from todomq.runtime.locks import STACK_LOCK, hold
 from todomq.runtime.log import log, log_counted
 from todomq.runtime.loop import Loop, Timer
 from todomq.settings import Settings
-from todomq.supervision import evidence, records
+from todomq.supervision import evidence, run_files
 from todomq.supervision.answer_watch import AnswerWatch
 from todomq.supervision.events import DONE, READY, SHUTDOWN, Event, EventReader
 from todomq.supervision.leftovers import remove_sockets_of_daemons
@@ -78,7 +78,7 @@ class Listener:
     def begin(self) -> None:
         """Ask for events, learn what runs already, watch the registry."""
         with suppress(OSError):  # on a disk that is full already; then it is tried when there is a reason
-            records.reserve_failure(self._settings.run)
+            run_files.reserve_failure(self._settings.run)
         self._loop.watch(sys.stdin.fileno(), self._read_events)
         self._loop.at_turn_end(self._registry.flush)
         self._loop.every(PING_S, self._watch)
@@ -173,7 +173,7 @@ class Listener:
 
     def _keep_restarts(self) -> None:
         try:
-            records.write_restarts(self._settings.run, self._manager_pid, self._intensity.restarts)
+            run_files.write_restarts(self._settings.run, self._manager_pid, self._intensity.restarts)
         except OSError as error:  # a full disk; the next life of this listener only counts from less
             log("restarts_not_kept", why=error)
 
@@ -224,7 +224,7 @@ class Listener:
     def _give_up(self, reason: str) -> None:
         log("gave_up", why=reason)
         try:
-            records.write_failure(self._settings.run, reason)
+            run_files.write_failure(self._settings.run, reason)
         except OSError as error:  # a full disk, say: the stack is stopped all the same, and the log has the reason
             log("reason_not_kept", why=error)
         self._loop.offload(self._manager.shutdown, self._shut_down)
@@ -328,7 +328,7 @@ def registered_within_ms(lease_ms: int) -> int:
 def _restarts_before(settings: Settings, manager_pid: int) -> dict[str, int]:
     """Return what the listener before this one has counted; nothing where that can't be read."""
     try:
-        return records.read_restarts(settings.run, manager_pid)
+        return run_files.read_restarts(settings.run, manager_pid)
     except CorruptRecord as error:
         log("restarts_unknown", why=error.text, then="they are counted anew")
         return {}

@@ -26,7 +26,7 @@ from todomq.keys.required import check_keys
 from todomq.runtime.local_process import has_ended, is_stopped, kill
 from todomq.runtime.locks import STACK_LOCK, hold, private_directory
 from todomq.settings import SERVER_ADVICE, VARIABLES, SettingsError, read_settings
-from todomq.supervision import records
+from todomq.supervision import run_files
 from todomq.supervision.leftovers import remove_sockets, remove_sockets_of_daemons
 from todomq.supervision.limits import LIMIT_VARIABLES, read_limits
 from todomq.supervision.manager import ANSWERS, CONFIGURATION, ENDING, RUNNING, Manager, Process, knock
@@ -150,7 +150,7 @@ class Stack:
         self._remove_sockets()  # of a daemon that is none any more, for example
         private_directory(self.settings.run)
         self.settings.log.mkdir(parents=True, exist_ok=True)
-        records.forget(self.settings.run)
+        run_files.forget(self.settings.run)
 
     def command(self, *more: str) -> list[str]:
         """Return the command line of its supervisord."""
@@ -180,7 +180,7 @@ class Stack:
 
     def failure(self) -> str | None:
         """Return why the stack gave up, or None if it did not."""
-        return records.read_failure(self.settings.run)
+        return run_files.read_failure(self.settings.run)
 
     def wait_for_failure(self) -> str | None:
         """Return why the stack gave up, once it is down, or None if it did not."""

@@ -49,7 +49,7 @@ UNSEEN = frozenset((b"", b"within"))
 NOT_ALLOWED = "this key does not allow that"
 
 
-class Remote(Service):
+class KeyedClients(Service):
     """The service behind the door."""
 
     def __init__(self, router: RouterService, daemon: Daemon, pair: KeyPair) -> None:

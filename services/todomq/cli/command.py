@@ -1,4 +1,4 @@
-"""How every command ends: what it prints, for a person or as JSON, and its exit code.
+"""What makes a function a command, and how every command ends: what it prints, and its exit code.
 
 Owns: ``--json``, the exit codes, how an error is told. Must not know: what the commands do. A command returns a
 ``Result`` and leaves standard output to this file; what it tells meanwhile goes to standard error. Two show what goes
