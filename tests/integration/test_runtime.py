@@ -31,7 +31,7 @@ from todomq.runtime.callee import Answer, Callee
 from todomq.runtime.calls import LATER, Call, CallServer, Service, batches_of
 from todomq.runtime.daemon import FAILED
 from todomq.runtime.local_process import age_ms, has_ended, kill
-from todomq.runtime.loop import Loop, Once
+from todomq.runtime.loop import Loop, OneTimer
 from todomq.runtime.pipes import Pull, Push
 from todomq.settings import Settings, SettingsError
 
@@ -104,7 +104,7 @@ def test_what_is_asked_for_again_and_again_is_planned_once_until_it_has_run(loop
         if len(ran) == 1:
             again.plan()  # by itself
 
-    again = Once(loop, 0.001, run)
+    again = OneTimer(loop, 0.001, run)
     for _ in range(3):
         again.plan()
     turn_until(loop, lambda: len(ran) == 2)
@@ -871,30 +871,30 @@ def test_a_daemon_that_is_asked_to_stop_takes_its_name_away_and_leaves_with_0(st
     assert ["cache"] not in stack.names(loop)
 
 
-SLOW_TO_DRAIN = """
+SLOW_TO_FINISH = """
 from todomq.runtime.calls import Service
 from todomq.runtime.daemon import main
 
-class SlowToDrain(Service):
+class SlowToFinish(Service):
     def __init__(self, daemon):
         super().__init__()
         self.loop = daemon.loop
 
-    def drain(self, done):
+    def finish(self, done):
         self.loop.after({seconds}, done)
 
-main(["cache"], SlowToDrain)
+main(["cache"], SlowToFinish)
 """
 
 
-def test_a_daemon_that_drains_for_longer_than_its_lease_is_not_taken_for_one_that_hangs(
+def test_a_daemon_that_takes_longer_to_finish_than_its_lease_is_not_taken_for_one_that_hangs(
     stack: Stack, loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease_s = 1.0
     monkeypatch.setenv("TODOMQ_LEASE_MS", str(int(lease_s * 1000)))
     stack.start("registry")
     environment = {**os.environ, "TODOMQ_HOME": str(stack.home)}
-    script = SLOW_TO_DRAIN.format(seconds=2.5 * lease_s)
+    script = SLOW_TO_FINISH.format(seconds=2.5 * lease_s)
     slow = subprocess.Popen([sys.executable, "-c", script], env=environment, stderr=subprocess.PIPE, text=True)
     stack.processes["cache"] = slow
     stack.wait_for_names(loop, lambda names: ["cache"] in names)

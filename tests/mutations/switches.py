@@ -122,7 +122,7 @@ def worker_says_committed_first() -> Replaced:
         elif storage is not None and group:
             self.commits.committed([None if isinstance(item, TakenBatch) else item.value for item in group])  # type: ignore[union-attr]
             self._loop.offload(lambda: commit_group(group, storage), lambda result, error: None, COMMITS)
-        words, answers = self.commits.drain()
+        words, answers = self.commits.ready()
         for ask, outcome in answers:
             ask(outcome)
         return words

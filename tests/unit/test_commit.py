@@ -72,7 +72,7 @@ class Bench:
         return self.take()
 
     def take(self) -> list[Committed]:
-        words, answers = self.commits.drain()
+        words, answers = self.commits.ready()
         for answered in answers:
             answered.done(answered.outcome)
         self.words += words

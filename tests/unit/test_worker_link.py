@@ -86,7 +86,7 @@ class Pair:
 
     def say(self) -> None:
         """Bring what the worker says of batches."""
-        for word in self.commits.drain()[0]:
+        for word in self.commits.ready()[0]:
             self.words.take(messages.committed(word))
 
 

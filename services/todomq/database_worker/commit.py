@@ -2,7 +2,7 @@
 
 Owns: numbers of senders, epochs of partitions, the queue of what waits, the answers when a commit ends. Must not
 know: sockets, threads, the clock, lists and entries. ``service.py`` feeds it; ``shard.py`` runs ``commit_group`` off
-the loop and takes what ``drain`` returns.
+the loop and takes what ``ready`` returns.
 
 One queue holds batches and claims in the order they came; beside it wait stores and gets, whose clients take turns. One
 group is in flight; what comes meanwhile is the next one. Nothing is answered before its group is on disk.
@@ -289,7 +289,7 @@ class Commits:
                 sender.skip_to(self._marks.get(name, 0))
             sender.wants = True
 
-    def drain(self) -> tuple[list[Committed], list[Answered]]:
+    def ready(self) -> tuple[list[Committed], list[Answered]]:
         """Return and forget the words to senders and the answers to calls that may leave now."""
         for incarnation, sender in self._senders.items():
             if sender.wants and not sender.broken:

@@ -82,7 +82,7 @@ class DatabaseWorkerService(Service):
         malformed = self._malformed + self._writes.malformed
         return {**self._shard.stats(), "words_dropped": self._words.dropped, "malformed_batches": malformed}
 
-    def drain(self, done: Callable[[], None]) -> None:
+    def finish(self, done: Callable[[], None]) -> None:
         """Commit and answer what was taken in, and a bounded number of the batches that have arrived since.
 
         The senders keep the others. Then close storage, and call ``done``.

@@ -28,7 +28,7 @@ from todomq.errors import NOT_APPLIED, CorruptRecord, Overloaded, TodoMQError, U
 from todomq.protocol.forgetting_clock import ForgettingClock
 from todomq.protocol.messages import Committed, Writes
 from todomq.runtime.log import log, log_counted
-from todomq.runtime.loop import Loop, Once
+from todomq.runtime.loop import Loop, OneTimer
 from todomq.settings import SettingsError
 
 COMMITS = "commits"  # the lanes, a thread each
@@ -82,7 +82,7 @@ class Shard:
         self._unreadable = 0  # places in a row from which once-records could not be read
         self._is_sweeping = False
         self._forgetting = ForgettingClock()
-        self._sweep_on = Once(loop, SWEEP_ON_S, self._sweep)
+        self._sweep_on = OneTimer(loop, SWEEP_ON_S, self._sweep)
         self._storage_stats: dict[str, int] = {"records": 0}
         self.commits = Commits(incarnation, partitions, {})
         loop.every(TEND_S, self._tend)
@@ -130,7 +130,7 @@ class Shard:
                 refusal = "" if self._trouble is None else self._trouble.text
                 now_ms = self._loop.now_ms()
                 self._loop.offload(lambda: commit_group(group, storage, refusal, now_ms), self._committed, COMMITS)
-        words, answers = self.commits.drain()
+        words, answers = self.commits.ready()
         for done, outcome in answers:
             done(outcome)
         return words

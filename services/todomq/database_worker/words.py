@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from todomq.protocol import messages
 from todomq.protocol.messages import Committed
-from todomq.runtime.loop import Loop, Once
+from todomq.runtime.loop import Loop, OneTimer
 from todomq.runtime.pipes import Push
 
 WAITING_WORDS = 4_096
@@ -36,7 +36,7 @@ class Words:
         self._pushes: dict[bytes, Push] = {}
         self._waiting: dict[bytes, deque[bytes]] = {}
         self._blocked_since_ms: dict[bytes, int] = {}
-        self._flush_again = Once(loop, RETRY_S)
+        self._flush_again = OneTimer(loop, RETRY_S)
         self.dropped = 0
 
     def connect(self, incarnation: bytes, address: str) -> bytes | None:

@@ -102,7 +102,7 @@ class ListServerService(Service):
             "damaged_partitions": hosting.damaged_partitions,
         }
 
-    def drain(self, done: Callable[[], None]) -> None:
+    def finish(self, done: Callable[[], None]) -> None:
         """Release every partition, so that no reply is lost, then leave."""
         self._ownership.leave(done)
 

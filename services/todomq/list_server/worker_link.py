@@ -20,7 +20,7 @@ from todomq.protocol.partitions import worker_of
 from todomq.runtime.callee import Answer, Callee
 from todomq.runtime.daemon import Daemon
 from todomq.runtime.log import log, log_counted
-from todomq.runtime.loop import Once
+from todomq.runtime.loop import OneTimer
 from todomq.runtime.pipes import Push
 
 GREET_AGAIN_S = 0.05
@@ -80,8 +80,8 @@ class WorkerLink:
         self._must_greet_again = False
         self._oldest = 0
         self._silent_since_ms = 0
-        self._send_again = Once(daemon.loop, SEND_AGAIN_S, self._send_if_greeted)
-        self._connect_again = Once(daemon.loop, GREET_AGAIN_S, self.registry_changed)
+        self._send_again = OneTimer(daemon.loop, SEND_AGAIN_S, self._send_if_greeted)
+        self._connect_again = OneTimer(daemon.loop, GREET_AGAIN_S, self.registry_changed)
 
     def registry_changed(self) -> None:
         """Connect to where the worker is registered now."""

@@ -24,7 +24,7 @@ from todomq.registry.registrations import Forget, Kill, Process, Registrations, 
 from todomq.runtime.calls import LATER, Call, Service
 from todomq.runtime.daemon import Daemon
 from todomq.runtime.log import log, log_counted
-from todomq.runtime.loop import Once
+from todomq.runtime.loop import OneTimer
 
 WATCHERS = 1024
 WATCHES_PER_CONNECTION = 64
@@ -76,7 +76,7 @@ class RegistryService(Service):
         self._first_version = self._told_version = first_version
         self._told_ms = 0
         self._is_someone_behind = False
-        self._news_again = Once(self._loop, 0.0)
+        self._news_again = OneTimer(self._loop, 0.0)
         self._killed = 0
         self._restore()
         own = self._processes.watch(os.getpid())

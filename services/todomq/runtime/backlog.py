@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from todomq.protocol import limits
 from todomq.runtime import sockets
 from todomq.runtime.log import log_counted
-from todomq.runtime.loop import Loop, Once
+from todomq.runtime.loop import Loop, OneTimer
 
 if TYPE_CHECKING:
     import zmq
@@ -54,7 +54,7 @@ class Backlog:
         self._most_bytes = most_bytes
         self._counts = counts
         self._waiting: dict[bytes, _Waiting] = {}
-        self._try_again = Once(loop, TRY_AGAIN_S)
+        self._try_again = OneTimer(loop, TRY_AGAIN_S)
 
     def __len__(self) -> int:
         """Return for how many peers anything waits."""

@@ -151,7 +151,7 @@ class Service:
         """Return counters and depths of queues, for the probe."""
         return {}
 
-    def drain(self, done: Callable[[], None]) -> None:
+    def finish(self, done: Callable[[], None]) -> None:
         """Bring what is under way to an end, then call ``done``: the daemon was asked to stop."""
         done()
 

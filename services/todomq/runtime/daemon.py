@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 Name = list[Any]
 
 RESTORE_S = 0.5
-DRAIN_S = 5.0
+FINISH_S = 5.0
 COLLECT = (10_000, 1_000_000)
 """When the interpreter looks for cycles (gc.set_threshold): among what is young, and never again among what has stayed.
 
@@ -95,7 +95,7 @@ class Daemon:
         log("started", name=socket_name(self.name), pid=os.getpid(), incarnation=self.incarnation)
 
     def run(self, service: Service) -> None:
-        """Serve, once begun, until SIGTERM; then let the service drain, for at most ``DRAIN_S`` seconds."""
+        """Serve, once begun, until SIGTERM; then let the service finish, for at most ``FINISH_S`` seconds."""
         signal.set_wakeup_fd(self.loop.wake_descriptor, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.loop.post(lambda: self._stop(service)))
@@ -253,10 +253,10 @@ class Daemon:
         if self._registry is not None:
             self._registry.stop_watching()
         log("stopping", name=socket_name(self.name))
-        self.loop.after(DRAIN_S, self.loop.stop)
+        self.loop.after(FINISH_S, self.loop.stop)
         for server in (self.server, *self._doors):
             server.serve_all_waiting()
-        service.drain(self._leave)
+        service.finish(self._leave)
 
     def _leave(self) -> None:
         if self._registry is None:

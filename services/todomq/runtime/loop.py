@@ -50,7 +50,7 @@ class Timer:
         self.action = None
 
 
-class Once:
+class OneTimer:
     """An action that is planned once at a time, however often it is asked for meanwhile.
 
     Args:

@@ -65,7 +65,7 @@ class RegistryLink:
         self._callee.call("unregister_name", name, incarnation, done=lambda answer: done(), timeout_s=LEAVE_S)
 
     def _renew(self) -> None:
-        if self._is_leaving:  # not before: who drains for longer than a lease must not seem to hang
+        if self._is_leaving:  # not before: who takes longer than a lease to finish must not seem to hang
             return
         daemon = self._daemon
         self._callee.call(
