@@ -1,6 +1,7 @@
 """The router: one endpoint for clients, forwarding to list servers and to daemons by name.
 
-    service        the wiring: requests in, on to where they go, answers back
+    service        the wiring: requests in, and on to where they go
+    answers        what whoever asked is told
     in_flight      the requests that are not answered yet
     daemon_shares  how much of the room what waits for one daemon takes
     pacing         how much of one client's work goes on at a time

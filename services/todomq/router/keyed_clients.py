@@ -179,7 +179,7 @@ class KeyedClients(Service):
 
     def _refuse(self, use: KeyUse, peer: Guest, request: Any, error: TodoMQError) -> None:
         use.counts[error.code] += 1
-        self._router.refuse(peer, messages.request_id(request), error)
+        self._router.answers.refuse(peer, messages.request_id(request), error)
 
     # -- keys ----------------------------------------------------------------------------------------------------------
 
@@ -215,7 +215,7 @@ class KeyedClients(Service):
         self._unknown.clear()
         for public in self._uses.keys() - clients.keys():
             revoked = self._uses.pop(public)
-            self._router.drop(partial(_comes_with, revoked))
+            self._router.answers.drop(partial(_comes_with, revoked))
             log("key_revoked", name=revoked.client.name)
         for public, client in clients.items():
             use = self._uses.get(public)

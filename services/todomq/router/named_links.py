@@ -2,14 +2,14 @@
 
 Owns: connections, made when somebody calls and closed when another life has the name; names that are looked up. Must
 not know: lists, what a request means. What waits for a name is kept by ``named.py``; who asked gets its answer from
-``service.py``. Anybody may register a name: an answer counts only for what its sender was asked.
+``answers.py``. Anybody may register a name: an answer counts only for what its sender was asked.
 """
 
 from __future__ import annotations
 
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from todomq.daemons import is_daemon_name
 from todomq.errors import NOT_APPLIED, NameNotFound, Unavailable
@@ -18,13 +18,11 @@ from todomq.protocol.addresses import is_address
 from todomq.protocol.codec import canonical, unpack
 from todomq.protocol.messages import DEADLINE_MS, TARGET
 from todomq.protocol.registration import Registration, is_same
-from todomq.router.in_flight import Crowded, Flight
+from todomq.router.answers import Answers
+from todomq.router.in_flight import Crowded, Flight, InFlight
 from todomq.router.named import NamedBatch, NamedRouting
 from todomq.runtime.callee import Answer, Callee
 from todomq.runtime.daemon import Daemon
-
-if TYPE_CHECKING:
-    from todomq.router.service import RouterService
 
 CONNECTIONS = 256
 """Daemons that are connected at a time, besides those that are asked at the moment."""
@@ -34,10 +32,10 @@ _NOBODY = "nobody is registered under the name {!r:.200}"
 class NamedLinks:
     """All links of one router. Names are canonical here."""
 
-    def __init__(self, router: RouterService, daemon: Daemon) -> None:
-        self.routing = NamedRouting(router.in_flight)
-        self._router = router
-        self._in_flight = router.in_flight
+    def __init__(self, in_flight: InFlight, answers: Answers, daemon: Daemon) -> None:
+        self.routing = NamedRouting(in_flight)
+        self._in_flight = in_flight
+        self._answers = answers
         self._daemon = daemon
         self._callees: dict[bytes, tuple[Registration, Callee]] = {}
         self._looked_up: set[bytes] = set()
@@ -61,7 +59,7 @@ class NamedLinks:
         try:
             callee = self._callee(name)
         except Unavailable as error:
-            self._router.refuse_unsent((identifier for identifier, _ in chain.from_iterable(batches)), error)
+            self._answers.end_unsent((identifier for identifier, _ in chain.from_iterable(batches)), error)
             return
         if callee is None or not callee.is_connected:
             for identifier, _ in chain.from_iterable(batches):
@@ -69,7 +67,7 @@ class NamedLinks:
             return
         for batch in batches:
             if not callee.send(messages.call(batch[0][1].sender, [_for_daemon(*item) for item in batch])):
-                self._router.refuse_unsent((identifier for identifier, _ in batch), Crowded())
+                self._answers.end_unsent((identifier for identifier, _ in batch), Crowded())
 
     def _answered(self, name: bytes, replies: list[Any]) -> None:
         """Take what a daemon, which may be anybody, answers to what it was asked itself, and nothing else."""
@@ -79,8 +77,8 @@ class NamedLinks:
             for reply in replies
             if reply[1] != messages.MOVED and (flight := flights.get(reply[0])) is not None and flight.place == name
         ]
-        self._router.counts["replies_without_taker"] += len(replies) - len(own)
-        self._router.answered(own)
+        self._answers.counts["replies_without_taker"] += len(replies) - len(own)
+        self._answers.hand_over(own)
 
     # -- who has a name ------------------------------------------------------------------------------------------------
 
@@ -121,13 +119,13 @@ class NamedLinks:
         for identifier in self.routing.give_up(name, last):
             flight = self._in_flight.flights.get(identifier)
             if flight is not None:
-                self._router.end(identifier, error or NameNotFound(_NOBODY.format(flight.request[TARGET][0])))
+                self._answers.end(identifier, error or NameNotFound(_NOBODY.format(flight.request[TARGET][0])))
         if name in self.routing.names_waited_for():
             self._look_up(name)
 
     def _lost(self, name: bytes) -> None:
         for identifier, error in self.routing.lost(name, comes_back=name in self._own_daemons):
-            self._router.end(identifier, error)
+            self._answers.end(identifier, error)
         if name in self._daemon.registrations:
             self.routing.found(name)
 

@@ -1,37 +1,28 @@
 """The router's wiring of requests to where they go, and of answers back to their clients.
 
-Owns: the connections to list servers; what is answered, refused or taken back. Must not know: what a request means: it
-reads version, target, deadline and number, and never the body. Talks to: clients and the cache (who call it), list
-servers, and through ``named_links.py`` every daemon that is called by name.
+Owns: the connections to list servers; what is taken in. Must not know: what a request means: it reads version, target,
+deadline and number, and never the body. Talks to: clients and the cache (who call it), list servers, and through
+``named_links.py`` every daemon that is called by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
-from todomq.errors import (
-    NOT_APPLIED,
-    UNKNOWN,
-    DeadlineExceeded,
-    InvalidRequest,
-    Overloaded,
-    ProtocolError,
-    TodoMQError,
-    Unauthorized,
-)
+from todomq.errors import DeadlineExceeded, InvalidRequest, Overloaded, ProtocolError, TodoMQError, Unauthorized
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import canonical
 from todomq.protocol.messages import BODY, DEADLINE_MS, ID, TARGET
 from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
+from todomq.router.answers import Answers
 from todomq.router.daemon_shares import Place
-from todomq.router.in_flight import REQUESTS_PER_CONNECTION, Crowded, Flight, InFlight
+from todomq.router.in_flight import REQUESTS_PER_CONNECTION, Crowded, InFlight
 from todomq.router.named_links import NamedLinks
 from todomq.router.pacing import Pacing
 from todomq.router.routing import Forward, Routing
 from todomq.router.table import read_table
-from todomq.runtime.backlog import UNREAD_BYTES
 from todomq.runtime.callee import Callee
 from todomq.runtime.calls import DEFAULT_DEADLINE_MS, Call, CallServer, Service
 from todomq.runtime.daemon import Daemon
@@ -43,8 +34,6 @@ if TYPE_CHECKING:
 WINDOW = REQUESTS_PER_CONNECTION // 2
 """How many requests a client is asked to have in flight at most; ``hello`` tells it."""
 
-SHORT_BYTES = limits.KIB
-"""Answers up to this size are sent even to a client that does not read: a refusal would hardly be shorter."""
 EXPIRE_S = 0.1
 _TEXT = frozenset((str,))
 
@@ -58,8 +47,9 @@ class RouterService(Service):
         super().__init__()
         self.in_flight = InFlight(self._daemons_of)
         self.routing = Routing(self.in_flight)
-        self.named = NamedLinks(self, daemon)
-        self.pacing = Pacing(self.in_flight, self._leaves_unread)
+        self.answers = Answers(self.in_flight, daemon, self.counts)
+        self.named = NamedLinks(self.in_flight, self.answers, daemon)
+        self.pacing = Pacing(self.in_flight, self.answers.are_unread)
         self.operations |= {"hello": self._hello, "table": self._table}
         self._daemon = daemon
         self._loop = daemon.loop
@@ -69,7 +59,7 @@ class RouterService(Service):
         self._workers = {
             number: canonical(["database_worker", number]) for number in range(1, daemon.settings.database_workers + 1)
         }
-        self._loop.every(EXPIRE_S, self._expire)
+        self._loop.every(EXPIRE_S, lambda: self.answers.end_late(self._loop.now_ms()))
         self._loop.every(1.0, self.pacing.tick)
         self._loop.at_turn_end(self._flush)
         self._door_keeper: DoorKeeper | None = None
@@ -94,21 +84,21 @@ class RouterService(Service):
                 server.serve(self, peer, sender, [request])
                 continue
             if refusal:
-                self._refuse_with(peer, request[ID], refusal)
+                self.answers.refuse_with(peer, request[ID], refusal)
                 continue
             try:
                 self._forward_one(peer, sender, request, now_ms, is_held)
             except Crowded as error:
-                self.refuse(peer, request[ID], error)
+                self.answers.refuse(peer, request[ID], error)
             except Overloaded as error:
                 # There is no room for the rest of the message either. To refuse must cost little: who floods is
                 # refused most of the time, and the others wait for that.
                 if self.in_flight.share(peer)[0] > WINDOW:
                     self.pacing.overstepped(peer)
                 refusal = messages.error_value(error)
-                self._refuse_with(peer, request[ID], refusal)
+                self.answers.refuse_with(peer, request[ID], refusal)
             except TodoMQError as error:
-                self.refuse(peer, request[ID], error)
+                self.answers.refuse(peer, request[ID], error)
 
     def _forward_all(
         self, peer: bytes, sender: bytes, requests: list[Any], columns: list[tuple[Any, ...]], now_ms: int
@@ -198,7 +188,7 @@ class RouterService(Service):
             self.routing.server_lost(number)
         callee = self._daemon.connect(
             address,
-            on_replies=self.answered,
+            on_replies=self._answered,
             on_break=lambda: self.routing.server_lost(number),
             on_connect=lambda: self.routing.server_found(number, incarnation),
         )
@@ -228,67 +218,14 @@ class RouterService(Service):
             raise ProtocolError("a target is nil, a list's name, a database key or [a daemon's name]")
         self.named.forward(self.in_flight.admit(peer, sender, request, name), name)
 
-    def refuse(self, peer: bytes, identifier: int | None, error: TodoMQError) -> None:
-        """Answer a request with an error, without sending it on."""
-        if type(error) is Unauthorized:
-            self.counts["unauthorized"] += 1
-        self._refuse_with(peer, identifier, messages.error_value(error))
-
-    def drop(self, is_gone: Callable[[bytes], bool]) -> None:
-        """Forget the requests of connections that are gone for good: what waits here goes to nobody any more."""
-        flights = self.in_flight.flights.items()
-        self.in_flight.end_all([identifier for identifier, flight in flights if is_gone(flight.peer)])
-
-    def _refuse_with(self, peer: bytes, identifier: int | None, error_value: bytes) -> None:
-        self.counts["refused"] += 1
-        if identifier is None:
-            self.counts["casts_dropped"] += 1
-        self._daemon.server.reply(peer, identifier, messages.ERROR, error_value)
-
-    def answered(self, replies: list[Any]) -> None:
-        """Hand answers of daemons, by the router's ids, to the clients that asked."""
+    def _answered(self, replies: list[Any]) -> None:
+        """Take what a list server answers; what it has not taken is sent to the next owner."""
         moved = [identifier for identifier, status, _ in replies if status == messages.MOVED]
         if moved:
             replies = [reply for reply in replies if reply[1] != messages.MOVED]
             for identifier in moved:
                 self.routing.not_taken(identifier)
-        identifiers = [identifier for identifier, _, _ in replies]
-        sent_before = self.in_flight.sent_before.intersection(identifiers)
-        answered: object = None
-        server, has_backlog = self._daemon.server, self._daemon.has_backlog
-        for flight, (identifier, status, value) in zip(self.in_flight.end_all(identifiers), replies):
-            if flight is None:
-                self.counts["replies_without_taker"] += 1
-                continue
-            asked = flight.request[ID]
-            if has_backlog and len(value) > SHORT_BYTES and self._leaves_unread(flight.peer):
-                status, value = messages.ERROR, _not_read(flight)
-                self.counts["answers_not_read"] += 1
-            elif status == messages.ERROR:
-                if asked is None:
-                    self.counts["casts_dropped"] += 1
-                elif identifier in sent_before:
-                    value = messages.not_this_time(value)
-            if asked is None:
-                continue
-            if flight.peer is not answered:
-                answered, queue = flight.peer, server.replies_to(flight.peer)
-            queue.append((asked, status, value))
-
-    def _leaves_unread(self, peer: bytes) -> bool:
-        """Tell whether so much waits for a client to read it that it is sent short answers only."""
-        return self._daemon.has_backlog and self._daemon.server.backlog_bytes(peer) > UNREAD_BYTES
-
-    def _expire(self) -> None:
-        for identifier in self.in_flight.expire(self._loop.now_ms()):
-            outcome = UNKNOWN if self.in_flight.was_sent(identifier) else NOT_APPLIED
-            self.end(identifier, DeadlineExceeded("no answer before the deadline", outcome=outcome))
-
-    def end(self, identifier: int, error: TodoMQError) -> None:
-        """Answer a request in flight with an error; one that has ended already is left alone."""
-        flight = self.in_flight.end(identifier)
-        if flight is not None:
-            self.refuse(flight.peer, flight.request[ID], error)
+        self.answers.hand_over(replies)
 
     def _flush(self) -> None:
         for identifier, flight in self.pacing.released():
@@ -298,31 +235,10 @@ class RouterService(Service):
             callee = self._servers[number][1]
             for forward in forwards:
                 if not callee.send(_packed(forward)):
-                    self.refuse_unsent((item[0] for group in forward.groups.values() for item in group), Crowded())
+                    self.answers.end_unsent((item[0] for group in forward.groups.values() for item in group), Crowded())
         self.named.flush()
         if len(self._servers) > PARTITIONS:  # now that nothing is to be sent to any of them
             self._close_idle_servers()
-
-    def refuse_unsent(self, identifiers: Iterable[int], error: TodoMQError) -> None:
-        """Refuse requests that can't be sent on; of one that was before, this tells nothing about that time."""
-        value = messages.error_value(error)
-        for identifier in identifiers:
-            is_again = identifier in self.in_flight.sent_before
-            flight = self.in_flight.end(identifier)
-            if flight is not None:
-                said = messages.not_this_time(value) if is_again else value
-                self._refuse_with(flight.peer, flight.request[ID], said)
-
-
-def _not_read(flight: Flight) -> bytes:
-    """Return the error that takes the place of a long answer to who does not read those before it.
-
-    A change may have taken effect: asked under the same number again, it is answered as it was. A call has no number.
-    """
-    text = "the answers before this one have not been read"
-    if type(flight.request[TARGET]) is list:
-        return messages.error_value(Overloaded(text, outcome=UNKNOWN))
-    return messages.not_this_time(messages.error_value(Overloaded(text)))
 
 
 def _packed(forward: Forward) -> bytes:
