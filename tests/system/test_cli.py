@@ -274,8 +274,11 @@ def test_health_names_the_part_that_hangs_and_no_other(patient_stack: RunningSta
     try:
         finished = patient_stack.run("todomq.cli", "probe", "health", "--json")
         found = value_of(finished, REFUSED)
+        status = patient_stack.run("todomq.cli", "status").stdout.splitlines()
     finally:
         os.kill(pid, signal.SIGCONT)
+    (still,) = [line for line in status if "stands still, stopped by a signal" in line]
+    assert f"pid {pid} " in still
     kind, _, number = name.partition("-")
     assert found["at_fault"] == [[kind, int(number)] if number else [kind]]
     patient_stack.wait_healthy()

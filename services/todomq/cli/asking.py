@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from todomq.errors import UNKNOWN, DeadlineExceeded, TodoMQError, Unauthorized
+from todomq.runtime.local_process import is_stopped
 
 if TYPE_CHECKING:
     from todomq.cli.stack_parts import Name
@@ -82,7 +83,9 @@ def why_no_answer(name: Name, error: TodoMQError, registered: Mapping[Name, int 
     if not isinstance(error, DeadlineExceeded):
         return f"gave no answer: {error}" if error.outcome == UNKNOWN else f"answers: {error}"
     pid = None if registered is None else registered[name]
-    return "does not answer" if pid is None else f"does not answer, pid {pid}"
+    if pid is None:
+        return "does not answer"
+    return f"stands still, stopped by a signal, pid {pid}" if is_stopped(pid) else f"does not answer, pid {pid}"
 
 
 def first_failure(failures: BaseExceptionGroup[TodoMQError]) -> TodoMQError:

@@ -25,6 +25,7 @@ from todomq.cli.lists import Yes
 from todomq.cli.show import duration, is_terminal, name_of, safe, say
 from todomq.daemons import name_of_process
 from todomq.errors import CorruptRecord, TodoMQError, Unavailable
+from todomq.runtime.local_process import is_stopped
 
 if TYPE_CHECKING:
     from todomq.supervision.manager import Process
@@ -305,6 +306,8 @@ def _this_command() -> str:
 
 def _status_line(process: Process, restarts: int | None) -> str:
     where = f"pid {process.pid:<8} up {duration(max(process.uptime_s, 1))}" if process.pid else safe(process.trouble)
+    if process.pid and is_stopped(process.pid):
+        where += "; stands still, stopped by a signal"
     name, told = name_of(list(name_of_process(process.name))), "?" if restarts is None else str(restarts)
     return f"{process.group:<12} {name:<20} {process.state:<9} restarts {told:<4} {where}".rstrip()
 
