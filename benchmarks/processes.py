@@ -1,6 +1,6 @@
 """Processes that are measured: started, watched, ended by pid; what the kernel says of them.
 
-Owns: temporary homes, CPU time and memory out of ``/proc``. Must not know: what the processes do.
+Owns: temporary homes, memory and files. Must not know: what the processes do.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 POLL_S = 0.01
 START_S = 20.0
 END_S = 10.0
@@ -27,12 +26,6 @@ class Files(NamedTuple):
 
     number: int
     size_bytes: int
-
-
-def cpu_s(pid: int) -> float:
-    """Return the CPU seconds that a process has used, in user and kernel mode; see proc_pid_stat(5)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
 
 def resident_bytes(pid: int) -> int:

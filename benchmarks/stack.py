@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.processes import Files, cpu_s, files_in, resident_bytes, temporary_home, wait_until
+from benchmarks.processes import Files, files_in, resident_bytes, temporary_home, wait_until
 from todomq import Client, Via, errors
 from todomq.cli.health import wait_healthy
 from todomq.daemons import socket_name
+from todomq.runtime.local_process import processor_s
 from todomq.supervision.stack import Stack
 
 BACK_S = 20.0
@@ -35,7 +36,7 @@ class RunningStack:
 
     def cpu_s(self) -> dict[str, float]:
         """Return the CPU seconds that each daemon has used so far."""
-        return {name: cpu_s(pid) for name, pid in self.pids.items()}
+        return {name: processor_s(pid) for name, pid in self.pids.items()}
 
     def resident_bytes(self) -> dict[str, int]:
         """Return how many bytes of each daemon are in memory."""
