@@ -24,7 +24,7 @@ class Goal(NamedTuple):
         text: what is compared with what.
         ours: what is compared.
         peers: with what: the sum of these, each taken so often.
-        least: the ratio that is asked for, None where there is only an aim.
+        asked: the ratio that is asked for, None where there is only an aim.
         aim: the one beyond it.
         at_most: whether a smaller ratio is better.
     """
@@ -32,7 +32,7 @@ class Goal(NamedTuple):
     text: str
     ours: Key
     peers: Sequence[tuple[float, Key]]
-    least: float | None
+    asked: float | None
     aim: float
     at_most: bool = False
 
@@ -48,12 +48,12 @@ class Outcome(NamedTuple):
         """``aim``, ``reached`` or ``short``."""
         if self._share_of(self.goal.aim) >= 1:
             return "aim"
-        return "reached" if self.share >= 1 and self.goal.least is not None else "short"
+        return "reached" if self.share >= 1 and self.goal.asked is not None else "short"
 
     @property
     def share(self) -> float:
         """How much of what is asked was reached: 1 is all of it, and more is better."""
-        return self._share_of(self.goal.aim if self.goal.least is None else self.goal.least)
+        return self._share_of(self.goal.aim if self.goal.asked is None else self.goal.asked)
 
     def _share_of(self, wanted: float) -> float:
         return wanted / self.ratio if self.goal.at_most else self.ratio / wanted

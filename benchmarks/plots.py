@@ -166,7 +166,7 @@ def _recovery(figures: Sequence[Figure], _: Sequence[Outcome]) -> Any:
 
 def _goals(_: Sequence[Figure], outcomes: Sequence[Outcome]) -> Any:
     """Bars: each ratio as a share of what is asked; turned round where less is better, so that right is good."""
-    chosen = [outcome for outcome in outcomes if outcome.goal.least is not None]
+    chosen = [outcome for outcome in outcomes if outcome.goal.asked is not None]
     if not chosen:
         return None
     shape, axes = _axes("Share of what is asked; longer is better", len(chosen))

@@ -46,7 +46,7 @@ def goals_table(outcomes: Sequence[Outcome]) -> Iterator[str]:
     for outcome in outcomes:
         goal, ratio = outcome
         sign = "<=" if goal.at_most else ">="
-        asked = "" if goal.least is None else f"{sign} {goal.least:g}"
+        asked = "" if goal.asked is None else f"{sign} {goal.asked:g}"
         yield f"{goal.text:46} {ratio:8.2f} {asked:>9} {f'{sign} {goal.aim:g}':>9}  {outcome.verdict}"
 
 
@@ -76,7 +76,7 @@ def write_json(path: Path, figures: Sequence[Figure], outcomes: Sequence[Outcome
         "arguments": list(arguments),
         "figures": [{**figure._asdict(), "median": figure.median} for figure in figures],
         "goals": [
-            {"goal": each.goal.text, "ratio": each.ratio, "asked": each.goal.least, "aim": each.goal.aim,
+            {"goal": each.goal.text, "ratio": each.ratio, "asked": each.goal.asked, "aim": each.goal.aim,
              "at_most": each.goal.at_most, "verdict": each.verdict}
             for each in outcomes
         ],

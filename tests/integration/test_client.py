@@ -792,7 +792,7 @@ class TestTrouble:
             assert not ask()
         assert len(router.requests) == 4
 
-    def test_and_fails_in_a_pipeline_and_with_asyncio(self, client: Client, router: ScriptedRouter) -> None:
+    def test_a_read_that_later_changes_have_overtaken_fails_in_a_pipeline_and_with_asyncio(self, client: Client, router: ScriptedRouter) -> None:
         self.overtake_one(router)
         with pytest.raises(ExceptionGroup) as failed, client.pipeline() as pipeline:
             pipeline.todo_list("l").entries()

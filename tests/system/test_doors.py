@@ -81,11 +81,11 @@ async def _add_and_read(path: Path, name: str) -> bool:
         return await todo.todo_list(name).entries() == [entry]
 
 
-def test_so_does_a_client_for_asyncio(stack: KeyedStack, owner: Path) -> None:
+def test_a_client_for_asyncio_comes_in_by_the_file_of_a_key(stack: KeyedStack, owner: Path) -> None:
     assert asyncio.run(_add_and_read(owner, f"{name_of(owner)}/async"))
 
 
-def test_so_does_the_command_line_by_the_environment(stack: KeyedStack, owner: Path) -> None:
+def test_the_command_line_comes_in_by_the_file_that_the_environment_names(stack: KeyedStack, owner: Path) -> None:
     by_key = {"TODOMQ_CREDENTIALS": str(owner), "TODOMQ_ENDPOINT": "ipc:///nowhere"}
     done = stack.run("todomq.cli", "add", f"{name_of(owner)}/cli", "milk", settings=by_key)
     assert (done.returncode, done.stderr) == (0, "")

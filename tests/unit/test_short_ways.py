@@ -169,7 +169,7 @@ def test_answers_that_the_client_does_not_declare_received_stand_beside_their_en
     assert by_both_ways(adds) == ANSWERS_IN_ENTRIES
 
 
-def test_and_up_to_the_same_bytes() -> None:
+def test_answers_that_the_client_does_not_declare_received_stand_beside_entries_up_to_the_same_bytes() -> None:
     several = ("send", b"one", "a", ("add_entries", [["x"]] * 440), 0, 0, False)
     adds = [("send", b"one", "a", ("add_entry", "milk", None), 0, step + 1, False) for step in range(40)]
     assert 1 < by_both_ways([several, *adds]) < 40
