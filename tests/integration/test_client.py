@@ -481,6 +481,34 @@ class TestPipeline:
         with pipeline:
             pass
 
+    def test_arguments_that_break_a_rule_fail_the_future_and_nothing_else(
+        self, client: Client, router: ScriptedRouter
+    ) -> None:
+        with pytest.raises(ExceptionGroup, match="5 of 7 requests failed") as failed, client.pipeline() as pipeline:  # noqa: PT012
+            todo = pipeline.todo_list("l")
+            before, missing = todo.add_entry("milk"), todo.update_entry(9, title="x")
+            bad: list[concurrent.futures.Future[Any]] = [todo.add_entry("")]
+            bad += [todo.cast_add_entry("x" * 10_001), pipeline.database.get("x" * 10_000)]
+            bad.append(pipeline.cache.server_process(""))
+            after = todo.add_entry("bread")
+        assert [before.result(0).id, after.result(0).id] == [1, 2]
+        assert list(failed.value.exceptions) == [future.exception(0) for future in (missing, *bad)]
+        assert {type(future.exception(0)) for future in bad} == {errors.InvalidRequest}
+
+    def test_arguments_that_break_a_rule_fail_what_is_awaited_and_nothing_else(self, router: ScriptedRouter) -> None:
+        async def main() -> None:
+            async with AsyncClient(router.address) as client:
+                todo = client.todo_list("l")
+                added, bad = await asyncio.gather(todo.add_entry("milk"), todo.add_entry(""), return_exceptions=True)
+                assert isinstance(added, Entry) and isinstance(bad, errors.InvalidRequest)
+                with pytest.raises(ExceptionGroup, match="1 of 2 requests failed"):  # noqa: PT012
+                    async with client.pipeline() as pipeline:
+                        pipeline.cache.server_process("")
+                        pipeline.todo_list("l").add_entry("bread")
+                assert await todo.size() == 2
+
+        asyncio.run(main())
+
     def test_many_requests_are_in_flight_and_in_order(self, client: Client, router: ScriptedRouter) -> None:
         with client.pipeline() as pipeline:
             lists = [pipeline.todo_list(f"list {n}") for n in range(7)]
@@ -792,7 +820,9 @@ class TestTrouble:
             assert not ask()
         assert len(router.requests) == 4
 
-    def test_a_read_that_later_changes_have_overtaken_fails_in_a_pipeline_and_with_asyncio(self, client: Client, router: ScriptedRouter) -> None:
+    def test_a_read_that_later_changes_have_overtaken_fails_in_a_pipeline_and_with_asyncio(
+        self, client: Client, router: ScriptedRouter
+    ) -> None:
         self.overtake_one(router)
         with pytest.raises(ExceptionGroup) as failed, client.pipeline() as pipeline:
             pipeline.todo_list("l").entries()

@@ -26,7 +26,7 @@ from todomq.client.endpoint import choose
 from todomq.client.outcomes import AskAgain, Failures, outcome, refuse_to_resend, refused
 from todomq.client.request import Repetition, Request
 from todomq.client.values import ServerRef
-from todomq.errors import UNKNOWN, TodoMQError
+from todomq.errors import UNKNOWN, InvalidRequest, TodoMQError
 from todomq.protocol.entries import check_list_name
 
 if TYPE_CHECKING:
@@ -53,7 +53,11 @@ def _ask(build: Callable[P, Request[T]]) -> Callable[Concatenate[_Part, P], asyn
 
     @operations.shown_as(build, "asyncio.Future[{}]")
     def method(self: _Part, /, *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
-        return self._face.ask(build(*args, **kwargs))
+        try:
+            request = build(*args, **kwargs)
+        except InvalidRequest as error:
+            return self._face.failed(error)
+        return self._face.ask(request)
 
     return method
 
@@ -65,7 +69,11 @@ def _ask_list(
 
     @operations.shown_as(build, "asyncio.Future[{}]", is_of_list=True)
     def method(self: AsyncTodoList, /, *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
-        return self._face.ask(build(self.name, *args, **kwargs))
+        try:
+            request = build(self.name, *args, **kwargs)
+        except InvalidRequest as error:
+            return self._face.failed(error)
+        return self._face.ask(request)
 
     return method
 
@@ -103,7 +111,9 @@ class AsyncCache(_Part):
         self, list_name: str, *, deadline_s: float | None = None
     ) -> asyncio.Future[ServerRef[AsyncTodoList]]:
         """Return where the list's actor lives; it is activated if it was not."""
-        return self._face.ask(operations.server_process(list_name, self._face.todo_list, deadline_s=deadline_s))
+        return self._ask_server_process(list_name, self._face.todo_list, deadline_s=deadline_s)
+
+    _ask_server_process = _ask(operations.server_process)
 
 
 class AsyncRegistry(_Part):
@@ -148,6 +158,12 @@ class _Face(_Part):
     def ask(self, request: Request[T]) -> asyncio.Future[T]:
         """Submit a request; return the future of its result."""
         raise NotImplementedError
+
+    def failed(self, error: InvalidRequest) -> asyncio.Future[Any]:
+        """Return the future of a request that is refused before it is one."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        future.set_exception(error)
+        return future
 
 
 class AsyncClient(_Face):
@@ -239,7 +255,13 @@ class AsyncPipeline(_Face):
 
     def ask(self, request: Request[T]) -> asyncio.Future[T]:
         """Submit a request; return the future of its result."""
-        future = self._client.ask(request)
+        return self._counted(self._client.ask(request))
+
+    def failed(self, error: InvalidRequest) -> asyncio.Future[Any]:
+        """Return the future of a request that is refused before it is one; it counts among those that were begun."""
+        return self._counted(super().failed(error))
+
+    def _counted(self, future: asyncio.Future[T]) -> asyncio.Future[T]:
         self._waited_for.add(future)
         future.add_done_callback(partial(self._note, self._begun))
         self._begun += 1

@@ -14,14 +14,14 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from itertools import count
 from types import TracebackType
-from typing import Concatenate, ParamSpec, Protocol, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
 from todomq.client import operations
-from todomq.client.futures import Driver, Failure, interrupted
+from todomq.client.futures import Answer, Driver, Failure, interrupted, settle
 from todomq.client.outcomes import Failures
 from todomq.client.request import Request
 from todomq.client.values import ServerRef
-from todomq.errors import TodoMQError
+from todomq.errors import InvalidRequest, TodoMQError
 from todomq.protocol.entries import check_list_name
 
 P = ParamSpec("P")
@@ -46,7 +46,11 @@ def _begin(build: Callable[P, Request[T]]) -> Callable[Concatenate[_Part, P], Fu
 
     @operations.shown_as(build, "Future[{}]")
     def method(self: _Part, /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        return self._pipeline.begin(build(*args, **kwargs))
+        try:
+            request = build(*args, **kwargs)
+        except InvalidRequest as error:
+            return self._pipeline.failed(error)
+        return self._pipeline.begin(request)
 
     return method
 
@@ -58,9 +62,14 @@ def _begin_list(
 
     @operations.shown_as(build, "Future[{}]", is_of_list=True)
     def method(self: PipelinedTodoList, /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        if len(args) == 1 and not kwargs:  # most are, and to unpack one costs as much as a call
-            return self._pipeline.begin(build(self.name, args[0]))  # type: ignore[arg-type, call-arg]
-        return self._pipeline.begin(build(self.name, *args, **kwargs))
+        try:
+            if len(args) == 1 and not kwargs:  # most are, and to unpack one costs as much as a call
+                request = build(self.name, args[0])  # type: ignore[arg-type, call-arg]
+            else:
+                request = build(self.name, *args, **kwargs)
+        except InvalidRequest as error:
+            return self._pipeline.failed(error)
+        return self._pipeline.begin(request)
 
     return method
 
@@ -139,9 +148,9 @@ class PipelinedCache(_Part):
         self, list_name: str, *, deadline_s: float | None = None
     ) -> Future[ServerRef[PipelinedTodoList]]:
         """Return where the list's actor lives; it is activated if it was not."""
-        return self._pipeline.begin(
-            operations.server_process(list_name, self._pipeline.todo_list, deadline_s=deadline_s)
-        )
+        return self._begin_server_process(list_name, self._pipeline.todo_list, deadline_s=deadline_s)
+
+    _begin_server_process = _begin(operations.server_process)
 
 
 class PipelinedRegistry(_Part):
@@ -165,11 +174,12 @@ class PipelinedDatabase(_Part):
 class Pipeline(_Part):
     """A client's face of futures, to be used with ``with``.
 
-    Each call returns a ``concurrent.futures.Future`` at once, or after a wait for room; arguments that are wrong raise
-    at once. Leaving the block waits for every answer, for as long as callbacks begin further requests, and raises an
-    ``ExceptionGroup`` of the requests that failed (the first 10,000 that did), in the order of the calls, if any did;
-    what the block raises by itself gets a note of them instead. It may be used again; what is called between two blocks
-    counts for the second. Threads may share it, if they have made their calls before the block is left.
+    Each call returns a ``concurrent.futures.Future`` at once, or after a wait for room; where arguments break a rule,
+    it has failed already, with ``InvalidRequest``. Leaving the block waits for every answer, for as long as callbacks
+    begin further requests, and raises an ``ExceptionGroup`` of the requests that failed (the first 10,000 that did), in
+    the order of the calls, if any did; what the block raises by itself gets a note of them instead. It may be used
+    again; what is called between two blocks counts for the second. Threads may share it, if they have made their calls
+    before the block is left.
 
     Callbacks of futures must not block: the thread that runs them also takes in what nobody waits for by ``result()``.
 
@@ -209,6 +219,15 @@ class Pipeline(_Part):
             requests.note_settled(1, [])
             raise
         return request
+
+    def failed(self, error: InvalidRequest) -> Future[Any]:
+        """Return the future of a request that is refused before it is one; it counts among those that were begun."""
+        answer: Answer[Any] = Answer()
+        requests = answer.group = self._requests
+        answer.place = next(requests.begun)
+        answer.set_outcome(None, error)
+        settle([answer])
+        return answer
 
     def __enter__(self) -> Self:
         return self
