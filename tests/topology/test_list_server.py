@@ -182,6 +182,18 @@ def test_a_list_is_loaded_when_its_worker_is_back_however_long_it_was_away(world
     assert result(sizes[1]) == 1
 
 
+def test_a_list_of_which_somebody_asks_where_it_is_served_is_not_idle(world: World) -> None:
+    world.start_all()
+    run_until_owned(world)
+    client, housekeeping = Client(world, "client"), service_of(world).hosting.housekeeping
+    assert answered(world, client, operations.size("a")) == 0
+    where_is = operations.call(Via(["cache"]), "server_process", "a")
+    first = answered(world, client, where_is)
+    for _ in range(5):
+        world.clock.run_until(world.clock.now_us + housekeeping._idle_ms * 1_000 * 3 // 4)
+        assert answered(world, client, operations.call(Via(["cache"]), "server_process", "a")) == first
+
+
 @pytest.mark.parametrize("waiting_activations", [0, 10, 10_000])
 def test_law_6_a_worker_that_is_away_leaves_no_list_in_memory_for_which_nobody_waits(
     world: World, monkeypatch: pytest.MonkeyPatch, waiting_activations: int

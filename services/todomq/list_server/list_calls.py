@@ -65,8 +65,9 @@ class ListCalls:
 
     def _activate(self, call: Call) -> object:
         name = check_list_name(call.only_argument())
-        partition = self._partition(name)
-        actor = self._hosting.activate(partition, name, self._loop.now_ms())
+        partition, now_ms = self._partition(name), self._loop.now_ms()
+        actor = self._hosting.activate(partition, name, now_ms)
+        actor.used_ms = now_ms
         if _is_to_answer_soon(actor):
             if len(self._activations) >= WAITING_ACTIVATIONS:
                 self._hosting.let_go(actor)
