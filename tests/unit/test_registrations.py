@@ -353,6 +353,19 @@ class TestVersionAndEffects:
         assert (len(names), names.version) == (full, version)
         assert names.unregister(0, None, LEASE_MS) and register(names, name="one more", address="a" * 1000)
 
+    def test_a_name_that_is_held_stays_so_where_its_holder_asks_for_more_and_there_is_no_room(self) -> None:
+        names = settled()
+        register(names, ALICE, name="without a lease")
+        register(names, ALICE, b"one", name="near")
+        with pytest.raises(Overloaded):
+            [register(names, BOB, name=number, address="a" * 1000) for number in range(1_100)]
+        with pytest.raises(Overloaded):
+            [register(names, BOB, b"two", name=[number], address="a" * 1000) for number in range(1_100)]
+        assert register(names, ALICE, lease_ms=LEASE_MS, name="without a lease")
+        with pytest.raises(Overloaded):
+            register(names, ALICE, b"one", name="near", address="f" * 2000)
+        assert names.is_held("without a lease") and names.is_held("near")
+
     @pytest.mark.parametrize("part", [[], 1, {}, [[1], {2: 3}]])
     def test_law_6_names_of_many_values_fill_it_before_a_reader_can_take_no_more(self, part: Any) -> None:
         names = settled()

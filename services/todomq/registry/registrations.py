@@ -156,6 +156,7 @@ class Registrations:
         holder = _Holder(registration, process, lease_ms, now_ms + lease_ms)
         held = self._holders.get(key)
         if held is None:
+            self._check_room(_size(key, registration), holder)
             self._add(key, holder)
             return True
         if not _is_same_holder(held, holder):
@@ -263,10 +264,7 @@ class Registrations:
         return key, held
 
     def _add(self, key: bytes, holder: _Holder) -> None:
-        size = _size(key, holder.registration)
-        if not holder.is_restored:
-            self._check_room(size, holder)
-        self.bytes += size
+        self.bytes += _size(key, holder.registration)
         self._holders[key] = holder
         if holder.process is not None:
             self._keys.setdefault(holder.process, set()).add(key)

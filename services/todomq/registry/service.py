@@ -78,9 +78,9 @@ class RegistryService(Service):
         self._is_someone_behind = False
         self._news_again = OneTimer(self._loop, 0.0)
         self._killed = 0
-        self._restore()
         own = self._processes.watch(os.getpid())
         self._registrations.register(daemon.name, daemon.reached_at, own, daemon.incarnation, 0, self._loop.awake_ms())
+        self._restore()
         self._carry_out()
         self._loop.watch(self._processes.fileno(), self._take_in_deaths)
         self._loop.every(min(0.1, lease_ms / 8000), self._tick)
@@ -223,15 +223,10 @@ class RegistryService(Service):
 
     def _restore(self) -> None:
         for key, registration, process, lease_ms in self._journal.remembered():
-            try:
-                is_alive = process is None or self._is_alive(process)
-            except Overloaded as error:  # no descriptor is left: it stays in the journal
-                log("name_not_restored", why=error.text)
-                continue
-            if not is_alive:
+            if process is None or self._is_alive(process):
+                self._registrations.restore(key, registration, process, lease_ms, self._loop.awake_ms())
+            else:
                 self._write(Forget(key))
-                continue
-            self._registrations.restore(key, registration, process, lease_ms, self._loop.awake_ms())
 
     def _is_alive(self, process: Process) -> bool:
         try:
