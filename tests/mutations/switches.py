@@ -117,11 +117,12 @@ def worker_says_committed_first() -> Replaced:
     def end_turn(self: Shard) -> list[messages.Committed]:
         storage = self._storage
         group = self.commits.next_group() if storage is not None else []
+        marks = dict(self.commits.marks)
         if storage is not None and any(isinstance(item, Get) for item in group):
-            self._loop.offload(lambda: commit_group(group, storage), self._committed, COMMITS)
+            self._loop.offload(lambda: commit_group(group, storage, marks, 0), self._committed, COMMITS)
         elif storage is not None and group:
             self.commits.committed([None if isinstance(item, TakenBatch) else item.value for item in group])  # type: ignore[union-attr]
-            self._loop.offload(lambda: commit_group(group, storage), lambda result, error: None, COMMITS)
+            self._loop.offload(lambda: commit_group(group, storage, marks, 0), lambda result, error: None, COMMITS)
         words, answers = self.commits.ready()
         for ask, outcome in answers:
             ask(outcome)

@@ -62,11 +62,11 @@ class Bench:
         if group:
             self.storage.fail_next = fails
             try:
-                outcomes = commit_group(group, self.storage)
+                outcomes = commit_group(group, self.storage, self.commits.marks, 0)
             except StorageFailed as error:
                 self.commits.failed(error)
                 self.storage = MemoryStorage(self.disk)
-                self.commits.reopened(records.read_epochs(self.storage))
+                self.learn()
             else:
                 self.commits.committed(outcomes)
         return self.take()
@@ -114,7 +114,7 @@ def test_what_comes_while_a_commit_is_in_flight_is_the_next_group(bench: Bench) 
     first = bench.commits.next_group()
     bench.send(A, 2)
     assert bench.commits.next_group() == []
-    bench.commits.committed(commit_group(first, bench.storage))
+    bench.commits.committed(commit_group(first, bench.storage, bench.commits.marks, 0))
     assert outcomes(bench.take()) == [(A, 1, 1, COMMITTED)]
     assert not bench.wrote(A, 2)
     assert outcomes(bench.step()) == [(A, 2, 2, COMMITTED)]
@@ -344,7 +344,7 @@ def test_a_commit_takes_few_gets_while_they_find_much_and_all_where_they_find_li
 
     def step() -> None:
         taken.append(len(bench.commits.next_group()))
-        bench.commits.committed(commit_group(bench.commits._in_flight, bench.storage))
+        bench.commits.committed(commit_group(bench.commits._in_flight, bench.storage, bench.commits.marks, 0))
         bench.take()
 
     for value in (b"much" * 5, b""):
@@ -415,7 +415,7 @@ def test_a_failed_commit_fails_everything_in_it_and_behind_it(bench: Bench, fail
     bench.send(B, 1, (0, 5))
     error = StorageFailed("the disk is full")
     bench.commits.failed(error)
-    bench.commits.reopened(records.read_epochs(bench.storage))
+    bench.learn()
     assert outcomes(bench.take()) == [(A, 1, 2, FAILED), (B, 1, 1, FAILED)]
     assert bench.answers == [("claim 0 5", error), ("store", error)]
     assert bench.commits.is_idle
@@ -484,7 +484,7 @@ def test_what_was_sent_behind_something_refused_is_never_written_though_there_is
     group = bench.commits.next_group()
     bench.send(A, 2)  # waits, made on top of 1
     bench.send(B, 1)
-    bench.commits.committed(commit_group(group, bench.storage))
+    bench.commits.committed(commit_group(group, bench.storage, bench.commits.marks, 0))
     bench.storage.full = ""
     bench.send(A, 3)  # on its way before the sender heard
     assert outcomes(bench.take()) == [(A, 1, 2, NOT_APPLIED), (A, 3, 3, FAILED)]
@@ -769,6 +769,25 @@ def test_law_1_the_next_life_takes_no_batch_again_that_is_on_disk_for_it_might_e
     assert after.disk == before
     after.send(A, 3, receiver=b"next")
     assert [(word.first, word.outcome) for word in after.step()] == [(3, COMMITTED)] and after.wrote(A, 3)
+
+
+def test_law_1_of_a_sender_that_was_forgotten_nothing_that_is_on_disk_is_written_again(bench: Bench) -> None:
+    bench.claim(0, 1)
+    bench.commits.hello(A, 1)
+    bench.send(A, 1)
+    bench.send(A, 2)
+    bench.step()
+    bench.send(A, 3)
+    group = bench.commits.next_group()  # the third is on its way to the disk
+    bench.send(A, 4)
+    bench.commits.forget(A)
+    bench.commits.hello(A, 1)
+    for number in range(1, 5):
+        bench.send(A, number)
+    bench.commits.committed(commit_group(group, bench.storage, bench.commits.marks, 0))
+    while bench.step():
+        assert records.read_marks(bench.storage)[A][0] >= 3
+    assert records.read_marks(bench.storage)[A][0] == 4 and bench.wrote(A, 4)
 
 
 def test_a_batch_that_writes_nothing_leaves_no_mark(bench: Bench) -> None:

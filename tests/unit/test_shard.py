@@ -15,7 +15,7 @@ import pytest
 from batches import batch_of
 from memory_storage import MemoryStorage
 from todomq.database_worker import records
-from todomq.database_worker.shard import MARK_KEPT_MS, Shard
+from todomq.database_worker.shard import MARK_KEPT_MS, TEND_S, Shard
 from todomq.database_worker.storage import Page, StorageFailed, StorageInUse
 from todomq.errors import NOT_APPLIED, UNKNOWN, CorruptRecord, TodoMQError, Unavailable
 from todomq.protocol import limits
@@ -43,7 +43,10 @@ class Loop:
         return self.passed_ms
 
     def every(self, seconds: float, action: Callable[[], None]) -> None:
-        self.sweep = action
+        if seconds == TEND_S:
+            self.sweep = action
+        else:
+            self.forget_marks = action
 
     def after(self, seconds: float, action: Callable[[], None]) -> None:
         self.timers.append(action)
@@ -428,12 +431,13 @@ def test_law_3_once_records_stay_for_their_time_though_the_clock_was_set_forward
     assert key not in bench.disk
 
 
-def test_marks_of_senders_that_are_long_gone_are_deleted_when_a_shard_is_opened(bench: Bench) -> None:
-    bench.disk |= {
-        records.mark_key(b"gone"): records.packed_mark(7, NOW_MS),
-        records.mark_key(b"here"): records.packed_mark(8, NOW_MS + 1),
-    }
-    bench.loop.passed_ms = MARK_KEPT_MS + 1
+def test_marks_of_senders_that_are_long_gone_are_deleted(bench: Bench) -> None:
+    for sender, now_ms in ((b"gone", NOW_MS), (SENDER, NOW_MS), (b"here", NOW_MS + 1)):
+        bench.disk[records.mark_key(sender)] = records.packed_mark(7, now_ms)
     shard = bench.start()
-    assert records.read_marks(bench.opened[-1]) == {b"here": (8, NOW_MS + 1)}
-    assert shard.commits._marks[b"here"] == 8
+    assert shard.commits.marks == {b"gone": 7, SENDER: 7, b"here": 7}
+    bench.loop.passed_ms = MARK_KEPT_MS + 1
+    bench.loop.forget_marks()
+    bench.run()
+    assert set(records.read_marks(bench.opened[-1])) == {SENDER, b"here"}, "of one that is greeted it stays"
+    assert shard.commits.marks == {SENDER: 7, b"here": 7}

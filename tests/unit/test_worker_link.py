@@ -106,7 +106,7 @@ def test_a_failure_that_is_heard_while_a_hello_is_on_its_way_is_answered_with_an
     pair.link.greet()  # as after a long silence; it names the batch that is about to fail
     answered = pair.hello()
     pair.commits.failed(Unavailable("the disk"))
-    pair.commits.reopened({PARTITION: 1})
+    pair.commits.reopened({PARTITION: 1}, {})
     pair.say()
     answered()
     assert not pair.link.greeted, "the worker takes nothing before it has heard that all was given up"

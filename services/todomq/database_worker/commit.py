@@ -16,13 +16,13 @@ waits is bounded per sender and for calls; a sender's surplus is dropped and wan
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from math import inf
 from typing import Any
 
 from todomq.database_worker.call_turns import CallTurns
 from todomq.database_worker.group import Answered, Change, Get, Item, TakenBatch, Told
-from todomq.database_worker.records import RESERVED, epoch_key, packed_number
+from todomq.database_worker.records import RESERVED, epoch_key, mark_key, packed_number
 from todomq.database_worker.senders import Sender
 from todomq.database_worker.storage import Write
 from todomq.errors import NOT_APPLIED, DeadlineExceeded, InvalidRequest, Overloaded, TodoMQError
@@ -41,7 +41,13 @@ SENDERS = 1_024
 
 
 class Commits:
-    """The queue of one shard and everything known about its senders and owners."""
+    """The queue of one shard and everything known about its senders and owners.
+
+    Attributes:
+        incarnation: of this worker.
+        counts: what was done since it began.
+        marks: of each sender the last batch that is on disk.
+    """
 
     def __init__(self, incarnation: bytes, partitions: Iterable[int], epochs: dict[int, int]) -> None:
         """Begin.
@@ -55,7 +61,7 @@ class Commits:
         self._partitions = frozenset(partitions)
         self.counts = {"commits": 0, "failed_commits": 0, "committed_bytes": 0, "batches": 0, "dropped": 0, "fenced": 0}
         self._epochs = epochs
-        self._marks: Mapping[bytes, int] = {}
+        self.marks: dict[bytes, int] = {}
         self._senders: dict[bytes, Sender] = {}
         self._queue: deque[TakenBatch | Change] = deque()
         self._calls = CallTurns()
@@ -85,10 +91,8 @@ class Commits:
     def hello(self, incarnation: bytes, next_number: int) -> bytes | None:
         """Take a sender's batches from ``next_number`` on: the lowest that it keeps, or its next if it keeps none.
 
-        Those that are on disk by its mark are not taken again: to write all again is harmless, but some of them without
-        those behind them would be a state that never was. Of a sender known already nothing that was taken is lost.
-        After a failure this is how it says that it has given up all it kept; until then its batches fail (see
-        ``senders.py``).
+        Of a sender known already nothing that was taken is lost. After a failure this is how it says that it has given
+        up all it kept; until then its batches fail (see ``senders.py``).
 
         Returns:
             the sender that had to be forgotten for this one: the one not heard for the longest time, of which nothing
@@ -107,8 +111,7 @@ class Commits:
             if forgotten is None:
                 raise Overloaded(f"this worker takes batches from at most {SENDERS} senders")
             self.forget(forgotten)
-        sender = self._senders[incarnation] = Sender(next_number, next_number - 1)
-        sender.skip_to(self._marks.get(incarnation, 0))
+        self._senders[incarnation] = Sender(next_number, next_number - 1)
         return forgotten
 
     def forget(self, incarnation: bytes) -> None:
@@ -237,6 +240,8 @@ class Commits:
         for item, outcome in zip(taken, outcomes, strict=True):
             if isinstance(item, TakenBatch):
                 if outcome is None or item.fault:
+                    if item.writes:
+                        self.marks[item.sender] = max(item.number, self.marks.get(item.sender, 0))
                     self._settle(item, item.fault)
                 else:
                     refusals[item.sender] = outcome
@@ -275,7 +280,7 @@ class Commits:
                 self._answers.append(Answered(item.done, error))
         self._release(items)
 
-    def reopened(self, epochs: dict[int, int], marks: Mapping[bytes, int] | None = None) -> None:
+    def reopened(self, epochs: dict[int, int], marks: dict[bytes, int]) -> None:
         """Go on, with what storage holds; senders that did not fail hear what is wanted of them.
 
         Args:
@@ -283,11 +288,21 @@ class Commits:
             marks: of each sender the last batch that is on disk.
         """
         self._epochs = epochs
-        self._marks = marks or {}
-        for name, sender in self._senders.items():
-            if not sender.broken:
-                sender.skip_to(self._marks.get(name, 0))
+        self.marks = marks
+        for sender in self._senders.values():
             sender.wants = True
+
+    def forget_marks(self, senders: Iterable[bytes]) -> None:
+        """Delete the marks of senders that have written nothing for long; of one that is greeted it stays.
+
+        Raises:
+            Overloaded: too much waits.
+        """
+        gone = [sender for sender in senders if sender not in self._senders]
+        if gone:
+            self.take_change([(mark_key(sender), None) for sender in gone], None, None, None)
+        for sender in gone:
+            self.marks.pop(sender, None)
 
     def ready(self) -> tuple[list[Committed], list[Answered]]:
         """Return and forget the words to senders and the answers to calls that may leave now."""

@@ -1,8 +1,9 @@
 """What goes to disk together: the items of a group commit, and the commit itself.
 
 Owns: the shape of what ``commit.py`` queues, and its translation into one atomic write. Must not know: how it was
-queued. Law 3: a change whose once-record is stored already, or comes earlier in the group, writes nothing; and with the
-batches of a sender goes its mark, by which the next life of the worker knows which of them are on disk.
+queued. Law 3: a change whose once-record is stored already, or comes earlier in the group, writes nothing. Law 1: with
+the batches of a sender goes its mark, the number of the last one, and what is on disk by its mark is not written again.
+To write all again would be harmless, but some of them without those behind them would be a state that never was.
 
 While there is no room, what would write is refused and known not to be applied; claims are let through, for they take a
 few bytes and reads depend on them.
@@ -69,14 +70,17 @@ class Answered(NamedTuple):
     outcome: Any
 
 
-def commit_group(group: Sequence[Item], storage: Storage, refusal: str = "", now_ms: int = 0) -> list[Any]:
+def commit_group(
+    group: Sequence[Item], storage: Storage, marks: Mapping[bytes, int], now_ms: int, refusal: str = ""
+) -> list[Any]:
     """Write a group as one atomic durable commit; runs off the loop.
 
     Args:
         group: the items.
         storage: where to.
+        marks: of each sender the last batch that is on disk.
+        now_ms: the time, for what becomes of the marks.
         refusal: why nothing may be written, if nothing may.
-        now_ms: the time, for the marks of senders.
 
     Returns:
         for each item what is to be answered: a change's value, what a get has found (or the error it met); for a batch
@@ -90,7 +94,7 @@ def commit_group(group: Sequence[Item], storage: Storage, refusal: str = "", now
     writes: list[Write] = []
     changed: dict[bytes, bytes | None] = {}
     refused: set[bytes] = set()
-    marks: dict[bytes, int] = {}
+    marked: dict[bytes, int] = {}
     outcomes: list[Any] = []
     found_bytes = 0
     for item in group:
@@ -102,14 +106,16 @@ def commit_group(group: Sequence[Item], storage: Storage, refusal: str = "", now
                 found_bytes += len(found)
             outcomes.append(found)
         elif isinstance(item, TakenBatch):
-            if refusal and (item.writes or item.sender in refused):
+            if item.number <= marked.get(item.sender, marks.get(item.sender, 0)):
+                outcomes.append(None)  # it was sent again
+            elif refusal and (item.writes or item.sender in refused):
                 refused.add(item.sender)  # what it sent after this rests on it
                 outcomes.append(refusal)
             else:
                 outcomes.append(None)
                 writes.extend(item.writes)
                 if item.writes:
-                    marks[item.sender] = item.number
+                    marked[item.sender] = item.number
         elif item.once is not None and (known := _found(item.once, changed, storage)) is not None:
             outcomes.append(_whether_known(known) if isinstance(known, TodoMQError) else item.value)
         elif refusal and item.writes and not item.is_claim:
@@ -118,7 +124,7 @@ def commit_group(group: Sequence[Item], storage: Storage, refusal: str = "", now
             outcomes.append(item.value)
             changed.update(item.writes)
             writes.extend(item.writes)
-    writes += [(mark_key(sender), packed_mark(number, now_ms)) for sender, number in marks.items()]
+    writes += [(mark_key(sender), packed_mark(number, now_ms)) for sender, number in marked.items()]
     storage.apply(writes)
     return outcomes
 

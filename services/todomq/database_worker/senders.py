@@ -39,12 +39,6 @@ class Sender:
             self.next = number
             self.broken = False
 
-    def skip_to(self, number: int) -> None:
-        """Take all up to a number for committed, where that was done in the worker's life before."""
-        if number >= self.next:
-            self.next = number + 1
-            self.settled = number
-
     def give_up(self, number: int) -> None:
         """Note that a batch, and what was lost on the way before it, is not taken; the sender is broken."""
         self._fail(self.next, number)

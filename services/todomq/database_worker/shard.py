@@ -36,8 +36,9 @@ READS = "reads"
 COPIES = "checkpoints"
 WAITING_READS = 1_024
 REOPEN_S = 0.5
+MARKS_S = 60.0
 MARK_KEPT_MS = 24 * 3_600_000
-"""How long after its last batch a sender that sends it again is known by its mark."""
+"""How long after its last batch a sender that sends it again is known by its mark, at least."""
 TEND_S = 1.0
 SWEEP_ON_S = 0.02
 """When the next page is looked through where the last one had expired records: more may come than one page a second."""
@@ -86,6 +87,7 @@ class Shard:
         self._storage_stats: dict[str, int] = {"records": 0}
         self.commits = Commits(incarnation, partitions, {})
         loop.every(TEND_S, self._tend)
+        loop.every(MARKS_S, self._forget_marks)
         try:
             opened = self._open()
         except SettingsError:
@@ -125,11 +127,14 @@ class Shard:
         """Begin the next commit, answer the changes that are settled, return the words for senders."""
         storage = self._storage
         if storage is not None:
-            group = self.commits.next_group(self._loop.now_ms())
+            now_ms = self._loop.now_ms()
+            group = self.commits.next_group(now_ms)
             if group:
                 refusal = "" if self._trouble is None else self._trouble.text
-                now_ms = self._loop.now_ms()
-                self._loop.offload(lambda: commit_group(group, storage, refusal, now_ms), self._committed, COMMITS)
+                marks = self.commits.marks
+                self._loop.offload(
+                    lambda: commit_group(group, storage, marks, now_ms, refusal), self._committed, COMMITS
+                )
         words, answers = self.commits.ready()
         for done, outcome in answers:
             done(outcome)
@@ -232,21 +237,12 @@ class Shard:
         try:
             epochs = records.read_epochs(storage)
             self._check_place(epochs)
-            marks = self._read_marks(storage, may_write=not why_read_only)
+            marks = {sender: number for sender, (number, _) in records.read_marks(storage).items()}
         except TodoMQError:
             with suppress(StorageFailed):  # what is damaged may not close either, which says less than why it is closed
                 storage.close()
             raise
         return _Opened(storage, epochs, marks, why_read_only)
-
-    def _read_marks(self, storage: Storage, may_write: bool) -> dict[bytes, int]:
-        """Return of each sender the last batch that is on disk; delete the marks of those that are long gone."""
-        since_ms = self._loop.now_ms() - MARK_KEPT_MS
-        marks = records.read_marks(storage)
-        old = [sender for sender, (_, written_ms) in marks.items() if written_ms < since_ms]
-        if old and may_write and not storage.lack_of_room():
-            storage.apply([(records.mark_key(sender), None) for sender in old])
-        return {sender: number for sender, (number, _) in marks.items()}
 
     def _check_place(self, epochs: Iterable[int]) -> None:
         """Refuse the records of another worker's shard: in them there would be nothing of this one's lists."""
@@ -363,6 +359,24 @@ class Shard:
                 self.commits.take_change(deletes, None, None, None)
             except Overloaded:
                 self._swept_to = None  # their turn comes again, when there is room
+
+    def _forget_marks(self) -> None:
+        """Look for the marks of senders that are long gone, while they can be deleted."""
+        if self._storage is None or self._trouble is not None or self._lack_of_room:
+            return
+        before_ms = self._forgetting.ms(self._loop.now_ms()) - MARK_KEPT_MS
+
+        def gone(storage: Storage) -> list[bytes]:
+            return [sender for sender, (_, ms) in records.read_marks(storage).items() if ms < before_ms]
+
+        self.read(gone, self._found_gone)
+
+    def _found_gone(self, outcome: Any) -> None:
+        if isinstance(outcome, TodoMQError):
+            log_counted("marks_not_read", why=outcome)
+        elif self._storage is not None:
+            with suppress(Overloaded):  # their turn comes again
+                self.commits.forget_marks(outcome)
 
 
 def _ignore_tended(outcome: Any) -> None:
