@@ -149,7 +149,10 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     """
     if environment.get("TODOMQ_REGISTRY") and not environment.get("TODOMQ_STACK_TCP"):
         raise SettingsError("beside TODOMQ_REGISTRY, TODOMQ_STACK_TCP must say where this machine is reached")
-    home = Path(environment.get("TODOMQ_HOME") or "~/.todomq").expanduser().absolute()
+    try:
+        home = Path(environment.get("TODOMQ_HOME") or "~/.todomq").expanduser().absolute()
+    except (RuntimeError, FileNotFoundError) as error:  # who this is has no home; the working directory was removed
+        raise SettingsError(f"TODOMQ_HOME has to name a directory: {error}") from None
     try:
         str(home).encode()
     except UnicodeEncodeError:

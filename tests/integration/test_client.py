@@ -345,6 +345,14 @@ class TestFace:
         with pytest.raises(errors.InvalidRequest, match="port"):
             Client("tcp://host:" + "1" * 5_000)
 
+    def test_whoever_names_the_endpoint_needs_no_home(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("TODOMQ_HOME", raising=False)
+        monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as where nobody knows one
+        with Client("ipc:///nowhere") as client, pytest.raises(errors.Unavailable, match="does not answer"):
+            client.todo_list("l").size(deadline_s=0.1)
+        with pytest.raises(errors.InvalidRequest, match="TODOMQ_HOME has to name a directory"):
+            Client()
+
     def test_an_endpoint_that_cannot_be_connected_to_is_an_error_of_each_request(self) -> None:
         with Client("tcp://no such host:1") as client:
             for _ in range(2):
@@ -1084,6 +1092,59 @@ class TestInterrupts:
             last = Last()
         """
         assert run(script, address) == "this client is closed\n"
+
+    def test_a_second_interrupt_while_the_first_one_ends_the_connection_leaves_nobody_waiting(
+        self, client: Client, router: ScriptedRouter, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        router.script = lambda *_: SILENT
+        send, finish, struck = Line.send, Connection._finish, list[str]()
+
+        def interrupted_send(*args: Any) -> None:
+            send(*args)
+            if not struck:
+                struck.append("send")
+                raise KeyboardInterrupt
+
+        def interrupted_finish(*args: Any) -> None:
+            if struck == ["send"]:
+                struck.append("finish")
+                raise KeyboardInterrupt
+            finish(*args)
+
+        monkeypatch.setattr(Line, "send", interrupted_send)
+        monkeypatch.setattr(Connection, "_finish", interrupted_finish)
+        with pytest.raises(KeyboardInterrupt), client.pipeline() as pipeline:  # noqa: PT012
+            futures = [pipeline.todo_list("l").add_entry("milk") for _ in range(50)]
+            pipeline.todo_list("l").size().result()
+        assert struck == ["send", "finish"]
+        assert all(isinstance(future.exception(10), errors.Unavailable) for future in futures)
+        router.script = router.serve
+        assert client.todo_list("other").add_entry("bread").id == 1
+
+    def test_a_handler_that_closes_the_client_while_its_thread_is_in_there_waits_for_nobody(
+        self, address: str, router: ScriptedRouter
+    ) -> None:
+        script = """
+            import signal, sys, time
+            from todomq import Client
+            from todomq.client.connection import Connection
+            client, took_s, take = Client(sys.argv[1]), [], Connection._take_arrived
+            def close(*_):
+                began_s = time.monotonic()
+                client.close()
+                took_s.append(time.monotonic() - began_s)
+            def interrupted(self):  # under the lock
+                signal.raise_signal(signal.SIGUSR1)
+                return take(self)
+            signal.signal(signal.SIGUSR1, close)
+            client.pipeline().todo_list("l").size().add_done_callback(lambda _: None)
+            client.todo_list("l").size()  # somebody calls back now
+            Connection._take_arrived = interrupted
+            try: client.todo_list("l").size()
+            except Exception as error: print(error)
+            print(took_s[0] < 1)
+        """
+        assert run(script, address).splitlines()[-1] == "True"
 
     def test_a_handler_that_begins_a_future_starts_no_second_keeper(self, address: str, router: ScriptedRouter) -> None:
         script = """
@@ -2024,7 +2085,10 @@ class TestAsync:
 
         asyncio.run(main())
 
-    def test_its_pipeline_waits_for_nobody_whose_loop_is_closed(self, router: ScriptedRouter) -> None:
+    @pytest.mark.parametrize("is_closed", [True, False])
+    def test_its_pipeline_waits_for_nobody_whose_loop_runs_no_more(
+        self, router: ScriptedRouter, is_closed: bool
+    ) -> None:
         client = AsyncClient(router.address)
         pipeline = client.pipeline()
 
@@ -2035,8 +2099,12 @@ class TestAsync:
             async with asyncio.timeout(10), client, pipeline:
                 assert await pipeline.todo_list("l").size() == 1
 
-        asyncio.run(begin())
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(begin())
+        if is_closed:
+            loop.close()
         asyncio.run(leave())
+        loop.close()
 
     def test_its_pipeline_gives_awaitables_and_a_group_of_failures(self, router: ScriptedRouter) -> None:
         async def main() -> None:

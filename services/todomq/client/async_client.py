@@ -279,10 +279,10 @@ class AsyncPipeline(_Face):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        while living := [each for each in list(self._waited_for) if not each.get_loop().is_closed()]:
+        while living := [each for each in list(self._waited_for) if each.get_loop().is_running()]:
             own = [each for each in living if each.get_loop() is asyncio.get_running_loop()]
             await (asyncio.wait(own) if own else asyncio.sleep(OTHER_LOOP_S))
-        self._waited_for.clear()  # futures of loops that are closed: nobody can settle them
+        self._waited_for.clear()  # futures of loops that do not run: nobody can settle them
         failures, self._failures = self._failures, Failures()
         begun, self._begun = self._begun, 0
         failures.tell(begun, error)

@@ -220,7 +220,7 @@ class Connection:
             except BaseException:
                 self._leave_if_interrupted()
                 raise
-        elif keeper not in (None, threading.current_thread()) and self._driver != threading.get_ident():
+        elif keeper is not None and self._may_wait_here():
             keeper.join(CLOSE_WAIT_S)
 
     def forget_parent(self) -> None:
@@ -539,20 +539,22 @@ class Connection:
     def _end(self, failure: TodoMQError) -> None:
         """Answer whoever waits; a request that comes later begins a new session, unless the client is closed."""
         session, line = self._session, self._line
-        with self._lock:
-            arrived = self._take_arrived()
-            self._is_asleep = False
-        if session is not None:
-            session.submit(arrived)
-            session.fail_all(failure.with_outcome)
-            self._finish(session.take_finished())
-        self._session = self._line = None
-        with self._lock:
-            # What an interrupt has lost is never finished: see ``wait``.
-            self._requests = self._bytes = 0
-            self._release(self._followers[:])
-        if line is not None:
-            line.close()
+        try:
+            with self._lock:
+                arrived = self._take_arrived()
+                self._is_asleep = False
+            if session is not None:
+                session.submit(arrived)
+                session.fail_all(failure.with_outcome)
+                self._finish(session.take_finished())
+        finally:  # whatever interrupts this as well
+            self._session = self._line = None
+            with self._lock:
+                # What an interrupt has lost is never finished: see ``wait``.
+                self._requests = self._bytes = 0
+                self._release(self._followers[:])
+            if line is not None:
+                line.close()
 
     # On the keeper's thread.
 
