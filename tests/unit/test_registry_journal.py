@@ -178,8 +178,9 @@ def test_journals_of_another_boot_are_removed_unread(opened: Opener) -> None:
     assert {path.name for path in opened.path.parent.iterdir()} == {opened.path.name, "registry.begun"}
 
 
-def test_a_record_that_could_not_be_written_whole_is_written_with_the_next(
-    opened: Opener, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_looked_at", [True, False])
+def test_a_record_that_could_not_be_written_whole_is_written_once_there_is_room_or_with_the_next(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch, is_looked_at: bool
 ) -> None:
     journal = opened()
     remember(journal, "a")
@@ -187,9 +188,16 @@ def test_a_record_that_could_not_be_written_whole_is_written_with_the_next(
     monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:5]))
     with pytest.raises(OSError, match="space"):
         remember(journal, "b")
+    with pytest.raises(OSError, match="space"):
+        journal.look()
     monkeypatch.undo()
-    remember(journal, "c")
-    assert names_in(opened()) == ["a", "b", "c"]
+    if is_looked_at:
+        assert journal.look() and not journal.look()
+        assert names_in(opened()) == ["a", "b"]
+    else:
+        remember(journal, "c")
+        assert names_in(opened()) == ["a", "b", "c"]
+    assert not [path for path in opened.path.parent.iterdir() if path.suffix == ".new"]
 
 
 @pytest.mark.parametrize("is_first", [True, False])

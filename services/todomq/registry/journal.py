@@ -76,7 +76,7 @@ class Journal:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            # A full disk must not keep the registry from starting; the next change writes the file anew.
+            # A full disk must not keep the registry from starting; ``look`` writes the file anew.
 
     def remembered(self) -> list[Remember]:
         """Return what is kept; the processes may have ended since."""
@@ -100,22 +100,22 @@ class Journal:
         """Keep the registration of this key no longer; an unknown key is ignored.
 
         Raises:
-            OSError: it can't be written; the next change writes it as well.
+            OSError: it can't be written; ``look`` and the next change write it as well.
         """
         if key in self._records:
             self._drop(key)
             self._append(_framed([key]))
 
     def look(self) -> bool:
-        """Write the file anew where somebody has removed it; return whether that was needed.
+        """Write the file anew where somebody has removed it, or not all could be written; return whether it was needed.
 
         Raises:
             OSError: it can't be written.
         """
-        is_gone = self._descriptor >= 0 and os.fstat(self._descriptor).st_nlink == 0
-        if is_gone:
+        is_needed = self._is_torn or os.fstat(self._descriptor).st_nlink == 0
+        if is_needed:
             self._rewrite()
-        return is_gone
+        return is_needed
 
     def close(self) -> None:
         """Close the file."""
@@ -138,7 +138,7 @@ class Journal:
         try:
             _write(self._descriptor, record)
         except OSError:
-            self._is_torn = True  # nothing may follow half a record: the next change writes the file anew
+            self._is_torn = True  # nothing may follow half a record: the file is written anew
             raise
         self.size += len(record)
 
@@ -151,6 +151,7 @@ class Journal:
             fresh.replace(self._path)
         except OSError:
             os.close(descriptor)
+            fresh.unlink(missing_ok=True)
             raise
         self.close()
         self._descriptor, self.size, self._is_torn = descriptor, len(content), False

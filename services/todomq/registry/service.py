@@ -26,6 +26,8 @@ from todomq.runtime.daemon import Daemon
 from todomq.runtime.log import log, log_counted
 from todomq.runtime.loop import OneTimer
 
+LOOK_S = 0.5
+"""How often it is looked whether the journal is whole."""
 WATCHERS = 1024
 WATCHES_PER_CONNECTION = 64
 """A daemon has one; those of clients through the router are all of one connection."""
@@ -84,6 +86,7 @@ class RegistryService(Service):
         self._carry_out()
         self._loop.watch(self._processes.fileno(), self._take_in_deaths)
         self._loop.every(min(0.1, lease_ms / 8000), self._tick)
+        self._loop.every(LOOK_S, self._look_at_journal)
         self._loop.at_turn_end(self._tell_watchers)
 
     def stats(self) -> dict[str, Any]:
@@ -206,7 +209,6 @@ class RegistryService(Service):
         self._take_in_deaths()
         self._registrations.tick(self._loop.awake_ms())
         self._carry_out()
-        self._look_at_journal()
         now_ms = self._loop.now_ms()
         ending = [watcher for watcher in self._watchers if watcher.until_ms <= now_ms]
         if ending:
