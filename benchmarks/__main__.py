@@ -19,6 +19,8 @@ from benchmarks.report import goals_table, table, write_json
 from benchmarks.todomq_contender import TodoMQ
 
 RESULTS = Path(__file__).with_name("results")
+PARTIAL = RESULTS / "partial"
+"""Of a run that leaves workloads out, or is quick: the figures of the last full run stay."""
 ONCE = frozenset(("clients", "import", "recovery", "create later"))
 """Workloads of the first round only, as are the most lists: they take long, or repeat within themselves."""
 
@@ -49,10 +51,12 @@ def main() -> int:
     figures = figures_of(measurements)
     outcomes = outcomes_of(figures)
     print("\n".join([*table(figures), "", *goals_table(outcomes)]))
-    options.results.mkdir(parents=True, exist_ok=True)
-    write_json(options.results / "figures.json", figures, outcomes, sys.argv[1:])
-    drawn = draw(figures, outcomes, options.results)
-    print(f"\nwritten to {options.results}: {', '.join(['figures.json', *drawn])}")
+    is_partial = options.quick or options.only != frozenset(WORKLOADS)
+    results: Path = options.results or (PARTIAL if is_partial else RESULTS)
+    results.mkdir(parents=True, exist_ok=True)
+    write_json(results / "figures.json", figures, outcomes, sys.argv[1:])
+    drawn = draw(figures, outcomes, results)
+    print(f"\nwritten to {results}: {', '.join(['figures.json', *drawn])}")
     return 1 if failed else 0
 
 
@@ -82,7 +86,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", type=_workloads, default=frozenset(WORKLOADS), help="such as adds,reads")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="short loads, few lists: to see that everything works")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="directory of figures.json and the plots")
+    parser.add_argument(
+        "--results", type=Path, help="directory of the figures; else benchmarks/results, or partial in it"
+    )
     return parser.parse_args()
 
 
