@@ -139,6 +139,17 @@ def test_bad_requests_are_refused_one_by_one_and_good_ones_beside_them_are_serve
     assert messages.read_error(reply[2]).text == "deadline_ms: an integer from 0 to 2^63 - 1"
 
 
+@pytest.mark.parametrize("target", [5, 1.5, [], ["a", "b"], {}, True])
+@pytest.mark.parametrize("counters", [[], [1, 1]], ids=["four fields", "six fields"])
+def test_of_a_cast_to_a_target_that_is_none_its_sender_is_told(
+    stack: Running, target: Any, counters: list[int]
+) -> None:
+    cast = messages.call(ME, [[None, target, 0, PING, *counters]])
+    ((identifier, status, value),) = send_and_ask(stack, "router", b"", cast)
+    error = messages.read_error(value)
+    assert (identifier, status, type(error)) == (None, messages.ERROR, ProtocolError) and "a target is" in error.text
+
+
 @pytest.mark.parametrize("name", [*DAEMONS, *PULLS])
 def test_a_frame_over_the_limit_cuts_its_connection_and_no_other(stack: Running, name: str) -> None:
     opened = stack.open(zmq.PUSH if name in PULLS else zmq.DEALER, name)

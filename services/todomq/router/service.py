@@ -88,6 +88,8 @@ class RouterService(Service):
                 continue
             try:
                 self._forward_one(peer, sender, request, now_ms, is_held)
+            except ProtocolError as error:  # its target is none
+                server.refuse_malformed(peer, request, error)
             except Crowded as error:
                 self.answers.refuse(peer, request[ID], error)
             except Overloaded as error:

@@ -275,9 +275,13 @@ class CallServer:
         else:
             identifier, target, *others = request
             return messages.Request(identifier, target if type(target) is bytes else None, *others)
-        self.counts["malformed"] += 1
-        self._send_error(peer, messages.request_id(request), ProtocolError(why))
+        self.refuse_malformed(peer, request, ProtocolError(why))
         return None
+
+    def refuse_malformed(self, peer: bytes, request: Any, error: ProtocolError) -> None:
+        """Tell the sender of a request that is none; also that of a cast, by a reply without an id."""
+        self.counts["malformed"] += 1
+        self._send_error(peer, messages.request_id(request), error)
 
     def _dispatch(self, service: Service, peer: bytes, sender: bytes, request: messages.Request) -> None:
         """Find the operation of a request, answer with what it returns or raises."""
