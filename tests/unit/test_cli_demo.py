@@ -10,7 +10,7 @@ import pytest
 
 from todomq.cli import demo_job
 from todomq.cli.demo_report import FEW_LISTS, Memory, Report
-from todomq.errors import TodoMQError, Unauthorized, Unavailable
+from todomq.errors import NameNotFound, TodoMQError, Unauthorized, Unavailable
 
 AWAY = Unavailable("its worker is away")
 
@@ -77,6 +77,17 @@ def test_lists_that_may_not_be_removed_could_not_be_added_and_are_not_said_to_be
 ) -> None:
     tidied(Lists(undeletable="demo/x/1", error=Unauthorized("this key does not allow that")))
     assert "are left" not in capsys.readouterr().err
+
+
+def test_a_daemon_that_cannot_be_killed_is_told_and_the_demo_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def kill(todo: Any, name: list[str | int]) -> int:
+        raise NameNotFound("cache is not running: nobody is registered under this name")
+
+    monkeypatch.setattr(demo_job, "kill_daemon", kill)
+    assert demo_job._kill(Lists(), ["cache"]) == []  # type: ignore[arg-type]
+    assert "cache was not killed: cache is not running" in capsys.readouterr().err
 
 
 def test_an_interrupt_of_a_demo_that_keeps_its_lists_says_where_they_are(capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,6 +41,9 @@ def demo(
 
     settings = read_settings()
     if kills and Manager(settings).state() != ANSWERS:
-        raise Unavailable("no supervisord is there to restart what the demo kills; todomq up, or say --no-kills")
+        raise Unavailable(
+            f"no stack of {settings.home} would start again what the demo kills: todomq up starts one, and with "
+            "--no-kills any other will do"
+        )
     report = demo_job.run(settings, lists, sample, demo_job.VICTIMS if kills else (), keep)
     return Result(report.value(), report.show, DONE if report.is_good else REFUSED)

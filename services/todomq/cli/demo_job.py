@@ -18,8 +18,8 @@ from todomq.cli.connection import connect
 from todomq.cli.demo_report import Memory, Report
 from todomq.cli.formats import read_todo_txt
 from todomq.cli.killing import kill_daemon
-from todomq.cli.progress import Advance, Begin, bars
-from todomq.cli.show import console, name_of, safe
+from todomq.cli.progress import Advance, Begin, bars, tell
+from todomq.cli.show import name_of, safe
 from todomq.cli.stack_parts import resident_bytes
 from todomq.cli.transfer import Format, lines_of, store
 from todomq.client.client import Client
@@ -55,6 +55,8 @@ def run(settings: Settings, lists: int, sample: Path | None, victims: Sequence[l
         TodoMQError: the stack does not answer, or the sample's export is not what was imported.
     """
     promises = Promises(lists, prefix=f"demo/{time.time_ns():x}/")
+    with connect() as todo:  # not for long, where nobody is there
+        todo.todo_list(f"{promises.prefix}sample").size()
     with bars() as begin, connect(DEADLINE_S) as todo, _tidying(todo, promises, keep, begin):
         imported = _import_sample(todo, f"{promises.prefix}sample", sample, begin)
         before = _memory(todo, settings)
@@ -147,14 +149,22 @@ def _create(
     with connect() as killer, _failures_are_told(), todo.pipeline() as pipeline:
         for number in range(lists):
             if number in kill_at:
-                pid = kill_daemon(killer, kill_at[number])
-                killed.append(f"{name_of(kill_at[number])} (pid {pid})")
+                killed += _kill(killer, kill_at[number])
             promises.begun = number + 1
             future = pipeline.todo_list(f"{promises.prefix}{number}").add_entry(title_of(number))
             future.add_done_callback(promises.note(number))
             future.add_done_callback(counter)
     counter.finish()
     return time.monotonic() - began_s, killed
+
+
+def _kill(killer: Client, victim: list[str | int]) -> list[str]:
+    """Kill a daemon; return it with its pid, or nothing where it could not be killed, and say why."""
+    try:
+        return [f"{name_of(victim)} (pid {kill_daemon(killer, victim)})"]
+    except TodoMQError as error:
+        tell(f"{name_of(victim)} was not killed: {safe(error.text)}")
+        return []
 
 
 def _check(todo: Client, promises: Promises, begin: Begin) -> float:
@@ -176,7 +186,7 @@ def _tidying(todo: Client, promises: Promises, keep: bool, begin: Begin) -> Iter
     try:
         yield
     except KeyboardInterrupt:
-        _tell(f"interrupted; the lists {f'are kept under {promises.prefix}' if keep else 'are being removed'}")
+        tell(f"interrupted; the lists {f'are kept under {promises.prefix}' if keep else 'are being removed'}")
         raise
     finally:
         if not keep:
@@ -199,7 +209,7 @@ def _remove(todo: Client, promises: Promises, begin: Begin) -> None:
     finally:
         counter.finish()
         if counter.count < len(names):
-            _tell(f"lists are left; remove them: todomq lists {promises.prefix} | xargs -r -n 1 todomq drop --yes")
+            tell(f"lists are left; remove them: todomq lists {promises.prefix} | xargs -r -n 1 todomq drop --yes")
 
 
 @contextmanager
@@ -208,11 +218,7 @@ def _failures_are_told() -> Iterator[None]:
     try:
         yield
     except* TodoMQError as failures:
-        _tell(f"some requests failed, the first with: {safe(str(first_failure(failures)))}")
-
-
-def _tell(text: str) -> None:
-    console(stderr=True).print(text, soft_wrap=True)
+        tell(f"some requests failed, the first with: {safe(str(first_failure(failures)))}")
 
 
 def _memory(todo: Client, settings: Settings) -> dict[str, Memory]:

@@ -64,8 +64,9 @@ class Report(NamedTuple):
         """Print the report for a person."""
         imported = counted(self.imported, "entry", "entries")
         say(f"Imported {imported} of a todo.txt; its export gives every line back but blank ones.")
-        rate = self.lists / self.created_s
-        say(f"Created {self.lists:,} lists of one durable entry each in {self.created_s:.1f} s, {rate:,.0f} a second,")
+        rate = self.promised / self.created_s
+        created = f"Created {self.promised:,} lists of one durable entry each in {self.created_s:.1f} s"
+        say(f"{created}, {rate:,.0f} a second,")
         say(f"with {' and '.join(self.killed) or 'nothing'} killed meanwhile.")
         say(f"Read them all again in {self.checked_s:.1f} s, {self.lists / self.checked_s:,.0f} a second.")
         say()

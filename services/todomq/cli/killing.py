@@ -40,7 +40,10 @@ def _kill(pid: int, name: list[str | int]) -> None:
     pidfd = os.pidfd_open(pid)
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
-            if f"todomq.{name[0]}".encode() not in file.read():
+            command = file.read()
+            if not command:
+                raise ProcessLookupError  # it has ended, and nobody has taken note of that yet
+            if f"todomq.{name[0]}".encode() not in command:
                 raise InvalidRequest(f"pid {pid} of this machine is not {name_of(name)}; it runs on another one")
         kill(pidfd)
     finally:

@@ -1,4 +1,4 @@
-"""Progress bars on standard error, where a person can see them; elsewhere nothing.
+"""Progress bars on standard error, where a person can see them, and what is said while they are there.
 
 Owns: how they look. Must not know: what is done. Imported on first use only, for rich takes its time.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from todomq.cli.show import console
@@ -15,6 +16,10 @@ from todomq.cli.show import console
 Advance = Callable[[int], None]
 Begin = Callable[[str, int], Advance]
 """Begins a step of the work: what it is called and how much there is; the result takes what has been done of it."""
+
+
+_screens: list[Console] = []
+"""The console of the bars that are shown now."""
 
 
 @contextmanager
@@ -31,4 +36,14 @@ def bars(transient: bool = False) -> Iterator[Begin]:
             task = progress.add_task(what, total=total)
             return lambda count: progress.advance(task, count)
 
-        yield begin
+        _screens.append(screen)
+        try:
+            yield begin
+        finally:
+            _screens.pop()
+
+
+def tell(text: str) -> None:
+    """Say something on standard error; above the bars, where there are any."""
+    screen = _screens[-1] if _screens else console(stderr=True)
+    screen.print(text, soft_wrap=True)
