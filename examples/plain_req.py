@@ -17,7 +17,10 @@ me = os.urandom(16)  # a client's id: its changes are numbered under it, per lis
 socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.REQ)
 socket.setsockopt(zmq.RCVTIMEO, 10_000)
 socket.setsockopt(zmq.LINGER, 0)
-socket.connect(endpoint)
+try:
+    socket.connect(endpoint)
+except zmq.ZMQError as error:
+    raise SystemExit(f"{endpoint}: {error.strerror}") from None
 
 
 def call(number: int, *body: object) -> object:

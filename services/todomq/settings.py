@@ -148,7 +148,10 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         SettingsError: a variable has no usable value; the text names it.
     """
     if environment.get("TODOMQ_REGISTRY") and not environment.get("TODOMQ_STACK_TCP"):
-        raise SettingsError("beside TODOMQ_REGISTRY, TODOMQ_STACK_TCP must say where this machine is reached")
+        raise SettingsError(
+            "TODOMQ_REGISTRY is for daemons started by hand, and TODOMQ_STACK_TCP must say where they are reached; "
+            "unset it for a stack"
+        )
     try:
         home = Path(environment.get("TODOMQ_HOME") or "~/.todomq").expanduser().absolute()
     except (RuntimeError, FileNotFoundError) as error:  # who this is has no home; the working directory was removed

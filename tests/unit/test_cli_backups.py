@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from todomq.backup.contents import Problem
 from todomq.backup.verify import COUNTED, Report, ShardReport, of_backup
 from todomq.cli.backups import UNANSWERED, _report_result
 from todomq.cli.command import DONE, REFUSED, UNREACHABLE
-from todomq.database_worker.storage.small_files import ADVICE, SHARD_ADVICE
+from todomq.database_worker.storage.small_files import ADVICE, shard_advice
 
 GOOD = ShardReport(1, dict.fromkeys(COUNTED, 0), [])
 NOT_READ = ShardReport(2, {}, [Problem("/data/worker-2", UNANSWERED, "the disk is full")])
@@ -39,8 +41,10 @@ def test_what_is_damaged_is_told_before_what_was_not_read(monkeypatch: pytest.Mo
 
 
 def test_of_a_damaged_backup_it_is_not_said_to_restore_it_from_a_backup() -> None:
-    said = [f"a.log is damaged; nothing was changed; {SHARD_ADVICE}", f"manifest is damaged; {ADVICE}"]
-    told = of_backup([Problem("/backup", "", text) for text in said])
+    shard = Path("/backup/data/worker-2")
+    assert "--worker 2" in shard_advice(shard / "a.log")
+    said = [f"a.log is damaged; nothing was changed; {shard_advice(shard / 'a.log')}", f"manifest is damaged; {ADVICE}"]
+    told = of_backup([Problem(str(shard), "", text) for text in said])
     assert [problem.text for problem in told] == [
         "a.log is damaged; use another backup", "manifest is damaged; use another backup",
     ]  # fmt: skip

@@ -111,6 +111,8 @@ def restore_worker(
     if not files:
         raise InvalidRequest(f"the backup has no database worker {worker}, only 1 to {catalogue.pool_size}")
     with _stopped(settings, catalogue.pool_size):
+        if not (settings.data / MANIFEST).exists():
+            raise InvalidRequest(f"{settings.data} has no data; restore all of it: todomq restore {backup}")
         manifest = read_manifest(settings.data)
         if (manifest["stack"], manifest["pool_size"]) != (catalogue.stack, catalogue.pool_size):
             raise InvalidRequest(f"the backup is of another stack than {settings.data}; restore it into an empty home")

@@ -23,7 +23,7 @@ from todomq.backup.contents import KINDS, Problem, ShardContents
 from todomq.database_worker.storage import Storage, StorageFailed
 from todomq.database_worker.storage.manifest import MANIFEST, check_identity, read_manifest, shard_name, shards_in
 from todomq.database_worker.storage.rocksdb import RocksDBStorage
-from todomq.database_worker.storage.small_files import ADVICE, SHARD_ADVICE
+from todomq.database_worker.storage.small_files import ADVICE, shard_advice
 from todomq.errors import CorruptRecord
 from todomq.protocol import limits
 from todomq.protocol.partitions import PARTITIONS
@@ -84,10 +84,11 @@ def verify_backup(backup: Path, begin: Callable[[str, int], Advance]) -> Report:
 def of_backup(problems: list[Problem]) -> list[Problem]:
     """Return problems as those of a backup: what is said there of a stack's own data is to restore a backup."""
 
-    def told(text: str) -> str:
-        return text.replace("nothing was changed; ", "").replace(SHARD_ADVICE, ANOTHER).replace(ADVICE, ANOTHER)
+    def told(problem: Problem) -> str:
+        text = problem.text.replace("nothing was changed; ", "")
+        return text.replace(shard_advice(Path(problem.where)), ANOTHER).replace(ADVICE, ANOTHER)
 
-    return [problem._replace(text=told(problem.text)) for problem in problems]
+    return [problem._replace(text=told(problem)) for problem in problems]
 
 
 def verify_data(data: Path, begin: Callable[[str, int], Advance]) -> Report:

@@ -144,8 +144,8 @@ def _verify_stack(settings: Settings, begin: Begin) -> Report:
         try:
             check_noted(settings.data, settings.note_of_data)
         except CorruptRecord as error:
-            if not report.problems:  # else it is said already
-                report.problems.append(Problem(str(settings.data), "", error.text))
+            if not report.problems or not report.shards:  # else it is said already
+                report.problems[:] = [Problem(str(settings.data), "", error.text)]
         return report
     manifest = read_manifest(settings.data)
     shards = []
@@ -191,7 +191,8 @@ def _is_running(settings: Settings) -> bool:
 
 def _existing(directory: Path) -> Path:
     if not directory.is_dir():
-        raise typer.BadParameter(f"there is no directory {safe(str(directory))}")
+        name = safe(str(directory))
+        raise typer.BadParameter(f"{name} is no directory" if directory.exists() else f"there is no directory {name}")
     return directory.absolute()
 
 

@@ -34,7 +34,8 @@ DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 EPILOG = """Exit codes: 0 done, 1 refused or failed, 2 usage, 3 the service can't be reached, or a part of it is late or
 can't do it now.
 
-Environment: TODOMQ_HOME names the stack, for clients also TODOMQ_ENDPOINT; todomq --help says more.
+Environment: TODOMQ_HOME names the stack, for clients also TODOMQ_ENDPOINT or TODOMQ_CREDENTIALS; todomq --help says
+more.
 """
 
 F = TypeVar("F", bound="Callable[..., Result]")

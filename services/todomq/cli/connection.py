@@ -83,9 +83,11 @@ def unreachable(endpoint: str, variable: str) -> str:
     said = f"the router does not answer at {endpoint}" if is_there else f"no stack runs at {endpoint}"
     if not variable:
         return f"{said}; todomq status says what runs" if is_there else f"{said}; start one with: todomq up"
-    if endpoint.startswith("tcp://") and variable != CREDENTIALS:
-        return f"{said}, which {variable} names; is one there? A stack with keys answers only with {CREDENTIALS}"
-    return f"{said}, which {variable} names"
+    if not endpoint.startswith("tcp://"):
+        return f"{said}, which {variable} names"
+    if variable == CREDENTIALS:
+        return f"{said}, which {variable} names; is one there? A stack that was given new keys since wants a new file"
+    return f"{said}, which {variable} names; is one there? A stack with keys answers only with {CREDENTIALS}"
 
 
 def named_by() -> str:

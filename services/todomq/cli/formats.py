@@ -170,7 +170,7 @@ def _decoded(lines: Iterable[bytes]) -> Iterator[str]:
         try:
             yield (line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line).decode()
         except UnicodeDecodeError as error:
-            raise FormatError(f"line {number}: byte {error.start + 1} is not UTF-8") from None
+            raise FormatError(f"line {number}: byte {error.start + 1} is not UTF-8; save the file as UTF-8") from None
 
 
 def _csv_fields(number: int, row: list[str]) -> EntryFields:

@@ -80,7 +80,7 @@ def down(
 
     Example: todomq down
     """
-    from todomq.database_worker.storage.manifest import check_is_ours, remove_data_in
+    from todomq.database_worker.storage.manifest import MANIFEST, check_is_ours, remove_data_in
 
     stack = _stack()
     data = safe(str(stack.settings.data))
@@ -104,7 +104,8 @@ def down(
     value = {"running": False, "ran": ran, "removed": removed}
     if removed:
         return Result(value, f"TodoMQ is {state}; {data} and every list in it are removed.")
-    where = f"its data is in {data}" if stack.settings.data.exists() else f"there is no data in {data}"
+    has_data = (stack.settings.data / MANIFEST).exists()
+    where = f"its data is in {data}" if has_data else f"there is no data in {data}"
     return Result(value, f"TodoMQ is {state}; {where}")
 
 
@@ -173,7 +174,8 @@ def logs(
     Example: todomq logs --follow
     """
     stack = _stack()
-    files = sorted(stack.settings.log.glob("*.log"))
+    log = stack.settings.log
+    files = sorted(log / name for name in os.listdir(log) if name.endswith(".log")) if log.exists() else []
     if not files:
         return Result({}, f"There are no logs in {safe(str(stack.settings.log))}.")
     last = {file.name: _last_lines(file) for file in files}

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from todomq.database_worker.storage import Storage, StorageFailed
 from todomq.database_worker.storage.manifest import IDENTITY
-from todomq.database_worker.storage.small_files import SHARD_ADVICE
+from todomq.database_worker.storage.small_files import shard_advice
 from todomq.errors import NOT_APPLIED, CorruptRecord, InvalidRequest
 
 CHECKPOINTS = "checkpoints"
@@ -54,7 +54,7 @@ def make_checkpoint(storage: Storage, shard: Path, name: str) -> str:
             _remove(directory)
             raise
     except FileNotFoundError as error:
-        raise CorruptRecord(f"{error.filename} is missing; {SHARD_ADVICE}") from None
+        raise CorruptRecord(f"{error.filename} is missing; {shard_advice(shard)}") from None
     except OSError as error:
         raise StorageFailed(f"no checkpoint was made in {directory}: {error}", outcome=NOT_APPLIED) from None
     return str(directory)

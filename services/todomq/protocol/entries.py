@@ -26,8 +26,10 @@ def check_list_name(name: Any) -> str:
     """Check a list's name: 1 to 255 bytes of UTF-8, any characters."""
     try:
         length = len(str.encode(name))
-    except (TypeError, UnicodeEncodeError):
-        raise InvalidRequest(f"list name: a text of valid Unicode is needed, not {_shown(name)}") from None
+    except TypeError:
+        raise InvalidRequest(f"list name: a text is needed, not {_shown(name)}") from None
+    except UnicodeEncodeError:
+        raise InvalidRequest("list name: a text of valid Unicode is needed") from None
     if not 1 <= length <= limits.LIST_NAME_BYTES:
         raise InvalidRequest(f"list name: {length} bytes of UTF-8 where 1 to {limits.LIST_NAME_BYTES} are allowed")
     return str.__str__(name)  # of a subclass, which could not be packed, the text itself

@@ -137,7 +137,8 @@ class Manager:
         except PermissionError as error:
             raise PermissionError(error.errno, error.strerror, str(self.socket)) from None
         except (OSError, http.client.HTTPException, xmlrpc.client.Error, ExpatError, ValueError) as error:
-            raise Unavailable(f"supervisord does not answer at {self.socket}: {error}") from None
+            why = (isinstance(error, OSError) and error.strerror) or error
+            raise Unavailable(f"supervisord does not answer at {self.socket}: {why}") from None
         finally:
             connection.close()
         return value

@@ -144,7 +144,8 @@ class Stack:
         if python != sys.executable:
             _check_python(python, self.environment())
         check_keys(self.settings)
-        _check_writable(self.settings.log, self.settings.data, *sorted(self.settings.data.glob("worker-*")))
+        data, log = self.settings.data, self.settings.log
+        _check_writable(log, data, *sorted(data.glob("*")), *sorted(log.glob("*.log")), self.settings.note_of_data)
         self.settings.address(f"{self.manager.socket.name}.{1 << 22}")  # supervisord first binds it with its pid behind
         self._end_silent_manager(state)
         self._remove_sockets()  # of a daemon that is none any more, for example
@@ -154,7 +155,8 @@ class Stack:
 
     def command(self, *more: str) -> list[str]:
         """Return the command line of its supervisord."""
-        return [sys.executable, "-P", "-m", "supervisor.supervisord", "-c", str(CONFIGURATION), *more]
+        user = ["-u", "root"] if os.geteuid() == 0 else []  # else it warns of who runs it
+        return [sys.executable, "-P", "-m", "supervisor.supervisord", "-c", str(CONFIGURATION), *user, *more]
 
     def start(self) -> bool:
         """Start supervisord in the background, unless it runs; then start whatever of the stack is stopped.
@@ -174,7 +176,7 @@ class Stack:
         started = subprocess.run(self.command(), env=self.environment(), capture_output=True, text=True, check=False)
         if started.returncode != 0:
             lines = (started.stdout + started.stderr).strip().splitlines() or [f"exit status {started.returncode}"]
-            raise Unavailable(f"supervisord does not start: {lines[0]}")
+            raise Unavailable(f"supervisord does not start: {lines[-1]}")
         self._wait_for_processes()
         return True
 
@@ -349,9 +351,10 @@ def _check_python(python: str, environment: Mapping[str, str]) -> None:
         raise SettingsError(f"TODOMQ_PYTHON is {python}, which does not have TodoMQ: {why}")
 
 
-def _check_writable(*directories: Path) -> None:
-    for path in directories:
-        if path.exists() and not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+def _check_writable(*paths: Path) -> None:
+    for path in paths:
+        needed = os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)
+        if path.exists() and not os.access(path, needed):
             raise SettingsError(f"{path} can't be written; make it writable for the user who starts the stack")
 
 

@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from todomq.database_worker.storage.small_files import ADVICE, SHARD_ADVICE, read_file, sync_directory, write_file
+from todomq.database_worker.storage.small_files import ADVICE, read_file, shard_advice, sync_directory, write_file
 from todomq.errors import CorruptRecord, InvalidRequest
 from todomq.settings import SettingsError
 
@@ -184,7 +184,7 @@ def check_noted(data: Path, note: Path) -> None:
     noted = _noted(data, note)
     if noted is None:
         return
-    if not data.exists() or not any(data.iterdir()):
+    if not data.exists() or all(path.name in (LOCK, LOST_AND_FOUND) for path in data.iterdir()):
         raise _lost(data, note)
     if read_manifest(data)["stack"] != noted:
         raise _foreign(data, note)
@@ -219,11 +219,11 @@ def check_identity(directory: Path, stack: str, worker: int) -> None:
         CorruptRecord, NewerFormat: it is not, or cannot be read.
     """
     if not directory.is_dir():
-        raise CorruptRecord(f"{directory} is missing though it holds a shard of this stack; {SHARD_ADVICE}")
+        raise CorruptRecord(f"{directory} is missing though it holds a shard of this stack; {shard_advice(directory)}")
     path = directory / IDENTITY
     if not path.exists():
-        raise CorruptRecord(f"{path} is missing, so {directory} is not known to be ours; {SHARD_ADVICE}")
-    identity = read_file(path, {"stack": str, "worker": int}, SHARD_ADVICE)
+        raise CorruptRecord(f"{path} is missing, so {directory} is not known to be ours; {shard_advice(directory)}")
+    identity = read_file(path, {"stack": str, "worker": int}, shard_advice(directory))
     if identity["stack"] != stack:
         raise CorruptRecord(f"{directory} belongs to another stack; put this stack's own directory there")
     if identity["worker"] != worker:

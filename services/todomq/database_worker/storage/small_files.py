@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zlib
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,14 @@ FORMAT = 2
 MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 """What is raised where a file is gone. Whatever else the system says may pass, so it is no damage."""
 ADVICE = "restore it from a backup (todomq restore BACKUP)"
-SHARD_ADVICE = "restore this worker's shard from a backup (todomq restore BACKUP --worker N)"
-"""What a person is told to do where the data, or one shard, can't be used."""
+"""What a person is told to do where the data can't be used."""
+_SHARD = re.compile(r"worker-([0-9]+)(\..*)?")
+
+
+def shard_advice(path: Path) -> str:
+    """Return what a person is told to do where a shard can't be used, of which this is the directory or a file."""
+    number = ["N", *(match[1] for match in map(_SHARD.fullmatch, path.parts) if match)][-1]
+    return f"restore this worker's shard from a backup (todomq restore BACKUP --worker {number})"
 
 
 class NewerFormat(SettingsError):
@@ -44,8 +51,10 @@ def read_file(path: Path, fields: dict[str, type], advice: str = ADVICE) -> dict
     """
     try:
         value = json.loads(path.read_bytes())
-    except (*MISSING, ValueError) as error:
-        raise CorruptRecord(f"{path} cannot be read ({error}); {advice}") from None
+    except MISSING as error:
+        raise CorruptRecord(f"{path} cannot be read: {error.strerror}; {advice}") from None
+    except ValueError:
+        raise CorruptRecord(f"{path} is not JSON, or damaged; {advice}") from None
     if type(value) is not dict or type(value.get("format")) is not int:
         raise CorruptRecord(f"{path} is not a file of TodoMQ; {advice}")
     checksum = value.pop("checksum", None)
