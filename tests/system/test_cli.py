@@ -215,8 +215,16 @@ def test_an_export_says_of_how_many_entries_something_has_no_place(cli: Cli, sha
         handle = todo.todo_list("extra")
         handle.add_entry("milk", extra={"note": "two words"})
         handle.add_entry("bread", extra={"rec": "1w"})
-    assert cli("export", "extra").stderr == "Extra of 1 entry has no place in todo.txt.\n"
-    assert cli("export", "extra", "--format", "csv").stderr == "Extra of 2 entries has no place in csv.\n"
+        handle.add_entry("salt", done=True)
+    words, csv = cli("export", "extra").stderr, cli("export", "extra", "--format", "csv").stderr
+    assert words == "Of 1 entry something is left out: todo.txt has no place for what is no single word.\n"
+    assert csv == "Of 3 entries something is left out: csv has no place for done, priority, projects and the like.\n"
+
+
+def test_a_line_without_an_end_is_refused_and_not_read_whole(cli: Cli) -> None:
+    for format in ("csv", "todo.txt"):
+        refused = cli("import", "/dev/zero", "endless", "--format", format)
+        assert refused.returncode == REFUSED and "line 1: over 4194304 bytes" in refused.stderr
 
 
 def test_a_large_csv_comes_back_byte_for_byte_in_its_order(cli: Cli, tmp_path: Path) -> None:

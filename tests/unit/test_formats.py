@@ -213,7 +213,7 @@ def test_a_line_that_makes_too_large_an_entry_is_named_by_its_number() -> None:
 def test_a_line_that_is_not_utf_8_is_named_by_its_number() -> None:
     entries = read_todo_txt([b"a\n", b"caf\xe9\n"])
     assert next(entries).title == "a"
-    with pytest.raises(FormatError, match=r"^line 2: byte 4 is not UTF-8$"):
+    with pytest.raises(FormatError, match=r"^line 2: byte 4 is not UTF-8; save the file as UTF-8$"):
         next(entries)
 
 

@@ -67,7 +67,7 @@ class PlainCommand(TyperCommand):
             ]
             if any(param.name == "id" for param in self.params) and re.fullmatch(r"[^-].* -\d+", " ".join(words[:2])):
                 error.message = f"{words[1]!r} is no id; todomq ls shows the ids"
-            elif unknown:
+            elif unknown and any(param.name in ("list_name", "title") for param in self.params):
                 error.message += "\nA name or a title that begins with - stands behind --, and so do all after it."
             raise
 

@@ -40,6 +40,9 @@ from todomq.protocol.entries import check_entry_size, check_title, is_date
 LINE = "todo.txt"
 """The field of ``extra`` that keeps a line which the other fields would not give back."""
 
+LINE_BYTES = 4 * limits.REQUEST_BYTES
+"""Of a line that is read at all."""
+
 _HEAD_FIELDS = ("priority", "created", "completed")
 _TAKEN = ("priority", "completed", "projects", "contexts", LINE)  # by what is no key:value
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -167,6 +170,8 @@ def _is_said(value: Any, said: object) -> bool:
 
 def _decoded(lines: Iterable[bytes]) -> Iterator[str]:
     for number, line in enumerate(lines, 1):
+        if len(line) > LINE_BYTES:
+            raise FormatError(f"line {number}: over {LINE_BYTES} bytes, and no entry has so many")
         try:
             yield (line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line).decode()
         except UnicodeDecodeError as error:

@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from enum import Enum
 from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, NoReturn
 
 import typer
 
@@ -46,6 +46,10 @@ class Format(Enum):
     TODO_TXT = "todo.txt"
 
 
+NO_PLACE = {
+    Format.CSV: "csv has no place for done, priority, projects and the like",
+    Format.TODO_TXT: "todo.txt has no place for what is no single word",
+}
 SUFFIXES = {".csv": Format.CSV, ".txt": Format.TODO_TXT}
 
 FormatOption = Annotated[
@@ -112,7 +116,8 @@ def export_list(
     if no_list:
         typer.echo(f"There is no list {safe(list_name)}.", err=True)
     lost = sum(map(_loses_extra, entries, lines, repeat(chosen)))
-    note = f"Extra of {counted(lost, 'entry', 'entries')} has no place in {chosen.value}." if lost else ""
+    left_out = f"Of {counted(lost, 'entry', 'entries')} something is left out: {NO_PLACE[chosen]}."
+    note = left_out if lost else ""
     value = {"list": list_name, "entries": len(lines), "format": chosen.value}
     if file is None:
         return Result({**value, "text": b"".join(lines).decode()}, lambda: _write_out(lines), note=note)
@@ -137,11 +142,11 @@ def read_file(file: Path, format: Format, begin: Begin) -> list[EntryFields]:
     if file == STANDARD_STREAM:
         if sys.stdin is None:
             raise typer.BadParameter("standard input is closed")
-        return list(read(sys.stdin.buffer))
+        return list(read(_lines_in(sys.stdin.buffer)))
     advance = begin("reading", file.stat().st_size)
     with file.open("rb") as lines:
         try:
-            return list(read(_watched(lines, advance)))
+            return list(read(_watched(_lines_in(lines), advance)))
         except FormatError as error:
             raise FormatError(f"{file}: {error.text}") from None
         except OSError as error:
@@ -237,7 +242,9 @@ def write_file(file: Path, content: bytes) -> None:
 def _loses_extra(entry: Entry, line: bytes, format: Format) -> bool:
     from todomq.cli.formats import LINE, says_extra
 
-    return bool(entry.extra.keys() - {LINE}) if format is Format.CSV else not says_extra(entry, line)
+    if format is Format.CSV:
+        return entry.done or bool(entry.extra.keys() - {LINE})
+    return not says_extra(entry, line)
 
 
 def _fail(failures: ExceptionGroup[TodoMQError], stored: int, total: int) -> NoReturn:
@@ -270,6 +277,13 @@ def _size_of(entry: EntryFields) -> int:
 
         size += len(pack(entry.extra))
     return size
+
+
+def _lines_in(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the lines of a file, one that is too long in pieces: it may have no end."""
+    from todomq.cli.formats import LINE_BYTES
+
+    return iter(lambda: file.readline(LINE_BYTES + 1), b"")
 
 
 def _watched(lines: Iterable[bytes], advance: Advance) -> Iterator[bytes]:
