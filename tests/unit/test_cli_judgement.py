@@ -229,7 +229,7 @@ def test_the_exit_code_says_who_is_to_act(error: TodoMQError, code: int) -> None
         ({}, "ipc:///nowhere/router", "todomq up", "TODOMQ_"),
         ({"TODOMQ_ENDPOINT": "x"}, "ipc:///nowhere/router", "TODOMQ_ENDPOINT names", "todomq "),
         ({"TODOMQ_ENDPOINT": "x"}, "tcp://127.0.0.1:1", "TODOMQ_CREDENTIALS", "todomq "),
-        ({"TODOMQ_ENDPOINT": "x", "TODOMQ_CREDENTIALS": "y"}, "tcp://127.0.0.1:1", "TODOMQ_CREDENTIALS names", "keys"),
+        ({"TODOMQ_ENDPOINT": "x", "TODOMQ_CREDENTIALS": "y"}, "tcp://127.0.0.1:1", "TODOMQ_CREDENTIALS names", "only"),
     ],
 )
 def test_who_is_not_answered_hears_what_set_the_address_and_no_advice_on_another_stack(

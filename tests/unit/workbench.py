@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Any
 
-from todomq.errors import NOT_APPLIED, TodoMQError
+from todomq.errors import NOT_APPLIED, UNKNOWN, TodoMQError
 from todomq.list_server.actor import ListActor
 from todomq.list_server.gate import Batch, Reply
 from todomq.list_server.hosting import Hosting, Read
@@ -174,7 +174,7 @@ class Bench:
         for batch in list(self.sent)[:on_disk]:
             self.disk.apply(batch)
         self.sent.clear()
-        self.hosting.failed(1, "the disk is full")
+        self.hosting.failed(1, "the disk is full", UNKNOWN, self.steady_ms)
         self.turn()
 
     def refuse(self) -> None:

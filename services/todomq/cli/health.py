@@ -291,14 +291,13 @@ def _judge_supervision(processes: list[Process] | None, manager: str) -> list[Pa
     ]
 
 
-_NOT_RUNNING = ("STOPPED", "EXITED", "BACKOFF", "FATAL")
-
-
 def _trouble_of_listener(process: Process) -> list[tuple[str, str]]:
     """Return what is wrong with the listener and what to do about it, if anything is."""
+    from todomq.supervision.manager import BACKOFF, EXITED, FATAL, STOPPED
+
     if process.pid and is_stopped(process.pid):
         return [("stands still, stopped by a signal", f"let it go on with: kill -CONT {process.pid}")]
-    if process.state in _NOT_RUNNING:
+    if process.state in (STOPPED, EXITED, BACKOFF, FATAL):
         return [(f"does not run ({process.state})", "start it with: todomq up")]
     return []
 

@@ -353,12 +353,7 @@ class Hosting:
         return lost
 
     def failed(
-        self,
-        worker: int,
-        text: str,
-        outcome: str = UNKNOWN,
-        steady_ms: int = 0,
-        refused: Sequence[list[int]] = (),
+        self, worker: int, text: str, outcome: str, steady_ms: int, refused: Sequence[list[int]] = ()
     ) -> set[int]:
         """A commit failed, or was refused: the lists of the open batches are loaded again.
 

@@ -18,7 +18,9 @@ from todomq.daemons import GROUPS
 from todomq.errors import Unavailable
 from todomq.settings import Settings
 
-RUNNING = "RUNNING"
+RUNNING, STARTING, STOPPING, STOPPED = "RUNNING", "STARTING", "STOPPING", "STOPPED"
+EXITED, BACKOFF, FATAL = "EXITED", "BACKOFF", "FATAL"
+"""States of a process, in supervisord's words (http://supervisord.org/subprocess.html)."""
 CONFIGURATION = Path(__file__).with_name("supervisord.conf")
 _CONFIGURATION_NAME = os.fsencode(f"/{CONFIGURATION.name}")
 _HOME_IS = b"TODOMQ_HOME="

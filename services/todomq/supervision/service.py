@@ -33,7 +33,17 @@ from todomq.supervision import evidence, run_files
 from todomq.supervision.answer_watch import AnswerWatch
 from todomq.supervision.events import DONE, READY, SHUTDOWN, Event, EventReader
 from todomq.supervision.leftovers import remove_sockets_of_daemons
-from todomq.supervision.manager import RUNNING, Manager, Process, knock
+from todomq.supervision.manager import (
+    BACKOFF,
+    EXITED,
+    FATAL,
+    RUNNING,
+    STOPPED,
+    STOPPING,
+    Manager,
+    Process,
+    knock,
+)
 from todomq.supervision.restart_intensity import Effect, GiveUp, Limit, RestartIntensity, Wake
 
 PING_S = 0.5
@@ -49,8 +59,7 @@ HANG_S = 30.0
 RECONCILE_AGAIN_S = 0.5
 STOP_AGAIN_S = 0.5
 EVENTS_BYTES = 65_536
-STOPPED = "STOPPED"
-STOPPED_STATES = ("STOPPING", STOPPED, "FATAL", "UNKNOWN")
+STOPPED_STATES = (STOPPING, STOPPED, FATAL, "UNKNOWN")
 START_S = 10.0
 
 
@@ -130,20 +139,20 @@ class Listener:
     def _take_event(self, event: Event) -> None:
         if event.state == RUNNING and event.pid:
             self._follow(event.process, event.pid)
-        elif event.state == "EXITED":
+        elif event.state == EXITED:
             how = evidence.how_it_ended(self._settings.log, event.process)
             log("exited", process=event.process, pid=event.pid, how=how)
             ago_ms = evidence.ended_ms_ago(self._settings.log, event.process, event.pid, datetime.now())
             self._unfollow(event.process)
             self._carry_out(self._intensity.exited(event.process, event.group, how, self._loop.awake_ms(), ago_ms))
             self._keep_restarts()
-        elif event.state == "BACKOFF":
+        elif event.state == BACKOFF:
             how = evidence.how_it_ended(self._settings.log, event.process)
             log("could_not_start", process=event.process, tries=event.tries, how=how)
             self._carry_out(self._intensity.could_not_start(event.process, event.group, event.tries, how))
         elif event.state in STOPPED_STATES:
             self._intensity.settled(event.process)
-            if event.state != "STOPPING":
+            if event.state != STOPPING:
                 self._unfollow(event.process)
             elif event.pid:
                 self._stop_again(event.pid)

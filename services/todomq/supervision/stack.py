@@ -29,7 +29,19 @@ from todomq.settings import SERVER_ADVICE, VARIABLES, SettingsError, read_settin
 from todomq.supervision import run_files
 from todomq.supervision.leftovers import remove_sockets, remove_sockets_of_daemons
 from todomq.supervision.limits import LIMIT_VARIABLES, read_limits
-from todomq.supervision.manager import ANSWERS, CONFIGURATION, ENDING, RUNNING, Manager, Process, knock
+from todomq.supervision.manager import (
+    ANSWERS,
+    CONFIGURATION,
+    ENDING,
+    EXITED,
+    RUNNING,
+    STARTING,
+    STOPPED,
+    STOPPING,
+    Manager,
+    Process,
+    knock,
+)
 
 SERVER_PACKAGES = ("supervisor", "rocksdict")
 KNOWN_VARIABLES = VARIABLES | LIMIT_VARIABLES | {"TODOMQ_PYTHON"}
@@ -290,9 +302,9 @@ class Stack:
         while True:
             processes = self.manager.processes()
             for process in processes:
-                if process.state in ("STOPPED", "EXITED"):
+                if process.state in (STOPPED, EXITED):
                     self.manager.start(process, STOP_S)
-            if all(process.state != "STOPPING" for process in processes) or time.monotonic() > give_up:
+            if all(process.state != STOPPING for process in processes) or time.monotonic() > give_up:
                 return
             time.sleep(SPAWN_POLL_S)
 
@@ -304,7 +316,7 @@ class Stack:
                 states = {process.state for process in self.manager.processes()}
             except Unavailable:
                 return  # it has given up already; whoever waits for health learns why
-            if not states & {"STOPPED", "STARTING"}:
+            if not states & {STOPPED, STARTING}:
                 return
             time.sleep(SPAWN_POLL_S)
 
