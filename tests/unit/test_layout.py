@@ -42,7 +42,7 @@ IMPURE = {
 PURE_CORES = sorted(
     {
         *(str(module.relative_to(PACKAGE)) for daemon in DAEMONS for module in (PACKAGE / daemon).rglob("*.py")),
-        "keys/rights.py", "client/session.py", "client/numbers.py",
+        "keys/rights.py", "client/session.py", "client/numbers.py", "client/greeting.py",
     } - IMPURE
 )  # fmt: skip
 MAPPED = [

@@ -14,17 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from todomq.client.greeting import SILENCE_MS, WINDOW_REQUESTS
 from todomq.client.numbers import Counter, Counters
 from todomq.client.request import CALL, KEY_CHANGE, LIST_CHANGE, LIST_READ, REPEATABLE, SAFE, Kind, Request
-from todomq.client.session import (
-    BACKOFF_MOST_MS,
-    FILLED_MOST,
-    REPEATABLE_MS,
-    SILENCE_MS,
-    WINDOW_REQUESTS,
-    RouterSilent,
-    Session,
-)
+from todomq.client.session import BACKOFF_MOST_MS, FILLED_MOST, REPEATABLE_MS, RouterSilent, Session
 from todomq.errors import (
     NOT_APPLIED,
     UNKNOWN,

@@ -17,6 +17,7 @@ The way of a request:
     session       under which number it is sent, sent again, given up, answered
     numbers       the numbers of one list
     casts         which casts may be in flight
+    greeting      whether the router is there, and by which clock
     connection    who drives the session
     line          the sockets
     endpoint      where the router is

@@ -1,8 +1,8 @@
 """One client's session with the service: what is sent under which number, sent again, given up, answered.
 
-Owns: request ids, numbers (``numbers.py``), deadlines, retries, what goes into which message, when a connection counts
-as lost. Must not know: sockets, threads, the clock (time is an argument: milliseconds of one clock that never goes
-back), what a request's body means. The connection drives it; it is the only one that does.
+Owns: request ids, numbers (``numbers.py``), deadlines, retries, what goes into which message. Must not know: sockets,
+threads, the clock (time is an argument: milliseconds of one clock that never goes back), what a request's body means.
+The connection drives it; it is the only one that does. Whether the router is there, ``greeting.py`` knows.
 
 It keeps the client's side of three laws.
 Law 3 (once): a change keeps its number however often it is sent, and tells the floor below which all is settled;
@@ -33,6 +33,7 @@ from operator import attrgetter
 from typing import Any
 
 from todomq.client.casts import Casts
+from todomq.client.greeting import CLOCK_SLACK_MS, WINDOW_REQUESTS, Greeting, Silence
 from todomq.client.numbers import Counter, Counters
 from todomq.client.request import (
     CALL,
@@ -56,18 +57,11 @@ from todomq.errors import (
     Unavailable,
 )
 from todomq.protocol import limits, messages
-from todomq.protocol.codec import unpack
 
-WINDOW_REQUESTS = 2_048
-"""Requests in flight at most, where the router's greeting names no window of its own."""
 WINDOW_BYTES = 8 * limits.MIB
 
 BACKOFF_MS = 10
 BACKOFF_MOST_MS = 250
-SILENCE_MS = 1_000
-SILENCE_MOST_MS = 5_000
-CLOCK_REFRESH_MS = 30_000
-CLOCK_SLACK_MS = 50
 DEADLINE_MOST_MS = limits.DEADLINE_AHEAD_MS - CLOCK_SLACK_MS
 EXPIRY_STEP_MS = 10
 """Deadlines are looked at no more often than this, so that a look over all requests costs little."""
@@ -111,7 +105,7 @@ class Session:
         silence: str = "the router does not answer",
     ) -> None:
         self.unreadable = 0
-        self._silence = silence
+        self._why_silent = silence
         self._client_id = client_id
         self._random = random
         self._jitter = 0.0
@@ -127,33 +121,19 @@ class Session:
         self._casts = Casts()
         self._soonest_deadline_ms = _NEVER_MS
         self._window = WINDOW_REQUESTS
-        # The connection: greeted or not, when it was last heard, since when an answer is due.
-        self._is_greeted = False
-        self._is_hello_due = False
-        self._is_hello_waiting = False
-        self._is_probed = False
-        self._was_heard = True
-        self._offset_ms = 0
-        self._clock_ms = 0
-        self._hello_sent_ms = 0
-        self._hello_refusal: TodoMQError | None = None
-        self._is_clock_doubted = False
-        self._quiet_since_ms = 0
+        self._greeting = Greeting()
+        self._silence = Silence()
+        self._ahead_ms = 0
+        """How far the router's clock is ahead."""
         self._began_ms = 0
-        self._patience_ms = SILENCE_MS
 
     # What the connection does, in the order of its turn.
 
     def connected(self, now_ms: int) -> None:
         """Begin on a new connection: say hello; once greeted, all that is unanswered is sent again, in order."""
-        if not self._was_heard:
-            self._patience_ms = min(2 * self._patience_ms, SILENCE_MOST_MS)
-        self._was_heard = False
-        self._is_greeted = self._is_probed = self._is_hello_waiting = self._is_clock_doubted = False
-        self._is_hello_due = True
-        self._quiet_since_ms = now_ms
+        self._greeting.connected()
+        self._silence.connected(now_ms)
         self._began_ms = self._began_ms or now_ms
-        self._hello_refusal = None
         self._casts.forget()
         lost, self._unanswered, self._unanswered_bytes = self._unanswered, {}, 0
         for request in lost.values():
@@ -174,7 +154,7 @@ class Session:
         if not replies:
             self.unreadable += 1
             return
-        self._heard(now_ms)
+        self._silence.heard(now_ms)
         refused = []
         unanswered, finished = self._unanswered, self._finished
         for identifier, status, value in replies:
@@ -220,15 +200,14 @@ class Session:
         if now_ms >= self._soonest_deadline_ms:
             self._expire(now_ms)
         if self._is_expecting():
-            quiet_ms = now_ms - self._quiet_since_ms
-            if not self._is_probed and quiet_ms >= self._patience_ms // 2:
-                self._is_probed = self._is_hello_due = True
-        elif (self._outbox or self._again) and (not self._is_greeted or now_ms - self._clock_ms >= CLOCK_REFRESH_MS):
-            self._is_hello_due = True
+            if self._silence.must_probe(now_ms):
+                self._greeting.is_due = True
+        elif (self._outbox or self._again) and self._greeting.is_old(now_ms):
+            self._greeting.is_due = True
 
     def must_reconnect(self, now_ms: int) -> bool:
         """Tell whether the connection has been silent for too long while an answer was due."""
-        return self._is_expecting() and now_ms - self._quiet_since_ms >= self._patience_ms
+        return self._is_expecting() and self._silence.is_over(now_ms)
 
     @property
     def unanswered(self) -> int:
@@ -238,23 +217,21 @@ class Session:
     @property
     def is_greeted(self) -> bool:
         """Whether the router has greeted on this connection."""
-        return self._is_greeted
+        return self._greeting.is_done
 
     @property
     def has_message(self) -> bool:
         """Whether ``take_message`` may have something to send."""
-        return self._is_hello_due or (self._is_greeted and bool(self._again or self._outbox))
+        return self._greeting.is_due or (self._greeting.is_done and bool(self._again or self._outbox))
 
     def take_message(self, now_ms: int) -> bytes | None:
         """Return the next message to send, or None. What it carries counts as sent."""
-        if self._is_hello_due:
-            self._is_hello_due = False
+        if self._greeting.is_due:
             self._expect(now_ms)
-            self._is_hello_waiting = True
-            self._hello_sent_ms = now_ms
+            self._greeting.sent(now_ms)
             self._casts.hello_sent()
             return messages.call(self._client_id, [_HELLO])
-        if not self._is_greeted or not (self._again or self._outbox):
+        if not self._greeting.is_done or not (self._again or self._outbox):
             return None
         self._expect(now_ms)
         batch = self._take_batch(now_ms)
@@ -270,7 +247,7 @@ class Session:
         if any(request.is_cast for request in self._outbox):
             return True
         are_read = self._casts.are_read
-        self._is_hello_due = self._is_hello_due or not (are_read or self._is_hello_waiting)
+        self._greeting.is_due = self._greeting.is_due or not (are_read or self._greeting.is_waiting)
         return not are_read
 
     def wake_at_ms(self) -> int:
@@ -281,8 +258,7 @@ class Session:
         if self._delayed:
             at_ms = min(at_ms, self._delayed[0][0])
         if self._is_expecting():
-            patience_ms = self._patience_ms if self._is_probed else self._patience_ms // 2
-            at_ms = min(at_ms, self._quiet_since_ms + patience_ms)
+            at_ms = min(at_ms, self._silence.next_ms)
         return at_ms
 
     def fail_all(self, make_error: Callable[[str], TodoMQError]) -> None:
@@ -371,7 +347,7 @@ class Session:
         deadline_ms = request.deadline_ms
         if deadline_ms > now_ms + DEADLINE_MOST_MS:
             deadline_ms = now_ms + DEADLINE_MOST_MS
-        deadline_ms += self._offset_ms
+        deadline_ms += self._ahead_ms
         identifier = request.id
         if not identifier:
             identifier = self._last_id + 1
@@ -421,41 +397,27 @@ class Session:
 
     def _answered_otherwise(self, identifier: Any, status: int, value: bytes, now_ms: int) -> None:
         """Take in the greeting; a reply to what nobody waits for any more is counted."""
-        if type(identifier) is not int or identifier != HELLO_ID or not self._is_hello_waiting:
+        if type(identifier) is not int or identifier != HELLO_ID or not self._greeting.is_waiting:
             self.unreadable += 1
             return
         if status == messages.OK:
             self._greeted(value, now_ms)
             return
-        error = self._hello_refusal = messages.read_error(value)
+        error = messages.read_error(value)
+        self._greeting.refused(error)
         if not error.retryable:
-            self._is_hello_waiting = False
             self._fail_all_as(error)
 
     def _greeted(self, value: bytes, now_ms: int) -> None:
         try:
-            version, router_ms, _, *more = unpack(value)
-            window = more[0] if more else WINDOW_REQUESTS
-            if version != messages.VERSION or type(router_ms) is not int or type(window) is not int or window < 1:
-                raise ValueError
-            if not 0 <= router_ms < messages.LIMIT // 2:  # else a deadline would be no number of this protocol
-                raise ValueError
-        except (ProtocolError, ValueError, TypeError):
-            self._is_hello_waiting = False
-            self._fail_all_as(ProtocolError(f"the router's greeting is not one of version {messages.VERSION}"))
+            self._ahead_ms, window = self._greeting.answered(value, now_ms)
+        except ProtocolError as error:
+            self._fail_all_as(error)
             return
-        self._is_hello_waiting = False
-        self._hello_refusal = None
         self._casts.greeted()
-        self._is_greeted = True
-        self._offset_ms = router_ms - now_ms
-        self._clock_ms = now_ms
         if window < self._window:
             self._casts.forget()  # a smaller one might have no room beside them, and nothing tells when they are done
         self._window = window
-        # As of now, it may have been on its way for as long as the answer took: then all is sent as if it were later.
-        self._is_clock_doubted = not self._is_clock_doubted and now_ms - self._hello_sent_ms > CLOCK_SLACK_MS
-        self._is_hello_due = self._is_clock_doubted
 
     def _fail_all_as(self, error: TodoMQError) -> None:
         self.fail_all(error.with_outcome)
@@ -467,10 +429,10 @@ class Session:
             is_not_over = type(error) is DeadlineExceeded and now_ms + CLOCK_SLACK_MS < request.deadline_ms
             if is_not_over or (type(error) is InvalidRequest and error.text == messages.TOO_FAR_AHEAD):
                 # By the clock here its deadline is neither, so one of the two was set. Ask for the time and try again.
-                self._is_hello_due = True
+                self._greeting.is_due = True
                 return self._retry_later(request, error, now_ms)
             if type(error) is DeadlineExceeded and now_ms < request.deadline_ms:
-                self._is_hello_due = True  # for those that come
+                self._greeting.is_due = True  # for those that come
             if error.retryable:
                 return self._retry_later(request, error, now_ms)
             if type(error) is OutOfOrder and request.is_waited_for:
@@ -528,18 +490,12 @@ class Session:
 
     # Time.
 
-    def _heard(self, now_ms: int) -> None:
-        self._quiet_since_ms = now_ms
-        self._patience_ms = SILENCE_MS
-        self._is_probed = False
-        self._was_heard = True
-
     def _is_expecting(self) -> bool:
-        return self._is_hello_waiting or bool(self._unanswered)
+        return self._greeting.is_waiting or bool(self._unanswered)
 
     def _expect(self, now_ms: int) -> None:
         if not self._is_expecting():
-            self._quiet_since_ms = now_ms
+            self._silence.begin(now_ms)
 
     def _end_delays(self, now_ms: int) -> None:
         while self._delayed and self._delayed[0][0] <= now_ms:
@@ -574,15 +530,15 @@ class Session:
         error: TodoMQError
         if request.refusal is not None and outcome == NOT_APPLIED:
             error = request.refusal
-        elif request.first_sent_ms or self._is_greeted:
+        elif request.first_sent_ms or self._greeting.is_done:
             before = "" if request.refusal is None else f"; the attempt before was refused: {request.refusal.text}"
             error = DeadlineExceeded(f"no answer before the deadline{before}", outcome=outcome)
-        elif self._hello_refusal is not None:
-            error = self._hello_refusal.with_outcome(outcome)
+        elif self._greeting.refusal is not None:
+            error = self._greeting.refusal.with_outcome(outcome)
         elif now_ms - self._began_ms < CONNECT_MS:
             error = DeadlineExceeded("the deadline left no time to connect")
         else:
-            error = RouterSilent(self._silence)
+            error = RouterSilent(self._why_silent)
         self._finish(request, error)
         self._note_repetition_late(request, now_ms)
 
