@@ -492,12 +492,13 @@ class TestPipeline:
     def test_arguments_that_break_a_rule_fail_the_future_and_nothing_else(
         self, client: Client, router: ScriptedRouter
     ) -> None:
-        with pytest.raises(ExceptionGroup, match="5 of 7 requests failed") as failed, client.pipeline() as pipeline:  # noqa: PT012
+        with pytest.raises(ExceptionGroup, match="7 of 9 requests failed") as failed, client.pipeline() as pipeline:  # noqa: PT012
             todo = pipeline.todo_list("l")
             before, missing = todo.add_entry("milk"), todo.update_entry(9, title="x")
             bad: list[concurrent.futures.Future[Any]] = [todo.add_entry("")]
             bad += [todo.cast_add_entry("x" * 10_001), pipeline.database.get("x" * 10_000)]
             bad.append(pipeline.cache.server_process(""))
+            bad += [todo.add_entry("salt", deadline_s=-1), todo.cast_add_entry("salt", deadline_s=100)]
             after = todo.add_entry("bread")
         assert [before.result(0).id, after.result(0).id] == [1, 2]
         assert list(failed.value.exceptions) == [future.exception(0) for future in (missing, *bad)]
@@ -507,8 +508,9 @@ class TestPipeline:
         async def main() -> None:
             async with AsyncClient(router.address) as client:
                 todo = client.todo_list("l")
-                added, bad = await asyncio.gather(todo.add_entry("milk"), todo.add_entry(""), return_exceptions=True)
-                assert isinstance(added, Entry) and isinstance(bad, errors.InvalidRequest)
+                asked = todo.add_entry("milk"), todo.add_entry(""), todo.add_entry("salt", deadline_s=-1)
+                added, *bad = await asyncio.gather(*asked, return_exceptions=True)
+                assert isinstance(added, Entry) and [type(error) for error in bad] == [errors.InvalidRequest] * 2
                 with pytest.raises(ExceptionGroup, match="1 of 2 requests failed"):  # noqa: PT012
                     async with client.pipeline() as pipeline:
                         pipeline.cache.server_process("")
@@ -1094,57 +1096,64 @@ class TestInterrupts:
         assert run(script, address) == "this client is closed\n"
 
     def test_a_second_interrupt_while_the_first_one_ends_the_connection_leaves_nobody_waiting(
-        self, client: Client, router: ScriptedRouter, monkeypatch: pytest.MonkeyPatch
+        self, address: str, router: ScriptedRouter
     ) -> None:
         router.script = lambda *_: SILENT
-        send, finish, struck = Line.send, Connection._finish, list[str]()
-
-        def interrupted_send(*args: Any) -> None:
-            send(*args)
-            if not struck:
-                struck.append("send")
-                raise KeyboardInterrupt
-
-        def interrupted_finish(*args: Any) -> None:
-            if struck == ["send"]:
-                struck.append("finish")
-                raise KeyboardInterrupt
-            finish(*args)
-
-        monkeypatch.setattr(Line, "send", interrupted_send)
-        monkeypatch.setattr(Connection, "_finish", interrupted_finish)
-        with pytest.raises(KeyboardInterrupt), client.pipeline() as pipeline:  # noqa: PT012
-            futures = [pipeline.todo_list("l").add_entry("milk") for _ in range(50)]
-            pipeline.todo_list("l").size().result()
-        assert struck == ["send", "finish"]
-        assert all(isinstance(future.exception(10), errors.Unavailable) for future in futures)
-        router.script = router.serve
-        assert client.todo_list("other").add_entry("bread").id == 1
+        script = """
+            import sys, threading
+            from todomq import Client, errors
+            from todomq.client.connection import Connection
+            from todomq.client.line import Line
+            send, finish, struck = Line.send, Connection._finish, []
+            def strike(first, second):
+                if struck == first and threading.current_thread() is threading.main_thread():
+                    struck.append(second)
+                    raise KeyboardInterrupt
+            def interrupted_send(*arguments):
+                send(*arguments)
+                strike([], "send")
+            def interrupted_finish(*arguments):
+                strike(["send"], "finish")
+                finish(*arguments)
+            Line.send, Connection._finish = interrupted_send, interrupted_finish
+            client, futures = Client(sys.argv[1], deadline_s=5.0), []
+            try:
+                with client.pipeline() as pipeline:
+                    while "finish" not in struck:
+                        futures += [pipeline.todo_list("l").add_entry("milk") for _ in range(50)]
+                        futures[-1].exception(0.01)
+            except (KeyboardInterrupt, TimeoutError): pass
+            print(struck, all(isinstance(future.exception(10), errors.Unavailable) for future in futures))
+        """
+        assert run(script, address) == "['send', 'finish'] True\n"
 
     def test_a_handler_that_closes_the_client_while_its_thread_is_in_there_waits_for_nobody(
         self, address: str, router: ScriptedRouter
     ) -> None:
+        router.script = lambda *_: SILENT
         script = """
-            import signal, sys, time
-            from todomq import Client
+            import signal, sys, threading, time
+            from todomq import Client, errors
             from todomq.client.connection import Connection
-            client, took_s, take = Client(sys.argv[1]), [], Connection._take_arrived
-            def close(*_):
-                began_s = time.monotonic()
-                client.close()
-                took_s.append(time.monotonic() - began_s)
-            def interrupted(self):  # under the lock
-                signal.raise_signal(signal.SIGUSR1)
-                return take(self)
-            signal.signal(signal.SIGUSR1, close)
+            client = Client(sys.argv[1], deadline_s=5.0)
+            connection, may_leave = client._connection, Connection._may_leave_now
+            joined = []
+            class Watched(threading.Thread):
+                def join(self, timeout=None): joined.append(timeout)
+            def interrupted(self):  # under the lock, on a thread that does not drive
+                if threading.current_thread() is threading.main_thread():
+                    self._keeper.__class__ = Watched
+                    signal.raise_signal(signal.SIGUSR1)
+                return may_leave(self)
+            signal.signal(signal.SIGUSR1, lambda *_: client.close())
             client.pipeline().todo_list("l").size().add_done_callback(lambda _: None)
-            client.todo_list("l").size()  # somebody calls back now
-            Connection._take_arrived = interrupted
+            while connection._driver is None or connection._driver == threading.get_ident(): time.sleep(0.01)
+            Connection._may_leave_now = interrupted
             try: client.todo_list("l").size()
-            except Exception as error: print(error)
-            print(took_s[0] < 1)
+            except errors.TodoMQError as error: print(error)
+            print(joined)
         """
-        assert run(script, address).splitlines()[-1] == "True"
+        assert run(script, address).splitlines()[-1] == "[]"
 
     def test_a_handler_that_begins_a_future_starts_no_second_keeper(self, address: str, router: ScriptedRouter) -> None:
         script = """
@@ -2086,25 +2095,53 @@ class TestAsync:
         asyncio.run(main())
 
     @pytest.mark.parametrize("is_closed", [True, False])
-    def test_its_pipeline_waits_for_nobody_whose_loop_runs_no_more(
+    def test_its_pipeline_tells_of_what_a_loop_that_runs_no_more_was_to_take(
         self, router: ScriptedRouter, is_closed: bool
     ) -> None:
         client = AsyncClient(router.address)
         pipeline = client.pipeline()
 
         async def begin() -> None:
-            pipeline.todo_list("l").add_entry("milk")
+            pipeline.todo_list("l").add_entry("milk", deadline_s=0.2)
 
         async def leave() -> None:
+            async with asyncio.timeout(10):
+                async with pipeline:
+                    assert await pipeline.todo_list("l").size() == 1
+
+        async def leave_again_and_close() -> None:
             async with asyncio.timeout(10), client, pipeline:
-                assert await pipeline.todo_list("l").size() == 1
+                pass
 
         loop = asyncio.new_event_loop()
         loop.run_until_complete(begin())
         if is_closed:
             loop.close()
-        asyncio.run(leave())
+        with pytest.raises(ExceptionGroup, match="1 of 2 requests failed") as lost:
+            asyncio.run(leave())
+        assert isinstance(lost.value.exceptions[0], errors.Unavailable)
+        if not is_closed:
+            loop.run_until_complete(asyncio.sleep(0))
+        asyncio.run(leave_again_and_close())
         loop.close()
+
+    def test_its_pipeline_waits_for_a_loop_that_pauses(self, router: ScriptedRouter) -> None:
+        client = AsyncClient(router.address)
+        pipeline = client.pipeline()
+        paused = asyncio.new_event_loop()
+
+        async def begin() -> None:
+            pipeline.todo_list("l").add_entry("milk")
+
+        async def leave() -> None:
+            async with asyncio.timeout(10), client, pipeline:
+                goes_on = threading.Timer(0.1, paused.run_until_complete, [asyncio.sleep(0.2)])
+                goes_on.start()
+            goes_on.join()
+
+        paused.run_until_complete(begin())
+        asyncio.run(leave())
+        paused.close()
 
     def test_its_pipeline_gives_awaitables_and_a_group_of_failures(self, router: ScriptedRouter) -> None:
         async def main() -> None:

@@ -21,18 +21,20 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 from todomq.client import operations
 from todomq.client.connection import Connection
-from todomq.client.deadlines import check_deadline, set_deadline
+from todomq.client.deadlines import awake_ms, check_deadline, set_deadline
 from todomq.client.endpoint import choose
 from todomq.client.outcomes import AskAgain, Failures, outcome, refuse_to_resend, refused
 from todomq.client.request import Repetition, Request
 from todomq.client.values import ServerRef
-from todomq.errors import UNKNOWN, InvalidRequest, TodoMQError
+from todomq.errors import UNKNOWN, InvalidRequest, TodoMQError, Unavailable
 from todomq.protocol.entries import check_list_name
 
 if TYPE_CHECKING:
     from todomq.keys.credentials import Credentials
 
 OTHER_LOOP_S = 0.02
+LATE_MS = 1_000
+"""How long after a request's deadline a loop that pauses may still take its answer."""
 """How often a pipeline looks whether its requests of another event loop are answered."""
 
 P = ParamSpec("P")
@@ -225,8 +227,8 @@ class AsyncClient(_Face):
     def ask(self, request: Request[T]) -> asyncio.Future[T]:
         """Submit a request; return the future of its result, that of a cast settled."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        set_deadline(request, self._deadline_ms)
         try:
+            set_deadline(request, self._deadline_ms)
             if not request.is_cast:
                 request.waiter = future, self  # who must not be closed, though nobody else knows it any more
             self._connection.submit(request, may_wait=False)
@@ -249,28 +251,30 @@ class AsyncPipeline(_Face):
     def __init__(self, client: AsyncClient) -> None:
         super().__init__()
         self._client = client
-        self._waited_for: set[asyncio.Future[Any]] = set()
+        self._waited_for: dict[asyncio.Future[Any], tuple[int, int]] = {}
+        """By its future: the place of each request, and its deadline."""
         self._begun = 0
         self._failures = Failures()
 
     def ask(self, request: Request[T]) -> asyncio.Future[T]:
         """Submit a request; return the future of its result."""
-        return self._counted(self._client.ask(request))
+        future = self._client.ask(request)
+        return self._counted(future, request.deadline_ms)
 
     def failed(self, error: InvalidRequest) -> asyncio.Future[Any]:
         """Return the future of a request that is refused before it is one; it counts among those that were begun."""
-        return self._counted(super().failed(error))
+        return self._counted(super().failed(error), 0)
 
-    def _counted(self, future: asyncio.Future[T]) -> asyncio.Future[T]:
-        self._waited_for.add(future)
-        future.add_done_callback(partial(self._note, self._begun))
+    def _counted(self, future: asyncio.Future[T], deadline_ms: int) -> asyncio.Future[T]:
+        self._waited_for[future] = self._begun, deadline_ms
+        future.add_done_callback(self._note)
         self._begun += 1
         return future
 
-    def _note(self, place: int, future: asyncio.Future[Any]) -> None:
-        self._waited_for.discard(future)
+    def _note(self, future: asyncio.Future[Any]) -> None:
+        place, _ = self._waited_for.pop(future, (-1, 0))
         error = None if future.cancelled() else future.exception()
-        if isinstance(error, Exception):
+        if place >= 0 and isinstance(error, Exception):  # else its block was left before
             self._failures.add([(place, error)])
 
     async def __aenter__(self) -> Self:
@@ -279,13 +283,21 @@ class AsyncPipeline(_Face):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        while living := [each for each in list(self._waited_for) if each.get_loop().is_running()]:
-            own = [each for each in living if each.get_loop() is asyncio.get_running_loop()]
+        while waited_for := [future for future, (_, ms) in list(self._waited_for.items()) if _may_end(future, ms)]:
+            own = [each for each in waited_for if each.get_loop() is asyncio.get_running_loop()]
             await (asyncio.wait(own) if own else asyncio.sleep(OTHER_LOOP_S))
-        self._waited_for.clear()  # futures of loops that do not run: nobody can settle them
+        lost, self._waited_for = self._waited_for, {}
+        text = "the loop that was to take this answer does not run any more"
+        self._failures.add([(place, Unavailable(text, outcome=UNKNOWN)) for place, _ in lost.values()])
         failures, self._failures = self._failures, Failures()
         begun, self._begun = self._begun, 0
         failures.tell(begun, error)
+
+
+def _may_end(future: asyncio.Future[Any], deadline_ms: int) -> bool:
+    """Tell whether a future may be settled yet: where its loop pauses, until its request's deadline has passed."""
+    loop = future.get_loop()
+    return loop.is_running() or (not loop.is_closed() and awake_ms() < deadline_ms + LATE_MS)
 
 
 class _AskAgain(AskAgain):

@@ -87,7 +87,7 @@ class _Requests:
         self.ended = 0
         self._begun_before = 0
         self._failures = Failures()
-        self._counting = threading.Lock()
+        self._counting = threading.RLock()  # a signal's handler may call on the pipeline in there
 
     def note_settled(self, count: int, failures: list[Failure]) -> None:
         """Take note of answers that are settled, and of the failures among them."""
@@ -209,12 +209,18 @@ class Pipeline(_Part):
     def begin(self, request: Request[T]) -> Future[T]:
         """Submit a request; return it as the future of its result."""
         if request.is_cast:
-            self._submit(request)
+            try:
+                self._submit(request)
+            except InvalidRequest as error:
+                return self.failed(error)
             return request
         requests = request.group = self._requests
         request.place = next(requests.begun)
         try:
             self._submit(request)
+        except InvalidRequest as error:
+            request.set_outcome(None, error)
+            settle([request])
         except TodoMQError:  # refused; what is interrupted may have been taken in
             requests.note_settled(1, [])
             raise
