@@ -26,6 +26,7 @@ from todomq.database_worker.storage.manifest import (
     RESTORING,
     read_manifest,
     shard_name,
+    shards_in,
     write_note,
 )
 from todomq.database_worker.storage.small_files import sync_directory
@@ -111,13 +112,13 @@ def restore_worker(
     if not files:
         raise InvalidRequest(f"the backup has no database worker {worker}, only 1 to {catalogue.pool_size}")
     with _stopped(settings, catalogue.pool_size):
-        if not (settings.data / MANIFEST).exists():
+        if not (settings.data / MANIFEST).exists() and not shards_in(settings.data):
             raise InvalidRequest(f"{settings.data} has no data; restore all of it: todomq restore {backup}")
         manifest = read_manifest(settings.data)
         if (manifest["stack"], manifest["pool_size"]) != (catalogue.stack, catalogue.pool_size):
             raise InvalidRequest(f"the backup is of another stack than {settings.data}; restore it into an empty home")
         shard = settings.data / shard_name(worker)
-        if shard.is_mount():
+        if os.path.ismount(shard):  # Path.is_mount looks through links
             raise InvalidRequest(f"{shard} is a disk of its own, which can't be replaced; unmount it first")
         unfinished = shard.with_name(shard.name + ".restoring")
         _copy(backup, files, unfinished, f"{shard.name}/", begin)

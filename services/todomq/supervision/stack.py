@@ -9,6 +9,8 @@ Law 9: after ``stop`` nothing runs and the data is there; ``start`` works at onc
 from __future__ import annotations
 
 import os
+import pwd
+import re
 import resource
 import shutil
 import signal
@@ -48,6 +50,8 @@ KNOWN_VARIABLES = VARIABLES | LIMIT_VARIABLES | {"TODOMQ_PYTHON"}
 NOT_INHERITED = frozenset(("TODOMQ_ENDPOINT", "TODOMQ_CREDENTIALS", "PYTHONINSPECT", "PYTHONWARNINGS"))
 """Whoever starts the stack is at home here, and not a client of another one, or with a key. Python would not end where
 it is to be inspected, and supervisord answers nobody where a warning is an error."""
+_OPENED = re.compile(r"manifest(\.lock)?|(acknowledged\.)?worker-[0-9]+")
+"""What workers open in the directory of the data."""
 ANOTHER_COMMAND_S = 60.0
 STOP_S = 60.0
 KNOCK_S = 0.02
@@ -157,7 +161,8 @@ class Stack:
             _check_python(python, self.environment())
         check_keys(self.settings)
         data, log = self.settings.data, self.settings.log
-        _check_writable(log, data, *sorted(data.glob("*")), *sorted(log.glob("*.log")), self.settings.note_of_data)
+        ours = sorted(path for path in data.glob("*") if _OPENED.fullmatch(path.name))
+        _check_writable(log, data, *ours, *sorted(log.glob("*.log")), self.settings.note_of_data)
         self.settings.address(f"{self.manager.socket.name}.{1 << 22}")  # supervisord first binds it with its pid behind
         self._end_silent_manager(state)
         self._remove_sockets()  # of a daemon that is none any more, for example
@@ -167,7 +172,7 @@ class Stack:
 
     def command(self, *more: str) -> list[str]:
         """Return the command line of its supervisord."""
-        user = ["-u", "root"] if os.geteuid() == 0 else []  # else it warns of who runs it
+        user = ["-u", "root"] if os.geteuid() == 0 and _is_known("root") else []  # else it warns of who runs it
         return [sys.executable, "-P", "-m", "supervisor.supervisord", "-c", str(CONFIGURATION), *user, *more]
 
     def start(self) -> bool:
@@ -188,7 +193,8 @@ class Stack:
         started = subprocess.run(self.command(), env=self.environment(), capture_output=True, text=True, check=False)
         if started.returncode != 0:
             lines = (started.stdout + started.stderr).strip().splitlines() or [f"exit status {started.returncode}"]
-            raise Unavailable(f"supervisord does not start: {lines[-1]}")
+            why = next((line for line in lines if line.startswith("Error: ")), lines[-1])
+            raise Unavailable(f"supervisord does not start: {why}")
         self._wait_for_processes()
         return True
 
@@ -361,6 +367,14 @@ def _check_python(python: str, environment: Mapping[str, str]) -> None:
     if ran.returncode != 0:
         why = (ran.stderr.strip().splitlines() or [f"exit status {ran.returncode}"])[-1]
         raise SettingsError(f"TODOMQ_PYTHON is {python}, which does not have TodoMQ: {why}")
+
+
+def _is_known(user: str) -> bool:
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        return False
+    return True
 
 
 def _check_writable(*paths: Path) -> None:
