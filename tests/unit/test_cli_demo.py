@@ -10,6 +10,7 @@ import pytest
 
 from todomq.cli import demo_job
 from todomq.cli.demo_report import FEW_LISTS, Memory, Report
+from todomq.cli.progress import bars
 from todomq.errors import NameNotFound, TodoMQError, Unauthorized, Unavailable
 
 AWAY = Unavailable("its worker is away")
@@ -54,7 +55,7 @@ def tidied(todo: Any, keep: bool = False, error: BaseException | None = None) ->
     """Leave a demo of 5 lists, of which 3 were begun."""
     promises = demo_job.Promises(5, "demo/x/")
     promises.begun = 3
-    with demo_job._tidying(todo, promises, keep, lambda what, total: lambda count: None):
+    with bars() as shown, demo_job._tidying(todo, promises, keep, shown):
         if error is not None:
             raise error
 
@@ -86,7 +87,8 @@ def test_a_daemon_that_cannot_be_killed_is_told_and_the_demo_goes_on(
         raise NameNotFound("cache is not running: nobody is registered under this name")
 
     monkeypatch.setattr(demo_job, "kill_daemon", kill)
-    assert demo_job._kill(Lists(), ["cache"]) == []  # type: ignore[arg-type]
+    with bars() as shown:
+        assert demo_job._kill(Lists(), ["cache"], shown) == []  # type: ignore[arg-type]
     assert "cache was not killed: cache is not running" in capsys.readouterr().err
 
 

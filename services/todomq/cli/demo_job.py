@@ -18,7 +18,7 @@ from todomq.cli.connection import connect
 from todomq.cli.demo_report import Memory, Report
 from todomq.cli.formats import read_todo_txt
 from todomq.cli.killing import kill_daemon
-from todomq.cli.progress import Advance, Begin, bars, tell
+from todomq.cli.progress import Advance, Bars, bars
 from todomq.cli.show import name_of, safe
 from todomq.cli.stack_parts import resident_bytes
 from todomq.cli.transfer import Format, lines_of, store
@@ -57,12 +57,12 @@ def run(settings: Settings, lists: int, sample: Path | None, victims: Sequence[l
     promises = Promises(lists, prefix=f"demo/{time.time_ns():x}/")
     with connect() as todo:  # not for long, where nobody is there
         todo.todo_list(f"{promises.prefix}sample").size()
-    with bars() as begin, connect(DEADLINE_S) as todo, _tidying(todo, promises, keep, begin):
-        imported = _import_sample(todo, f"{promises.prefix}sample", sample, begin)
+    with bars() as shown, connect(DEADLINE_S) as todo, _tidying(todo, promises, keep, shown):
+        imported = _import_sample(todo, f"{promises.prefix}sample", sample, shown)
         before = _memory(todo, settings)
-        created_s, killed = _create(todo, promises, victims, begin)
+        created_s, killed = _create(todo, promises, victims, shown)
         after = _memory(todo, settings)
-        checked_s = _check(todo, promises, begin)
+        checked_s = _check(todo, promises, shown)
     return Report(lists, imported, promises.made, promises.broken, created_s, checked_s, killed, before, after)
 
 
@@ -125,11 +125,11 @@ def title_of(number: int) -> str:
     return f"what list {number} is for"
 
 
-def _import_sample(todo: Client, list_name: str, sample: Path | None, begin: Begin) -> int:
+def _import_sample(todo: Client, list_name: str, sample: Path | None, shown: Bars) -> int:
     """Import the file, or our own sample, and see that its export gives every line back but blank ones."""
     content = sample.read_bytes() if sample else OWN_SAMPLE
     fields = list(read_todo_txt(content.splitlines(keepends=True)))
-    store(todo, list_name, fields, begin("storing the sample", len(fields)))
+    store(todo, list_name, fields, shown("storing the sample", len(fields)))
     exported = b"".join(lines_of(todo.todo_list(list_name).entries(), Format.TODO_TXT))
     if exported.splitlines() != [line for line in content.splitlines() if line.strip()]:
         raise TodoMQError(f"the export of {list_name} is not what was imported")
@@ -137,19 +137,19 @@ def _import_sample(todo: Client, list_name: str, sample: Path | None, begin: Beg
 
 
 def _create(
-    todo: Client, promises: Promises, victims: Sequence[list[str | int]], begin: Begin
+    todo: Client, promises: Promises, victims: Sequence[list[str | int]], shown: Bars
 ) -> tuple[float, list[str]]:
     """Create the lists; kill the victims one after the other, evenly spread over the way."""
     lists = len(promises.ids)
-    counter = _Counter(begin("creating lists", lists))
+    counter = _Counter(shown("creating lists", lists))
     kill_at = {lists * (place + 1) // (len(victims) + 1): victim for place, victim in enumerate(victims)}
     killed: list[str] = []
     began_s = time.monotonic()
     # The kills have a client of their own: through the first they would wait behind all that is on its way.
-    with connect() as killer, _failures_are_told(), todo.pipeline() as pipeline:
+    with connect() as killer, _failures_are_told(shown), todo.pipeline() as pipeline:
         for number in range(lists):
             if number in kill_at:
-                killed += _kill(killer, kill_at[number])
+                killed += _kill(killer, kill_at[number], shown)
             promises.begun = number + 1
             future = pipeline.todo_list(f"{promises.prefix}{number}").add_entry(title_of(number))
             future.add_done_callback(promises.note(number))
@@ -158,20 +158,20 @@ def _create(
     return time.monotonic() - began_s, killed
 
 
-def _kill(killer: Client, victim: list[str | int]) -> list[str]:
+def _kill(killer: Client, victim: list[str | int], shown: Bars) -> list[str]:
     """Kill a daemon; return it with its pid, or nothing where it could not be killed, and say why."""
     try:
         return [f"{name_of(victim)} (pid {kill_daemon(killer, victim)})"]
     except TodoMQError as error:
-        tell(f"{name_of(victim)} was not killed: {safe(error.text)}")
+        shown.tell(f"{name_of(victim)} was not killed: {safe(error.text)}")
         return []
 
 
-def _check(todo: Client, promises: Promises, begin: Begin) -> float:
+def _check(todo: Client, promises: Promises, shown: Bars) -> float:
     """Read every list and compare it with its promise; return the seconds that it took."""
-    counter = _Counter(begin("reading them all", len(promises.ids)))
+    counter = _Counter(shown("reading them all", len(promises.ids)))
     began_s = time.monotonic()
-    with _failures_are_told(), todo.pipeline() as pipeline:
+    with _failures_are_told(shown), todo.pipeline() as pipeline:
         for number in range(len(promises.ids)):
             future = pipeline.todo_list(f"{promises.prefix}{number}").entries()
             future.add_done_callback(promises.check(number))
@@ -181,44 +181,44 @@ def _check(todo: Client, promises: Promises, begin: Begin) -> float:
 
 
 @contextmanager
-def _tidying(todo: Client, promises: Promises, keep: bool, begin: Begin) -> Iterator[None]:
+def _tidying(todo: Client, promises: Promises, keep: bool, shown: Bars) -> Iterator[None]:
     """Remove the lists in the end, whatever ends the work, unless they are to be kept."""
     try:
         yield
     except KeyboardInterrupt:
-        tell(f"interrupted; the lists {f'are kept under {promises.prefix}' if keep else 'are being removed'}")
+        shown.tell(f"interrupted; the lists {f'are kept under {promises.prefix}' if keep else 'are being removed'}")
         raise
     finally:
         if not keep:
-            _remove(todo, promises, begin)
+            _remove(todo, promises, shown)
 
 
-def _remove(todo: Client, promises: Promises, begin: Begin) -> None:
+def _remove(todo: Client, promises: Promises, shown: Bars) -> None:
     """Remove what was created; where that is not possible, say what is left and how to remove it."""
     names = [f"{promises.prefix}sample", *(f"{promises.prefix}{number}" for number in range(promises.begun))]
-    counter = _Counter(begin("removing them", len(names)))
+    counter = _Counter(shown("removing them", len(names)))
 
     def take(future: Future[Any]) -> None:
         if isinstance(future.exception(), Unauthorized | None):  # who may not delete could not add either
             counter(future)
 
     try:
-        with _failures_are_told(), todo.pipeline() as pipeline:
+        with _failures_are_told(shown), todo.pipeline() as pipeline:
             for name in names:
                 pipeline.todo_list(name).delete(deadline_s=REMOVAL_S).add_done_callback(take)
     finally:
         counter.finish()
         if counter.count < len(names):
-            tell(f"lists are left; remove them: todomq lists {promises.prefix} | xargs -r -n 1 todomq drop --yes")
+            shown.tell(f"lists are left; remove them: todomq lists {promises.prefix} | xargs -r -n 1 todomq drop --yes")
 
 
 @contextmanager
-def _failures_are_told() -> Iterator[None]:
+def _failures_are_told(shown: Bars) -> Iterator[None]:
     """Go on where requests of a pipeline failed: the promises say which."""
     try:
         yield
     except* TodoMQError as failures:
-        tell(f"some requests failed, the first with: {safe(str(first_failure(failures)))}")
+        shown.tell(f"some requests failed, the first with: {safe(str(first_failure(failures)))}")
 
 
 def _memory(todo: Client, settings: Settings) -> dict[str, Memory]:

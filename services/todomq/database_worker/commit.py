@@ -148,6 +148,10 @@ class Commits:
             self.counts["dropped"] += 1
         elif batch.number < sender.next:
             self._repeat(sender, batch)
+        elif batch.number == sender.next and self._is_written(batch.sender, batch.number):
+            sender.next += 1
+            sender.settle(batch.number, failed=False)
+            self._repeat(sender, batch)
         else:
             sender.give_up(batch.number)
             self._say(batch.sender, batch.number, NOT_APPLIED, [], text)
@@ -272,7 +276,9 @@ class Commits:
 
     def _give_up(self, items: list[Item], error: TodoMQError, outcome: str) -> None:
         for item in items:
-            if isinstance(item, TakenBatch):
+            if isinstance(item, TakenBatch) and self._is_written(item.sender, item.number):
+                self._settle(item, item.fault)
+            elif isinstance(item, TakenBatch):
                 self._settle(item, item.fault or error.text, outcome)
                 if item.sender in self._senders:
                     self._senders[item.sender].broken = True
@@ -299,8 +305,11 @@ class Commits:
             Overloaded: too much waits.
         """
         gone = [sender for sender in senders if sender not in self._senders]
-        if gone:
-            self.take_change([(mark_key(sender), None) for sender in gone], None, None, None)
+        writes: list[Write] = [(mark_key(sender), None) for sender in gone]
+        if writes:
+            change = Change(_size(writes), writes, None, None, None)
+            self._make_room(change)
+            self._queue.append(change)  # among the batches: one that comes now writes its mark behind this
         for sender in gone:
             self.marks.pop(sender, None)
 
@@ -313,6 +322,10 @@ class Commits:
         words, answers = self._words, self._answers
         self._words, self._answers = [], []
         return words, answers
+
+    def _is_written(self, sender: bytes, number: int) -> bool:
+        """Tell whether a batch is on disk by its sender's mark: it was sent again."""
+        return number <= self.marks.get(sender, 0)
 
     def _make_room(self, item: Change | Get) -> None:
         """Count an item in, or raise Overloaded."""
