@@ -97,9 +97,9 @@ class Stack:
         self.socket = self.connect(zmq.REQ)
         self.start()
 
-    def start(self) -> None:
+    def start(self, descriptors: int = 1_024) -> None:
+        command = ["prlimit", f"--nofile={descriptors}", sys.executable, "-m", "todomq.registry"]
         with self.log.open("ab") as log:
-            command = [sys.executable, "-m", "todomq.registry"]
             self.registry = subprocess.Popen(command, env=self.environment, stderr=log)
         self.children.append(self.registry)
 
@@ -354,6 +354,23 @@ class TestTheRegistrysOwnDeath:
         assert stack.ask("register_name", "daemon", ADDRESS, child.pid, b"one", 60_000) is True
         assert stack.ask("register_name", "remote", ADDRESS, None, None, 60_000) is True
 
+    def test_law_8_names_whose_processes_it_cannot_watch_are_not_said_to_be_nobodys(self, stack: Stack) -> None:
+        for number in range(40):
+            assert stack.ask("register_name", number, ADDRESS, stack.sleeper().pid) is True
+        stack.kill_registry()
+        stack.start(descriptors=64)
+        assert stack.ask("whereis_name", ["registry"])[0] == ["registry"], "it has a place for itself in any case"
+        there = [each[0] for each in stack.ask("names")]
+        absent = [number for number in range(40) if number not in there]
+        assert 0 < len(absent) < 40
+        wait_until(lambda: stack.ask("stats")["settled"], "a lease has passed")
+        for name in (absent[0], "never there"):
+            with pytest.raises(CorruptRecord, match="processes are watched already"):
+                stack.ask("whereis_name", name)
+        stack.kill_registry()
+        stack.start()
+        assert all(stack.whereis(number) for number in range(40)), "they stay in the journal"
+
     def test_a_reused_pid_is_not_taken_for_alive(self, stack: Stack) -> None:
         stack.ask("ping")
         stack.kill_registry()
@@ -376,6 +393,18 @@ class TestTheRegistrysOwnDeath:
         assert told.value.outcome == UNKNOWN
         with pytest.raises(Unavailable, match="can't be written"):
             stack.ask("register_name", "other", ADDRESS, os.getpid())
+
+    def test_a_name_whose_end_could_not_be_written_stays_away_once_it_could(self, stack: Stack) -> None:
+        assert stack.ask("register_name", "mine", ADDRESS, os.getpid()) is True
+        before = resource.prlimit(stack.registry.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(stack.registry.pid, resource.RLIMIT_FSIZE, (0, before[1]))  # as a full disk
+        with pytest.raises(Unavailable, match="may come back"):
+            stack.ask("unregister_name", "mine")
+        resource.prlimit(stack.registry.pid, resource.RLIMIT_FSIZE, before)
+        wait_until(lambda: b"journal_restored" in stack.log.read_bytes(), "the journal is written anew")
+        stack.kill_registry()
+        stack.start()
+        assert stack.whereis("mine") is None
 
     def test_a_name_that_cannot_be_written_down_is_as_it_is_told(self, stack: Stack) -> None:
         assert stack.ask("register_name", "held", ADDRESS, os.getpid(), b"life") is True

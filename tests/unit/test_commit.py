@@ -15,7 +15,7 @@ from todomq.database_worker import commit, group, records
 from todomq.database_worker.commit import Commits
 from todomq.database_worker.group import commit_group
 from todomq.database_worker.storage import StorageFailed, Write
-from todomq.errors import NOT_APPLIED, CorruptRecord, DeadlineExceeded, InvalidRequest, Overloaded
+from todomq.errors import NOT_APPLIED, CorruptRecord, DeadlineExceeded, InvalidRequest, Overloaded, Unavailable
 from todomq.protocol.messages import COMMITTED, EPOCH_STEP, FAILED, WANTED, Committed
 
 ME = b"worker"
@@ -771,23 +771,68 @@ def test_law_1_the_next_life_takes_no_batch_again_that_is_on_disk_for_it_might_e
     assert [(word.first, word.outcome) for word in after.step()] == [(3, COMMITTED)] and after.wrote(A, 3)
 
 
+def mark_of(bench: Bench, sender: bytes) -> int:
+    return records.read_marks(bench.storage)[sender][0]
+
+
 def test_law_1_of_a_sender_that_was_forgotten_nothing_that_is_on_disk_is_written_again(bench: Bench) -> None:
+    bench.claim(0, 1)
+    bench.commits.hello(A, 1)
+    for number in (1, 2):
+        bench.send(A, number)
+        bench.step()
+    bench.commits.forget(A)
+    bench.commits.hello(A, 1)
+    bench.send(A, 1)
+    assert [word.outcome for word in bench.step()] == [COMMITTED] and mark_of(bench, A) == 2
+
+
+def test_law_1_nor_what_still_waits_from_before_it_was_forgotten(bench: Bench) -> None:
     bench.claim(0, 1)
     bench.commits.hello(A, 1)
     bench.send(A, 1)
     bench.send(A, 2)
-    bench.step()
-    bench.send(A, 3)
-    group = bench.commits.next_group()  # the third is on its way to the disk
-    bench.send(A, 4)
     bench.commits.forget(A)
     bench.commits.hello(A, 1)
-    for number in range(1, 5):
-        bench.send(A, number)
-    bench.commits.committed(commit_group(group, bench.storage, bench.commits.marks, 0))
-    while bench.step():
-        assert records.read_marks(bench.storage)[A][0] >= 3
-    assert records.read_marks(bench.storage)[A][0] == 4 and bench.wrote(A, 4)
+    bench.send(A, 1)  # the second time in the same group
+    bench.step()
+    assert mark_of(bench, A) == 2
+
+
+@pytest.mark.parametrize("where", ["closed", "given up"])
+def test_law_1_what_is_on_disk_is_not_said_to_be_not_applied_where_storage_fails(bench: Bench, where: str) -> None:
+    bench.claim(0, 1)
+    bench.commits.hello(A, 1)
+    bench.send(A, 1)
+    bench.step()
+    bench.commits.forget(A)
+    bench.commits.hello(A, 1)
+    if where == "closed":
+        for number in (1, 2):
+            bench.commits.refuse_batch(batch_of(A, ME, number, [(0, 1, [b"nx", b""])]), "it can't be opened")
+    else:
+        bench.send(A, 1)
+        bench.send(A, 2)
+        bench.commits.give_up_waiting(Unavailable("it is damaged"))
+    said = [(word.first, word.outcome) for word in bench.take()]
+    assert said == [(1, COMMITTED), (2, NOT_APPLIED)]
+
+
+def test_the_mark_that_a_sender_writes_when_it_comes_back_is_not_deleted_with_its_old_one(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.claim(0, 1)
+    bench.commits.hello(A, 1)
+    bench.send(A, 1)
+    bench.step()
+    bench.commits.forget(A)
+    bench.commits.forget_marks([A])
+    bench.commits.hello(A, 2)
+    monkeypatch.setattr("todomq.database_worker.commit.GROUP_ITEMS", 1)
+    bench.send(A, 2)
+    for _ in range(3):
+        bench.step()
+    assert mark_of(bench, A) == bench.commits.marks[A] == 2
 
 
 def test_a_batch_that_writes_nothing_leaves_no_mark(bench: Bench) -> None:

@@ -170,6 +170,10 @@ class Registrations:
         """Take over a name from the registry's life before, which had room; the process, if it has one, lives."""
         self._add(key, _Holder(registration, process, lease_ms, now_ms + lease_ms, is_restored=True))
 
+    def lose(self, why: str) -> None:
+        """Note that a name could not be taken over: from now on nobody knows whether one that is absent is held."""
+        self._lost = self._lost or why
+
     def unregister(self, name: Any, incarnation: bytes | None, now_ms: int) -> bool:
         """Take a name away.
 

@@ -225,7 +225,13 @@ class RegistryService(Service):
 
     def _restore(self) -> None:
         for key, registration, process, lease_ms in self._journal.remembered():
-            if process is None or self._is_alive(process):
+            try:
+                is_alive = process is None or self._is_alive(process)
+            except Overloaded as error:  # no descriptor is left: it stays in the journal
+                log("name_not_restored", why=error.text)
+                self._registrations.lose(error.text)
+                continue
+            if is_alive:
                 self._registrations.restore(key, registration, process, lease_ms, self._loop.awake_ms())
             else:
                 self._write(Forget(key))
