@@ -5,9 +5,12 @@ from __future__ import annotations
 import random
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -257,6 +260,78 @@ def test_a_door_that_libzmq_leaves_open_still_serves_nobody(
     stand.open()
     assert stand.is_let_in(by_key=False)
     assert not stand.is_answered(stand.client(by_key=False), SILENCE_S)
+
+
+class Wire:
+    """A way between two TCP addresses, of which what is on it now may be lost without a word."""
+
+    def __init__(self, to: str) -> None:
+        host, port = to.removeprefix("tcp://").split(":")
+        self._to = host, int(port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._ends: list[socket.socket] = []
+        self._lost: set[socket.socket] = set()
+        self.address = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def lose(self) -> None:
+        """Let nothing through any more on the connections that there are."""
+        self._lost.update(self._ends)
+
+    def close(self) -> None:
+        for each in (self._listener, *self._ends):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(self._to)
+                self._ends += (near, far)
+                for one, other in ((near, far), (far, near)):
+                    threading.Thread(target=self._carry, args=(one, other), daemon=True).start()
+
+    def _carry(self, one: socket.socket, other: socket.socket) -> None:
+        with suppress(OSError):
+            while data := one.recv(65_536):
+                if one not in self._lost:
+                    other.sendall(data)
+
+
+@pytest.mark.parametrize("kind", ["push", "dealer"])
+def test_law_5_a_connection_between_daemons_that_dies_without_a_word_is_made_anew(
+    stand: Stand, kind: str, tmp_path: Path
+) -> None:
+    stand.zap_handler = ZapHandler(stand.loop)
+    own = curve.Curve(stand.server, stand.secret)
+    stand.zap_handler.judge(curve.STACK, lambda public: YES if public == own.public else NO)
+    if kind == "push":
+        server = sockets.pull(stand.address, own)
+    else:
+        server = sockets.router(f"ipc://{tmp_path}/r")
+        sockets.listen_in_stack(server, stand.address, own)
+    wire = Wire(stand.address)
+    client, *monitors = [sockets.push(wire.address, own)] if kind == "push" else sockets.dealer(wire.address, own)
+    sent = count(1)
+
+    def gets_through(after: int) -> bool:
+        sockets.send(client, (b"%d" % next(sent),))
+        frames = sockets.receive(server)
+        return frames is not None and bool(frames) and int(frames[-1]) > after
+
+    try:
+        assert stand.turn_until(lambda: gets_through(0))
+        wire.lose()
+        lost_at = next(sent)
+        assert stand.turn_until(lambda: gets_through(lost_at))
+    finally:
+        if monitors:
+            client.disable_monitor()
+        for each in (server, client, *monitors):
+            each.close(0)
+        wire.close()
 
 
 def test_a_pull_with_the_stacks_key_takes_from_the_stack_only(stand: Stand) -> None:
