@@ -96,7 +96,7 @@ clean: $(if $(DATA),$(SERVER))
 	if [ -n "$$homes" ]; then echo "Stacks run with what would be removed, at home in:" $$homes >&2; \
 	    echo "Stop them first: TODOMQ_HOME=... make down" >&2; exit 1; fi
 	rm -rf .venv .venv-wheel build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis services/*.egg-info \
-	    examples/javascript/node_modules
+	    examples/javascript/node_modules benchmarks/results/partial
 	find services tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(PY):
