@@ -283,10 +283,13 @@ def test_health_names_the_part_that_hangs_and_no_other(patient_stack: RunningSta
         finished = patient_stack.run("todomq.cli", "probe", "health", "--json")
         found = value_of(finished, REFUSED)
         status = patient_stack.run("todomq.cli", "status").stdout.splitlines()
+        tree = patient_stack.run("todomq.cli", "probe", "tree").stdout.splitlines()
     finally:
         os.kill(pid, signal.SIGCONT)
     (still,) = [line for line in status if "stands still, stopped by a signal" in line]
     assert f"pid {pid} " in still
+    (before,) = [before for before, line in pairwise(tree) if "stands still, stopped by a signal" in line]
+    assert f"pid {pid} " in before
     kind, _, number = name.partition("-")
     assert found["at_fault"] == [[kind, int(number)] if number else [kind]]
     patient_stack.wait_healthy()
@@ -317,7 +320,7 @@ def test_the_tree_blames_nobody_who_was_not_asked(patient_stack: RunningStack) -
         lines = patient_stack.run("todomq.cli", "probe", "tree").stdout.splitlines()
     finally:
         os.kill(pid, signal.SIGCONT)
-    (silent,) = [before for before, line in pairwise(lines) if "does not answer" in line]
+    (silent,) = [before for before, line in pairwise(lines) if "stands still" in line]
     assert "router" in silent
     patient_stack.wait_healthy()
 

@@ -13,6 +13,7 @@ from todomq.cli.show import coloured, counted, dim, duration, name_of, safe, siz
 from todomq.cli.stack_parts import Name, processor_seconds, resident_bytes, supervised, uptime_s
 from todomq.daemons import KINDS, LISTENER, name_of_process
 from todomq.errors import CorruptRecord
+from todomq.runtime.local_process import is_stopped
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -74,6 +75,8 @@ def gather(todo: Client, settings: Settings) -> list[Row]:
 def queue(row: Row) -> str:
     """Return what waits in a daemon, as it says itself."""
     stats = row.stats
+    if stats is None and row.pid and is_stopped(row.pid):
+        return "stands still, stopped by a signal"
     if stats is None:
         return "" if row.group == LISTENER or not row.pid else "does not answer"
     if not stats:
