@@ -25,6 +25,8 @@ from todomq.runtime.pipes import Push
 
 GREET_AGAIN_S = 0.05
 SILENCE_MS = 2_000
+SLOW_BYTES_PER_MS = 50
+"""Of the slowest network between machines that is waited for: 0.4 Mbit/s."""
 SEND_AGAIN_S = 0.002
 """How soon to try again what the connection did not take."""
 
@@ -164,16 +166,21 @@ class WorkerLink:
     def tick(self, steady_ms: int) -> None:
         """Greet again a worker that has said nothing of the oldest batch for ``SILENCE_MS``: a message was lost.
 
-        And give up the calls that nobody waits for any more.
+        Over TCP a long batch has more time, for whoever greets sends it anew. And give up the calls that nobody waits
+        for any more.
         """
         if self._waiting:
             self._give_up(steady_ms)
         oldest = next(iter(self._gate.batches), 0)
         if oldest != self._oldest or not self.greeted:
             self._oldest, self._silent_since_ms = oldest, steady_ms
-        elif oldest and steady_ms - self._silent_since_ms > SILENCE_MS:
+        elif oldest and steady_ms - self._silent_since_ms > SILENCE_MS + self._way_ms(self._gate.batches[oldest]):
             log("worker_silent", worker=self._name[1], batch=oldest)
             self.greet()
+
+    def _way_ms(self, batch: Batch) -> int:
+        """Return how long a batch may be on its way: 0 on one machine."""
+        return batch.bytes // SLOW_BYTES_PER_MS if self._commits_address.startswith("tcp:") else 0
 
     def _give_up(self, steady_ms: int) -> None:
         late = [asked for asked in self._waiting if asked.until_ms <= steady_ms]

@@ -40,19 +40,14 @@ CONNECT_AGAIN_MOST_MS = 20
 """How soon a daemon tries again to reach one that is away. A try costs microseconds, and most are back within a tenth
 of a second: backing off further would make others wait half as long again."""
 
-HEARTBEAT_MS = 1_000
-SILENT_MS = 3_000
 CONNECT_MS = 2_000
-"""How often daemons on several machines ask each other whether they are there, and how long after the last word a
-connection is broken, and made anew. A network may lose one without a word, as a firewall does that was restarted, and
-TCP alone would wait for a quarter of an hour."""
-
-KEEPALIVE_S = 10
-KEEPALIVE_EACH_S = 5
-KEEPALIVE_TIMES = 3
-UNHEARD_MS = 30_000
-"""A connection at the door whose client's machine is silent for so long ends: it counts towards the key's quota. The
-system asks, not libzmq, which not every client has."""
+PROBES = 3
+UNHEARD_MS = 4_000
+DOOR_UNHEARD_MS = 30_000
+"""How long after the last sign of life from the other machine a connection over TCP ends: between daemons, which then
+make it anew; at the door, where it counts towards a key's quota. A network may lose one without a word, as a firewall
+does that was restarted, and TCP alone would wait for a quarter of an hour. The system asks: to libzmq's own heartbeats
+(RFC 37) a long message on a slow link is silence. Whoever takes in nothing for so long is cut as well."""
 
 DROPPED_FRAMES = 256
 """Of a message that has too many, in one ``receive``."""
@@ -130,11 +125,7 @@ def door(address: str, secret: str) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes
     socket.setsockopt(zmq.SNDHWM, CLIENT_PIPE_MESSAGES)
     socket.setsockopt(zmq.RCVHWM, CLIENT_PIPE_MESSAGES)
     socket.setsockopt(zmq.MAXMSGSIZE, limits.DOOR_BYTES)
-    socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
-    socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE_S)
-    socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, KEEPALIVE_EACH_S)
-    socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, KEEPALIVE_TIMES)
-    socket.setsockopt(zmq.TCP_MAXRT, UNHEARD_MS)
+    _end_unheard(socket, DOOR_UNHEARD_MS)
     curve.guard(socket, secret, curve.DOOR)
     monitor = _monitor(socket, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
     monitor.setsockopt(zmq.RCVHWM, 0)
@@ -155,10 +146,9 @@ def listen_in_stack(socket: zmq.Socket[bytes], address: str, own: Curve) -> None
         Unavailable: it cannot be bound.
     """
     curve.guard(socket, own.secret, curve.STACK)
-    _listen_for_life(socket)
+    _end_unheard(socket, UNHEARD_MS)
     listen(socket, address)
     curve.unguard(socket)  # what is bound again later is ipc
-    socket.setsockopt(zmq.HEARTBEAT_IVL, 0)
 
 
 def zap() -> zmq.Socket[bytes]:
@@ -196,7 +186,7 @@ def pull(address: str, own: Curve | None = None) -> zmq.Socket[bytes]:
     socket = _open(zmq.PULL)
     if own is not None:
         curve.guard(socket, own.secret, curve.STACK)
-        _listen_for_life(socket)
+        _end_unheard(socket, UNHEARD_MS)
     _bind(socket, address)
     return socket
 
@@ -211,7 +201,7 @@ def push(address: str, own: Curve | None = None) -> zmq.Socket[bytes]:
     socket.setsockopt(zmq.IMMEDIATE, 1)
     if own is not None:
         curve.present(socket, own.public, own.public, own.secret)
-        _listen_for_life(socket)
+        _end_unheard(socket, UNHEARD_MS)
     _connect(socket, address)
     return socket
 
@@ -228,16 +218,19 @@ def dealer(address: str, own: Curve | None = None) -> tuple[zmq.Socket[bytes], z
     monitor = _monitor(socket, zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED)
     if own is not None:
         curve.present(socket, own.public, own.public, own.secret)
-        _listen_for_life(socket)
+        _end_unheard(socket, UNHEARD_MS)
     _connect(socket, address)
     return socket, monitor
 
 
-def _listen_for_life(socket: zmq.Socket[bytes]) -> None:
-    """Have connections made from now on end where the other end says nothing any more (https://rfc.zeromq.org/spec/37/)."""
-    socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
-    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, SILENT_MS)
-    socket.setsockopt(zmq.HEARTBEAT_TTL, SILENT_MS + HEARTBEAT_MS)
+def _end_unheard(socket: zmq.Socket[bytes], unheard_ms: int) -> None:
+    """Have connections over TCP made from now on end where the other machine gives no sign of life for so long."""
+    idle_s = max(1, unheard_ms // 1000 // (PROBES + 1))
+    socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, idle_s)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, idle_s)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, PROBES)
+    socket.setsockopt(zmq.TCP_MAXRT, unheard_ms)  # tcp(7): TCP_USER_TIMEOUT
     socket.setsockopt(zmq.CONNECT_TIMEOUT, CONNECT_MS)
 
 
