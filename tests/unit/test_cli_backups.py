@@ -6,14 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from todomq.backup import NOT_READ as UNREAD
+from todomq.backup import verify
 from todomq.backup.contents import Problem
 from todomq.backup.verify import COUNTED, Report, ShardReport, of_backup
-from todomq.cli.backups import UNANSWERED, _report_result
+from todomq.cli.backups import _report_result
 from todomq.cli.command import DONE, REFUSED, UNREACHABLE
+from todomq.database_worker.storage import StorageFailed
 from todomq.database_worker.storage.small_files import ADVICE, shard_advice
 
 GOOD = ShardReport(1, dict.fromkeys(COUNTED, 0), [])
-NOT_READ = ShardReport(2, {}, [Problem("/data/worker-2", UNANSWERED, "the disk is full")])
+NOT_READ = ShardReport(2, {}, [Problem("/data/worker-2", UNREAD, "the disk is full")])
 DAMAGED = ShardReport(3, {}, [Problem("/data/worker-3", "", "identity is missing")])
 
 
@@ -38,6 +41,18 @@ def test_what_is_damaged_is_told_before_what_was_not_read(monkeypatch: pytest.Mo
     assert str(damaged.text).endswith("/data: something is wrong.") and damaged.code == REFUSED
     good = _report_result(Report("/data", [], [GOOD]))
     assert str(good.text).endswith("/data: every record can be read.") and good.code == DONE
+
+
+def test_a_shard_that_cannot_be_opened_at_the_moment_is_not_called_damaged(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise StorageFailed("Too many open files")
+
+    monkeypatch.setattr(verify, "RocksDBStorage", fails)
+    found = verify.verify_shard(tmp_path, 1, None, None, lambda what, total: lambda count: None)
+    assert [problem.kind for problem in found.problems] == [UNREAD]
+    assert _report_result(Report("/data", [], [found])).code == UNREACHABLE
 
 
 def test_of_a_damaged_backup_it_is_not_said_to_restore_it_from_a_backup() -> None:

@@ -7,3 +7,6 @@
     contents     what the records of a shard must be: the pure core
     catalogue    which files a backup has
 """
+
+NOT_READ = "not read"
+"""In the place of a kind of records: what could not be read at the moment, which is no damage."""

@@ -18,6 +18,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from todomq.backup import NOT_READ
 from todomq.backup.catalogue import DATA, NEEDED, Advance, read_catalogue, what_is_wrong
 from todomq.backup.contents import KINDS, Problem, ShardContents
 from todomq.database_worker.storage import Storage, StorageFailed
@@ -145,8 +146,10 @@ def verify_shard(
         if stack is not None:
             check_identity(directory, stack, worker)
         storage = RocksDBStorage(directory, read_only=True, untouched=True)
-    except (CorruptRecord, StorageFailed, OSError) as error:
-        return ShardReport(worker, {}, [Problem(str(directory), "", str(error))])
+    except CorruptRecord as error:
+        return ShardReport(worker, {}, [Problem(str(directory), "", error.text)])
+    except (StorageFailed, OSError) as error:
+        return ShardReport(worker, {}, [Problem(str(directory), NOT_READ, str(error))])
     try:
         advance = begin(f"reading worker {worker}", storage.stats()["records"])
         _read_all(storage, contents, advance)
@@ -168,7 +171,10 @@ def _read_all(storage: Storage, contents: ShardContents, advance: Advance) -> No
     while True:
         try:
             items, last = storage.scan(b"", after, limit_bytes)
-        except (CorruptRecord, StorageFailed) as error:
+        except StorageFailed as error:  # it may be read another time
+            contents.report(NOT_READ, error.text)
+            return
+        except CorruptRecord as error:
             if limit_bytes > 1:
                 limit_bytes = 1  # record by record, up to the one that can't be read
                 continue

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from todomq.backup import NOT_READ
 from todomq.cli.command import DONE, REFUSED, UNREACHABLE, Result, command
 from todomq.cli.connection import connect
 from todomq.cli.show import coloured, counted, safe, size
@@ -75,7 +76,7 @@ def restore(
 
     settings = read_settings()
     source = _existing(directory)
-    with bars(transient=True) as begin:
+    with _ending_in_order(), bars(transient=True) as begin:
         if worker is not None:
             kept = restore_worker(source, settings, worker, begin)
             replaced = None if kept is None else str(kept)
@@ -98,8 +99,8 @@ def verify(
     """Read every record, and say what is wrong.
 
     Those of a backup, or of this machine's stack, running or stopped. The exit code is 0 where nothing is wrong, 1
-    where something is damaged, 2 where you may not read it, 3 where nothing is found damaged, but the stack runs and a
-    worker does not answer, or can't open its shard.
+    where something is damaged, 2 where you may not read it, 3 where nothing is found damaged, but something can't be
+    read at the moment: a worker of a running stack does not answer, say.
 
     Example: todomq verify /backups/2026-12-01
     """
@@ -124,10 +125,9 @@ def _ending_in_order() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-UNANSWERED = "not read"
 KINDS_SHOWN = 3
-ENDS = {"ok": "every record can be read", UNANSWERED: "could not read everything", "damaged": "something is wrong"}
-CODES = {"ok": DONE, UNANSWERED: UNREACHABLE, "damaged": REFUSED}
+ENDS = {"ok": "every record can be read", NOT_READ: "could not read everything", "damaged": "something is wrong"}
+CODES = {"ok": DONE, NOT_READ: UNREACHABLE, "damaged": REFUSED}
 
 
 def _verify_stack(settings: Settings, begin: Begin) -> Report:
@@ -171,7 +171,7 @@ def _problem(settings: Settings, worker: int, error: TodoMQError) -> Problem:
     from todomq.backup.contents import Problem
     from todomq.database_worker.storage.manifest import shard_name
 
-    kind = "" if isinstance(error, CorruptRecord) else UNANSWERED
+    kind = "" if isinstance(error, CorruptRecord) else NOT_READ
     return Problem(str(settings.data / shard_name(worker)), kind, error.text)
 
 
@@ -214,7 +214,7 @@ def _state(problems: list[Problem]) -> str:
     """Return what problems come to: what could only not be read may pass, so it is not called damage."""
     if not problems:
         return "ok"
-    return UNANSWERED if all(problem.kind == UNANSWERED for problem in problems) else "damaged"
+    return NOT_READ if all(problem.kind == NOT_READ for problem in problems) else "damaged"
 
 
 def _held(shard: ShardReport) -> str:

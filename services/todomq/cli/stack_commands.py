@@ -80,7 +80,7 @@ def down(
 
     Example: todomq down
     """
-    from todomq.database_worker.storage.manifest import MANIFEST, check_is_ours, remove_data_in
+    from todomq.database_worker.storage.manifest import MANIFEST, RESTORING, check_is_ours, remove_data_in
 
     stack = _stack()
     data = safe(str(stack.settings.data))
@@ -98,6 +98,8 @@ def down(
         removed = remove_data and stack.settings.data.exists()
         if removed:
             remove_data_in(stack.settings.data)
+        if remove_data:
+            shutil.rmtree(stack.settings.data.with_name(RESTORING), ignore_errors=True)  # of a restore that was killed
         if remove_data:
             stack.settings.note_of_data.unlink(missing_ok=True)  # last: interrupted, the same command can go on
     state = "down" if ran else "not running"

@@ -6,6 +6,7 @@ lock with its process, however that ends.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
@@ -29,7 +30,8 @@ def private_directory(path: Path) -> None:
     held = [each.name for each in path.iterdir()] if path.stat().st_mode & 0o077 else []
     if held and not any(name.endswith(".lock") or name == "lock" for name in held):
         raise SettingsError(f"{path} is not TodoMQ's and would be closed to others; name another home")
-    path.chmod(0o700)
+    if path.stat().st_mode & 0o777 != 0o700:
+        path.chmod(0o700)
 
 
 def hold(path: Path, wait_s: float = 5.0) -> int:
@@ -39,9 +41,10 @@ def hold(path: Path, wait_s: float = 5.0) -> int:
         the file descriptor that holds the lock; it is kept open for as long as the process lives.
 
     Raises:
-        Unavailable: another living process holds it; the text says which.
+        Unavailable: another living process holds it; the text says which. OSError: it can't be opened, or its file
+            system has no locks.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = _open(path)
     give_up = time.monotonic() + wait_s
     while True:
         try:
@@ -53,7 +56,19 @@ def hold(path: Path, wait_s: float = 5.0) -> int:
                 os.close(descriptor)
                 raise Unavailable(f"{path.name} is held by process {holder}, still after {wait_s:g} s") from None
             time.sleep(0.02)
+        except OSError as error:
+            os.close(descriptor)
+            raise OSError(error.errno, f"its file system has no locks (flock): {error.strerror}", str(path)) from None
     # In place, and left out where the disk is full: it is but a note for whoever finds the lock held.
     with suppress(OSError):
         os.pwrite(descriptor, f"{os.getpid():<10}\n".encode(), 0)
     return descriptor
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # to hold it nothing need be written

@@ -5,6 +5,7 @@ Owns: telling them from other files. The listener, stopped last, removes them; `
 
 from __future__ import annotations
 
+import errno
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,4 +22,13 @@ def remove_sockets(paths: Iterable[Path]) -> None:
     """Remove those of some files that are sockets."""
     for path in paths:
         if stat.S_ISSOCK(path.lstat().st_mode):
-            path.unlink(missing_ok=True)
+            remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file; where the file system has become read-only it stays, for it keeps nobody from anything."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise

@@ -29,7 +29,7 @@ from todomq.runtime.local_process import has_ended, is_stopped, kill
 from todomq.runtime.locks import STACK_LOCK, hold, private_directory
 from todomq.settings import SERVER_ADVICE, VARIABLES, SettingsError, read_settings
 from todomq.supervision import run_files
-from todomq.supervision.leftovers import remove_sockets, remove_sockets_of_daemons
+from todomq.supervision.leftovers import remove, remove_sockets, remove_sockets_of_daemons
 from todomq.supervision.limits import LIMIT_VARIABLES, read_limits
 from todomq.supervision.manager import (
     ANSWERS,
@@ -351,7 +351,7 @@ class Stack:
     def _remove_sockets(self) -> None:
         remove_sockets_of_daemons(self.settings.run)
         remove_sockets(self.settings.run.glob(f"{self.manager.socket.name}*"))
-        (self.settings.run / "supervisord.pid").unlink(missing_ok=True)
+        remove(self.settings.run / "supervisord.pid")
 
 
 def _python(environment: Mapping[str, str]) -> str:

@@ -127,7 +127,7 @@ class RocksDBStorage:
                 log_bytes = sum(log.stat().st_size for log in (directory / "rocksdb").glob("*.log"))
                 check_room_to_open(directory, log_bytes)
             _check_log_files(directory / "rocksdb", expected)
-            if read_only:
+            if read_only and not untouched:
                 _sync_logs(directory / "rocksdb")
             if untouched:
                 self._view = _view_of(directory / "rocksdb")
