@@ -284,6 +284,8 @@ def test_the_logs_say_how_a_process_ended(tmp_path: Path) -> None:
     (tmp_path / "cache.log").write_text("started\n2026-11-23T08:44:22Z refused_to_start name=cache why=no why=x\n\n")
 
     assert evidence.how_it_ended(tmp_path, "cache2") == "exit status 3; its last line: TypeError: why=no"
+    (tmp_path / "cache2.log").write_text("Too many open files (src/ipc_listener.cpp:297)\n")
+    assert evidence.how_it_ended(tmp_path, "cache2").endswith("(src/ipc_listener.cpp:297); raise ulimit -n")
     assert evidence.how_it_ended(tmp_path, "cache") == "refuses to start: no why=x"
     assert evidence.how_it_ended(tmp_path, "router") == "it ended"
 

@@ -5,6 +5,7 @@ Owns: reading the ends of log files. Must not know: what follows from it.
 
 from __future__ import annotations
 
+import errno
 import os
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,6 +14,8 @@ from todomq.daemons import REFUSED_TO_START
 from todomq.supervision.restart_intensity import REFUSES
 
 TAIL_BYTES = 32 * 1024
+_NO_DESCRIPTOR = os.strerror(errno.EMFILE)
+"""What libzmq says before it ends a process that has no descriptor left for another connection."""
 
 
 def how_it_ended(log: Path, process: str) -> str:
@@ -35,7 +38,8 @@ def how_it_ended(log: Path, process: str) -> str:
     _, refused, why = words[-1].strip().partition(" refused_to_start ")
     if refused and how == f"exit status {REFUSED_TO_START}":
         return REFUSES + why.partition("why=")[2]
-    return f"{how}; its last line: {words[-1].strip()}"
+    advice = "; raise ulimit -n" if _NO_DESCRIPTOR in words[-1] else ""
+    return f"{how}; its last line: {words[-1].strip()}{advice}"
 
 
 def ended_ms_ago(log: Path, process: str, pid: int | None, now: datetime) -> int:
