@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from todomq.keys.credentials import Credentials
 
 OTHER_LOOP_S = 0.02
+"""How often a pipeline looks whether its requests of another event loop are answered."""
 LATE_MS = 1_000
 """How long after a request's deadline a loop that pauses may still take its answer."""
-"""How often a pipeline looks whether its requests of another event loop are answered."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -55,11 +55,7 @@ def _ask(build: Callable[P, Request[T]]) -> Callable[Concatenate[_Part, P], asyn
 
     @operations.shown_as(build, "asyncio.Future[{}]")
     def method(self: _Part, /, *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
-        try:
-            request = build(*args, **kwargs)
-        except InvalidRequest as error:
-            return self._face.failed(error)
-        return self._face.ask(request)
+        return self._face.begin(build, *args, **kwargs)
 
     return method
 
@@ -71,11 +67,7 @@ def _ask_list(
 
     @operations.shown_as(build, "asyncio.Future[{}]", is_of_list=True)
     def method(self: AsyncTodoList, /, *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
-        try:
-            request = build(self.name, *args, **kwargs)
-        except InvalidRequest as error:
-            return self._face.failed(error)
-        return self._face.ask(request)
+        return self._face.begin(build, self.name, *args, **kwargs)
 
     return method
 
@@ -161,6 +153,14 @@ class _Face(_Part):
         """Submit a request; return the future of its result."""
         raise NotImplementedError
 
+    def begin(self, build: Callable[P, Request[T]], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
+        """Submit what an operation builds of these arguments; where they break a rule its future has failed already."""
+        try:
+            request = build(*args, **kwargs)
+        except InvalidRequest as error:
+            return self.failed(error)
+        return self.ask(request)
+
     def failed(self, error: InvalidRequest) -> asyncio.Future[Any]:
         """Return the future of a request that is refused before it is one."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -227,8 +227,8 @@ class AsyncClient(_Face):
     def ask(self, request: Request[T]) -> asyncio.Future[T]:
         """Submit a request; return the future of its result, that of a cast settled."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        set_deadline(request, self._deadline_ms)
         try:
-            set_deadline(request, self._deadline_ms)
             if not request.is_cast:
                 request.waiter = future, self  # who must not be closed, though nobody else knows it any more
             self._connection.submit(request, may_wait=False)

@@ -6,11 +6,13 @@ Owns: the client's clock, the bound of deadlines. Must not know: what becomes of
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from todomq.client.request import Request
 from todomq.errors import InvalidRequest
 from todomq.protocol import limits
+
+if TYPE_CHECKING:
+    from todomq.client.request import Request
 
 DEADLINE_MOST_S = limits.DEADLINE_AHEAD_MS / 1000
 
@@ -42,5 +44,5 @@ def _is_huge(number: object) -> bool:
 def set_deadline(request: Request[Any], default_ms: int) -> None:
     """Set when a request's time is up, counted from now."""
     if request.deadline_s is not None:
-        default_ms = int(check_deadline(request.deadline_s) * 1000)
+        default_ms = int(request.deadline_s * 1000)
     request.deadline_ms = time.monotonic_ns() // 1_000_000 + default_ms  # ``awake_ms``, without a call for each request

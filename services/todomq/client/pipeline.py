@@ -209,18 +209,12 @@ class Pipeline(_Part):
     def begin(self, request: Request[T]) -> Future[T]:
         """Submit a request; return it as the future of its result."""
         if request.is_cast:
-            try:
-                self._submit(request)
-            except InvalidRequest as error:
-                return self.failed(error)
+            self._submit(request)
             return request
         requests = request.group = self._requests
         request.place = next(requests.begun)
         try:
             self._submit(request)
-        except InvalidRequest as error:
-            request.set_outcome(None, error)
-            settle([request])
         except TodoMQError:  # refused; what is interrupted may have been taken in
             requests.note_settled(1, [])
             raise

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, Protocol, TypeVar
 
+from todomq.client.deadlines import check_deadline
 from todomq.client.futures import PENDING, Answer
 from todomq.client.numbers import Counter
 from todomq.errors import TodoMQError
@@ -96,7 +97,7 @@ class Request(Answer[T]):
         self.target = target
         self.body = body
         self.read = read
-        self.deadline_s = deadline_s
+        self.deadline_s = deadline_s if deadline_s is None else check_deadline(deadline_s)
         self.is_cast = is_cast
         self.pages = pages
         self.size = len(body) + 128
