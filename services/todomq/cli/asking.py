@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from todomq.cli.stack_parts import STANDS_STILL
 from todomq.errors import UNKNOWN, DeadlineExceeded, TodoMQError, Unauthorized
 from todomq.runtime.local_process import is_stopped
 
@@ -85,7 +86,7 @@ def why_no_answer(name: Name, error: TodoMQError, registered: Mapping[Name, int 
     pid = None if registered is None else registered[name]
     if pid is None:
         return "does not answer"
-    return f"stands still, stopped by a signal, pid {pid}" if is_stopped(pid) else f"does not answer, pid {pid}"
+    return f"{STANDS_STILL}, pid {pid}" if is_stopped(pid) else f"does not answer, pid {pid}"
 
 
 def first_failure(failures: BaseExceptionGroup[TodoMQError]) -> TodoMQError:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from todomq.cli.asking import Answer, ask_all, calling, registered_in, why_no_answer
 from todomq.cli.connection import connect, unreachable
 from todomq.cli.show import counted
-from todomq.cli.stack_parts import Name, expected_daemons, supervised
+from todomq.cli.stack_parts import STANDS_STILL, Name, expected_daemons, supervised
 from todomq.daemons import LISTENER, name_of_process
 from todomq.errors import UNKNOWN, CorruptRecord, Unavailable
 from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
@@ -296,7 +296,7 @@ def _trouble_of_listener(process: Process) -> list[tuple[str, str]]:
     from todomq.supervision.manager import BACKOFF, EXITED, FATAL, STOPPED
 
     if process.pid and is_stopped(process.pid):
-        return [("stands still, stopped by a signal", f"let it go on with: kill -CONT {process.pid}")]
+        return [(STANDS_STILL, f"let it go on with: kill -CONT {process.pid}")]
     if process.state in (STOPPED, EXITED, BACKOFF, FATAL):
         return [(f"does not run ({process.state})", "start it with: todomq up")]
     return []

@@ -23,6 +23,7 @@ import typer
 from todomq.cli.command import DONE, REFUSED, UNREACHABLE, Result, command
 from todomq.cli.lists import Yes
 from todomq.cli.show import duration, is_terminal, name_of, safe, say
+from todomq.cli.stack_parts import STANDS_STILL
 from todomq.daemons import name_of_process
 from todomq.errors import CorruptRecord, TodoMQError, Unavailable
 from todomq.runtime.local_process import is_stopped
@@ -100,7 +101,6 @@ def down(
             remove_data_in(stack.settings.data)
         if remove_data:
             shutil.rmtree(stack.settings.data.with_name(RESTORING), ignore_errors=True)  # of a restore that was killed
-        if remove_data:
             stack.settings.note_of_data.unlink(missing_ok=True)  # last: interrupted, the same command can go on
     state = "down" if ran else "not running"
     value = {"running": False, "ran": ran, "removed": removed}
@@ -175,11 +175,10 @@ def logs(
 
     Example: todomq logs --follow
     """
-    stack = _stack()
-    log = stack.settings.log
+    log = _stack().settings.log
     files = sorted(log / name for name in os.listdir(log) if name.endswith(".log")) if log.exists() else []
     if not files:
-        return Result({}, f"There are no logs in {safe(str(stack.settings.log))}.")
+        return Result({}, f"There are no logs in {safe(str(log))}.")
     last = {file.name: _last_lines(file) for file in files}
     if follow:
         return Result(last, partial(_follow, files))
@@ -311,7 +310,7 @@ def _this_command() -> str:
 def _status_line(process: Process, restarts: int | None) -> str:
     where = f"pid {process.pid:<8} up {duration(max(process.uptime_s, 1))}" if process.pid else safe(process.trouble)
     if process.pid and is_stopped(process.pid):
-        where += "; stands still, stopped by a signal"
+        where += f"; {STANDS_STILL}"
     name, told = name_of(list(name_of_process(process.name))), "?" if restarts is None else str(restarts)
     return f"{process.group:<12} {name:<20} {process.state:<9} restarts {told:<4} {where}".rstrip()
 

@@ -62,6 +62,10 @@ def expected_daemons(settings: Settings, processes: list[Process] | None) -> lis
     return [name_of_process(process.name) for process in processes if process.group != LISTENER]
 
 
+STANDS_STILL = "stands still, stopped by a signal"
+"""What is said of a process that ``is_stopped``."""
+
+
 def resident_bytes(pid: int) -> tuple[int, int] | None:
     """Return what a process of this machine holds in memory, or None where that can't be seen.
 

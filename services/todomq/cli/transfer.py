@@ -116,8 +116,7 @@ def export_list(
     if no_list:
         typer.echo(f"There is no list {safe(list_name)}.", err=True)
     lost = sum(map(_loses_extra, entries, lines, repeat(chosen)))
-    left_out = f"Of {counted(lost, 'entry', 'entries')} something is left out: {NO_PLACE[chosen]}."
-    note = left_out if lost else ""
+    note = f"Of {counted(lost, 'entry', 'entries')} something is left out: {NO_PLACE[chosen]}." if lost else ""
     value = {"list": list_name, "entries": len(lines), "format": chosen.value}
     if file is None:
         return Result({**value, "text": b"".join(lines).decode()}, lambda: _write_out(lines), note=note)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from todomq.cli.asking import ask_all, calling
 from todomq.cli.show import coloured, counted, dim, duration, name_of, safe, size, table
-from todomq.cli.stack_parts import Name, processor_seconds, resident_bytes, supervised, uptime_s
+from todomq.cli.stack_parts import STANDS_STILL, Name, processor_seconds, resident_bytes, supervised, uptime_s
 from todomq.daemons import KINDS, LISTENER, name_of_process
 from todomq.errors import CorruptRecord
 from todomq.runtime.local_process import is_stopped
@@ -76,7 +76,7 @@ def queue(row: Row) -> str:
     """Return what waits in a daemon, as it says itself."""
     stats = row.stats
     if stats is None and row.pid and is_stopped(row.pid):
-        return "stands still, stopped by a signal"
+        return STANDS_STILL
     if stats is None:
         return "" if row.group == LISTENER or not row.pid else "does not answer"
     if not stats:
