@@ -7,8 +7,10 @@ where they are made, in ``list_server/records.py`` and ``database_worker/records
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import NamedTuple
 
+from todomq.backup import NOT_READ
 from todomq.database_worker.records import PROBE_KEY, read_mark
 from todomq.errors import CorruptRecord, ProtocolError
 from todomq.list_server import records
@@ -29,6 +31,11 @@ class Problem(NamedTuple):
     where: str
     kind: str
     text: str
+
+
+def problem_of(where: Path, error: Exception) -> Problem:
+    """Return why a shard is not read: only what says that it is damaged is damage, the rest may pass."""
+    return Problem(str(where), "" if isinstance(error, CorruptRecord) else NOT_READ, str(error))
 
 
 class ShardContents:

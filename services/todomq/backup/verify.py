@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from todomq.backup import NOT_READ
 from todomq.backup.catalogue import DATA, NEEDED, Advance, read_catalogue, what_is_wrong
-from todomq.backup.contents import KINDS, Problem, ShardContents
+from todomq.backup.contents import KINDS, Problem, ShardContents, problem_of
 from todomq.database_worker.storage import Storage, StorageFailed
 from todomq.database_worker.storage.manifest import MANIFEST, check_identity, read_manifest, shard_name, shards_in
 from todomq.database_worker.storage.rocksdb import RocksDBStorage
@@ -146,10 +146,8 @@ def verify_shard(
         if stack is not None:
             check_identity(directory, stack, worker)
         storage = RocksDBStorage(directory, read_only=True, untouched=True)
-    except CorruptRecord as error:
-        return ShardReport(worker, {}, [Problem(str(directory), "", error.text)])
-    except (StorageFailed, OSError) as error:
-        return ShardReport(worker, {}, [Problem(str(directory), NOT_READ, str(error))])
+    except (CorruptRecord, StorageFailed, OSError) as error:
+        return ShardReport(worker, {}, [problem_of(directory, error)])
     try:
         advance = begin(f"reading worker {worker}", storage.stats()["records"])
         _read_all(storage, contents, advance)

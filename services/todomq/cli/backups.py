@@ -132,7 +132,7 @@ CODES = {"ok": DONE, NOT_READ: UNREACHABLE, "damaged": REFUSED}
 
 def _verify_stack(settings: Settings, begin: Begin) -> Report:
     from todomq.backup.checkpoints import checkpoints
-    from todomq.backup.contents import Problem
+    from todomq.backup.contents import Problem, problem_of
     from todomq.backup.verify import Report, ShardReport, missing_of, verify_data, verify_shard
     from todomq.database_worker.storage.manifest import check_noted, read_manifest, shard_name
 
@@ -152,7 +152,7 @@ def _verify_stack(settings: Settings, begin: Begin) -> Report:
     with connect(endpoint=settings.address("router")) as todo, checkpoints(todo, settings.data) as made:
         for worker, checkpoint in made.items():
             if isinstance(checkpoint, TodoMQError):
-                shards.append(ShardReport(worker, {}, [_problem(settings, worker, checkpoint)]))
+                shards.append(ShardReport(worker, {}, [problem_of(settings.data / shard_name(worker), checkpoint)]))
             else:
                 found = verify_shard(checkpoint, worker, manifest["stack"], manifest["pool_size"], begin)
                 shard = settings.data / shard_name(worker)
@@ -165,14 +165,6 @@ def _of_shard(problem: Problem, checkpoint: Path, shard: Path) -> Problem:
     """Return what is wrong with a checkpoint as of the shard, whose files are the same ones: it is gone in a moment."""
     where, text = (words.replace(str(checkpoint), str(shard)) for words in (problem.where, problem.text))
     return problem._replace(where=where, text=text)
-
-
-def _problem(settings: Settings, worker: int, error: TodoMQError) -> Problem:
-    from todomq.backup.contents import Problem
-    from todomq.database_worker.storage.manifest import shard_name
-
-    kind = "" if isinstance(error, CorruptRecord) else NOT_READ
-    return Problem(str(settings.data / shard_name(worker)), kind, error.text)
 
 
 def _is_running(settings: Settings) -> bool:
