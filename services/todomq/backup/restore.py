@@ -59,25 +59,25 @@ def restore_all(backup: Path, settings: Settings, begin: Callable[[str, int], Ad
         if data.exists() and any(path.name not in beside for path in data.iterdir()):
             raise InvalidRequest(f"{data} is not empty, and restoring never replaces data; move it away first")
         unfinished = data / RESTORING if is_disk else data.with_name(RESTORING)
-        _copy(backup, catalogue.files, unfinished, "", begin)
-        # Before there is data: where this ends in between, no daemon takes what is not there for a new stack.
-        note = settings.note_of_data
-        before = note.read_bytes() if note.exists() else None
-        write_note(note, catalogue.stack)
-        try:
-            if is_disk:
-                _put_in_place(unfinished, data)
-            else:
-                if data.exists():
-                    (data / LOCK).unlink(missing_ok=True)
-                unfinished.rename(data)
-        except BaseException:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            if before is None:
-                note.unlink()
-            else:
-                note.write_bytes(before)
-            raise
+        with _removed_if_it_fails(unfinished):
+            _copy(backup, catalogue.files, unfinished, "", begin)
+            # Before there is data: where this ends in between, no daemon takes what is not there for a new stack.
+            note = settings.note_of_data
+            before = note.read_bytes() if note.exists() else None
+            write_note(note, catalogue.stack)
+            try:
+                if is_disk:
+                    _put_in_place(unfinished, data)
+                else:
+                    if data.exists():
+                        (data / LOCK).unlink(missing_ok=True)
+                    unfinished.rename(data)
+            except BaseException:
+                if before is None:
+                    note.unlink()
+                else:
+                    note.write_bytes(before)
+                raise
         sync_directory(data if is_disk else data.parent)
     return catalogue
 
@@ -121,8 +121,8 @@ def restore_worker(
         if os.path.ismount(shard):  # Path.is_mount looks through links
             raise InvalidRequest(f"{shard} is a disk of its own, which can't be replaced; unmount it first")
         unfinished = shard.with_name(shard.name + ".restoring")
-        _copy(backup, files, unfinished, f"{shard.name}/", begin)
-        try:
+        with _removed_if_it_fails(unfinished):
+            _copy(backup, files, unfinished, f"{shard.name}/", begin)
             kept: Path | None
             if shard.is_symlink() or shard.exists():
                 kept = shard.rename(shard.with_name(f"{shard.name}.replaced-{time.time_ns() // 1_000_000}"))
@@ -130,9 +130,6 @@ def restore_worker(
                 kept = max(settings.data.glob(f"{shard.name}.replaced-*"), default=None)
             copy_outside(shard).unlink(missing_ok=True)  # it tells of the shard that was there
             unfinished.rename(shard)
-        except BaseException:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            raise
         sync_directory(settings.data)
     return kept
 
@@ -140,24 +137,30 @@ def restore_worker(
 def _copy(
     backup: Path, files: dict[str, tuple[int, str]], target: Path, below: str, begin: Callable[[str, int], Advance]
 ) -> None:
-    """Copy files and check them; all or none are there when this ends."""
+    """Copy files and check them."""
     shutil.rmtree(target, ignore_errors=True)  # of a restore that was interrupted
     target.mkdir(parents=True, mode=0o700)
     advance = begin("restoring", sum(size for size, _ in files.values()))
+    for name, held in files.items():
+        try:
+            found = copy_file(backup / DATA / name, target / name.removeprefix(below), advance)
+        except FileNotFoundError as error:
+            raise CorruptRecord(f"{error.filename} is missing from the backup; nothing was restored") from None
+        if found != held:
+            raise CorruptRecord(
+                f"{backup / DATA / name} is damaged: its checksum is not the one that it was backed up with; "
+                "nothing was restored"
+            )
+    sync_tree(target)
+
+
+@contextmanager
+def _removed_if_it_fails(unfinished: Path) -> Iterator[None]:
+    """Remove what was copied where it does not take its place."""
     try:
-        for name, held in files.items():
-            try:
-                found = copy_file(backup / DATA / name, target / name.removeprefix(below), advance)
-            except FileNotFoundError as error:
-                raise CorruptRecord(f"{error.filename} is missing from the backup; nothing was restored") from None
-            if found != held:
-                raise CorruptRecord(
-                    f"{backup / DATA / name} is damaged: its checksum is not the one that it was backed up with; "
-                    "nothing was restored"
-                )
-        sync_tree(target)
+        yield
     except BaseException:
-        shutil.rmtree(target, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
         raise
 
 
