@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import re
 import resource
 import shutil
 import signal
@@ -50,8 +49,6 @@ KNOWN_VARIABLES = VARIABLES | LIMIT_VARIABLES | {"TODOMQ_PYTHON"}
 NOT_INHERITED = frozenset(("TODOMQ_ENDPOINT", "TODOMQ_CREDENTIALS", "PYTHONINSPECT", "PYTHONWARNINGS"))
 """Whoever starts the stack is at home here, and not a client of another one, or with a key. Python would not end where
 it is to be inspected, and supervisord answers nobody where a warning is an error."""
-_OPENED = re.compile(r"manifest(\.lock)?|(acknowledged\.)?worker-[0-9]+")
-"""What workers open in the directory of the data."""
 ANOTHER_COMMAND_S = 60.0
 STOP_S = 60.0
 KNOCK_S = 0.02
@@ -144,6 +141,8 @@ class Stack:
                 data can't be written.
             Unavailable: something of the earlier life still runs.
         """
+        from todomq.database_worker.storage.manifest import opened_in  # a running stack needs no look at its data
+
         if self.settings.registry:
             raise SettingsError(
                 "TODOMQ_REGISTRY is for daemons started by hand that join another machine's stack: unset it for a stack"
@@ -161,8 +160,7 @@ class Stack:
             _check_python(python, self.environment())
         check_keys(self.settings)
         data, log = self.settings.data, self.settings.log
-        ours = sorted(path for path in data.glob("*") if _OPENED.fullmatch(path.name))
-        _check_writable(log, data, *ours, *sorted(log.glob("*.log")), self.settings.note_of_data)
+        _check_writable(log, data, *opened_in(data), *sorted(log.glob("*.log")), self.settings.note_of_data)
         self.settings.address(f"{self.manager.socket.name}.{1 << 22}")  # supervisord first binds it with its pid behind
         self._end_silent_manager(state)
         self._remove_sockets()  # of a daemon that is none any more, for example

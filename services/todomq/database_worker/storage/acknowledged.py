@@ -20,7 +20,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from todomq.database_worker.storage import StorageFailed
-from todomq.database_worker.storage.small_files import MISSING, shard_advice
+from todomq.database_worker.storage.small_files import MISSING, unchanged_advice
 from todomq.errors import CorruptRecord
 
 ACKNOWLEDGED = "acknowledged"
@@ -60,8 +60,7 @@ class Acknowledged:
         try:
             self._descriptor = os.open(self._path, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC)
         except MISSING as error:
-            advice = shard_advice(self._path)
-            raise CorruptRecord(f"{self._path}: {error.strerror}; nothing was changed; {advice}") from None
+            raise CorruptRecord(f"{self._path}: {error.strerror}; {unchanged_advice(self._path)}") from None
         if not read_only:
             # It is opened now, so that it is written where it is: ``data`` may be moved away, or no longer mounted.
             with suppress(OSError):  # without room for it a net is missing, and nothing else
@@ -85,7 +84,7 @@ class Acknowledged:
         """
         mark = _unpacked(os.pread(self._descriptor, _BYTES + 1, 0))
         if mark is None:
-            raise CorruptRecord(f"{self._path} is damaged; nothing was changed; {shard_advice(self._path)}")
+            raise CorruptRecord(f"{self._path} is damaged; {unchanged_advice(self._path)}")
         self._check_is_newest(mark)
         return mark
 

@@ -21,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from todomq.database_worker.storage.acknowledged import copy_outside
 from todomq.database_worker.storage.small_files import ADVICE, read_file, shard_advice, sync_directory, write_file
 from todomq.errors import CorruptRecord, InvalidRequest
 from todomq.settings import SettingsError
@@ -46,6 +47,12 @@ def shards_in(data: Path) -> dict[int, Path]:
     """Return the shards that lie in a data directory, by worker, whether the manifest knows of them or not."""
     found = {child: _SHARD.fullmatch(child.name) for child in data.glob("worker-*")}
     return dict(sorted((int(match[1]), child) for child, match in found.items() if match))
+
+
+def opened_in(data: Path) -> list[Path]:
+    """Return what workers open in a data directory, whether it is there or not; whatever else is there is no matter."""
+    shards = [*shards_in(data).values()]
+    return [data / MANIFEST, data / LOCK, *shards, *map(copy_outside, shards)]
 
 
 def shard_directory(data: Path, worker: int, pool_size: int, fill: Callable[[Path], None], note: Path) -> Path:

@@ -44,7 +44,7 @@ from todomq.database_worker.storage.acknowledged import NOTHING, Acknowledged, M
 from todomq.database_worker.storage.live_logs import gap_in
 from todomq.database_worker.storage.log_files import damage_in, first_wrong_checksum
 from todomq.database_worker.storage.room import check_room_to_flush, check_room_to_open, lack_of_room
-from todomq.database_worker.storage.small_files import MISSING, shard_advice, sync_directory
+from todomq.database_worker.storage.small_files import MISSING, shard_advice, sync_directory, unchanged_advice
 from todomq.errors import NOT_APPLIED, UNKNOWN, CorruptRecord, TodoMQError
 
 if TYPE_CHECKING:
@@ -386,14 +386,10 @@ def _link_files(source: Path, target: Path) -> None:
     sync_directory(target)
 
 
-def _advice(path: Path) -> str:
-    return f"nothing was changed; {shard_advice(path)}"
-
-
 def _unreadable(path: Path, error: Exception) -> TodoMQError:
     """Return an error of the engine in a read as one of ours: what the disk can't read is as good as damaged."""
     if not isinstance(error, TodoMQError) and _UNREADABLE.match(_first_line(error)):
-        return CorruptRecord(f"{path}: a record cannot be read: {_first_line(error)}; {_advice(path)}")
+        return CorruptRecord(f"{path}: a record cannot be read: {_first_line(error)}; {unchanged_advice(path)}")
     return _error(path, "a record cannot be read: ", error)
 
 
@@ -403,7 +399,7 @@ def _error(path: Path, what: str, error: Exception, outcome: str = NOT_APPLIED) 
         return error
     text = f"{path}: {what}{_first_line(error)}"
     if _is_damage(error):
-        advice = _advice(path) if outcome == NOT_APPLIED else shard_advice(path)
+        advice = unchanged_advice(path) if outcome == NOT_APPLIED else shard_advice(path)
         return CorruptRecord(f"{text}; {advice}", outcome=outcome)
     if _IN_USE.match(_first_line(error)):
         return StorageInUse(text, outcome=outcome)
@@ -433,22 +429,21 @@ def _check_log_files(path: Path, expected: Mark) -> None:
     try:
         number, size = _manifest(path)
         if (number, size) < (expected.manifest, expected.manifest_bytes):
-            raise CorruptRecord(
-                f"{path}/MANIFEST-{number:06} has {size} bytes of at least {expected.manifest_bytes}; {_advice(path)}"
-            )
+            has = f"{size} bytes of at least {expected.manifest_bytes}"
+            raise CorruptRecord(f"{path}/MANIFEST-{number:06} has {has}; {unchanged_advice(path)}")
         whole_bytes = dict.fromkeys(path.glob("*.log"), 0)
         whole_bytes[path / f"MANIFEST-{number:06}"] = expected.manifest_bytes if number == expected.manifest else 0
         for log, acknowledged_bytes in whole_bytes.items():
             damage = damage_in(log, acknowledged_bytes)
             if damage:
-                raise CorruptRecord(f"{log}: {damage}; {_advice(path)}")
+                raise CorruptRecord(f"{log}: {damage}; {unchanged_advice(path)}")
         gap = gap_in(path / f"MANIFEST-{number:06}")
         if gap:
-            raise CorruptRecord(f"{path}: records are missing: {gap}; {_advice(path)}")
+            raise CorruptRecord(f"{path}: records are missing: {gap}; {unchanged_advice(path)}")
     except MISSING as error:
-        raise CorruptRecord(f"{error.filename or path}: {error.strerror}; {_advice(path)}") from None
+        raise CorruptRecord(f"{error.filename or path}: {error.strerror}; {unchanged_advice(path)}") from None
     except ValueError as error:
-        raise CorruptRecord(f"{path}: {error}; {_advice(path)}") from None
+        raise CorruptRecord(f"{path}: {error}; {unchanged_advice(path)}") from None
     except OSError as error:
         raise StorageFailed(f"{error.filename or path}: {error.strerror}", outcome=NOT_APPLIED) from None
 
@@ -460,5 +455,5 @@ def _check_nothing_is_missing(directory: Path, db: Rdict, expected: Mark) -> Non
             db.close()
         raise CorruptRecord(
             f"{directory / 'rocksdb'}: its write-ahead log (*.log) ends at write {found} though {expected.sequence} "
-            f"were acknowledged; {_advice(directory)}"
+            f"were acknowledged; {unchanged_advice(directory)}"
         )

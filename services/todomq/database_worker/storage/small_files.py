@@ -32,6 +32,11 @@ def shard_advice(path: Path) -> str:
     return f"restore this worker's shard from a backup (todomq restore BACKUP --worker {number})"
 
 
+def unchanged_advice(path: Path) -> str:
+    """Return the same, where nothing was written."""
+    return f"nothing was changed; {shard_advice(path)}"
+
+
 class NewerFormat(SettingsError):
     """The data was written by a newer version of TodoMQ than this one."""
 
