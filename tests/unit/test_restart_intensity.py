@@ -287,6 +287,11 @@ def test_the_logs_say_how_a_process_ended(tmp_path: Path) -> None:
     (tmp_path / "cache2.log").write_text("Too many open files (src/ipc_listener.cpp:297)\n")
     assert evidence.how_it_ended(tmp_path, "cache2").endswith("(src/ipc_listener.cpp:297); raise ulimit -n")
     assert evidence.how_it_ended(tmp_path, "cache") == "refuses to start: no why=x"
+    with (tmp_path / "supervisord.log").open("a") as log:
+        log.write("2026-11-23 08:44:23,117 WARN exited: cache (terminated by SIGKILL; not expected)\n")
+    (tmp_path / "cache.log").write_text("started\n")
+    killed = "terminated by SIGKILL (the system does so too where memory runs out); its last line: started"
+    assert evidence.how_it_ended(tmp_path, "cache") == killed
     assert evidence.how_it_ended(tmp_path, "router") == "it ended"
 
 

@@ -14,6 +14,7 @@ from todomq.daemons import REFUSED_TO_START
 from todomq.supervision.restart_intensity import REFUSES
 
 TAIL_BYTES = 32 * 1024
+KILLED = "terminated by SIGKILL"
 _NO_DESCRIPTOR = os.strerror(errno.EMFILE)
 """What libzmq says before it ends a process that has no descriptor left for another connection."""
 
@@ -32,6 +33,8 @@ def how_it_ended(log: Path, process: str) -> str:
     marks = (f"exited: {process} (", f"spawnerr: {process}")
     endings = [line for line in _tail(log / "supervisord.log") if any(mark in line for mark in marks)]
     how = endings[-1].partition(" (")[2].partition(";")[0].strip(" )") if endings else "it ended"
+    if how == KILLED:
+        how += " (the system does so too where memory runs out)"
     words = [line for line in _tail(log / f"{process}.log") if line.strip()]
     if not words:
         return how
