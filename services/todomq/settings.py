@@ -49,7 +49,7 @@ class Settings:
     ``endpoint`` is where clients find the router, unless ``credentials`` is a file that says so; ``tcp`` where it
     listens besides its ipc socket, empty for nowhere. ``stack_tcp`` is where the daemons listen for each other (the
     first of their ports), empty for ipc only; ``registry`` is where the registry listens if that is on another
-    machine.
+    machine. ``list_memory_bytes`` is what the lists of one list server may take, 0 for a share of the machine's memory.
     """
 
     home: Path
@@ -61,7 +61,7 @@ class Settings:
     list_servers: int = 2
     database_workers: int = 3
     idle_s: float = 600.0
-    list_memory_bytes: int = 4 << 30
+    list_memory_bytes: int = 0
     reserve_bytes: int = 32 << 20
     lease_ms: int = 3_000
     max_restarts: int = 5

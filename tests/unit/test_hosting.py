@@ -458,10 +458,10 @@ def test_after_all_partitions_were_given_up_the_budget_is_free() -> None:
     for name in ("a", "b"):
         bench.ask(name, "add_entry", "m" * 9_000)
         bench.ask(name, "add_entry", "m" * 9_000, number=2)
-    bench.settle_with_ticks(lambda: bench.hosting.housekeeping._memory() > 36_000)
+    bench.settle_with_ticks(lambda: bench.hosting.housekeeping.memory > 36_000)
     for partition in range(PARTITIONS):
         bench.hosting.disown(partition)
-    bench.settle_with_ticks(lambda: bench.hosting.housekeeping._memory() == 0, 500)
+    bench.settle_with_ticks(lambda: bench.hosting.housekeeping.memory == 0, 500)
 
 
 def test_law_6_what_is_remembered_of_many_clients_counts_towards_the_memory_budget() -> None:

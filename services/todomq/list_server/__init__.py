@@ -30,6 +30,7 @@ Beside it:
     remains       finds lists that nobody asks for and of which something is left to be cleared away
     housekeeping  rounds over all lists: idle ones leave memory
     weight        what a list takes in memory
+    memory_budget what the lists may take together
     listing       the names of all stored lists, a page of them
     listing_queue the pages of names that are asked for, a few at a time
 """

@@ -33,17 +33,17 @@ class Housekeeping:
     Args:
         partitions: those that it owns, by number; None where it does not.
         idle_ms: how long a list may be unused.
-        memory_bytes: what all lists may take, about; over it idle ones go sooner.
+        memory_budget: what all lists may take, in bytes, about; over it idle ones go sooner.
 
     Attributes:
         drops: how many lists have left memory for being idle.
     """
 
-    def __init__(self, partitions: list[Partition | None], idle_ms: int, memory_bytes: int) -> None:
+    def __init__(self, partitions: list[Partition | None], idle_ms: int, memory_budget: int) -> None:
         self.drops = 0
+        self.memory_budget = memory_budget
         self._partitions = partitions
         self._idle_ms = idle_ms
-        self._memory_bytes = memory_bytes
         self._to_visit: list[ListActor] = []
         self._visits = VISITS_LEAST
         self._next_round_ms = 0
@@ -57,6 +57,11 @@ class Housekeeping:
     def lists(self) -> int:
         """How many lists are in memory."""
         return sum(len(partition.actors) for partition in self._partitions if partition is not None)
+
+    @property
+    def memory(self) -> int:
+        """About how many bytes the lists take, by what the last round found."""
+        return max(self._found, self.lists * LIST_BYTES)
 
     @property
     def is_between_rounds(self) -> bool:
@@ -74,7 +79,7 @@ class Housekeeping:
             now_ms: the time that requests and records go by.
             steady_ms: the time of the steady clock.
         """
-        is_full = self._memory_at_most() > self._memory_bytes
+        is_full = self._memory_at_most() > self.memory_budget
         if (is_full and not self._is_quick) or (self.is_between_rounds and steady_ms >= self._next_round_ms):
             self._begin_round(steady_ms, is_full)
         idle_ms = self._idle_limit_ms()
@@ -93,17 +98,13 @@ class Housekeeping:
         self._visits = min(max(VISITS_LEAST, len(self._to_visit) * STEP_MS // round_ms), VISITS_MOST)
         self._next_round_ms = steady_ms + round_ms
 
-    def _memory(self) -> int:
-        """Return about how many bytes the lists take, by what the last round found."""
-        return max(self._found, self.lists * LIST_BYTES)
-
     def _memory_at_most(self) -> int:
         """Return what they may take by now, with all that has come since."""
-        return self._memory() + GROWTH * self._grown_bytes
+        return self.memory + GROWTH * self._grown_bytes
 
     def _idle_limit_ms(self) -> int:
         """Return how long a list may be idle: less, the further the lists in memory are over the budget."""
-        over = self._memory() / self._memory_bytes
+        over = self.memory / self.memory_budget
         return self._idle_ms if over <= 1 else int(min(self._idle_ms, IDLE_OVER_BUDGET_MS) / (4 * over * over))
 
     def _visit(self, actor: ListActor, now_ms: int, idle_ms: int) -> None:

@@ -17,6 +17,7 @@ from todomq.errors import ProtocolError, TodoMQError
 from todomq.list_server.hosting import Hosting, Read
 from todomq.list_server.list_calls import ListCalls
 from todomq.list_server.listing_queue import ListingQueue
+from todomq.list_server.memory_budget import memory_budget
 from todomq.list_server.ownership import Ownership
 from todomq.list_server.reading import Reading
 from todomq.list_server.remains import Remains
@@ -43,7 +44,7 @@ class ListServerService(Service):
         super().__init__()
         settings, loop = daemon.settings, daemon.loop
         self.hosting = hosting = Hosting(
-            settings.database_workers, int(settings.idle_s * 1000), settings.list_memory_bytes
+            settings.database_workers, int(settings.idle_s * 1000), memory_budget(settings)
         )
         self._daemon = daemon
         self._loop = loop
@@ -90,6 +91,8 @@ class ListServerService(Service):
         quarantined = hosting.quarantined
         return {
             "lists": hosting.lists,
+            "lists_bytes": hosting.housekeeping.memory,
+            "lists_bytes_budget": hosting.housekeeping.memory_budget,
             "partitions": len(hosting.owned()),
             "waiting_bytes": self._turns.bytes,
             "uncommitted_batches": sum(len(gate.batches) for gate in hosting.gates.values()),
