@@ -434,21 +434,57 @@ def test_the_demo_finds_every_promise_kept(cli: Cli) -> None:
     assert value_of(cli("lists", "--json")) == before
 
 
-def test_an_interrupted_demo_says_so_and_leaves_no_list(shared_stack: RunningStack) -> None:
-    def lists() -> list[str]:
-        with Client(shared_stack.endpoint) as todo:
-            return todo.list_names("demo/")
+LONG_DEMO = (sys.executable, "-m", "todomq.cli", "demo", "--lists", "1000000", "--no-kills")
 
+
+def lists_of_demos(stack: RunningStack) -> list[str]:
+    with Client(stack.endpoint) as todo:
+        return todo.list_names("demo/")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_an_interrupted_demo_says_so_and_leaves_no_list(shared_stack: RunningStack, number: signal.Signals) -> None:
     with subprocess.Popen(
-        [sys.executable, "-m", "todomq.cli", "demo", "--lists", "1000000", "--no-kills"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=shared_stack.environment,
-    ) as demo:  # fmt: skip
-        wait_until(lambda: len(lists()) > 100, 20, "lists are created")
-        demo.send_signal(signal.SIGINT)
+        LONG_DEMO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=shared_stack.environment
+    ) as demo:
+        wait_until(lambda: len(lists_of_demos(shared_stack)) > 100, 20, "lists are created")
+        demo.send_signal(number)
         _, said = demo.communicate(timeout=60)
-    assert demo.returncode == 128 + signal.SIGINT
+    assert demo.returncode == 128 + number
     assert "interrupted; the lists are being removed" in said and "left" not in said
-    assert lists() == []
+    assert lists_of_demos(shared_stack) == []
+
+
+def test_a_demo_whose_terminal_is_closed_leaves_no_list(shared_stack: RunningStack) -> None:
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        ["setsid", "--ctty", *LONG_DEMO], stdin=theirs, stdout=theirs, stderr=theirs, env=shared_stack.environment
+    ) as demo:
+        os.close(theirs)
+        try:
+            wait_until(lambda: len(lists_of_demos(shared_stack)) > 100, 20, "lists are created")
+        finally:
+            os.close(ours)
+        assert demo.wait(60) in (128 + signal.SIGHUP, REFUSED)  # where it could not write before it heard the signal
+    assert lists_of_demos(shared_stack) == []
+
+
+def test_what_ends_a_picture_that_goes_on_gives_the_terminal_back(shared_stack: RunningStack) -> None:
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "todomq.cli", "probe", "top", "--every", "60"],
+        stdin=theirs, stdout=theirs, stderr=theirs, env={**shared_stack.environment, "TERM": "xterm-256color"},
+    ) as top:  # fmt: skip
+        os.close(theirs)
+        written = b""
+        with suppress(OSError):  # EIO: the other end is closed
+            while select.select([ours], [], [], 30)[0] and (chunk := os.read(ours, 65_536)):
+                written += chunk
+                if b"router" in written and top.poll() is None:
+                    top.terminate()
+        assert top.wait(30) == 128 + signal.SIGTERM
+    os.close(ours)
+    assert b"\x1b[?1049h" in written and written.rindex(b"\x1b[?1049l") > written.rindex(b"\x1b[?1049h")
 
 
 def in_a_shell(stack: RunningStack, words: str) -> subprocess.CompletedProcess[str]:
@@ -516,22 +552,25 @@ def test_a_path_that_cannot_be_used_is_a_matter_of_usage(
     assert said.format(tmp_path) in " ".join(done.stderr.replace("│", " ").split())
 
 
-def test_an_import_that_is_interrupted_says_how_much_is_there(shared_stack: RunningStack, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_an_import_that_is_interrupted_says_how_much_is_there(
+    shared_stack: RunningStack, tmp_path: Path, number: signal.Signals
+) -> None:
     file = tmp_path / "many.csv"
     file.write_text("".join(f",entry {n}\n" for n in range(200_000)))
     with (
         Client(shared_stack.endpoint) as todo,
         subprocess.Popen(
-            [sys.executable, "-m", "todomq.cli", "import", str(file), "interrupted"],
+            [sys.executable, "-m", "todomq.cli", "import", str(file), f"interrupted by {number.name}"],
             env=shared_stack.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         ) as process,
     ):  # fmt: skip
-        interrupted = todo.todo_list("interrupted")
+        interrupted = todo.todo_list(f"interrupted by {number.name}")
         wait_until(lambda: interrupted.size() > 0, 30, "the first entries are there")
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, said = process.communicate(timeout=30)
-        assert process.returncode == 130
-        told = re.search(r"Interrupted: ([\d,]+) of 200,000 entries are known to be in interrupted", said)
+        assert process.returncode == 128 + number
+        told = re.search(r"Interrupted: ([\d,]+) of 200,000 entries are known to be in interrupted by", said)
         assert told is not None, said
         assert 0 <= int(told[1].replace(",", "")) <= interrupted.size()
 

@@ -29,7 +29,7 @@ Exit codes:
   1  refused or failed; the text on standard error says why
   2  usage: an argument, an option, a setting or a path that can't be used
   3  the service can't be reached, or a part of it is late or can't do it now
-  130  ended by Ctrl-C
+  130  ended by Ctrl-C (143 by SIGTERM, 129 where the terminal was closed)
 
 \b
 Environment:

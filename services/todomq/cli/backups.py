@@ -6,10 +6,6 @@ Owns: the commands, the choice between a running and a stopped stack. Must not k
 from __future__ import annotations
 
 import shlex
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -49,7 +45,7 @@ def backup(directory: BackupDirectory) -> Result:
     from todomq.cli.progress import bars
 
     settings = read_settings()
-    with _ending_in_order(), bars(transient=True) as begin, connect(endpoint=settings.address("router")) as todo:
+    with bars(transient=True) as begin, connect(endpoint=settings.address("router")) as todo:
         taken = take_backup(todo, settings.data, directory.absolute(), begin)
     held = f"{counted(taken.pool_size, 'shard')}, {counted(len(taken.files), 'file')}, {size(taken.bytes)}"
     value = {"directory": str(directory.absolute()), "shards": taken.pool_size, "files": len(taken.files),
@@ -76,7 +72,7 @@ def restore(
 
     settings = read_settings()
     source = _existing(directory)
-    with _ending_in_order(), bars(transient=True) as begin:
+    with bars(transient=True) as begin:
         if worker is not None:
             kept = restore_worker(source, settings, worker, begin)
             replaced = None if kept is None else str(kept)
@@ -107,22 +103,12 @@ def verify(
     from todomq.backup.verify import verify_backup
     from todomq.cli.progress import bars
 
-    with _ending_in_order(), bars(transient=True) as begin:
+    with bars(transient=True) as begin:
         if directory is not None:
             report = verify_backup(_existing(directory), begin)
         else:
             report = _verify_stack(read_settings(), begin)
     return _report_result(report)
-
-
-@contextmanager
-def _ending_in_order() -> Iterator[None]:
-    """Have SIGTERM end the command as Ctrl-C does: what it has made is removed."""
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 KINDS_SHOWN = 3

@@ -6,8 +6,9 @@ on until they are ended: ``logs --follow``, and a ``probe top`` that draws.
 
 Exit codes: 0 done, 1 refused by the service, 2 usage (an option, an argument or a setting that can't be used, a path
 that is closed to this user), 3 the service can't be reached, or a part of it did not answer in time or says that it
-can't do it at the moment (a full disk, say). With ``--json`` a command that was understood prints exactly one JSON
-value on standard output, which is ``{"error": {...}}`` where the exit code comes from an error.
+can't do it at the moment (a full disk, say); ended by a signal 128 and its number. With ``--json`` a command that was
+understood prints exactly one JSON value on standard output, which is ``{"error": {...}}`` where the exit code comes
+from an error.
 """
 
 from __future__ import annotations
@@ -15,17 +16,19 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial, wraps
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar, get_type_hints
+from typing import Annotated, Any, NamedTuple, NoReturn, TextIO, TypeVar, get_type_hints
 
 import typer
 from typer.core import TyperCommand
 from typer.exceptions import TyperException
 
-from todomq.cli.show import coloured, json_text, safe, say
+from todomq.cli.show import coloured, is_terminal, json_text, safe, say
 from todomq.errors import UNKNOWN, DeadlineExceeded, TodoMQError, Unavailable
 from todomq.settings import SERVER_ADVICE, SettingsError, read_settings
 
@@ -37,6 +40,9 @@ can't do it now.
 Environment: TODOMQ_HOME names the stack, for clients also TODOMQ_ENDPOINT or TODOMQ_CREDENTIALS; todomq --help says
 more.
 """
+
+INTERRUPTS = (KeyboardInterrupt, SystemExit)
+"""What ends a command from without: Ctrl-C, and the other signals that ask for an end."""
 
 F = TypeVar("F", bound="Callable[..., Result]")
 
@@ -131,6 +137,30 @@ def error_value(error: TodoMQError) -> dict[str, Any]:
 
 
 def _run(function: Callable[[], Result], as_json: bool) -> int:
+    with _ending_in_order():
+        return _run_to_its_end(function, as_json)
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Have SIGTERM, and a terminal that is closed, end the command as Ctrl-C does: it removes what is half done."""
+
+    def end(number: int, _: Any) -> NoReturn:
+        if number == signal.SIGHUP:
+            _send_nowhere(*(stream for stream in (sys.stdout, sys.stderr) if stream and is_terminal(stream)))
+        sys.exit(128 + number)
+
+    numbers = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is signal.SIG_DFL]
+    for number in numbers:  # what is ignored, as nohup has it, stays so
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _run_to_its_end(function: Callable[[], Result], as_json: bool) -> int:
     try:
         result = function()
     except TodoMQError as error:
@@ -150,7 +180,7 @@ def _run(function: Callable[[], Result], as_json: bool) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        _close_output()
+        _send_nowhere(sys.stdout)
         return _tell_error(TodoMQError(f"standard output: {error.strerror or error}"), as_json=False)
     return result.code
 
@@ -168,12 +198,12 @@ def _print(result: Result, as_json: bool) -> None:
         sys.stdout.flush()
 
 
-def _close_output() -> None:
-    """Have what could not be written go nowhere, or the interpreter would try it again as it ends."""
-    if sys.stdout is None:
-        return
+def _send_nowhere(*streams: TextIO | None) -> None:
+    """Have what can't be written go nowhere, or the interpreter would try it again as it ends."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    for stream in streams:
+        if stream is not None:
+            os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
 
 

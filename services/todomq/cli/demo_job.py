@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from todomq.cli.asking import first_failure
+from todomq.cli.command import INTERRUPTS
 from todomq.cli.connection import connect
 from todomq.cli.demo_report import Memory, Report
 from todomq.cli.formats import read_todo_txt
@@ -185,7 +186,7 @@ def _tidying(todo: Client, promises: Promises, keep: bool, shown: Bars) -> Itera
     """Remove the lists in the end, whatever ends the work, unless they are to be kept."""
     try:
         yield
-    except KeyboardInterrupt:
+    except INTERRUPTS:
         shown.tell(f"interrupted; the lists {f'are kept under {promises.prefix}' if keep else 'are being removed'}")
         raise
     finally:

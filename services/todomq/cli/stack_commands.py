@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from todomq.cli.command import DONE, REFUSED, UNREACHABLE, Result, command
+from todomq.cli.command import DONE, INTERRUPTS, REFUSED, UNREACHABLE, Result, command
 from todomq.cli.lists import Yes
 from todomq.cli.show import duration, is_terminal, name_of, safe, say
 from todomq.cli.stack_parts import STANDS_STILL
@@ -272,7 +272,7 @@ def _told_if_interrupted(what: str) -> Iterator[None]:
     """Say what an interrupt leaves, and how to look at it."""
     try:
         yield
-    except KeyboardInterrupt:
+    except INTERRUPTS:
         command = _this_command()
         typer.echo(f"Interrupted: {what}; {command} status says what runs, {command} down stops it.", err=True)
         raise

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, NoReturn
 import typer
 
 from todomq.cli.asking import first_failure
-from todomq.cli.command import Result, command
+from todomq.cli.command import INTERRUPTS, Result, command
 from todomq.cli.connection import connect
 from todomq.cli.lists import ListName, is_absent
 from todomq.cli.show import counted, is_terminal, safe
@@ -177,7 +177,7 @@ def store(todo: Client, list_name: str, fields: list[EntryFields], advance: Adva
                 for batch in batches(fields):
                     added = [(entry.title, entry.date, entry.extra, entry.done) for entry in batch]
                     handle.add_entries(added).add_done_callback(noted(len(batch)))
-        except KeyboardInterrupt:
+        except INTERRUPTS:
             known = f"{stored:,} of {counted(len(fields), 'entry', 'entries')} are known to be in {safe(list_name)}"
             typer.echo(f"Interrupted: {known}; there may be more.", err=True)
             raise
