@@ -423,17 +423,57 @@ def test_a_name_that_was_registered_just_now_is_called_when_the_news_of_it_are_h
     stand.turn_until(lambda: job.taken)
 
 
-@pytest.mark.parametrize(
-    "error",
-    [errors.CorruptRecord("the registry has lost it"), errors.Unavailable("it broke", outcome=errors.UNKNOWN)],
-)
-def test_law_8_what_the_registry_does_not_know_is_not_told_as_nobody(stand: Stand, error: errors.TodoMQError) -> None:
+def test_law_5_to_refuse_what_a_crowded_daemon_is_asked_costs_little(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stand.router.in_flight.by_daemon, "_most_requests", 16)
+    stand.learn_table(stand.start("lists", Silent()))
+    for _ in range(12):
+        stand.ask("some list", "size")
+    stand.turn_until(lambda: len(stand.router.in_flight.flights) == 12)
+    packed: list[errors.TodoMQError] = []
+    error_value = messages.error_value
+
+    def pack_error(error: errors.TodoMQError) -> bytes:
+        packed.append(error)
+        return error_value(error)
+
+    monkeypatch.setattr(messages, "error_value", pack_error)
+    deadline_ms = Loop.now_ms() + int(BOUND_S * 1000)
+    names = ["some list", "another list"] * 50
+    requests = [[100 + n, name, deadline_ms, messages.body("size"), n, 1] for n, name in enumerate(names)]
+    stand.client.send(messages.call(b"other", requests))
+    stand.turn_until(lambda: len(stand.replies) == 100)
+    assert set(stand.refusals().values()) == {("overloaded", errors.NOT_APPLIED)}
+    assert len(packed) == 2, "each list's refusal is packed once"
+
+
+def test_law_8_what_the_registry_does_not_know_is_not_told_as_nobody(stand: Stand) -> None:
     registry = Registry(stand)
     asked = stand.ask([JOB], "store", 1)
     stand.turn_until(lambda: registry.asked)
-    registry.answer(error=error)
+    registry.answer(error=errors.CorruptRecord("the registry has lost it"))
     stand.turn_until(lambda: stand.replies)
-    assert stand.refusals() == {asked: (error.code, errors.NOT_APPLIED)}
+    assert stand.refusals() == {asked: ("corrupt_record", errors.NOT_APPLIED)}
+
+
+@pytest.mark.parametrize(
+    "error", [errors.DeadlineExceeded("no answer"), errors.Unavailable("it broke", outcome=errors.UNKNOWN)]
+)
+def test_a_name_that_was_looked_up_while_the_registry_died_is_looked_up_again(
+    stand: Stand, error: errors.TodoMQError
+) -> None:
+    registry = Registry(stand)
+    asked = stand.ask([JOB], "store", 1)
+    for _ in range(3):
+        stand.turn_until(lambda: registry.asked)
+        registry.answer(error=error)
+    stand.turn_until(lambda: registry.asked)
+    assert not stand.replies
+    registry.answer(None)
+    stand.turn_until(lambda: stand.replies)
+    assert stand.refusals() == {asked: ("name_not_found", errors.NOT_APPLIED)}
+    assert not stand.router.named.routing.names_waited_for()
 
 
 def test_what_waited_while_the_registry_did_not_know_is_looked_up_when_it_does(stand: Stand) -> None:

@@ -533,6 +533,13 @@ def test_a_connection_that_was_closed_leaves_memory_though_whoever_closed_it_is_
         gc.enable()
 
 
+def test_what_is_handed_to_a_closed_connection_is_not_said_to_be_on_its_way(loop: Loop, home: Path) -> None:
+    callee = Callee(loop, f"ipc://{home}/nobody", b"sender")
+    assert callee.send(b"first")
+    callee.close()
+    assert not callee.send(b"second")
+
+
 def test_what_waits_for_a_peer_that_takes_nothing_is_bounded(
     loop: Loop, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,6 +77,10 @@ class NamedRouting:
             self._waiting[name] = later
         return [identifier for identifier in waiting if identifier <= last]
 
+    def is_waited_for(self, name: bytes) -> bool:
+        """Tell whether requests in flight wait for a name."""
+        return any(each in self._in_flight.flights for each in self._waiting.get(name, ()))
+
     def names_waited_for(self) -> list[bytes]:
         """Return the canonical names that requests in flight wait for; others are forgotten."""
         flights = self._in_flight.flights

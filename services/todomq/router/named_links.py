@@ -12,7 +12,7 @@ from itertools import chain
 from typing import Any
 
 from todomq.daemons import is_daemon_name
-from todomq.errors import NOT_APPLIED, NameNotFound, Unavailable
+from todomq.errors import NOT_APPLIED, DeadlineExceeded, NameNotFound, Unavailable
 from todomq.protocol import messages
 from todomq.protocol.addresses import is_address
 from todomq.protocol.codec import canonical, unpack
@@ -23,9 +23,11 @@ from todomq.router.in_flight import Crowded, Flight, InFlight
 from todomq.router.named import NamedBatch, NamedRouting
 from todomq.runtime.callee import Answer, Callee
 from todomq.runtime.daemon import Daemon
+from todomq.runtime.loop import OneTimer
 
 CONNECTIONS = 256
 """Daemons that are connected at a time, besides those that are asked at the moment."""
+LOOK_UP_AGAIN_S = 0.1
 _NOBODY = "nobody is registered under the name {!r:.200}"
 
 
@@ -41,6 +43,7 @@ class NamedLinks:
         self._looked_up: set[bytes] = set()
         """Names of which the registry has yet to say who has them."""
         self._own_daemons = {canonical(name) for name in daemon.settings.daemon_names()}
+        self._look_up_again = OneTimer(daemon.loop, LOOK_UP_AGAIN_S, self._look_for_all)
         daemon.on_registry_change.append(self._registry_changed)
 
     def forward(self, identifier: int, name: bytes) -> None:
@@ -89,8 +92,11 @@ class NamedLinks:
                 del self._callees[name]
                 callee.close()
                 self._lost(name)
+        self._look_for_all()
+
+    def _look_for_all(self) -> None:
         for name in self.routing.names_waited_for():
-            if name in registrations:
+            if name in self._daemon.registrations:
                 self.routing.found(name)
             else:
                 self._look_up(name)
@@ -115,12 +121,15 @@ class NamedLinks:
         """Take what the registry says of a name; requests behind the id ``last`` came after it was asked."""
         if name in self._daemon.registrations or (answer.error is None and answer.value is not None):
             return  # they go on with the registry's news
+        if isinstance(answer.error, Unavailable | DeadlineExceeded):  # the registry itself comes back
+            self._look_up_again.plan()
+            return
         error = None if answer.error is None else answer.error.with_outcome(NOT_APPLIED)  # it was sent to nobody
         for identifier in self.routing.give_up(name, last):
             flight = self._in_flight.flights.get(identifier)
             if flight is not None:
                 self._answers.end(identifier, error or NameNotFound(_NOBODY.format(flight.request[TARGET][0])))
-        if name in self.routing.names_waited_for():
+        if self.routing.is_waited_for(name):
             self._look_up(name)
 
     def _lost(self, name: bytes) -> None:

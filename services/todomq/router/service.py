@@ -79,19 +79,25 @@ class RouterService(Service):
         if columns is not None and not is_held and self._forward_all(peer, sender, requests, columns, now_ms):
             return
         refusal = b""
+        crowded: dict[str, bytes] = {}  # lists that need a crowded daemon, and how that is told
         for request in requests if columns is None else map(list, requests):  # what is missing in one is filled in
             if not (are_numbered or messages.is_request(request)) or request[TARGET] is None:
                 server.serve(self, peer, sender, [request])
                 continue
-            if refusal:
-                self.answers.refuse_with(peer, request[ID], refusal)
+            target = request[TARGET]
+            told = refusal or (crowded.get(target) if type(target) is str and crowded else None)
+            if told:
+                self.answers.refuse_with(peer, request[ID], told)
                 continue
             try:
                 self._forward_one(peer, sender, request, now_ms, is_held)
             except ProtocolError as error:  # its target is none
                 server.refuse_malformed(peer, request, error)
             except Crowded as error:
-                self.answers.refuse(peer, request[ID], error)
+                told = messages.error_value(error)
+                if type(target) is str:
+                    crowded[target] = told
+                self.answers.refuse_with(peer, request[ID], told)
             except Overloaded as error:
                 # There is no room for the rest of the message either. To refuse must cost little: who floods is
                 # refused most of the time, and the others wait for that.
@@ -183,17 +189,17 @@ class RouterService(Service):
 
     def _connect(self, number: int, incarnation: bytes, address: str) -> None:
         known = self._servers.get(number)
-        if known is not None:
-            if known[0] == incarnation:
-                return
-            known[1].close()
-            self.routing.server_lost(number)
-        callee = self._daemon.connect(
+        if known is not None and known[0] == incarnation:
+            return
+        callee = self._daemon.connect(  # first: where no descriptor is left, the one before stays
             address,
             on_replies=self._answered,
             on_break=lambda: self.routing.server_lost(number),
             on_connect=lambda: self.routing.server_found(number, incarnation),
         )
+        if known is not None:
+            known[1].close()
+            self.routing.server_lost(number)
         self._servers[number] = (incarnation, callee)
 
     def _close_idle_servers(self) -> None:

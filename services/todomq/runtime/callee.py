@@ -118,10 +118,10 @@ class Callee:
         """Queue a whole message of this caller's own making, sent in order with the calls.
 
         Returns:
-            False where too much waits already; then it never leaves.
+            False where too much waits already, or the connection is closed; then it never leaves.
         """
         self._pack_requests()
-        if self._is_full():
+        if self._closed or self._is_full():
             return False
         self._outbox.append(message)
         self.outbox_bytes += len(message)
