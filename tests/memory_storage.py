@@ -66,6 +66,11 @@ class MemoryStorage:
     def close(self) -> None:
         self._disk = None
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it can neither be read nor written any more."""
+        return self._disk is None
+
     def _open(self) -> dict[bytes, bytes]:
         if self._disk is None:
             raise StorageFailed("the storage is closed after a failure", outcome=NOT_APPLIED)

@@ -15,9 +15,9 @@ import pytest
 from batches import batch_of
 from memory_storage import MemoryStorage
 from todomq.database_worker import records
-from todomq.database_worker.shard import MARK_KEPT_MS, TEND_S, Shard
+from todomq.database_worker.shard import COPIES, MARK_KEPT_MS, READS, TEND_S, Shard
 from todomq.database_worker.storage import Page, StorageFailed, StorageInUse
-from todomq.errors import NOT_APPLIED, UNKNOWN, CorruptRecord, TodoMQError, Unavailable
+from todomq.errors import NOT_APPLIED, UNKNOWN, CorruptRecord, Overloaded, TodoMQError, Unavailable
 from todomq.protocol import limits
 from todomq.protocol.messages import COMMITTED, WANTED, Committed
 
@@ -33,6 +33,8 @@ class Loop:
 
     def __init__(self) -> None:
         self.work: deque[tuple[Callable[[], Any], Callable[[Any, BaseException | None], None]]] = deque()
+        self.held: deque[tuple[Callable[[], Any], Callable[[Any, BaseException | None], None]]] = deque()
+        self.held_lane = ""
         self.timers: list[Callable[[], None]] = []
         self.passed_ms = self.set_by_ms = 0
 
@@ -52,7 +54,16 @@ class Loop:
         self.timers.append(action)
 
     def offload(self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], None], lane: str) -> None:
-        self.work.append((work, done))
+        (self.held if lane == self.held_lane else self.work).append((work, done))
+
+    def hold(self, lane: str) -> None:
+        """Have the work of a lane take long: until it is let go."""
+        self.held_lane = lane
+
+    def let_go(self) -> None:
+        self.held_lane = ""
+        self.work.extendleft(reversed(self.held))
+        self.held.clear()
 
 
 class Bench:
@@ -441,3 +452,36 @@ def test_marks_of_senders_that_are_long_gone_are_deleted(bench: Bench) -> None:
     bench.run()
     assert set(records.read_marks(bench.opened[-1])) == {SENDER, b"here"}, "of one that is greeted it stays"
     assert shard.commits.marks == {SENDER: 7, b"here": 7}
+
+
+@pytest.mark.parametrize("lane", [READS, COPIES])
+def test_a_storage_that_another_takes_the_place_of_is_closed_behind_what_was_begun_with_it(
+    bench: Bench, lane: str
+) -> None:
+    bench.cannot_write = FULL
+    fail_a_write(bench)
+    before = bench.opened[-1]
+    assert bench.shard.state == "read only"
+    bench.loop.hold(lane)
+    begin = bench.shard.read if lane == READS else bench.shard.beside
+    answers: list[Any] = []
+    begin(lambda storage: storage.get(b"kkey"), answers.append)
+    bench.cannot_write = None
+    bench.ring()
+    assert bench.shard.state == "open" and not before.is_closed
+    bench.loop.let_go()
+    bench.run()
+    assert before.is_closed and answers == [None]
+
+
+def test_law_6_reads_that_wait_are_bounded_by_what_they_hold(bench: Bench) -> None:
+    answers: list[Any] = []
+    for _ in range(17):
+        bench.shard.read(lambda storage: storage.get(b"kkey"), answers.append, limits.MIB)
+    (refused,) = answers
+    assert isinstance(refused, Overloaded)
+    bench.run()
+    assert answers[1:] == [None] * 16
+    bench.shard.read(lambda storage: storage.get(b"kkey"), answers.append, 16 * limits.MIB)
+    bench.run()
+    assert answers[17:] == [None], "what was answered holds nothing"

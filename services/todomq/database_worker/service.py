@@ -153,7 +153,8 @@ class DatabaseWorkerService(Service):
     def _read(self, call: Call) -> None:
         key, prefix, after, limit_bytes = _arguments(call, bytes | None, bytes | None, bytes | None, int)
         most_bytes = min(max(limit_bytes, 1), limits.PAGE_BYTES)
-        self._shard.read(lambda storage: _page(storage, key, prefix, after, most_bytes), _answering(call))
+        size = sum(len(part or b"") for part in (key, prefix, after))
+        self._shard.read(lambda storage: _page(storage, key, prefix, after, most_bytes), _answering(call), size)
 
     def _read_many(self, call: Call) -> None:
         """Answer as many of the pages as fit into one answer, the first in any case; one that can't be read says why.
@@ -180,7 +181,8 @@ class DatabaseWorkerService(Service):
                     break
             return results
 
-        self._shard.read(read, _answering(call))
+        size = sum(PAGE_OVERHEAD_BYTES + sum(len(part or b"") for part in page) for page in pages)
+        self._shard.read(read, _answering(call), size)
 
     def _store(self, call: Call) -> None:
         if len(call.arguments) != 2:

@@ -25,6 +25,7 @@ from todomq.database_worker.commit import Commits
 from todomq.database_worker.group import Told, commit_group
 from todomq.database_worker.storage import OpenStorage, Storage, StorageFailed, StorageInUse
 from todomq.errors import NOT_APPLIED, CorruptRecord, Overloaded, TodoMQError, Unavailable
+from todomq.protocol import limits
 from todomq.protocol.forgetting_clock import ForgettingClock
 from todomq.protocol.messages import Committed, Writes
 from todomq.runtime.log import log, log_counted
@@ -35,6 +36,7 @@ COMMITS = "commits"  # the lanes, a thread each
 READS = "reads"
 COPIES = "checkpoints"
 WAITING_READS = 1_024
+WAITING_READ_BYTES = 16 * limits.MIB
 REOPEN_S = 0.5
 MARKS_S = 60.0
 MARK_KEPT_MS = 24 * 3_600_000
@@ -78,7 +80,7 @@ class Shard:
         self._lack_of_room = ""
         self._is_opening = False
         self._is_closing = False
-        self._reads_waiting = 0
+        self._reads_waiting = self._read_bytes_waiting = 0
         self._swept_to: bytes | None = None
         self._unreadable = 0  # places in a row from which once-records could not be read
         self._is_sweeping = False
@@ -140,9 +142,9 @@ class Shard:
             done(outcome)
         return words
 
-    def read(self, read: Callable[[Storage], Any], done: Told) -> None:
-        """Run ``read`` off the loop; ``done`` gets what it returns, or the error."""
-        self._ask_storage(read, done, READS)
+    def read(self, read: Callable[[Storage], Any], done: Told, size: int = 0) -> None:
+        """Run ``read`` off the loop; ``done`` gets what it returns, or the error. It holds ``size`` bytes meanwhile."""
+        self._ask_storage(read, done, READS, size)
 
     def beside(self, work: Callable[[Storage], Any], done: Told) -> None:
         """Run what takes long off the loop, beside commits and reads; ``done`` gets what it returns, or the error."""
@@ -182,18 +184,20 @@ class Shard:
             return Unavailable("storage is being opened")
         return StorageFailed(self._trouble.text, outcome=NOT_APPLIED)
 
-    def _ask_storage(self, work: Callable[[Storage], Any], done: Told, lane: str) -> None:
+    def _ask_storage(self, work: Callable[[Storage], Any], done: Told, lane: str, size: int = 0) -> None:
         storage = self._storage
         if storage is None:
             done(self._refusal())
             return
-        if self._reads_waiting >= WAITING_READS:
+        if self._reads_waiting >= WAITING_READS or self._read_bytes_waiting + size > WAITING_READ_BYTES:
             done(Overloaded("too many reads wait for this database worker"))
             return
         self._reads_waiting += 1
+        self._read_bytes_waiting += size
 
         def answered(value: Any, error: BaseException | None) -> None:
             self._reads_waiting -= 1
+            self._read_bytes_waiting -= size
             if error is not None and not isinstance(error, TodoMQError):
                 log("read_failed", why=repr(error))
                 error = TodoMQError(f"internal error: {type(error).__name__}")
@@ -219,7 +223,7 @@ class Shard:
             self._loop.offload(broken.close, lambda result, close_error: self._opened(None, error), COMMITS)
             return
         self._is_opening = True
-        self._loop.offload(broken.close, _ignore, COMMITS)
+        self._loop.offload(broken.close, _log_not_closed, COMMITS)
         self._loop.offload(self._open, self._opened, COMMITS)
 
     def _open(self) -> _Opened:
@@ -273,7 +277,7 @@ class Shard:
 
     def _take_storage(self, opened: _Opened) -> None:
         if self._is_closing:
-            self._loop.offload(opened.storage.close, _ignore, COMMITS)
+            self._loop.offload(opened.storage.close, _log_not_closed, COMMITS)
             return
         if self._storage is None:
             self.commits.reopened(opened.epochs, opened.marks)
@@ -295,9 +299,11 @@ class Shard:
 
     def _let_go(self, storage: Storage) -> None:
         """Close a storage that another takes the place of, behind all that was begun with it."""
-        self._loop.offload(
-            lambda: None, lambda result, error: self._loop.offload(storage.close, _ignore, COMMITS), READS
-        )
+
+        def behind(lane: str, then: Callable[[], None]) -> None:
+            self._loop.offload(lambda: None, lambda result, error: then(), lane)
+
+        behind(READS, lambda: behind(COPIES, lambda: self._loop.offload(storage.close, _log_not_closed, COMMITS)))
 
     def _open_again(self) -> None:
         """Try to open storage for changes, or at all."""
@@ -311,7 +317,7 @@ class Shard:
     def _opened_for_changes(self, storage: Storage | None, error: BaseException | None) -> None:
         """Take the place of what is open for reading only, or try again later."""
         if storage is not None and self._storage is None:  # what was open has failed meanwhile: it is opened anew
-            self._loop.offload(storage.close, _ignore, COMMITS)
+            self._loop.offload(storage.close, _log_not_closed, COMMITS)
         elif storage is not None:
             self._take_storage(_Opened(storage, {}, {}, ""))
         elif isinstance(error, CorruptRecord):
@@ -327,7 +333,7 @@ class Shard:
         if self._storage is None:
             return
         self.read(lambda storage: (storage.stats(), storage.lack_of_room()), self._looked)
-        self.read(lambda storage: storage.tend(), _ignore_tended)
+        self.read(lambda storage: storage.tend(), _log_not_tended)
         self._sweep()
 
     def _looked(self, outcome: Any) -> None:
@@ -379,11 +385,11 @@ class Shard:
                 self.commits.forget_marks(outcome)
 
 
-def _ignore_tended(outcome: Any) -> None:
+def _log_not_tended(outcome: Any) -> None:
     if isinstance(outcome, TodoMQError):
         log_counted("tend_failed", why=outcome)
 
 
-def _ignore(result: Any, error: BaseException | None) -> None:
+def _log_not_closed(result: Any, error: BaseException | None) -> None:
     if error is not None:
         log_counted("storage_not_closed", why=error)

@@ -14,7 +14,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from todomq.errors import CorruptRecord, DeadlineExceeded, InvalidRequest, TodoMQError, Unavailable, is_refusal_for_now
+from todomq.errors import (
+    CorruptRecord,
+    DeadlineExceeded,
+    InvalidRequest,
+    Overloaded,
+    TodoMQError,
+    Unavailable,
+    is_refusal_for_now,
+)
 from todomq.list_server.hosting import Hosting
 from todomq.list_server.worker_link import WorkerLinks
 from todomq.protocol.messages import is_epoch, is_partition
@@ -26,6 +34,8 @@ from todomq.runtime.loop import Loop
 
 CLAIM_S = 30.0
 """How long a claim is tried. The cache waits less long, and asks again: what takes a slow worker longer counts then."""
+WAITING_OWN = WAITING_RELEASE = 4 * PARTITIONS
+"""Calls that wait for a claim, or for the disk: the cache has one of each kind for a partition."""
 CHECK_MS = 1_000
 """How often the workers are asked whether the owned partitions are still this server's."""
 
@@ -103,6 +113,8 @@ class Ownership:
         if owned is not None and owned.epoch == epoch and not owned.releasing:
             return [True, epoch]
 
+        if sum(map(len, self._claims.values())) >= WAITING_OWN or len(self._claims) >= WAITING_OWN:
+            raise Overloaded("too many calls wait for claims of partitions")
         calls = self._claims.get((number, epoch))
         if calls is not None:  # the claim is under way: made twice it would be refused, for its own epoch
             calls.append(call)
@@ -173,6 +185,8 @@ class Ownership:
         number, epoch = _partition_and_epoch(call)
         if self._hosting.stop_serving(number, epoch):
             return True
+        if len(self._releases) >= WAITING_RELEASE:
+            raise Overloaded("too many calls wait for partitions to be released")
         self._releases.append((number, epoch, call))
         return LATER
 
