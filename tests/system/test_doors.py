@@ -235,6 +235,26 @@ def test_a_router_that_restarts_without_the_stacks_own_pair_serves_this_machine_
         todo.list_names()
 
 
+def test_a_router_whose_port_another_took_while_its_keys_were_away_serves_this_machine(
+    stack: KeyedStack, owner: Path
+) -> None:
+    keys = stack.home / "keys"
+    try:
+        keys.rename(stack.home / "away")
+        stack.wait_restarted("router", stack.kill("router"), 20)
+        with Client(stack.endpoint, deadline_s=20) as local:
+            local.todo_list("local").add_entry("x")
+            with socket.create_server(("127.0.0.1", int(stack.tcp.rpartition(":")[2]))):
+                (stack.home / "away").rename(keys)
+                wait_until(lambda: "Address" in stack.ask("router", "stats")["door_closed"], 10, "it is told")
+                local.todo_list("local").add_entry("x")
+    finally:
+        if not keys.exists():
+            (stack.home / "away").rename(keys)
+    with Client.from_file(owner, deadline_s=20) as todo:
+        todo.list_names()
+
+
 def test_a_router_that_restarts_without_readable_keys_serves_this_machine_and_nobody_else(
     stack: KeyedStack, owner: Path
 ) -> None:

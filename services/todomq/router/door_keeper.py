@@ -11,7 +11,7 @@ import os
 import signal
 from typing import TYPE_CHECKING, Any
 
-from todomq.errors import InvalidRequest
+from todomq.errors import InvalidRequest, TodoMQError, Unavailable
 from todomq.keys.required import KeysUnusable, door_pair
 from todomq.keys.store import KeyPair, KeyStore
 from todomq.router.keyed_clients import KeyedClients
@@ -71,7 +71,7 @@ class DoorKeeper:
         self._keyed = KeyedClients(self._router, self._daemon, pair)
         self._daemon.loop.every(LOOK_S, self._look_at_pair)
 
-    def _stay_closed(self, error: SettingsError) -> None:
+    def _stay_closed(self, error: TodoMQError) -> None:
         if error.text != self._trouble:
             log("door_closed", why=error.text)
         self._trouble = error.text
@@ -80,14 +80,14 @@ class DoorKeeper:
     def _open_late(self) -> None:
         try:
             pair = door_pair(self._daemon.settings)
-        except SettingsError as error:
+            if pair is not None:
+                self._open(pair)
+        except (SettingsError, Unavailable) as error:
             self._stay_closed(error)
             return
         self._trouble = ""
         if pair is None:
             self._begin_anew("there are to be no keys any more")
-        else:
-            self._open(pair)
 
     def _look_for_keys(self) -> None:
         if self._store.exists():
