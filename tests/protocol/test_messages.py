@@ -162,7 +162,8 @@ MALFORMED: dict[Callable[[list[Any]], Any], list[list[Any]]] = {
     ],
     messages.read_committed: [
         [], [ME, ME, 1, 3, COMMITTED, []], [ME, ME, 1, 3, "perhaps", [], ""], [ME, ME, 1, 3, [], [], ""],
-        ["me", ME, 1, 3, COMMITTED, [], ""], [ME, bytes(65), 1, 3, COMMITTED, [], ""],
+        ["me", ME, 1, 3, COMMITTED, [], ""], [b"", ME, 1, 3, COMMITTED, [], ""], [ME, b"", 1, 3, COMMITTED, [], ""],
+        [ME, bytes(65), 1, 3, COMMITTED, [], ""],
         [ME, ME, -1, 3, COMMITTED, [], ""], [ME, ME, 1, HUGE, COMMITTED, [], ""], [ME, ME, 1, 3, COMMITTED, {}, ""],
         [ME, ME, 1, 3, COMMITTED, [], b""], [ME, ME, 1, 3, COMMITTED, [[1, 2]], ""],
         [ME, ME, 1, 3, COMMITTED, [[1, 256, 5]], ""], [ME, ME, 1, 3, COMMITTED, [[1, -1, 5]], ""],

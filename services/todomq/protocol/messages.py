@@ -476,7 +476,8 @@ def read_committed(fields: Fields) -> Committed:
         raise ProtocolError("committed has seven fields")
     word = Committed(*fields)
     numbers = _is_counter(word.first) and _is_counter(word.last)
-    if not numbers or not _is_sender(word.sender) or not _is_sender(word.receiver):
+    are_named = all(_is_sender(each) and each for each in (word.sender, word.receiver))  # lives, which are never empty
+    if not numbers or not are_named:
         raise ProtocolError("committed has a sender, a receiver and a range of numbers")
     if word.outcome not in _OUTCOMES or type(word.refused) is not list or type(word.text) is not str:
         raise ProtocolError("committed has an outcome, what was refused, and a text")
