@@ -73,4 +73,4 @@ def name_of_process(process_name: str) -> tuple[str | int, ...]:
 
 def is_number(text: str) -> bool:
     """Tell whether a text may be the number of a pooled daemon."""
-    return text.isdecimal() and len(text) <= NUMBER_DIGITS
+    return text.isascii() and text.isdecimal() and len(text) <= NUMBER_DIGITS

@@ -163,7 +163,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
             f"TODOMQ_HOME is {str(home)!a}, which is no UTF-8, or the locale is not (LC_ALL=C.UTF-8 is)"
         ) from None
     defaults = Settings(home, "")
-    return Settings(
+    settings = Settings(
         home=home,
         endpoint=environment.get("TODOMQ_ENDPOINT") or defaults.address("router"),
         credentials=environment.get("TODOMQ_CREDENTIALS", ""),
@@ -179,11 +179,24 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         max_restarts=_whole(environment, "TODOMQ_MAX_RESTARTS", defaults.max_restarts, 0, 1_000_000),
         max_restarts_s=_number(environment, "TODOMQ_MAX_RESTARTS_S", defaults.max_restarts_s, 0.1, 1e6),
     )
+    _check_reachable(settings)
+    return settings
 
 
 def is_loopback(address: str) -> bool:
     """Tell whether only this machine can reach a TCP address."""
     return LOOPBACK.fullmatch(address.removeprefix("tcp://").rpartition(":")[0]) is not None
+
+
+def _check_reachable(settings: Settings) -> None:
+    """Refuse an address of the daemons at which other machines would find themselves, or nobody."""
+    address = settings.stack_tcp
+    is_of_no_host = address.startswith(("tcp://0.0.0.0:", "tcp://[::]:"))
+    is_only_here = is_loopback(address) and settings.registry and not is_loopback(settings.registry)
+    if is_of_no_host or is_only_here:
+        raise SettingsError(
+            f"TODOMQ_STACK_TCP is {address!r}, where other machines can't reach this one; name its address"
+        )
 
 
 def _tcp(environment: Mapping[str, str], name: str, ports: int = 1, *, may_be_any: bool = False) -> str:
@@ -192,7 +205,8 @@ def _tcp(environment: Mapping[str, str], name: str, ports: int = 1, *, may_be_an
     if not address:
         return ""
     host, _, port = address.rpartition(":")
-    if not (is_address(address) or (may_be_any and host == "tcp://*" and port.isdecimal())) or address[:3] != "tcp":
+    is_any = may_be_any and host == "tcp://*" and port.isascii() and port.isdecimal()
+    if not (is_address(address) or is_any) or address[:3] != "tcp":
         raise SettingsError(f"{name} is {address!r:.100} where tcp://HOST:PORT is needed, for example tcp://127.0.0.1:7447")
     if len(port) > 5 or int(port) + ports > 65_536 or int(port) < 1:
         needed = "a port from 1" if ports == 1 else f"the first of {ports} ports"

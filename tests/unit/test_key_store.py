@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -215,6 +216,20 @@ def test_daemons_join_a_registry_at_one_address_though_it_may_listen_at_any(tmp_
     for name in ("TODOMQ_REGISTRY", "TODOMQ_STACK_TCP"):
         with pytest.raises(SettingsError, match=name):
             read_settings({**home, name: "tcp://*:7447"})
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"TODOMQ_STACK_TCP": "tcp://0.0.0.0:7500"}, {"TODOMQ_STACK_TCP": "tcp://[::]:7500"},
+        {"TODOMQ_STACK_TCP": "tcp://127.0.0.1:7500", "TODOMQ_REGISTRY": "tcp://10.0.0.1:7500"},
+        {"TODOMQ_TCP": "tcp://*:\u0667\u0664\u0664\u0667"}, {"TODOMQ_TCP": "tcp://127.0.0.1:\u0667"},
+    ],
+)  # fmt: skip
+def test_an_address_at_which_nobody_could_be_reached_is_refused(tmp_path: Path, environment: dict[str, str]) -> None:
+    name, address = next(iter(environment.items()))
+    with pytest.raises(SettingsError, match=rf"{name} is '{re.escape(address)}'"):
+        read_settings({"TODOMQ_HOME": str(tmp_path), **environment})
 
 
 @pytest.mark.parametrize("how", ["gone", "a link to nowhere"])

@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING
 
 from todomq.errors import InvalidRequest
-from todomq.protocol.addresses import SOCKET_PATH_BYTES
+from todomq.protocol.addresses import SOCKET_PATH_BYTES, is_port
 from todomq.settings import SettingsError, read_settings
 
 if TYPE_CHECKING:
@@ -57,8 +57,7 @@ def choose_endpoint(endpoint: str | None) -> str:
     if "\0" in chosen:  # which would end the path, or the host, for the system
         raise InvalidRequest(f"{said}: no address holds a NUL, as {chosen!r:.160} does")
     host, _, port = chosen[6:].rpartition(":")
-    is_port = port.isdecimal() and len(port) <= 5 and 1 <= int(port) <= 65_535
-    if chosen.startswith("tcp://") and not (host not in ("", "*") and is_port):
+    if chosen.startswith("tcp://") and not (host not in ("", "*") and is_port(port)):
         needed = "tcp://HOST:PORT with a host to connect to and a port from 1 to 65535 is needed"
         raise InvalidRequest(f"{said}: {needed}, not {chosen!r:.160}")
     if chosen.startswith("ipc://") and not 1 <= len(os.fsencode(chosen[6:])) <= SOCKET_PATH_BYTES:

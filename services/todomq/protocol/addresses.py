@@ -19,11 +19,16 @@ def is_ipv6(address: str) -> bool:
     return address.startswith("tcp://[")
 
 
+def is_port(text: str) -> bool:
+    """Tell whether a text is the number of a port, 1 to 65535."""
+    return text.isascii() and text.isdecimal() and len(text) <= 5 and 1 <= int(text) <= 65_535
+
+
 def is_address(text: str) -> bool:
     """Tell whether a text is ``ipc:///absolute/path`` (of 107 bytes at most) or ``tcp://host:port``."""
     if len(text) > CONNECTABLE_BYTES:
         return False
     tcp = _TCP.fullmatch(text)
     if tcp is not None:
-        return 1 <= int(tcp.group(1)) <= 65_535
+        return is_port(tcp.group(1))
     return _IPC.fullmatch(text) is not None and len(text.encode()) - len("ipc://") <= SOCKET_PATH_BYTES

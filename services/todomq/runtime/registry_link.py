@@ -15,7 +15,7 @@ from todomq.errors import InvalidRequest
 from todomq.protocol.codec import canonical
 from todomq.protocol.registration import Registration
 from todomq.runtime.callee import Answer
-from todomq.runtime.log import log
+from todomq.runtime.log import log, log_counted
 
 if TYPE_CHECKING:
     from todomq.runtime.daemon import Daemon
@@ -27,6 +27,8 @@ WATCH_S = 2.0
 WATCH_AGAIN_S = 0.02
 ASK_S = 1.0
 LEAVE_S = 0.5
+AWAY_MS = 5_000
+"""After which without an answer of the registry the log says so: it restarts in less."""
 
 
 class RegistryLink:
@@ -45,6 +47,7 @@ class RegistryLink:
         self._version = 0
         self._is_watching = True
         self._is_leaving = False
+        self._heard_ms = daemon.loop.steady_ms()
         self._callee = daemon.connect(daemon.settings.registry_at, on_connect=self._renew)
         self._renew()
         self._watch()
@@ -78,6 +81,11 @@ class RegistryLink:
         return None if self._daemon.settings.registry else os.getpid()
 
     def _renewed(self, answer: Answer) -> None:
+        steady_ms = self._loop.steady_ms()
+        if answer.error is None:
+            self._heard_ms = steady_ms
+        elif steady_ms - self._heard_ms > AWAY_MS:
+            log_counted("registry_away", address=self._daemon.settings.registry_at, why=answer.error.text)
         if answer.value is False:
             log("name_taken", name=socket_name(self._daemon.name))
 
