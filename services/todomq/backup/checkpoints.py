@@ -60,6 +60,7 @@ def _checkpoint(todo: Client, data: Path, worker: int, name: str) -> Path | Todo
     directory = Path(str(answer))
     shard = (data / shard_name(worker)).resolve()  # it may be a link to another disk
     if not directory.resolve().is_relative_to(shard) or not directory.is_dir():
-        raise Unavailable(f"the stack that answers keeps its data in {directory.parents[2]}, not in {data}: "
+        elsewhere = directory.parents[2] if len(directory.parents) > 2 else directory
+        raise Unavailable(f"the stack that answers keeps its data in {elsewhere}, not in {data}: "
                           "set TODOMQ_HOME to its home, on its machine", retryable=False)  # fmt: skip
     return directory

@@ -355,7 +355,7 @@ def _judge_adds(part: Part, lists: dict[int, str], answers: dict[Any, Answer], f
     steps = [(step, answers[step, worker]) for step in ("add", "read", "delete") if (step, worker) in answers]
     broken = next(((step, answer.error) for step, answer in steps if answer.error is not None), None)
     if broken is None:
-        if [entry.title for entry in answers["read", worker].value] != ["health"]:
+        if [entry.title for entry in answers["read", worker].value] != [TITLE]:
             return part._replace(state=FAILED, text=f"the entry added to {lists[worker]} is not there")
         took_ms = sum(answer.took_s for _, answer in steps[:2]) * 1000
         check_ms = answers["check", worker].value / 1000

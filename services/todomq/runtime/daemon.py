@@ -186,15 +186,11 @@ class Daemon:
         A restarted daemon gets a new connection; calls in flight on the old one fail.
         """
         key = canonical(name)
-        registration = self.registrations.get(key)
         known = self._callees.get(key)
-        if known is not None and not is_same(known[0], registration):
-            del self._callees[key]
-            known[1].close()
-            known = None
-        if registration is None:
-            return None
         if known is None:
+            registration = self.registrations.get(key)
+            if registration is None:
+                return None
             try:
                 known = (registration, self.connect(registration.address))
             except Unavailable as error:
