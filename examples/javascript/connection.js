@@ -11,7 +11,10 @@ const HELLO_AGAIN_MS = 1000;
 const GRACE_MS = 250; // an answer may leave the service at the deadline itself
 const BATCH_BYTES = 524_288;
 const TRANSPORT_BYTES = 4_194_304;
+const DEADLINE_AHEAD_MS = 60_000;
+const CLOCK_SLACK_MS = 50; // how far clocks may drift apart between two greetings
 const SAID_OF_THE_NUMBER = ["invalid_request", "entry_not_found", "quota_exceeded"];
+const TOO_FAR_AHEAD = `a deadline is at most ${DEADLINE_AHEAD_MS} ms ahead of the router's clock`; // not of the number
 
 export class Connection {
   #sender = randomBytes(16);
@@ -23,6 +26,7 @@ export class Connection {
   #hello = null; // {id, at, timer} while unanswered
   #isGreeted = false;
   #clockAhead = 0; // of the router, against ours
+  #clockDoubt = 0; // by how much that may be wrong
   #window = 1;
   #failure = null;
 
@@ -95,6 +99,7 @@ export class Connection {
 
   #greeted([, nowMs, , window]) {
     clearTimeout(this.#hello.timer);
+    this.#clockDoubt = Math.ceil((Date.now() - this.#hello.at) / 2) + 1;
     this.#clockAhead = nowMs - Math.round((this.#hello.at + Date.now()) / 2);
     this.#window = window;
     this.#hello = null;
@@ -139,6 +144,7 @@ export class Connection {
       return [[this.#hello.id, null, 0, packBody("hello")]];
     }
     const requests = [];
+    const latest = Date.now() + DEADLINE_AHEAD_MS - CLOCK_SLACK_MS - this.#clockDoubt;
     let bytes = 0;
     while (this.#isGreeted && this.#waiting.length && this.#inFlight.size < this.#window && bytes < BATCH_BYTES) {
       const sending = this.#waiting.shift();
@@ -146,7 +152,8 @@ export class Connection {
       sending.wasSent = true;
       this.#inFlight.set(sending.id, sending);
       const { target, body, numbers } = sending.request;
-      requests.push([sending.id, target, sending.deadline + this.#clockAhead, body, ...(numbers?.() ?? [])]);
+      const deadline = Math.floor(Math.min(sending.deadline, latest)) + this.#clockAhead;
+      requests.push([sending.id, target, deadline, body, ...(numbers?.() ?? [])]);
       bytes += body.length + 512;
     }
     return requests;
@@ -181,6 +188,10 @@ function outcomeOf({ request, wasSent }) {
 function ofAllSendings(error, request) {
   if (!request.isChange) error.outcome = "not applied";
   else if (error.outcome !== "not applied") request.isExposed = true;
-  else if (request.isExposed && !SAID_OF_THE_NUMBER.includes(error.code)) error.outcome = "unknown";
+  else if (request.isExposed && !isSaidOfTheNumber(error)) error.outcome = "unknown";
   return error;
+}
+
+function isSaidOfTheNumber({ code, message }) {
+  return SAID_OF_THE_NUMBER.includes(code) && message !== TOO_FAR_AHEAD;
 }

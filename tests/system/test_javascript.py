@@ -21,7 +21,8 @@ from conftest import RunningStack, kept_running, wait_until
 from keyed import KeyedStack
 
 from todomq import Client, Entry, errors
-from todomq.protocol import messages
+from todomq.client.greeting import CLOCK_SLACK_MS
+from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack
 
 ROOT = Path(__file__).parents[2]
@@ -174,6 +175,7 @@ class ScriptedRouter:
     [
         (errors.DeadlineExceeded("the deadline had passed when the request arrived"), "unknown"),
         (errors.EntryNotFound("no such entry"), "not applied"),
+        (errors.InvalidRequest(messages.TOO_FAR_AHEAD), "unknown"),
     ],
 )
 def test_law_3_what_is_said_of_a_second_sending_tells_of_the_first_only_where_it_is_said_of_the_number(
@@ -210,6 +212,21 @@ def test_law_4_a_read_that_is_sent_again_keeps_its_number_and_is_over_once_later
         router.reply(peer, again, messages.ERROR, messages.error_value(too_late))
         (said,) = running.end()
     assert (said["code"], said["outcome"]) == ("out_of_order", "not applied")
+
+
+def test_the_longest_deadline_is_not_too_far_ahead_of_the_routers_clock(shared_stack: RunningStack) -> None:
+    address = f"ipc://{shared_stack.home}/run/scripted"
+    with (
+        scenario(shared_stack, "overtaken", "list", TODOMQ_ENDPOINT=address, TIMEOUT_MS="60000.5") as running,
+        ScriptedRouter(address) as router,
+    ):
+        peer, read = router.take()
+        running.go_on()
+        _, change = router.take()  # asked for and sent at once
+        assert change[messages.DEADLINE_MS] <= time.time_ns() // 1_000_000 + limits.DEADLINE_AHEAD_MS - CLOCK_SLACK_MS
+        router.reply(peer, read, messages.OK, pack([[], None]))
+        router.reply(peer, change, messages.OK, pack(1))
+        assert running.end() == [{"value": []}]
 
 
 def test_clear_begins_the_ids_again_and_delete_takes_the_name_away(shared_stack: RunningStack) -> None:
