@@ -78,6 +78,8 @@ export class Connection {
       else if (event.type === "disconnect") this.#isGreeted = false;
       else if (event.type === "handshake:error:auth") {
         this.#fail("unauthorized", "the stack does not know this key");
+      } else if (event.type === "handshake:error:protocol") {
+        this.#fail("unauthorized", "the stack asks for a key and none is given, or the other way round");
       }
     }
   }

@@ -393,6 +393,12 @@ def test_a_key_of_ones_own_making_is_told_so_at_once(keyed_stack: KeyedStack) ->
     assert (refused["code"], refused["text"]) == ("unauthorized", "the stack does not know this key")
 
 
+def test_a_client_without_a_key_is_told_so_at_once(keyed_stack: KeyedStack) -> None:
+    endpoint = json.loads(new_key(keyed_stack, "frank").read_text())["endpoint"]
+    (refused,) = run(keyed_stack, "refused", "frank/list", TODOMQ_ENDPOINT=endpoint)
+    assert (refused["code"], refused["outcome"]) == ("unauthorized", "not applied")
+
+
 def test_another_server_than_the_one_in_the_file_is_not_talked_to(keyed_stack: KeyedStack) -> None:
     path = new_key(keyed_stack, "dave")
     path.write_text(json.dumps({**json.loads(path.read_text()), "server_public_key": zmq.curve_keypair()[0].decode()}))
