@@ -117,8 +117,8 @@ class Unavailable(TodoMQError):
 class OutOfOrder(TodoMQError):
     """An earlier change of this client to this list is missing; the client sends both again.
 
-    Not retryable of a read: it was asked again, for its answer was lost or it was refused for the moment, and changes
-    sent after it had taken effect by then.
+    Not retryable for a read: the read was sent again (its answer was lost, or it was refused for the moment), and by
+    then changes sent after it had taken effect.
     """
 
     code = "out_of_order"

@@ -4,7 +4,7 @@ Owns: ``--json``, the exit codes, how an error is told. Must not know: what the 
 ``Result`` and leaves standard output to this file; what it tells meanwhile goes to standard error. Two show what goes
 on until they are ended: ``logs --follow``, and a ``probe top`` that draws.
 
-Exit codes: 0 done, 1 refused by the service, 2 usage (an option, an argument or a setting that can't be used, a path
+Exit codes: 0 done, 1 refused or failed, 2 usage (an option, an argument or a setting that can't be used, a path
 that is closed to this user), 3 the service can't be reached, or a part of it did not answer in time or says that it
 can't do it at the moment (a full disk, say); ended by a signal 128 and its number. With ``--json`` a command that was
 understood prints exactly one JSON value on standard output, which is ``{"error": {...}}`` where the exit code comes

@@ -15,10 +15,10 @@ Whoever waits is answered, whatever ends the driver's turn; where an interrupt h
 the parent, once nothing else is under way.
 
 Most requests of a pipeline are **left** without the lock, which would cost more than all else that is done for one
-here: behind others that have arrived under it. Whoever takes in what has arrived, or looks no more, says first that
-none may be left, and who leaves one looks afterwards whether it may. So one of the two sees to it, for the
-interpreter's lock keeps the order. Nothing is moved before the driver's turn: an interrupt, or a handler of signals
-that hands over as well, finds it whole.
+here: behind others that have arrived under it. Whoever drains the list, or stops looking at it, clears ``_may_leave``
+first; a caller that appends without the lock checks ``_may_leave`` again afterwards. One of the two always notices,
+since the interpreter's lock keeps the order. Nothing is moved before the driver's turn: an interrupt, or a handler of
+signals that hands over as well, finds it whole.
 """
 
 from __future__ import annotations

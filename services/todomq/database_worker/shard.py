@@ -1,7 +1,7 @@
 """One shard at work: its queue (``commit.py``) and its storage, joined by lanes off the loop.
 
-Owns: the storage, the commit in flight, opening storage again after a failure, reads, the sweep of once-records.
-Must not know: sockets, requests, which engine is used. Used by ``service.py``.
+Owns: the storage, the commit in flight, opening storage again after a failure, reads, the sweep of once-records, the
+forgetting of marks. Must not know: sockets, requests, which engine is used. Used by ``service.py``.
 
 Law 1: whatever is answered after a change was on disk before. Law 5: neither a commit nor a read holds up the loop, and
 a shard that can't be opened ends nothing: whoever asks hears why. Law 6: reads that wait are bounded, as changes and

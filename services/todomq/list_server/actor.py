@@ -345,7 +345,7 @@ class ListActor(RecordedList):
         self.partition.waiting[self.name] = self
 
     def _read(self, body: bytes, operation: str, arguments: list[Any]) -> bytes:
-        """Return the answer to a read, and keep a short page for who asks the same next (``read_again``)."""
+        """Return the answer to a read; keep a short page for whoever asks the same thing next (``read_again``)."""
         assert self.todo is not None
         if operation in READS:
             return pack(READS[operation](self.todo, arguments))

@@ -49,7 +49,7 @@ class Session(Struct, gc=False):
         answer_bytes: how long their values are in all.
         kept: RECORDED, IN_ENTRIES or IN_MEMORY.
         waiting: what came before its turn: ``(number, since_ms, request)`` in the order of its turn; None when empty.
-        passed_over: the numbers that the client's word alone has passed last: ``(first, the one behind the last)``.
+        passed_over: the last range skipped only because the client raised its floor: ``(first, one past the last)``.
     """
 
     next: int

@@ -32,7 +32,7 @@ SEND_AGAIN_S = 0.002
 
 ASK_AGAIN_S = 0.01
 ASK_AGAIN_MOST_S = 0.25
-"""How soon to ask again what a worker could not answer, the first time and at last: each time it is twice as long."""
+"""The first and the longest pause before a worker is asked again what it could not answer; it doubles each time."""
 CALL_S = 30.0
 """How long one attempt may take."""
 WAITING_CALLS = 4_096

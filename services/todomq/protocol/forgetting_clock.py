@@ -1,4 +1,4 @@
-"""The clock by which what is remembered is forgotten: the wall clock, but for a while late where that is set forward.
+"""Decides when a record of a change may be forgotten: the wall clock, held back for a while after it is set forward.
 
 Owns: how far the wall clock was ahead of the steady one lately. Must not know: what is remembered, sockets, the clocks
 (times are arguments). Used by list servers and database workers.

@@ -88,7 +88,8 @@ class _Holder:
     def is_to_be_killed(self) -> bool:
         """Whether its process is to be ended where the lease is over.
 
-        A process that gave up its name when that could not be written comes back as well, and did nothing wrong.
+        A restored name may belong to a process that gave it up while the journal could not be written; such a process
+        must not be killed.
         """
         return self.process is not None and not (self.is_restored and not self.registration.incarnation)
 

@@ -90,7 +90,7 @@ class KeyedClients(Service):
         for request in requests:
             try:
                 if messages.is_request(request):
-                    request = list(request)  # what whoever carries it out must know stands in it afterwards
+                    request = list(request)  # a copy: _narrow adds to it what the list server must check
                     self._check(use, request)
                     use.take_request(now_ms)
                     room.take(len(request[BODY]) + OVERHEAD_BYTES)

@@ -4,9 +4,9 @@ Owns: which clients have asked lately, what is held back, in order. Must not kno
 A client is one connection here, and asks whenever it sends a call.
 
 Laws 5 and 6: what one client has sent stands before what others ask, from here to the disk. So clients that asked
-lately share ``IN_LIST_SERVERS`` equally, and one that was refused for more than its window gets ``LEAST`` only. Who is
-alone, or below its share, is not held back, unless it leaves so much unread that it would be told no more than short
-answers: what it asks waits until it reads.
+lately share ``IN_LIST_SERVERS`` equally, and one that was refused for more than its window gets ``LEAST`` only. A
+client that is alone or below its share is not held back. But one that leaves so much unread that it would get only
+short answers waits until it reads, alone or not.
 Law 4: once something of a client is held back, so is all that it sends after that.
 """
 

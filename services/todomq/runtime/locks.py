@@ -24,7 +24,7 @@ def private_directory(path: Path) -> None:
     """Create the directory if need be and see that nobody else can enter it (mode 0700).
 
     Raises:
-        SettingsError: it is open to others and holds what is not of a stack; nobody is to be shut out of that.
+        SettingsError: others can enter it and it holds files that are not a stack's; closing it would shut them out.
     """
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     held = [each.name for each in path.iterdir()] if path.stat().st_mode & 0o077 else []

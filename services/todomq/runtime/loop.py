@@ -1,8 +1,8 @@
 """The one poll loop: sockets, file descriptors, timers, work done off the loop, what is flushed at the end of a turn.
 
-Owns: the order of a turn (poll, drain, timers, turn end) and the clock of a process. Must not know: messages.
-A turn's drains are bounded by those who drain, so no peer starves another. Whatever can take over a millisecond is
-offloaded to a lane, one thread each; its completion runs on the loop.
+Owns: the order of a turn (poll, drain, completions, timers, turn end) and the clock of a process. Must not know:
+messages. A turn's drains are bounded by those who drain, so no peer starves another. Whatever can take over a
+millisecond is offloaded to a lane, one thread each; its completion runs on the loop.
 
 It waits on the descriptors of sockets (ZMQ_FD in zmq_getsockopt(3)), with one system call however many there are, where
 zmq_poll(3) asks each socket (16 us for the router's 25). Such a descriptor tells of news for the socket, which any call
@@ -108,7 +108,7 @@ class Loop:
 
     @staticmethod
     def awake_ms() -> int:
-        """Return milliseconds of a clock that stands still while the machine sleeps, as do those who are waited for."""
+        """Return milliseconds of a clock that stops while the machine sleeps, as the processes being waited for do."""
         return time.monotonic_ns() // 1_000_000
 
     def watch(self, source: Source, on_readable: Action) -> None:

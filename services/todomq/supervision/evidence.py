@@ -48,8 +48,8 @@ def how_it_ended(log: Path, process: str) -> str:
 def ended_ms_ago(log: Path, process: str, pid: int | None, now: datetime) -> int:
     """Return how many milliseconds ago this life of the process ended, by supervisord's log; 0 where that says nothing.
 
-    Where the log's end does not reach back to this life's beginning, it is as old as that end: a death that is counted
-    as too old may cost a restart too many, one that is counted as too young the whole stack.
+    If the tail does not reach back to this life's start, the death counts as old as the tail's first line.
+    Overestimating its age may allow one restart too many; underestimating it may stop the stack.
 
     Args:
         log: the stack's log directory.

@@ -132,7 +132,7 @@ class Listener:
             os.write(sys.stdout.fileno(), DONE + READY)
 
     def _end(self) -> None:
-        """Be stopped, as the last of the stack that ends."""
+        """Stop: this is the last process of the stack to end."""
         remove_sockets_of_daemons(self._settings.run)
         self._loop.stop()
 

@@ -7,9 +7,10 @@ them, so none sees what a crash could undo (rocksdict's snapshots do not hold fo
 because rocksdict 0.3.29 holds Python's global lock during ``write`` but not during ``flush_wal``: the fsync, which is
 most of the time, leaves the poll loop free.
 
-Law 8: three nets against silent loss. RocksDB's checksums; ``log_files.py`` for what they miss in the framing; and
-``acknowledged.py`` for what must at least be there. A torn tail holds nothing acknowledged and opens by itself. What
-the mark's lag after a power cut leaves open is written in docs/storage.md; no flipped byte is among it.
+Law 8: four nets against silent loss. RocksDB's checksums; ``log_files.py`` for what they miss in the framing;
+``live_logs.gap_in`` for a whole log, or the end of one, that is missing before others; and ``acknowledged.py`` for what
+must at least be there. A torn tail holds nothing acknowledged and opens by itself. What the mark's lag after a power
+cut leaves open is written in docs/storage.md; no flipped byte is among it.
 
 A full disk: RocksDB can't open for writing without room for what its log holds, so a shard can be opened for reading
 only, which writes nothing that is needed.
