@@ -83,7 +83,7 @@ class Answers:
             self.refuse(flight.peer, flight.request[ID], error)
 
     def end_unsent(self, identifiers: Iterable[int], error: TodoMQError) -> None:
-        """End requests that can't be sent on; of one that was before, this tells nothing about that time."""
+        """End requests that can't be sent on; of one sent before, that says nothing about the earlier sending."""
         value = messages.error_value(error)
         for identifier in identifiers:
             is_again = identifier in self._in_flight.sent_before
@@ -99,15 +99,15 @@ class Answers:
             self.end(identifier, DeadlineExceeded("no answer before the deadline", outcome=outcome))
 
     def drop(self, is_gone: Callable[[bytes], bool]) -> None:
-        """Forget the requests of connections that are gone for good: what waits here goes to nobody any more."""
+        """Forget the requests of connections that are gone for good; what waits here is not sent on any more."""
         flights = self._in_flight.flights.items()
         self._in_flight.end_all([identifier for identifier, flight in flights if is_gone(flight.peer)])
 
 
 def _not_read(flight: Flight) -> bytes:
-    """Return the error that takes the place of a long answer to who does not read those before it.
+    """Return the error sent in place of a long answer to a client that has not read the answers before it.
 
-    A change may have taken effect: asked under the same number again, it is answered as it was. A call has no number.
+    A change may have taken effect: sent again under its number, it gets the same answer. A call by name has no number.
     """
     text = "the answers before this one have not been read"
     if type(flight.request[TARGET]) is list:

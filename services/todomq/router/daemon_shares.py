@@ -1,4 +1,4 @@
-"""How much of the router's room the requests for one daemon take, so that one which stands still leaves some to others.
+"""How much of the router's room the requests for one daemon take: one that hangs must leave room for the others.
 
 Owns: what is in flight for each list server and database worker, counted only while the router is half full: until then
 none can have too much. Must not know: who asks, what a request means, which daemons there are.
@@ -32,7 +32,7 @@ class DaemonShares:
 
     @property
     def are_counted(self) -> bool:
-        """Whether the router is, or was a moment ago, so full that it matters."""
+        """Whether shares are counted: the router is, or was a moment ago, full enough for them to matter."""
         return self._counts is not None
 
     def review(self, flights: Iterable[Any], requests: int, size: int) -> None:
@@ -46,7 +46,7 @@ class DaemonShares:
             self._counts = None
 
     def forget(self) -> None:
-        """Count anew from the next review on: places have other daemons now."""
+        """Count afresh from the next review on: places need other daemons now."""
         self._of_partitions.clear()
         self._counts = None
 
@@ -77,7 +77,7 @@ class DaemonShares:
         return any(requests >= most_requests or size >= most_bytes for requests, size in shares)
 
     def _daemons(self, place: Place) -> tuple[Hashable, ...]:
-        if not isinstance(place, int):  # of these there are any number
+        if not isinstance(place, int):  # a name: there may be any number of them, so none is kept
             return self._daemons_of(place)
         daemons = self._of_partitions.get(place)
         if daemons is None:

@@ -1,8 +1,8 @@
 """Whether the router listens over TCP, and to whom: as the keys are when it starts, and whenever they change.
 
-Owns: when the door is opened, why it is closed, when the router begins anew for it: a socket can't be closed to some of
-those who know its address, nor change its key. Must not know: what a key allows (``keyed_clients.py``). Those who are
-on this machine are served whatever becomes of the keys.
+Owns: when the door is opened, why it is closed, when the router restarts for its sake: a socket that is open can't be
+closed to some clients only, nor can its key be changed. Must not know: what a key allows (``keyed_clients.py``).
+Clients on this machine are served whatever becomes of the keys.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class DoorKeeper:
             self._stay_closed(error)
 
     def window_of(self, peer: bytes, most: int) -> int:
-        """Return how many requests a connection is to have in flight: no more than its key may, and ``most``."""
+        """Return how many requests a connection is asked to keep to: ``most``, or fewer if its key allows fewer."""
         return most if self._keyed is None else self._keyed.window_of(peer, most)
 
     def stats(self) -> dict[str, Any]:
@@ -100,7 +100,7 @@ class DoorKeeper:
         try:
             pair = self._store.server()
         except InvalidRequest:
-            return  # it is being written, or damaged: the one that is used still holds
+            return  # it is being written, or damaged: the pair in use stays valid
         self._pair_stamp = stamp
         if pair != self._pair and self._daemon.settings.stack_tcp:  # with the new pair no daemon would talk to this one
             self._trouble = "the stack's own keys are others, by which its daemons meet: todomq down; todomq up"
@@ -111,6 +111,6 @@ class DoorKeeper:
             self._trouble = ""
 
     def _begin_anew(self, why: str) -> None:
-        """End in good order: the next life opens the door as it is to be."""
+        """Shut down in order; the next life opens the door as it should be."""
         log("begins_anew", why=why)
         os.kill(os.getpid(), signal.SIGTERM)

@@ -31,14 +31,14 @@ OVERHEAD_BYTES = 64
 
 
 class Crowded(Overloaded):
-    """Too much waits for the daemon that a request needs, or for daemons like it; those for others are taken."""
+    """Too much waits for the daemon that a request needs, or for its kind; requests for others are still taken in."""
 
     def __init__(self, text: str = "too much waits for the daemon that this goes to") -> None:
         super().__init__(text)
 
 
 class Flight(Struct, gc=False):
-    """A request on its way, of which there are many; in no cycle once it has ended: the collector need not look at it.
+    """A request on its way. There are many, in no reference cycle once they have ended: the collector may ignore them.
 
     Attributes:
         order: rises with arrival and stays the same when the request is sent again.
@@ -78,7 +78,7 @@ class InFlight:
     def __init__(self, daemons_of: DaemonsOf = lambda place: (place,)) -> None:
         self.flights: dict[int, Flight] = {}
         self.sent_before: set[int] = set()
-        """Ids of requests that were sent before, to somebody whose answer is lost: that one may have applied them."""
+        """Ids of requests that were sent before, to a daemon whose answer is lost and which may have applied them."""
         self.unsent: set[int] = set()
         """Ids of requests that wait here: nobody has got them under this id."""
         self.bytes = 0
@@ -89,7 +89,7 @@ class InFlight:
         """Of each connection that has anything in flight."""
         self.by_daemon = DaemonShares(REQUESTS, BYTES, daemons_of)
         self._none_before_ms = 0
-        """No deadline of those in flight is earlier."""
+        """No request in flight has an earlier deadline."""
 
     def admit(self, peer: bytes, sender: bytes, request: list[Any], place: Place) -> int:
         """Take in a request.
@@ -98,7 +98,8 @@ class InFlight:
             the id to send it under.
 
         Raises:
-            Overloaded: a limit is reached; the request went no further. Crowded: the same, but others may go.
+            Overloaded: a limit is reached; the request went no further. Crowded: the same, but requests for other
+                daemons may still be taken in.
         """
         size = len(request[BODY]) + OVERHEAD_BYTES
         reached = self._reached(peer, 1, size)
@@ -154,7 +155,7 @@ class InFlight:
         self.by_daemon.review(self.flights.values(), len(self.flights), self.bytes)
 
     def _reached(self, peer: bytes, requests: int, size: int) -> str:
-        """Return which limit so many requests more would go over, or nothing."""
+        """Return which limit so many more requests would exceed, or an empty text."""
         if len(self.flights) + requests > REQUESTS or self.bytes + size > BYTES:
             return "the router has too much in flight"
         its_requests, its_size = self.share(peer)
@@ -190,7 +191,7 @@ class InFlight:
         return self._next_id - 1
 
     def was_sent(self, identifier: int) -> bool:
-        """Tell whether anybody has got a request, under this id or another."""
+        """Tell whether a request has been sent to anybody, under this id or another."""
         return identifier not in self.unsent or identifier in self.sent_before
 
     def share(self, peer: bytes) -> tuple[int, int]:

@@ -3,10 +3,10 @@
 Owns: the limits of each key and its part of them. Must not know: sockets, where a request goes. Time is an argument.
 
 Law 6 for each key alone: past a limit its requests are refused at once, and nobody else's. Stored lists are those
-that the key's patterns cover. Their names are counted from what is stored; a name that the key has sent an add for
-counts at once and for ``UNCERTAIN_MS`` at least, which is longer than any request may be under way. So within one life
-of the router the key can't come to have more lists than its quota by any timing, and may be refused one for about a
-minute after it deleted another.
+that the key's patterns cover. Their names are counted from what is stored; a name for which the key has sent an add
+counts at once, and for at least ``UNCERTAIN_MS``, which is longer than any request can be under way. So within one life
+of the router no timing gives the key more lists than its quota, though it may be refused one for about a minute after
+it has deleted another.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ class StoredLists:
     def counted(self, names: Iterable[str], steady_ms: int) -> None:
         """Take what the count found.
 
-        Names to which an add was sent since shortly before the count began stay: such a list may have been stored
-        after the count had passed its place.
+        Names for which an add was sent during the count, or shortly before it, are kept: such a list may have been
+        stored after the count had passed its place.
         """
         since_ms = steady_ms if self._counting_since_ms is None else self._counting_since_ms
         found = dict.fromkeys(names, 0)

@@ -65,7 +65,7 @@ class KeyedClients(Service):
         self._store = KeyStore(daemon.settings.keys)
         self._uses: dict[str, KeyUse] = {}
         self._unknown: dict[str, KeyUse] = {}
-        """Of keys that can't be read at the moment: nobody comes in by them; what they have used counts afterwards."""
+        """Kept while the key files can't be read: nobody is let in by these keys; their use counts again afterwards."""
         self._stamp: Stamp | None = None
         self._is_readable = True
         self._door = daemon.open_door(daemon.settings.tcp, self, pair.secret, self._uses.get, self._judge)
@@ -102,7 +102,7 @@ class KeyedClients(Service):
             self._router.on_call(server, peer, sender_of(use.client.public_key, sender), allowed)
 
     def window_of(self, peer: bytes, most: int) -> int:
-        """Return how many requests a connection is to have in flight: no more than its key may, and ``most``."""
+        """Return how many requests a connection is asked to keep to: ``most``, or fewer if its key allows fewer."""
         if not isinstance(peer, Guest):
             return most
         return min(most, peer.key.client.quota.requests_in_flight or most)

@@ -54,7 +54,7 @@ class ListCount(OwnPeer):
         self._ask(self, [1, "", 0, body, 0, 0])
 
     def take_replies(self, items: Replies) -> None:
-        """Take a page. As many names as the key may have are enough: then it may have no other."""
+        """Take a page. The count ends at as many names as the key may have: it can get no other list then."""
         steady_ms = self._steady_ms()
         for _, status, value in items:
             if status != messages.OK:

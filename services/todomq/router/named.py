@@ -48,7 +48,7 @@ class NamedRouting:
     def lost(self, name: bytes, comes_back: bool) -> list[tuple[int, Unavailable]]:
         """The daemon died: requests for keys wait for the next one; the others are returned with their error.
 
-        Where another is to come for certain, so do those that were never sent to this one.
+        If another is certain to come, requests that were never sent to this one wait for it as well.
         """
         unsent = self._in_flight.unsent
         unsent.update(each for each in self._outgoing.pop(name, ()) if each in self._in_flight.flights)

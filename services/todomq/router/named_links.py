@@ -26,8 +26,9 @@ from todomq.runtime.daemon import Daemon
 from todomq.runtime.loop import OneTimer
 
 CONNECTIONS = 256
-"""Daemons that are connected at a time, besides those that are asked at the moment."""
+"""Connections at a time; there are more only while none of them is idle."""
 LOOK_UP_AGAIN_S = 0.1
+"""How soon a name is looked up again where the registry did not answer."""
 _NOBODY = "nobody is registered under the name {!r:.200}"
 
 
@@ -41,7 +42,7 @@ class NamedLinks:
         self._daemon = daemon
         self._callees: dict[bytes, tuple[Registration, Callee]] = {}
         self._looked_up: set[bytes] = set()
-        """Names of which the registry has yet to say who has them."""
+        """Names that the registry has been asked about and has not answered for yet."""
         self._own_daemons = {canonical(name) for name in daemon.settings.daemon_names()}
         self._look_up_again = OneTimer(daemon.loop, LOOK_UP_AGAIN_S, self._look_for_all)
         daemon.on_registry_change.append(self._registry_changed)
@@ -73,7 +74,7 @@ class NamedLinks:
                 self._answers.end_unsent((identifier for identifier, _ in batch), Crowded())
 
     def _answered(self, name: bytes, replies: list[Any]) -> None:
-        """Take what a daemon, which may be anybody, answers to what it was asked itself, and nothing else."""
+        """Take a daemon's answers, but only to what it was asked itself: anybody may have registered the name."""
         flights = self._in_flight.flights
         own = [
             reply
@@ -104,7 +105,8 @@ class NamedLinks:
     def _look_up(self, name: bytes) -> None:
         """Ask the registry who has a name that is not known here: it may have been registered just now.
 
-        The stack's own daemons come, or come back; while the registry itself does not know who is there, nor do we.
+        It is not asked about the stack's own daemons, which come or come back; nor while it does not know itself who is
+        there.
         """
         if not self._daemon.settled or name in self._own_daemons or name in self._looked_up:
             return
@@ -118,7 +120,7 @@ class NamedLinks:
         self._daemon.ask_registry("whereis_name", unpack(name), done=answered)
 
     def _found_out(self, name: bytes, last: int, answer: Answer) -> None:
-        """Take what the registry says of a name; requests behind the id ``last`` came after it was asked."""
+        """Take what the registry says of a name; requests with ids above ``last`` came after it was asked."""
         if name in self._daemon.registrations or (answer.error is None and answer.value is not None):
             return  # they go on with the registry's news
         if isinstance(answer.error, Unavailable | DeadlineExceeded):  # the registry itself comes back

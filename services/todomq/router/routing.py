@@ -100,7 +100,7 @@ class Routing:
         """Take newer rows of the table; whatever is in flight to an older owner goes to the new one, in order.
 
         Returns:
-            ``(partition, epoch)`` of what is known under this epoch otherwise, and so was not taken.
+            ``(partition, known epoch)`` of each row that was not taken: another one is known, under that epoch.
         """
         changed = set()
         refused = []
@@ -121,7 +121,7 @@ class Routing:
         )
 
     def server_found(self, server: int, incarnation: bytes) -> None:
-        """A list server is connected again: if it is the same life of it, what waits for it goes there again."""
+        """A list server is connected again: if it is still the same life, what waits for it is sent there again."""
         self._send_again(
             {
                 partition

@@ -91,7 +91,7 @@ class RouterService(Service):
                 continue
             try:
                 self._forward_one(peer, sender, request, now_ms, is_held)
-            except ProtocolError as error:  # its target is none
+            except ProtocolError as error:  # its target is malformed
                 server.refuse_malformed(peer, request, error)
             except Crowded as error:
                 told = messages.error_value(error)
@@ -99,8 +99,8 @@ class RouterService(Service):
                     crowded[target] = told
                 self.answers.refuse_with(peer, request[ID], told)
             except Overloaded as error:
-                # There is no room for the rest of the message either. To refuse must cost little: who floods is
-                # refused most of the time, and the others wait for that.
+                # There is no room for the rest of the message either. Refusing must cost little: a client that floods
+                # is refused most of the time, and the others wait meanwhile.
                 if self.in_flight.share(peer)[0] > WINDOW:
                     self.pacing.overstepped(peer)
                 refusal = messages.error_value(error)
