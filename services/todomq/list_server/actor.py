@@ -80,8 +80,8 @@ class ListActor(RecordedList):
         error: why it answers nothing: it is quarantined, or what is stored of it can't be read at the moment.
         queue: what came while the list could not answer, in order; None when empty.
         last_page: the last question that one short page answered, and the page; None once the list has changed.
-        long_read: the last question that takes several, and the number of what is kept of it; None likewise.
-        early: the sessions of which something came before its turn, by client; None when there is none.
+        long_read: the last question that takes several pages, and the number of its snapshot; None likewise.
+        early: by client, the sessions that have requests waiting for their turn; None when there are none.
         is_being_read: whether its worker was asked for a page of it.
     """
 
@@ -164,7 +164,7 @@ class ListActor(RecordedList):
         self.partition.replies.append(Reply(peer, identifier, messages.ERROR, value, self.partition.number))
 
     def refuse_overdue(self, now_ms: int) -> None:
-        """Refuse what is queued and whose deadline has passed: nobody waits for it, and the queue is not to grow."""
+        """Refuse queued requests whose deadline has passed: nobody waits for them, and the queue must not grow."""
         queue, self.queue = self.queue or [], []
         for asked in queue:
             peer, _, request = asked
@@ -189,8 +189,8 @@ class ListActor(RecordedList):
     def _forget_if_unused(self, sender: bytes, session: Session) -> None:
         """Forget a session that has taken no change and of which nothing waits.
 
-        It would count for one that is remembered, and whoever may only read, or is refused, could have a list remember
-        any number.
+        It would count as remembered: a client that may only read, or is refused, could make a list remember any number
+        of them.
         """
         if not session.used_ms and session.waiting is None and self.sessions.get(sender) is session:
             del self.sessions[sender]
@@ -225,7 +225,7 @@ class ListActor(RecordedList):
         except TodoMQError as error:
             self.refuse(peer, request[ID], error)
         except Crashed:
-            self._take_later(asked)  # what had waited for its floor crashed: the next activation serves this one
+            self._take_later(asked)  # one that its floor set free crashed: the next activation serves this one
             raise
         except Exception as error:
             raise Crashed(asked) from error
@@ -277,7 +277,7 @@ class ListActor(RecordedList):
             self._reply(peer, identifier, *session.answered(number))
 
     def _declare(self, session: Session, floor: int, sent_before: int, now_ms: int) -> None:
-        """Take a request's floor; what that sets free and was sent before it, up to ``sent_before``, is served now."""
+        """Take a request's floor, and serve now what that sets free of what was sent before: up to ``sent_before``."""
         next_before = session.next
         session.declare(floor)
         if session.next > next_before and session.waiting is not None:

@@ -136,7 +136,7 @@ class Gate:
         return batch.number
 
     def take_back(self, size: int) -> None:
-        """Take back what was written last, until the open batch has ``size`` bytes again; it names what it named."""
+        """Take back the latest writes until the open batch has ``size`` bytes again; partitions it names stay named."""
         batch = self.open
         while batch.bytes > size:
             batch.partitions.pop()
@@ -145,13 +145,13 @@ class Gate:
             self.bytes -= taken
 
     def ask(self, partition: int, epoch: int) -> None:
-        """Have the open batch name the partition: refused if the epoch is old, and else it writes nothing."""
+        """Have the open batch name the partition without writing to it: the worker refuses it if the epoch is old."""
         self.open.epochs[partition] = epoch
         self._asked = self.open.number
 
     @property
     def is_asking(self) -> bool:
-        """Whether it is not known yet what became of the last batch that asks."""
+        """Whether the last batch that asks has not been answered yet."""
         return self._asked > self.committed
 
     def hold(self, number: int, reply: Reply) -> Batch:

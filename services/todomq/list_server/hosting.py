@@ -35,7 +35,7 @@ from todomq.protocol.partitions import PARTITIONS, worker_of
 
 SWEEPS_A_STEP = 128
 FREED_MOST = 2_000
-"""Lists that are freed in a step; each takes 2 us, and whoever asks for one that stays is not to wait for them all."""
+"""Lists that one step frees: each takes 2 us, and requests to lists that stay must not wait for all of them."""
 
 
 class Read(NamedTuple):
@@ -110,7 +110,7 @@ class Hosting:
         self.partitions[number] = Partition(number, epoch, worker_of(number, self._workers), self, refused)
 
     def is_unclaimed(self, number: int, epoch: int) -> bool:
-        """Tell whether a partition is answered for so (``own_unclaimed``) under this epoch."""
+        """Tell whether a partition is answered for under this epoch without a claim (``own_unclaimed``)."""
         partition = self.partitions[number]
         return partition is not None and partition.epoch == epoch and partition.refusal is not None
 
@@ -163,7 +163,7 @@ class Hosting:
         return [(p.number, p.epoch) for p in self.partitions if p is not None and not p.releasing]
 
     def check_epochs(self) -> None:
-        """Ask each worker whether what is owned here still is, unless it has yet to answer when it was asked last.
+        """Ask each worker whether what is owned here still is, unless it has yet to answer the last such question.
 
         An owner that was taken for dead would otherwise learn of its successor only when it next writes (law 2).
         """
@@ -257,7 +257,7 @@ class Hosting:
         )
 
     def ask_page_again(self, read: Read, now_ms: int) -> None:
-        """Read from the beginning again, a while after a page could not be read, what is still waited for."""
+        """Begin a load or a sweep again, a while after one of its pages could not be read, if it is still wanted."""
         if not self.is_current(read):
             return
         if isinstance(read.job, Sweeping):
@@ -268,7 +268,7 @@ class Hosting:
             self.load(read.actor, now_ms)
 
     def let_go(self, actor: ListActor) -> bool:
-        """Drop a list for which nobody waits any more and of which nothing is read; return whether it was one.
+        """Drop a list that is not loaded yet if nobody waits for it and nothing of it is being read; tell whether so.
 
         Otherwise, while its worker is away, every name that anybody asks for would stay and push others out of memory.
         """
@@ -386,7 +386,7 @@ class Hosting:
         self.replies += [replace(reply, status=messages.ERROR, value=value) for reply in gate.fail()]
         for actor in suspects:
             actor.sessions_to_write = None
-            actor.partition.must_look_for(actor.name)  # by what it has in memory nothing of it may be stored any more
+            actor.partition.must_look_for(actor.name)  # by its memory it may look as if nothing of it were stored
             self._stop(actor)
         return lost
 
@@ -424,7 +424,7 @@ class Hosting:
             self.reads.append(Read(actor.partition.worker, actor, sweeping, sweeping.first_page()))
 
     def _free_some(self) -> None:
-        """Free some lists of partitions that went: a list and its partition know each other, so each is taken out."""
+        """Free some lists of dropped partitions: a list and its partition refer to each other, so each is taken out."""
         left = FREED_MOST
         while self._gone and left:
             actors = self._gone[-1].actors

@@ -20,7 +20,7 @@ QUICK_ROUND_MS = 1_000
 """The same where the budget is reached, or seems to be."""
 STEP_MS = 50
 VISITS_LEAST, VISITS_MOST = 32, 4_000
-"""Lists that one step visits. The most take 10 ms, for which everybody waits; where they are not enough, a round takes
+"""Lists that one step visits. The maximum takes 10 ms, for which everybody waits; if it is not enough, a round takes
 longer than it should."""
 GROWTH = 3
 """What a byte written or loaded is guessed to take in memory; when that passes the budget, all lists are weighed."""

@@ -130,7 +130,7 @@ def _is_to_answer_soon(actor: ListActor) -> bool:
 
 def _activation(actor: ListActor) -> list[int]:
     if actor.error is not None:
-        raise actor.error.with_outcome(NOT_APPLIED)  # another one each time: what is raised keeps what it went through
+        raise actor.error.with_outcome(NOT_APPLIED)  # a new one each time: one that was raised keeps its traceback
     return [actor.activation, actor.partition.epoch]
 
 

@@ -2,11 +2,12 @@
 
 Owns: which listings wait, which are under way. Must not know: which names a listing shows, sockets (the links call, the
 server replies).
-Law 5: however many are asked for, the workers read for a few of them at a time, so nobody's load or claim waits for
-them all; and pages that go on come before first pages, or of many listings at once none would come to its end. Law 6:
-what waits is bounded, and past that refused at once. The place of one under way is free when every worker has answered,
-though its own deadline has passed before: what a worker that is away is asked for waits as well. It is free at once
-where a worker says why it can't read: that takes it a while, so there are never many that others are still asked for.
+Law 5: however many are asked for, the workers read for only a few at a time, so nobody's load or claim waits for them
+all; and pages that continue a listing come before first pages, or none of many begun at once would ever end. Law 6:
+what waits is bounded; past that, requests are refused at once. A listing keeps its place until every worker has
+answered, even if its own deadline has passed: what a worker that is away was asked is still waiting there. It gives up
+its place at once if a worker says why it can't read: that is said only after a while, so there are never many that the
+other workers are still asked for.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ MOST_BYTES = 4 << 30
 GROUPS = Path("/sys/fs/cgroup")
 OWN_GROUPS = Path("/proc/self/cgroup")
 LEAST_BYTES = 64 << 20
-"""What is said where a group allows less: so little is no limit that anything here could keep."""
+"""What is returned if a group allows less: nothing here could keep within so low a limit."""
 
 
 def memory_budget(settings: Settings) -> int:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 NAMES_KEPT = 256
-"""Lists that a partition's first owner remembers to have dropped; past it, it looks for every list as others do."""
+"""Dropped lists that a partition's first owner remembers; past that it looks for every list, as later owners do."""
 
 
 class Partition:
@@ -71,7 +71,7 @@ class Partition:
         return any(actor.uncommitted for actor in self.actors.values())
 
     def is_to_be_looked_for(self, name: str) -> bool:
-        """Tell whether a list that is not in memory may be stored, or its worker has trouble that is to show."""
+        """Tell whether a list that is not in memory may be stored, or its worker is in trouble, which a load shows."""
         return self._dropped is None or name in self._dropped or bool(self.gate.why_refused)
 
     def must_look_for(self, name: str) -> None:
@@ -86,7 +86,7 @@ class Partition:
         self._dropped = None
 
     def doubt(self) -> None:
-        """Ask whether it is owned still, and let no list that is in memory, or is taken for new, answer before."""
+        """Ask whether it is still owned; no list that is in memory, or taken for new, answers before that is known."""
         self.gate.ask(self.number, self.epoch)
         self.doubted = self.gate.open.number
         for actor in self.actors.values():
@@ -100,7 +100,7 @@ class Partition:
     def close_batch_if_full(self, now_ms: int) -> None:
         """Close a batch that has become large within the turn, so that it fits into a message.
 
-        To be asked between two changes; the sessions belong with their changes.
+        To be called between two changes only: sessions go into the same batch as their changes.
         """
         if self.gate.is_batch_full():
             write_sessions(self.lists_to_write)

@@ -35,9 +35,9 @@ _NEW_LIST_PACKED = records.pack_list(NEW_LIST)
 ANSWERS_IN_ENTRIES = 64
 ANSWERS_IN_ENTRIES_BYTES = 1_024
 SESSIONS_IN_ENTRIES = 16
-"""Up to these an add's answer stands in its entry's record alone. Past them the session's record is written with it:
-the next change that is no add writes the records of all sessions that stand in entries only, and they must fit into one
-batch.
+"""Up to these limits an add's answer stands in its entry's record alone. Past them the session's record is written with
+it, because the next change that is not an add writes the records of all sessions that stand in entries only, and these
+must fit into one batch.
 """
 FORGOTTEN_MOST = 8_000
 """Sessions that one look at a list forgets, some 15 ms; looks come every two minutes."""
@@ -106,7 +106,7 @@ class RecordedList:
     def record_change(
         self, operation: str, touched: Touched, sender: bytes, session: Session, number: int, value: bytes, now_ms: int
     ) -> None:
-        """Put a change that was made and what is answered for it into the open batch: all of it, or by a fault nothing.
+        """Put a change that was made, and its answer, into the open batch: all of it or, if something fails, nothing.
 
         Args:
             operation: what changed the list.
@@ -165,9 +165,9 @@ class RecordedList:
         self.sessions_to_write = None
 
     def forget_expired(self, now_ms: int) -> None:
-        """Forget the clients' sessions whose time is over, and see that their records go; ``FORGOTTEN_MOST`` at once.
+        """Forget the clients' sessions whose time is over, and delete their records; ``FORGOTTEN_MOST`` at once.
 
-        It may close the batch: not to be asked between a change and its sessions.
+        It may close the batch, so it must not be called between a change and its sessions.
         """
         expired = dict.fromkeys(islice(self._expired(now_ms), FORGOTTEN_MOST))
         if expired and self.in_entries:
@@ -188,7 +188,7 @@ class RecordedList:
     def _record_surplus(self, now_ms: int) -> None:
         """Write the records of sessions that stand in entries only, past ``SESSIONS_IN_ENTRIES``, ahead of a change.
 
-        A load finds more where the clock was set back, which makes those that were forgotten look young. It may close
+        A load may find more of them after the clock was set back, which makes forgotten ones look young. This may close
         the batch.
         """
         for sender in self.in_entries[SESSIONS_IN_ENTRIES:]:

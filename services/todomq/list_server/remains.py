@@ -1,4 +1,4 @@
-"""What lists have left in storage that nobody may ask for again: found a while later, by the notes of it.
+"""What lists have left in storage though perhaps nobody asks for it again: found later, by the notes made of it.
 
 A clear is swept, and a session forgotten, by the list's actor. Where its list server dies first, or the list leaves
 memory before its sessions are over, that is left to whoever asks for the list next. Perhaps nobody does: so each change
@@ -28,7 +28,7 @@ LOOK_MS = 60_000
 """How often each partition's notes are looked at."""
 NOTES_PAGE_BYTES = 4 * limits.KIB
 NOTES = 1_024
-"""That are taken up at most: each may be a list to be loaded."""
+"""How many are taken up at a time: for each a list may have to be loaded."""
 
 
 class Remains:
@@ -87,7 +87,7 @@ class Remains:
             self._ahead[looked_at] = last
 
     def _take_up(self, looked_at: Partition, key: bytes, now_ms: int) -> bool:
-        """Take up a note; False where its time has not come, nor that of those behind it."""
+        """Take up a note; return False if it is not due yet, and so none of those behind it is."""
         try:
             due_ms, name = records.read_remains_key(key)
         except CorruptRecord as error:

@@ -38,13 +38,13 @@ from todomq.protocol.entries import is_date
 from todomq.protocol.messages import OK
 
 PLAIN_ADD = b"\x93\xa9add_entry"
-"""What the body of an add begins with that says title and date, and no more."""
+"""How the body of an add with a title, a date and nothing else begins."""
 _Title = Annotated[str, Meta(min_length=1, max_length=limits.TITLE_CHARACTERS)]
 _read = Decoder(tuple[Literal["add_entry"], _Title, str | None]).decode
 
 
 def add_plainly(actor: ListActor, peer: bytes, sender: bytes, request: Any, now_ms: int) -> bool:
-    """Serve a request if it is a plain add; where many come, it is worth a look whether it begins with ``PLAIN_ADD``.
+    """Serve a request if it is a plain add; where many come, look first whether it begins with ``PLAIN_ADD``.
 
     Args:
         actor: the list's.
@@ -96,7 +96,7 @@ def add_plainly(actor: ListActor, peer: bytes, sender: bytes, request: Any, now_
         key = entry_key(actor.prefix, todo.generation, entry_id)
         reply = Reply(peer, identifier, OK, value, partition.number)
     except Exception:
-        return False  # on the long way it is said what is wrong with it, or the list's actor crashes
+        return False  # the long way tells what is wrong with it, or crashes the list's actor
 
     if session.kept is RECORDED:
         session.kept = IN_ENTRIES
@@ -143,7 +143,7 @@ def read_again(actor: ListActor, peer: bytes, sender: bytes, request: Any, now_m
 
 
 def _may_stand_in_entries(actor: ListActor, session: Session) -> bool:
-    """Tell whether what a client that is new, or whose session's record is up to date, is answered may stand there."""
+    """Tell whether the answer to a client that is new, or whose record is up to date, may stand in the entry."""
     return (
         session.kept is RECORDED
         and len(actor.in_entries) < SESSIONS_IN_ENTRIES

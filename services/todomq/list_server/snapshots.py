@@ -4,7 +4,7 @@ Owns: a bounded number of them; how much of a turn long answers may take (laws 5
 another turn, or is refused, so that reads, however many, never hold up the others). Must not know: pages, sockets.
 Past the bound a new read is refused, so that those under way can finish. A finished one, kept in case its last page
 was lost or another goes on with it, makes room for a new one; so does any that nobody asks for within ``KEPT_MS``, or
-within ``SHORT_MS`` where there is no room: who begins reads and leaves them keeps nobody else from reading.
+within ``SHORT_MS`` where there is no room: a client that begins reads and abandons them keeps nobody else from reading.
 Entries are never changed in place, so a snapshot costs a reference for each entry and no copy, and whoever reads the
 same may share it. It holds no actor: a list that is dropped meanwhile is free but for these entries.
 """
@@ -23,9 +23,9 @@ KEPT_MS = 5_000
 """How long a reader may take to ask for its next page: as long as a request that names no deadline."""
 SHORT_MS = 500
 REFUSAL_BYTES = limits.PAGE_BYTES // 64
-"""What a refused read counts in its turn, where the number of entries told that it would be long."""
+"""What a refused read counts for in its turn, if the number of entries alone showed that it would be long."""
 LOOKED_AT_BYTES = limits.PAGE_BYTES // 4
-"""The same where that was found by a look at a page of entries."""
+"""The same, if a page of entries had to be looked at to find that out."""
 TURN_ANSWER_BYTES = limits.PAGE_BYTES // 2
 """Bytes of pages after which a turn serves no more: a few milliseconds' work."""
 REFUSED_BYTES = 8 * limits.MIB
@@ -112,7 +112,7 @@ class Snapshots:
         return None
 
     def end(self, number: int) -> None:
-        """Note that a read's last page was asked for; it may be once more."""
+        """Note that a read's last page was asked for; it may be asked for again."""
         kept = self._under_way.pop(number, None)
         if kept is not None:
             self._ended[number] = kept

@@ -6,7 +6,7 @@ Law 4: one client's requests stay in order. Law 6: what waits here is bounded by
 however long the answers to it are.
 
 This is deficit round robin (Shreedhar and Varghese, 1995): a client's requests are taken until they are over its
-allowance of bytes, and what they took too much is taken off its next one.
+allowance of bytes, and the excess is deducted from its next one.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class Turns:
         return WAITING_BYTES - self.bytes
 
     def serve_or_queue(self, peer: bytes, sender: bytes, requests: list[Any]) -> bool:
-        """Return True where one client's requests are to be served at once; else they wait, behind those of it that do.
+        """Return True if one client's requests are to be served at once; else they wait, behind its earlier ones.
 
-        To serve while more arrives makes one batch of it all, as long as a turn has room.
+        Serving while more arrives makes one batch of it all, as long as a turn has room.
         """
         size = _size(requests)
         if size <= self._left_bytes and not self._waiting:
@@ -61,7 +61,7 @@ class Turns:
         return False
 
     def stop(self, peer: bytes, sender: bytes, left: list[Any]) -> None:
-        """Serve no more in this turn: what was ``left`` of the client's requests waits, before all that waits of it."""
+        """Serve no more in this turn: what is ``left`` of the client's requests waits, ahead of its later ones."""
         self._left_bytes = 0
         if left:
             self.bytes += _size(left)

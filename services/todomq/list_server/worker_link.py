@@ -42,7 +42,7 @@ Refused = Callable[[TodoMQError], None]
 
 
 class _Asked:
-    """What the worker is asked until it answers, or the time of whoever asks is over."""
+    """A call that is repeated until the worker answers, or the caller's time is over."""
 
     __slots__ = ("body", "done", "pause_s", "refused", "until_ms")
 
@@ -112,13 +112,13 @@ class WorkerLink:
     ) -> None:
         """Call the worker once it has been greeted, again and again until it answers.
 
-        So it must be harmless again. A claim of which the answer was lost is refused for its own epoch then, and the
-        cache has the partition claimed under the next one.
+        So it must be harmless to repeat. A claim whose answer was lost is refused then, because of its own epoch, and
+        the cache has the partition claimed under the next one.
 
         Args:
             body: operation and arguments.
             done: gets the answer, or why there is none.
-            refused: hears why there is no answer yet, each time that the worker was asked, after a while of that.
+            refused: hears why there is no answer yet, at each attempt once the pause between them is at its longest.
             timeout_s: how long whoever asks waits; ``math.inf`` where that is not known.
         """
         self._ask(_Asked(body, done, refused, self._loop.steady_ms() + timeout_s * 1000))
@@ -166,8 +166,8 @@ class WorkerLink:
     def tick(self, steady_ms: int) -> None:
         """Greet again a worker that has said nothing of the oldest batch for ``SILENCE_MS``: a message was lost.
 
-        Over TCP a long batch has more time, for whoever greets sends it anew. And give up the calls that nobody waits
-        for any more.
+        Over TCP a long batch gets more time, since greeting means sending it anew. Also give up the calls that nobody
+        waits for any more.
         """
         if self._waiting:
             self._give_up(steady_ms)
