@@ -1,4 +1,4 @@
-"""Whose stores and gets are in the next commit: the clients take turns, so nobody waits for all that one has asked.
+"""Whose stores and gets are in the next commit: clients take turns, so nobody waits for all that one of them asked.
 
 Owns: the stores and gets that wait, by client, in order. Must not know: what is committed, in which group.
 Law 4: what one client asks stays in order.

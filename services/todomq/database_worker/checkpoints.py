@@ -21,7 +21,7 @@ from todomq.errors import NOT_APPLIED, CorruptRecord, InvalidRequest
 
 CHECKPOINTS = "checkpoints"
 NEW_S = 60
-"""Within which whoever asked for a checkpoint has taken its lock."""
+"""Once a checkpoint is this old, whoever asked for it has taken its lock."""
 _NAME = re.compile(r"[a-z0-9-]{1,64}")
 
 

@@ -91,8 +91,8 @@ class Commits:
     def hello(self, incarnation: bytes, next_number: int) -> bytes | None:
         """Take a sender's batches from ``next_number`` on: the lowest that it keeps, or its next if it keeps none.
 
-        Of a sender known already nothing that was taken is lost. After a failure this is how it says that it has given
-        up all it kept; until then its batches fail (see ``senders.py``).
+        If the sender is known already, nothing that was taken of it is lost. After a failure this is how it says that
+        it has given up all it kept; until then its batches fail (see ``senders.py``).
 
         Returns:
             the sender that had to be forgotten for this one: the one not heard for the longest time, of which nothing
@@ -236,7 +236,7 @@ class Commits:
         taken, left = self._in_flight[: len(outcomes)], self._in_flight[len(outcomes) :]
         self._in_flight = []
         self._gets_most = GETS_LEAST if left else min(2 * self._gets_most, GROUP_ITEMS)
-        # What is left are gets, and what is behind them.
+        # What is left begins with a get; whatever is behind it is left as well.
         self._calls.put_back([item for item in left if not isinstance(item, TakenBatch)])
         self.counts["commits"] += 1
         self.counts["committed_bytes"] += sum(item.size for item in taken)
@@ -259,7 +259,7 @@ class Commits:
     def failed(self, error: TodoMQError) -> None:
         """The group in flight is not known to be on disk: it and all that waits behind it has failed.
 
-        Nothing may be taken until ``reopened``: the epochs of claims that failed are still in force here.
+        Nothing may be taken in until ``reopened``: until then the epochs of claims that failed stay in force here.
         """
         self.counts["failed_commits"] += 1
         failed, self._in_flight = self._in_flight, []
@@ -335,7 +335,7 @@ class Commits:
         self._call_bytes += item.size
 
     def _checked(self, batch: Writes, size: int) -> TakenBatch:
-        """Return the batch as it goes into the queue: what its epochs allow of it."""
+        """Return the batch as it goes into the queue, with those of its writes that its epochs allow."""
         foreign = [partition for partition, _ in batch.epochs if partition not in self._partitions]
         if foreign:
             return _faulty(batch, size, f"partition {foreign[0]} is not of this shard")
@@ -355,7 +355,7 @@ class Commits:
         return [[batch.number, partition, epoch_of(partition, 0)] for partition in old]
 
     def _repeat(self, sender: Sender, batch: Writes) -> None:
-        """Say again what became of a batch; one that still waits has its word to come."""
+        """Say again what became of a batch; for one that still waits the word is yet to come."""
         number, became = batch.number, sender.became_of(batch.number)
         if became == FAILED:
             self._say(batch.sender, number, FAILED, [], "this batch failed when it was sent first")
@@ -371,7 +371,7 @@ class Commits:
         self._say(batch.sender, batch.number, outcome if fault else COMMITTED, batch.refused, fault)
 
     def _give_up_behind(self, refusals: dict[bytes, str]) -> None:
-        """Give up what waits of senders of which something was refused: it was made on top of that."""
+        """Give up what else waits of senders that had a batch refused: it builds on that batch."""
         queue, self._queue = self._queue, deque()
         behind: list[TakenBatch] = []
         for item in queue:

@@ -3,10 +3,11 @@
 Owns: the shape of what ``commit.py`` queues, and its translation into one atomic write. Must not know: how it was
 queued. Law 3: a change whose once-record is stored already, or comes earlier in the group, writes nothing. Law 1: with
 the batches of a sender goes its mark, the number of the last one, and what is on disk by its mark is not written again.
-To write all again would be harmless, but some of them without those behind them would be a state that never was.
+Writing all of them again would be harmless, but some of them without those behind them would make a state that never
+was.
 
-While there is no room, what would write is refused and known not to be applied; claims are let through, for they take a
-few bytes and reads depend on them.
+While there is no room, whatever would write is refused and is known not to be applied. Claims are let through: they
+take a few bytes, and reads depend on them.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Change(NamedTuple):
 
 
 class Get(NamedTuple):
-    """A read of one of the keys that changes write: it sees its client's changes before it and none behind it."""
+    """A read of one of the keys that changes write: it sees its client's earlier changes and no later ones."""
 
     size: int
     key: bytes

@@ -63,5 +63,6 @@ class Sender:
         else:
             insort(self.failed, (first, last))
         if len(self.failed) > FAILURES_KEPT:
-            # Two become one with all between: a false FAILED makes the sender read again, a false COMMITTED would lie.
+            # Two ranges become one, with all between: a false FAILED makes the sender read again, but a false COMMITTED
+            # would lie.
             self.failed[:2] = [(self.failed[0][0], self.failed[1][1])]

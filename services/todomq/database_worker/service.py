@@ -47,7 +47,7 @@ class DatabaseWorkerService(Service):
     """One worker: the ``number``-th of the pool, with the shard that ``open_storage`` opens."""
 
     def __init__(self, daemon: Daemon, number: int, open_storage: OpenStorage) -> None:
-        """Open storage and bind the address for batches. A shard that can't be opened is told to whoever asks.
+        """Open storage and bind the address for batches. If the shard can't be opened, whoever asks is told.
 
         Raises:
             SettingsError: the settings don't go with what is stored.
@@ -159,7 +159,7 @@ class DatabaseWorkerService(Service):
     def _read_many(self, call: Call) -> None:
         """Answer as many of the pages as fit into one answer, the first in any case; one that can't be read says why.
 
-        Law 5: it is the matter of its list only, and those that are asked for with it are read all the same.
+        Law 5: such a page concerns its own list only; those asked for with it are read all the same.
         """
         pages, limit_bytes = _arguments(call, list, int)
         if not 1 <= len(pages) <= limits.MESSAGE_REQUESTS or not all(map(_is_page, pages)):
@@ -239,7 +239,7 @@ class DatabaseWorkerService(Service):
     def _checkpoint(self, call: Call) -> None:
         """Copy the shard as it is now into ``checkpoints/NAME`` of its directory; the answer is that directory.
 
-        Whoever asks waits long for a copy, and is not to wait for storage that says why it can't make one.
+        Callers wait long for a copy. If storage says why it can't make one they hear it at once: it is not retryable.
         """
         (name,) = _arguments(call, str)
         check_name(name)

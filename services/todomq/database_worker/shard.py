@@ -40,7 +40,7 @@ WAITING_READ_BYTES = 16 * limits.MIB
 REOPEN_S = 0.5
 MARKS_S = 60.0
 MARK_KEPT_MS = 24 * 3_600_000
-"""How long after its last batch a sender that sends it again is known by its mark, at least."""
+"""For how long after its last batch, at least, a sender that sends it again is known by its mark."""
 TEND_S = 1.0
 SWEEP_ON_S = 0.02
 """When the next page is looked through where the last one had expired records: more may come than one page a second."""
@@ -177,7 +177,7 @@ class Shard:
         }
 
     def _refusal(self) -> TodoMQError:
-        """Return a new error for each who is told: a raised one keeps what it went through."""
+        """Return a new error for each caller: one that was raised keeps its traceback."""
         if isinstance(self._trouble, CorruptRecord):
             return CorruptRecord(self._trouble.text)
         if self._trouble is None:
@@ -243,7 +243,7 @@ class Shard:
             self._check_place(epochs)
             marks = {sender: number for sender, (number, _) in records.read_marks(storage).items()}
         except TodoMQError:
-            with suppress(StorageFailed):  # what is damaged may not close either, which says less than why it is closed
+            with suppress(StorageFailed):  # closing may fail as well, which says less than why it is closed
                 storage.close()
             raise
         return _Opened(storage, epochs, marks, why_read_only)
@@ -298,7 +298,7 @@ class Shard:
             self.commits.give_up_waiting(self._refusal())
 
     def _let_go(self, storage: Storage) -> None:
-        """Close a storage that another takes the place of, behind all that was begun with it."""
+        """Close a storage that is being replaced, behind the reads, copies and commits begun with it."""
 
         def behind(lane: str, then: Callable[[], None]) -> None:
             self._loop.offload(lambda: None, lambda result, error: then(), lane)
@@ -328,7 +328,7 @@ class Shard:
     # -- upkeep --------------------------------------------------------------------------------------------------------
 
     def _tend(self) -> None:
-        """Let storage do what may wait; each thing by itself, for one may fail."""
+        """Let storage do what may wait; each task by itself, since any of them may fail."""
         self._forgetting.tick(self._loop.now_ms(), self._loop.steady_ms())
         if self._storage is None:
             return

@@ -7,8 +7,8 @@ Every byte flipped in a log record was tried against RocksDB 9.8.4 under ``toler
 refused (checksum mismatch) but those in a record's length and type. A length that points past the end of the file is
 taken for a write that a crash cut short, and the acknowledged records from there to the end are dropped in silence; so
 is the rest of a 32 KiB block behind a stretch of zeroes. ``absolute_consistency`` refuses both, and also every true
-crash; ``track_and_verify_wals_in_manifest`` cannot be set through rocksdict and sees only missing files. And at the
-types of logs that are used again, which are one bit away from those that are written, RocksDB turns without end.
+crash; ``track_and_verify_wals_in_manifest`` cannot be set through rocksdict and sees only missing files. And the
+record types of recycled logs, one bit away from those that are written here, send RocksDB into an endless loop.
 
 So this file walks the framing. Within the last record the length is told from the checksum, which does not cover it:
 where a shorter length makes the checksum right, the record is whole and its length was damaged. Zeroes up to the end of
@@ -103,7 +103,7 @@ def _is_whole(typed: bytes, checksum: int) -> bool:
 def first_wrong_checksum(path: Path) -> int | None:
     """Return at which byte the first record of a log file begins whose checksum is wrong, None where there is none.
 
-    Slow (some MB/s): for a file that is known to be damaged, or from which no more is wanted than its health.
+    Slow (some MB/s): for a file that is known to be damaged, or that is only being checked.
 
     Raises:
         OSError: it cannot be read.

@@ -50,7 +50,7 @@ def shards_in(data: Path) -> dict[int, Path]:
 
 
 def opened_in(data: Path) -> list[Path]:
-    """Return what workers open in a data directory, whether it is there or not; whatever else is there is no matter."""
+    """Return what workers open in a data directory, whether it is there or not; what else is there does not count."""
     shards = [*shards_in(data).values()]
     return [data / MANIFEST, data / LOCK, *shards, *map(copy_outside, shards)]
 
@@ -124,10 +124,10 @@ def read_manifest(data: Path) -> dict[str, Any]:
 
 
 def check_is_ours(data: Path) -> None:
-    """See that a data directory holds nothing but what is a stack's.
+    """Check that a data directory holds nothing but what belongs to a stack.
 
     Raises:
-        InvalidRequest: it does; the text names something.
+        InvalidRequest: it holds something else; the text names it.
         OSError: it cannot be read.
     """
     others = sorted(path.name for path in data.iterdir() if not _OURS.fullmatch(path.name)) if data.exists() else []
@@ -198,7 +198,7 @@ def check_noted(data: Path, note: Path) -> None:
 
 
 def _noted(data: Path, note: Path) -> str | None:
-    """Return of which stack there is data, by the note outside of it; None where there is no note."""
+    """Return whose data is there, by the note outside of it: which stack's; None where there is no note."""
     if not note.exists():
         return None
     noted: str = read_file(note, {"stack": str}, f"where {data} is whole, remove it")["stack"]

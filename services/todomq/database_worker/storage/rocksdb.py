@@ -54,9 +54,9 @@ if TYPE_CHECKING:
 FILES = ("acknowledged", "rocksdb/CURRENT")
 """What is there whenever a shard is, below its directory."""
 SETTINGS = "rocksdict-config.json"
-"""What rocksdict writes whenever it opens a shard; it reads it where nothing says how keys are to be read."""
+"""A file that rocksdict writes whenever it opens a shard, and reads if nothing else says how keys are to be read."""
 LOGS = ("LOG", "LOCK")
-"""What the names of files begin with that RocksDB writes beside the data, also when it only looks; no copy has them."""
+"""Prefixes of files that RocksDB writes beside the data, even when it only reads; they are left out of copies."""
 
 _DAMAGE = re.compile(r"Corruption|Invalid argument|IO error: No such file|Not found")
 _DAMAGED_LOG = re.compile(r"([^/\n]+\.log): dropping \d+ bytes; Corruption")
@@ -124,7 +124,7 @@ class RocksDBStorage:
         self._view: TemporaryDirectory[str] | None = None
         try:
             expected = self._acknowledged.read()
-            if not read_only:  # first: while there is none, it is tried twice a second
+            if not read_only:  # first: without room for it, opening is tried twice a second
                 log_bytes = sum(log.stat().st_size for log in (directory / "rocksdb").glob("*.log"))
                 check_room_to_open(directory, log_bytes)
             _check_log_files(directory / "rocksdb", expected)
@@ -325,8 +325,7 @@ def _open(path: Path, options: Options, read_only: bool = False) -> Rdict:
 def _damaged_log(path: Path, read_only: bool) -> str:
     """Return which log has a record whose checksum is wrong, as a text's beginning: RocksDB's error does not name it.
 
-    Where it may write, the lines that it logs do. To look for that record may take longer than a worker is given to
-    start.
+    When it may write, its own log does. To search for that record could take longer than a worker is given to start.
     """
     if not read_only:
         with suppress(OSError):
@@ -340,7 +339,7 @@ def _damaged_log(path: Path, read_only: bool) -> str:
 
 
 def _sync_logs(path: Path) -> None:
-    """See that what is going to be read is on disk: of a write that failed, its sync may have been what failed."""
+    """Make sure that what will be read is on disk: a write that failed may have failed in its sync."""
     try:
         for log in path.glob("*.log"):
             descriptor = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
@@ -408,7 +407,7 @@ def _error(path: Path, what: str, error: Exception, outcome: str = NOT_APPLIED) 
 
 
 def _first_line(error: Exception) -> str:
-    """Return what the engine says as a part of a sentence: it ends its own with dots, and doubles spaces."""
+    """Return what the engine says as part of a sentence: its own messages end in dots and have doubled spaces."""
     line = (str(error).splitlines() or [type(error).__name__])[0].replace("(context removed)", "")
     return " ".join(line.split()).rstrip(".")
 

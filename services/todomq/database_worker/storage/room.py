@@ -35,7 +35,7 @@ def check_room_to_open(directory: Path, log_bytes: int) -> None:
 
 
 def check_room_to_flush(directory: Path, memory_bytes: int) -> None:
-    """Refuse what would write a shard's memory to a table where there is no room: the engine fails for good then.
+    """Refuse to write a shard's memory to a table if there is no room: the engine would then fail for good.
 
     Raises:
         StorageFailed: there is too little room.

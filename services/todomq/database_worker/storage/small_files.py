@@ -27,7 +27,7 @@ _SHARD = re.compile(r"worker-([0-9]+)(\..*)?")
 
 
 def shard_advice(path: Path) -> str:
-    """Return what a person is told to do where a shard can't be used, of which this is the directory or a file."""
+    """Return what to tell a person if a shard can't be used; ``path`` is its directory, or a file in it."""
     number = ["N", *(match[1] for match in map(_SHARD.fullmatch, path.parts) if match)][-1]
     return f"restore this worker's shard from a backup (todomq restore BACKUP --worker {number})"
 
