@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import resource
 import shutil
 import signal
@@ -1058,6 +1059,17 @@ def test_a_list_server_with_another_home_takes_part_over_tcp(spread: KeyedStack)
                 todo.todo_list(f"far {number}").add_entry("x")
                 homes.add(todo.cache.server_process(f"far {number}").server[1])
             assert homes == {1, 2, 3}
+            health = spread.run("todomq.cli", "probe", "health")
+            assert health.returncode == 0 and re.search(r"ok +list_server 3 +[1-9]\d* partitions", health.stdout)
+            name = next(f"far {n}" for n in range(40) if todo.cache.server_process(f"far {n}").server[1] == 3)
+            assert "list_server 3" in spread.run("todomq.cli", "probe", "list", name).stdout
+            far.send_signal(signal.SIGSTOP)
+            try:
+                health = spread.run("todomq.cli", "probe", "health")
+                assert health.returncode == 1 and re.search(r"At fault: .*list_server 3", health.stdout)
+            finally:
+                far.send_signal(signal.SIGCONT)
+            wait_until(lambda: _owns_some(todo, 3), 20, "the far list server owns partitions again")
             far.terminate()
             far.wait(20)
             assert all(todo.todo_list(f"far {number}").size() == 1 for number in range(40))

@@ -15,7 +15,7 @@ from todomq.cli.connection import named_by, unreachable
 from todomq.cli.formats import EntryFields
 from todomq.cli.health import Health, Part, judge
 from todomq.cli.killing import kill_daemon
-from todomq.cli.stack_parts import read_daemon_name
+from todomq.cli.stack_parts import expected_daemons, read_daemon_name
 from todomq.cli.transfer import BATCH_BYTES, BATCH_ENTRIES, batches
 from todomq.cli.whereabouts import Whereabouts, explain, is_at_fault
 from todomq.client.values import Entry, Registration
@@ -30,7 +30,7 @@ from todomq.errors import (
     Unavailable,
 )
 from todomq.protocol import limits
-from todomq.settings import SettingsError
+from todomq.settings import SettingsError, read_settings
 
 SERVER, WORKER = ("list_server", 1), ("database_worker", 2)
 IDLE = {
@@ -43,6 +43,19 @@ SILENCE = DeadlineExceeded("no answer before the deadline")
 
 
 Names = tuple[tuple[Any, ...], ...]
+
+
+def test_what_the_registry_knows_besides_belongs_to_the_stack() -> None:
+    settings = read_settings({"TODOMQ_HOME": "/tmp/h", "TODOMQ_DATABASE_WORKERS": "2", "TODOMQ_LIST_SERVERS": "1"})
+    known = [("registry",), ("database_worker", 3), ("list_server", 9), ("list_server", 2), ("job", 1)]
+    found = expected_daemons(settings, None, known)
+    assert found == [
+        ("registry",), ("cache",), ("database_worker", 1), ("database_worker", 2), ("database_worker", 3),
+        ("list_server", 1), ("list_server", 2), ("list_server", 9), ("router",),
+    ]  # fmt: skip
+    assert expected_daemons(settings, None) == expected_daemons(settings, None, [("registry",)])
+    assert ("list_server", 9) in expected_daemons(settings, [], known)
+    assert ("database_worker", 3) not in expected_daemons(settings, [], known), "its supervisord knows its workers"
 
 
 def found(

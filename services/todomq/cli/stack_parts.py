@@ -7,7 +7,7 @@ Where supervisord does not answer (a stack started by hand, or on another machin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,11 +55,26 @@ def next_words(settings: Settings, before: list[str]) -> list[str]:
     return list(dict.fromkeys(name[at] for name in names if name[:at] == before and len(name) > at))
 
 
-def expected_daemons(settings: Settings, processes: list[Process] | None) -> list[Name]:
-    """Return the names of the daemons that should be there, in the order of the supervision tree."""
+def expected_daemons(
+    settings: Settings, processes: list[Process] | None, registered: Iterable[Name] | None = None
+) -> list[Name]:
+    """Return the names of the daemons that should be there, in the order of the supervision tree.
+
+    Args:
+        settings: the stack's.
+        processes: what ``supervised`` returns.
+        registered: the names that the registry knows; None where it did not say. Other machines may add list servers;
+            of a stack that is not supervised here they tell whether it has more daemons than the settings say.
+    """
     if processes is None:
-        return [tuple(name) for name in settings.daemon_names()]
-    return [name_of_process(process.name) for process in processes if process.group != LISTENER]
+        expected = [tuple(name) for name in settings.daemon_names()]
+    else:
+        expected = [name_of_process(process.name) for process in processes if process.group != LISTENER]
+    for name in sorted(name for name in registered or () if is_daemon_name(list(name)) and name not in expected):
+        if name[0] == "list_server" or processes is None:
+            before = [place for place, each in enumerate(expected) if each[0] == name[0]]
+            expected.insert(before[-1] + 1 if before else len(expected), name)
+    return expected
 
 
 STANDS_STILL = "stands still, stopped by a signal"

@@ -65,23 +65,23 @@ def find(todo: Client, settings: Settings, list_name: str) -> Whereabouts:
         InvalidRequest: not a list's name. Unavailable: the router does not answer.
     """
     todo.todo_list(list_name)  # checks the name
-    daemons = expected_daemons(settings, supervised(settings))
-    workers = sum(name[0] == "database_worker" for name in daemons)
+    names = ask_all(todo, {"": lambda pipeline: pipeline.registry.names(deadline_s=HOP_S)})[""]
+    registered = registered_in(names)
+    daemons = expected_daemons(settings, supervised(settings), registered)
+    workers = max(int(name[1]) for name in daemons if name[0] == "database_worker")
     servers = [int(name[1]) for name in daemons if name[0] == "list_server"]
     partition = partition_of(list_name.encode())
     worker = worker_of(partition, workers)
     asked: dict[Any, str] = {("router",): "stats", ("cache",): "stats", ("database_worker", worker): "check"}
-    questions: dict[Any, Any] = {"names": lambda pipeline: pipeline.registry.names(deadline_s=HOP_S)}
+    questions: dict[Any, Any] = {}
     for name, operation in asked.items():
         questions[name] = calling(name, operation, deadline_s=HOP_S)
     for number in servers:
         name = ("list_server", number)
         questions[name] = calling(name, "describe_list", list_name, deadline_s=HOP_S)
     answers: dict[Any, Answer] = ask_all(todo, questions)
-    names = answers.pop("names")
     if names.error is not None and all(answer.error is not None for answer in answers.values()):
         raise names.error
-    registered = registered_in(names)
     owners = [(answers["list_server", n].value["epoch"], n) for n in servers if answers["list_server", n].error is None]
     server = max(owners)[1] if owners else None
     description = {} if server is None else answers["list_server", server].value
