@@ -438,7 +438,7 @@ class TestRetries:
     def test_what_may_be_done_twice_is_sent_again_though_its_outcome_is_unknown(self, driver: Driver) -> None:
         driver.submit(request(REPEATABLE, deadline_ms=START_MS + 60))
         for _ in range(2):
-            driver.refuse(driver.sent()[0], Unavailable("the daemon died before it answered", outcome=UNKNOWN))
+            driver.refuse(driver.sent()[0], Unavailable("the daemon was lost before it answered", outcome=UNKNOWN))
             assert not driver.finished
             driver.advance(20)
         driver.refuse(driver.sent()[0], Unavailable("the daemon was gone before it was asked"))

@@ -46,7 +46,7 @@ class NamedRouting:
             self._outgoing[name] = waiting + self._outgoing.get(name, [])
 
     def lost(self, name: bytes, comes_back: bool) -> list[tuple[int, Unavailable]]:
-        """The daemon died: requests for keys wait for the next one; the others are returned with their error.
+        """The daemon died, or is out of reach: requests for keys wait for the next one, others are returned to fail.
 
         If another is certain to come, requests that were never sent to this one wait for it as well.
         """
@@ -62,7 +62,7 @@ class NamedRouting:
             elif identifier in unsent:
                 failed.append((identifier, Unavailable("the daemon was gone before it was asked")))
             else:
-                failed.append((identifier, Unavailable("the daemon died before it answered", outcome=UNKNOWN)))
+                failed.append((identifier, Unavailable("the daemon was lost before it answered", outcome=UNKNOWN)))
         self._waiting.pop(name, None)
         if waiting:
             self._waiting[name] = [self._in_flight.renew(identifier) for identifier in waiting]
