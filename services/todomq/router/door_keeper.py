@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from todomq.errors import InvalidRequest, TodoMQError, Unavailable
 from todomq.keys.required import KeysUnusable, door_pair
-from todomq.keys.store import KeyPair, KeyStore
-from todomq.router.keyed_clients import KeyedClients
+from todomq.keys.store import KeyPair, KeyStore, Stamp
+from todomq.router.answers import Answers
+from todomq.router.in_flight import InFlight
+from todomq.router.keyed_clients import KeyedClients, LetThrough
 from todomq.runtime.daemon import Daemon
 from todomq.runtime.log import log
 from todomq.settings import SettingsError
-
-if TYPE_CHECKING:
-    from todomq.router.service import RouterService
 
 LOOK_S = 0.5
 """How often keys are looked for where there are none, or none that can be used."""
@@ -33,19 +32,24 @@ class DoorKeeper:
         open_to_all: the address where everybody on this machine is let in; empty for none.
     """
 
-    def __init__(self, router: RouterService, daemon: Daemon) -> None:
+    def __init__(self, daemon: Daemon, in_flight: InFlight, answers: Answers, let_through: LetThrough) -> None:
         """Open the door, or know why it is closed.
+
+        Args:
+            daemon: the router's.
+            in_flight, answers, let_through: as ``KeyedClients`` takes them.
 
         Raises:
             SettingsError: others could reach the address, and no keys were ever made.
             Unavailable: the address can't be bound.
         """
         self.open_to_all = ""
-        self._router = router
         self._daemon = daemon
+        self._behind_it = in_flight, answers, let_through
         self._keyed: KeyedClients | None = None
         self._trouble = ""
         self._pair: KeyPair | None = None
+        self._pair_stamp: Stamp | None = None
         self._store = KeyStore(daemon.settings.keys)
         try:
             self._open(door_pair(daemon.settings))
@@ -68,7 +72,7 @@ class DoorKeeper:
             return
         self._pair = pair
         self._pair_stamp = self._store.stamp_of_pair()
-        self._keyed = KeyedClients(self._router, self._daemon, pair)
+        self._keyed = KeyedClients(self._daemon, pair, *self._behind_it)
         self._daemon.loop.every(LOOK_S, self._look_at_pair)
 
     def _stay_closed(self, error: TodoMQError) -> None:

@@ -12,10 +12,11 @@ that is not known here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from hashlib import blake2b
 from heapq import nlargest
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from todomq.errors import InvalidRequest, Overloaded, TodoMQError, Unauthorized
 from todomq.keys.rights import READ, begins_with_text, operation_of
@@ -23,7 +24,8 @@ from todomq.keys.store import KeyPair, KeyStore, Stamp
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack
 from todomq.protocol.messages import BODY, TARGET
-from todomq.router.in_flight import OVERHEAD_BYTES
+from todomq.router.answers import Answers
+from todomq.router.in_flight import OVERHEAD_BYTES, InFlight
 from todomq.router.key_use import KeyUse
 from todomq.router.list_count import ListCount
 from todomq.runtime.calls import CallServer, Service
@@ -31,9 +33,6 @@ from todomq.runtime.daemon import Daemon
 from todomq.runtime.door import Guest
 from todomq.runtime.log import log
 from todomq.runtime.zap import NO, NOT_NOW, YES
-
-if TYPE_CHECKING:
-    from todomq.router.service import RouterService
 
 KEYS_TOLD = 256
 LOOK_S = 0.2
@@ -46,20 +45,34 @@ FOR_EVERYBODY = frozenset((b"hello", b"ping"))
 ADDING = frozenset((b"add_entry", b"add_entries"))
 UNSEEN = frozenset((b"", b"within"))
 """Operations that may hide an add: one whose name is not in the shortest form, and a wrapper of the client's own."""
+LetThrough = Callable[[CallServer, bytes, bytes, list[Any]], None]
+"""Takes requests as ``Service.on_call`` does."""
+
 NOT_ALLOWED = "this key does not allow that"
 
 
 class KeyedClients(Service):
     """The service behind the door."""
 
-    def __init__(self, router: RouterService, daemon: Daemon, pair: KeyPair) -> None:
+    def __init__(
+        self, daemon: Daemon, pair: KeyPair, in_flight: InFlight, answers: Answers, let_through: LetThrough
+    ) -> None:
         """Open the door.
+
+        Args:
+            daemon: whose door it is.
+            pair: the key that the door proves to have.
+            in_flight: what each connection has under way, which counts towards its key's limits.
+            answers: by which refusals go back.
+            let_through: takes what a key allows.
 
         Raises:
             Unavailable: the address can't be bound.
         """
         super().__init__()
-        self._router = router
+        self._in_flight = in_flight
+        self._answers = answers
+        self._let_through = let_through
         self._daemon = daemon
         self._loop = daemon.loop
         self._store = KeyStore(daemon.settings.keys)
@@ -78,7 +91,7 @@ class KeyedClients(Service):
         use: KeyUse = peer.key
         use.counts["requests"] += len(requests)
         now_ms = self._loop.now_ms()
-        share = self._router.in_flight.share
+        share = self._in_flight.share
         try:
             use.join(peer, share, _is_over)
         except Overloaded as error:
@@ -99,7 +112,7 @@ class KeyedClients(Service):
             except TodoMQError as error:
                 self._refuse(use, peer, request, error)
         if allowed:
-            self._router.on_call(server, peer, sender_of(use.client.public_key, sender), allowed)
+            self._let_through(server, peer, sender_of(use.client.public_key, sender), allowed)
 
     def window_of(self, peer: bytes, most: int) -> int:
         """Return how many requests a connection is asked to keep to: ``most``, or fewer if its key allows fewer."""
@@ -175,11 +188,11 @@ class KeyedClients(Service):
 
     def _ask_in_own_name(self, count: ListCount, request: list[Any]) -> None:
         """Ask the directory of lists for a count, in a turn of its own: this one may have been flushed."""
-        self._loop.post(lambda: self._router.on_call(self._daemon.server, count, b"count", [request]))
+        self._loop.post(lambda: self._let_through(self._daemon.server, count, b"count", [request]))
 
     def _refuse(self, use: KeyUse, peer: Guest, request: Any, error: TodoMQError) -> None:
         use.counts[error.code] += 1
-        self._router.answers.refuse(peer, messages.request_id(request), error)
+        self._answers.refuse(peer, messages.request_id(request), error)
 
     # -- keys ----------------------------------------------------------------------------------------------------------
 
@@ -215,7 +228,7 @@ class KeyedClients(Service):
         self._unknown.clear()
         for public in self._uses.keys() - clients.keys():
             revoked = self._uses.pop(public)
-            self._router.answers.drop(partial(_comes_with, revoked))
+            self._answers.drop(partial(_comes_with, revoked))
             log("key_revoked", name=revoked.client.name)
         for public, client in clients.items():
             use = self._uses.get(public)

@@ -66,7 +66,7 @@ class RouterService(Service):
         if daemon.settings.tcp:
             from todomq.router.door_keeper import DoorKeeper  # not loaded where there is no door
 
-            self._door_keeper = DoorKeeper(self, daemon)
+            self._door_keeper = DoorKeeper(daemon, self.in_flight, self.answers, self.on_call)
             self.also_at = self._door_keeper.open_to_all
 
     def on_call(self, server: CallServer, peer: bytes, sender: bytes, requests: list[Any]) -> None:

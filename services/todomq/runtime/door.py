@@ -60,6 +60,13 @@ class Guest(OwnPeer):
     is_cut: bool
     door: Door
 
+    def __new__(cls, routing_id: bytes, user: str, door: Door) -> Guest:
+        """Let a connection in; the service says what is kept for its key."""
+        made = super().__new__(cls, routing_id)
+        made.user, made.door = user, door
+        made.key, made.is_cut = None, False
+        return made
+
     def take_replies(self, items: Replies) -> None:
         """Send a turn's replies through the door."""
         self.door.deliver(self, items)
@@ -192,11 +199,7 @@ class Door(CallServer):
         return accepted
 
     def _newcomer(self, routing_id: bytes, user: str, accepted: Accepted | None) -> Guest:
-        guest = Guest(routing_id)
-        guest.user = user
-        guest.key = None
-        guest.is_cut = False
-        guest.door = self
+        guest = Guest(routing_id, user, self)
         for before in (self._guests.get(routing_id), None if accepted is None else accepted.guest):
             if before is not None:
                 self._end(before)
