@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 from conftest import wait_until
 
@@ -36,6 +37,14 @@ class Stalls:
             begun = time.monotonic()
             time.sleep(0.005)
             self.longest_s = max(self.longest_s, time.monotonic() - begun - 0.005)
+
+
+def held_up_s(pid: int) -> float:
+    """Return for how long all threads of a process have waited for a processor (schedstat of proc(5)).
+
+    A start is many such waits, of which ``Stalls`` sees only the longest.
+    """
+    return sum(int(path.read_text().split()[1]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
 
 
 class Load:
