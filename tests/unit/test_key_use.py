@@ -72,6 +72,14 @@ def test_room_counts_over_all_connections() -> None:
         Room(0, 2, 1_000, 950).take(51)
 
 
+def test_bytes_in_flight_count_over_all_connections_too() -> None:
+    use = use_of(requests_in_flight=0, bytes_in_flight=1_000)
+    use.connections = {b"1", b"2"}
+    use.room(lambda connection: (2, 400)).take(200)
+    with pytest.raises(Overloaded, match="bytes"):
+        use.room(lambda connection: (2, 400)).take(201)
+
+
 def test_a_connection_that_ended_makes_room_once_nothing_of_it_is_in_flight() -> None:
     use = use_of(connections=2)
     over: set[bytes] = set()
