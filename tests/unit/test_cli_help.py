@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 from importlib import metadata
 
 import pytest
 from typer.testing import CliRunner
 
 from todomq.cli.__main__ import make_app
+from todomq.cli.lists import read_date
 
 COMMANDS = [
     "add", "ls", "done", "edit", "rm", "clear", "drop", "lists", "import", "export", "backup", "restore", "verify",
@@ -96,6 +98,12 @@ def test_a_variable_that_cannot_be_used_is_named(environment: dict[str, str], sa
 def test_an_option_that_is_wrong_by_itself_gets_no_advice_on_titles(day: str) -> None:
     refused = CliRunner().invoke(make_app(), ["add", "x", "y", f"--date={day}"], prog_name="todomq")
     assert refused.exit_code == 2 and "is no day" in refused.stderr and "behind --" not in refused.stderr
+
+
+def test_tomorrow_is_the_day_after_today() -> None:
+    days_before, day = [datetime.date.today()], read_date("tomorrow")
+    days_before.append(datetime.date.today())  # it may be midnight
+    assert day - datetime.timedelta(days=1) in days_before
 
 
 def test_the_first_help_names_every_command_and_the_exit_codes() -> None:
