@@ -13,7 +13,7 @@ from todomq.cli.asking import Answer
 from todomq.cli.command import REFUSED, UNREACHABLE, USAGE, exit_code
 from todomq.cli.connection import named_by, unreachable
 from todomq.cli.formats import EntryFields
-from todomq.cli.health import Health, Part, judge
+from todomq.cli.health import Health, Part, check_until_healthy, judge
 from todomq.cli.killing import kill_daemon
 from todomq.cli.stack_parts import expected_daemons, read_daemon_name
 from todomq.cli.transfer import BATCH_BYTES, BATCH_ENTRIES, batches
@@ -214,6 +214,15 @@ def test_waiting_is_said_to_be_useless_only_where_all_but_what_is_damaged_is_wel
     assert not is_lasting({}) and not is_lasting(starting)
     assert is_lasting(damaged)
     assert not is_lasting({**damaged, **starting}) and not is_lasting({**damaged, ("router",): NO_ANSWER})
+
+
+def test_nobody_waits_where_waiting_is_useless_and_else_until_it_is_healthy() -> None:
+    damaged = Health([Part(WORKER, "failed", "its storage is damaged")], is_lasting=True)
+    starting, good = Health([Part(WORKER, "failed", "no answer")]), Health([Part(WORKER, "ok", "")])
+    for judgements, last in (([damaged], damaged), ([starting, damaged], damaged), ([starting, starting, good], good)):
+        left = iter(judgements)
+        assert check_until_healthy(lambda left=left: next(left), 60) is last  # type: ignore[misc]
+        assert next(left, None) is None
 
 
 def test_partitions_without_a_server_are_the_fault_of_the_cache_when_all_others_answer() -> None:
