@@ -295,18 +295,18 @@ def test_health_names_the_part_that_hangs_and_no_other(patient_stack: RunningSta
     patient_stack.wait_healthy()
 
 
-def health_without(stack: RunningStack, process: str) -> str:
-    """Stop a process and return what health says then."""
+def said_without(stack: RunningStack, process: str, *command: str) -> str:
+    """Stop a process and return what a command, which sees a fault in that, says then."""
     with stack.control.alone():  # else the listener starts it
         stack.control.manager.stop(stack.processes()[process], 10.0)
-        finished = stack.run("todomq.cli", "probe", "health")
+        finished = stack.run("todomq.cli", *command)
     assert finished.returncode == REFUSED
     return finished.stdout
 
 
 def test_health_names_a_listener_that_does_not_run_and_up_starts_it(cli: Cli, shared_stack: RunningStack) -> None:
     try:
-        said = health_without(shared_stack, "supervision")
+        said = said_without(shared_stack, "supervision", "probe", "health")
     finally:
         up = cli("up")
     assert "does not run (STOPPED): what dies comes back late" in said
@@ -343,11 +343,21 @@ def test_health_names_a_supervisord_that_hangs_though_every_daemon_answers(share
 
 def test_health_names_the_worker_that_does_not_run(shared_stack: RunningStack) -> None:
     try:
-        said = health_without(shared_stack, "database_worker-2")
+        said = said_without(shared_stack, "database_worker-2", "probe", "health")
     finally:
         shared_stack.start()
     assert "At fault: database_worker 2\n" in said
     assert "is not running" in said
+
+
+def test_status_exits_with_1_while_a_process_does_not_run_and_shows_which(cli: Cli, shared_stack: RunningStack) -> None:
+    assert cli("status").returncode == DONE
+    try:
+        lines = said_without(shared_stack, "list_server-2", "status").splitlines()
+    finally:
+        shared_stack.start()
+    (stopped,) = [line for line in lines if "RUNNING" not in line]
+    assert "list_server 2" in stopped and "STOPPED" in stopped and "pid" not in stopped
 
 
 def test_why_names_the_worker_that_a_list_waits_for(patient_stack: RunningStack) -> None:
