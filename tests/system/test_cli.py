@@ -73,6 +73,9 @@ def test_an_entry_lives_its_life(cli: Cli) -> None:
     assert added == {"id": 1, "title": "dentist", "date": "2026-12-01", "done": False, "extra": {}}
     assert cli("ls", "life").stdout == "1  [ ]  2026-12-01  dentist\n"
     assert value_of(cli("done", "life", "1", "--json"))["done"] is True
+    assert value_of(cli("done", "life", "1", "--undo", "--json"))["done"] is False
+    assert cli("ls", "life").stdout == "1  [ ]  2026-12-01  dentist\n"
+    assert value_of(cli("done", "life", "1", "--json"))["done"] is True
     assert value_of(cli("edit", "life", "1", "--title", "dentist at 9", "--no-date", "--json"))["date"] is None
     assert cli("ls", "life").stdout == "1  [x]  dentist at 9\n"
     assert value_of(cli("ls", "life", "--date", "2026-12-01", "--json")) == []
