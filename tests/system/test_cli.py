@@ -56,10 +56,10 @@ def on_a_terminal(stack: RunningStack, *arguments: str, term: str = "xterm-256co
         stdin=theirs, stdout=theirs, stderr=theirs, env={**stack.environment, "TERM": term},
     ) as process:  # fmt: skip
         os.close(theirs)
-        written = b""
+        written, give_up = b"", time.monotonic() + 30
         with suppress(OSError):  # EIO: the other end is closed
-            while select.select([ours], [], [], 30)[0] and (chunk := os.read(ours, 65_536)):
-                written += chunk
+            while (left_s := give_up - time.monotonic()) > 0 and select.select([ours], [], [], left_s)[0]:
+                written += os.read(ours, 65_536)
         try:
             process.wait(30)
         finally:
@@ -424,6 +424,11 @@ def test_the_other_probes_answer_for_people_and_for_programs(cli: Cli, arguments
 
 def test_top_is_shown_once_on_a_terminal_that_cannot_move_its_cursor(shared_stack: RunningStack) -> None:
     assert "router" in on_a_terminal(shared_stack, "probe", "top", "--every", "0.1", term="dumb")
+
+
+def test_top_once_prints_once_on_a_terminal_and_ends(shared_stack: RunningStack) -> None:
+    screen = on_a_terminal(shared_stack, "probe", "top", "--once", "--every", "0.1")
+    assert screen.count("router") == 1 and "\x1b[?1049h" not in screen, "it must not vanish with a screen of its own"
 
 
 def test_ping_says_of_a_daemon_that_is_not_there_what_kill_says(cli: Cli) -> None:
