@@ -421,6 +421,16 @@ def test_a_failed_commit_fails_everything_in_it_and_behind_it(bench: Bench, fail
     assert bench.commits.is_idle
 
 
+def test_each_commit_that_fails_is_counted_and_none_that_succeeds(bench: Bench) -> None:
+    store(bench, b"good")
+    bench.step()
+    assert bench.commits.counts["failed_commits"] == 0
+    for count, fails in ((1, "before"), (2, "after")):
+        store(bench, b"bad", number=count + 1)
+        bench.step(fails)
+        assert bench.commits.counts["failed_commits"] == count
+
+
 def test_the_epoch_of_a_claim_that_failed_is_not_in_force(bench: Bench) -> None:
     bench.claim(0, 5)
     bench.step("before")
