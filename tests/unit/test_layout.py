@@ -113,9 +113,23 @@ def test_no_module_has_a_name_that_says_nothing() -> None:
     assert not {module.stem for module in MODULES} & {"utils", "core", "common", "helpers", "misc"}
 
 
-def test_supervisord_has_the_groups_of_the_table_in_the_order_of_the_start() -> None:
+def supervisord_conf() -> configparser.RawConfigParser:
     written = configparser.RawConfigParser(inline_comment_prefixes=None)
     written.read(PACKAGE / "supervision" / "supervisord.conf")
+    return written
+
+
+def test_every_log_is_bounded_in_size_and_in_number() -> None:
+    written = supervisord_conf()
+    logs = [(section, key) for section in written.sections() for key in written[section] if key.endswith("logfile")]
+    files = [(section, key) for section, key in logs if written[section][key] != "NONE"]
+    assert {section.partition(":")[2] for section, _ in files} == {"", "supervision", *KINDS}
+    for section, key in files:
+        assert (written[section][f"{key}_maxbytes"], written[section][f"{key}_backups"]) == ("1MB", "2"), section
+
+
+def test_supervisord_has_the_groups_of_the_table_in_the_order_of_the_start() -> None:
+    written = supervisord_conf()
     groups = [section for section in written.sections() if section.startswith("group:")]
     groups.sort(key=lambda section: written.getint(section, "priority"))
     assert {written[group]["programs"]: group.removeprefix("group:") for group in groups} == {
