@@ -21,6 +21,7 @@ from todomq.keys.files import read_private, write_private
 from todomq.keys.required import KeysUnusable, check_keys, door_pair, stack_pair
 from todomq.keys.rights import Rights
 from todomq.keys.store import ClientKey, KeyPair, KeyStore, Quota
+from todomq.protocol import limits
 from todomq.settings import SettingsError, read_settings
 
 PUBLIC, SECRET = "P" * 40, "S" * 40
@@ -302,3 +303,16 @@ def test_a_file_that_cannot_be_written_whole_is_not_there(
         write_private(tmp_path / "key", "todomq test", 1, {"a": 2}, replace=False)
     assert read_private(tmp_path / "key", "todomq test", 1)["a"] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["key"]
+
+
+def test_a_key_without_options_has_the_quotas_that_the_page_promises() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
+    fields = {
+        "in-flight": "requests_in_flight", "bytes-in-flight": "bytes_in_flight", "per-second": "requests_per_s",
+        "connections": "connections", "most-lists": "lists", "most-entries": "entries_per_list",
+    }  # fmt: skip
+    rows = dict(re.findall(r"^\| `--([\w-]+)` \| (no limit|[\d,]+(?: MiB)?) \|", page, re.M))
+    assert rows.keys() == fields.keys()
+    for option, said in rows.items():
+        number, _, unit = said.replace("no limit", "0").replace(",", "").partition(" ")
+        assert getattr(Quota(), fields[option]) == int(number) * (limits.MIB if unit else 1), option
