@@ -632,7 +632,8 @@ class TestBadInput:
             with pytest.raises(InvalidRequest, match="no process"):
                 stack.ask("register_name", "name", ADDRESS, pid)
         ends.set()
-        thread.join()
+        thread.join(BOUND_S)
+        assert not thread.is_alive()
 
     def test_a_lease_for_a_process_that_may_not_be_ended_is_refused(self, stack: Stack) -> None:
         with pytest.raises(InvalidRequest, match="ended"):

@@ -6,6 +6,7 @@ import email
 import json
 import os
 import re
+import select
 import shutil
 import subprocess
 import sys
@@ -249,7 +250,8 @@ def test_a_stack_whose_environment_was_removed_is_not_said_not_to_run(tmp_path: 
         executable=sys.executable, env=home, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     ) as left:  # fmt: skip
         try:
-            assert left.stdout is not None and left.stdout.readline() == b"\n"
+            assert left.stdout is not None and select.select([left.stdout], [], [], 60)[0]
+            assert os.read(left.stdout.fileno(), 10) == b"\n"
             made = subprocess.run(
                 ["make", "-C", str(ROOT), "down", f"VENV={gone}"],
                 capture_output=True, text=True, timeout=60, check=False,

@@ -61,7 +61,8 @@ def test_workers_that_start_at_once_agree_on_one_manifest(tmp_path: Path) -> Non
     for thread in starts:
         thread.start()
     for thread in starts:
-        thread.join()
+        thread.join(30)
+        assert not thread.is_alive()
     for worker in (1, 2, 3, 4):
         start_again(tmp_path / "data", worker, 4)
 
