@@ -17,10 +17,15 @@ import pytest
 from running import Running, running
 
 from todomq import Client, Via
+from todomq.client import connection, session
 from todomq.errors import BY_CODE
+from todomq.list_server import service as list_server
+from todomq.list_server import sessions, snapshots
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import unpack
 from todomq.protocol.partitions import partition_of
+from todomq.router import in_flight
+from todomq.runtime import calls, door, sockets
 
 REPOSITORY = Path(__file__).parents[2]
 TEXT = (REPOSITORY / "docs" / "protocol.md").read_text(encoding="utf-8")
@@ -104,6 +109,55 @@ def test_the_table_of_limits_is_that_of_the_code() -> None:
     in_code = {name: value for name, value in vars(limits).items() if name.isupper() and name not in ("KIB", "MIB")}
     rows = re.findall(r"^\| `([A-Z_]+)` \| ([\d,]+)", TEXT, re.M)
     assert {name: int(value.replace(",", "")) for name, value in rows} == in_code
+
+
+def in_mib(size: int) -> int:
+    """Return a size that is a whole number of MiB in MiB."""
+    count, rest = divmod(size, limits.MIB)
+    assert rest == 0
+    return count
+
+
+@pytest.mark.parametrize(
+    ("page", "sentence", "values"),
+    [
+        ("protocol", "0 means {} s from arrival", [calls.DEFAULT_DEADLINE_MS / 1000]),
+        ("protocol", "with 0, a request that was held up on the way still has {} s", [calls.DEFAULT_DEADLINE_MS / 1e3]),
+        ("protocol", "Keep at most `window` requests and {} MiB of them in flight", [in_mib(session.WINDOW_BYTES)]),
+        (
+            "protocol", "a connection that has {} requests or {} MiB in flight",
+            [in_flight.REQUESTS_PER_CONNECTION, in_mib(in_flight.BYTES_PER_CONNECTION)],
+        ),
+        ("protocol", "while the router has {} or {} MiB in flight", [in_flight.REQUESTS, in_mib(in_flight.BYTES)]),
+        ("stats", "they come near {} or {} MiB", [in_flight.REQUESTS, in_mib(in_flight.BYTES)]),
+        ("protocol", "the rest is kept for {} s after each page", [snapshots.KEPT_MS / 1000]),
+        ("protocol", "keeps {} long reads in all", [snapshots.SNAPSHOTS]),
+        ("protocol", "once {} answers, or {} KiB of them, are", [sessions.ANSWERS, sessions.ANSWERS_BYTES // 1024]),
+        ("protocol", "Once a list remembers {} senders", [sessions.SESSIONS]),
+        (
+            "client", "Once {} requests of a client, or {} MiB of them, are under way",
+            [connection.WAIT_REQUESTS, in_mib(connection.OUTBOX_BYTES)],
+        ),
+        ("client", "there the bound is {}, and past it", [connection.OUTBOX_REQUESTS]),
+        ("security", "a connection that sends {} MiB without completing a message", [in_mib(door.UNFINISHED_BYTES)]),
+    ],
+)  # fmt: skip
+def test_a_number_in_a_sentence_is_that_of_the_code(page: str, sentence: str, values: list[float]) -> None:
+    words = " ".join((REPOSITORY / "docs" / f"{page}.md").read_text(encoding="utf-8").split())
+    assert sentence.format(*(f"{value:,}" for value in map(int, values))) in words
+    assert values == [int(value) for value in values]
+
+
+def test_what_is_said_to_happen_four_times_a_second_does() -> None:
+    words = " ".join((REPOSITORY / "docs" / "storage.md").read_text(encoding="utf-8").split())
+    assert "the lists in it are tried again four times a second" in words
+    assert list_server.READ_AGAIN_S == 1 / 4
+
+
+def test_lists_go_on_within_five_seconds_after_a_connection_between_daemons_is_lost() -> None:
+    words = " ".join((REPOSITORY / "docs" / "security.md").read_text(encoding="utf-8").split())
+    assert "loses a connection between daemons without a word, its lists go on within about five seconds" in words
+    assert sockets.UNHEARD_MS + sockets.CONNECT_AGAIN_MOST_MS < 5_000
 
 
 def test_the_table_of_errors_is_that_of_the_code() -> None:
