@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from todomq.cli.__main__ import make_app
 
 BOUND_S = 30.0
-NASTY, SHOWN = "a\x1b[2J\x9b31m\x07b", "a\\x1b[2J\\x9b31m\\x07b"
+NASTY, SHOWN = "a\x1b[2J\x9b31m\x07\r\x85\u2028b", "a\\x1b[2J\\x9b31m\\x07\\x0d\\x85\\u2028b"
 
 
 @pytest.fixture

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 HELP = "Look into a stack: what runs, what waits, what is at fault."
 PING_S = 2.0
+FIRST_PICTURE_S = 1.0
+"""How soon ``top`` draws, however seldom it draws then."""
 
 
 def make_app() -> typer.Typer:
@@ -148,11 +150,12 @@ def top(
 
     screen = console()
     settings = read_settings()
+    is_once = once or not screen.is_terminal or screen.is_dumb_terminal
     with connect_to_look_in() as todo:
         before = sample(todo, settings)
-        time.sleep(every_s)
+        time.sleep(every_s if is_once else min(every_s, FIRST_PICTURE_S))
         now = sample(todo, settings)
-    if once or not screen.is_terminal or screen.is_dumb_terminal:
+    if is_once:
         return Result(top_value(now, before), lambda: screen.print(top_table(now, before, screen.width)))
     return Result(top_value(now, before), lambda: _top_live(every_s, before, now))
 

@@ -316,4 +316,5 @@ def _status_line(process: Process, restarts: int | None) -> str:
 
 
 def _last_lines(file: Path) -> list[str]:
-    return file.read_text(errors="replace").splitlines()[-LOG_LINES:]
+    written = file.read_bytes().decode(errors="replace").removesuffix("\n")
+    return written.split("\n")[-LOG_LINES:] if written else []  # not at every sign that some take for a line's end
