@@ -142,7 +142,7 @@ class Sender:
         self.hello(next_number)
 
     def hello(self, next_number: int) -> None:
-        answer = self.worker.call("hello", self.incarnation, self.address, next_number)
+        answer = self.worker.call("hello", self.incarnation, self.address, next_number, [])
         self.receiver, address, number, pool_size = answer
         assert (number, pool_size) == (self.worker.number, int(self.worker.environment["TODOMQ_DATABASE_WORKERS"]))
         self.writes = self.worker.open(zmq.PUSH, address)
@@ -240,6 +240,23 @@ def test_law_8_an_older_copy_that_is_put_in_the_place_of_a_shard_is_recognised_a
     worker.start()
     with pytest.raises(CorruptRecord, match="worker-1 is an older copy"):
         worker.call("get", "key")
+
+
+def test_law_8_a_worker_that_lacks_a_granted_epoch_serves_nothing_while_somebody_says_so(worker: Worker) -> None:
+    worker.call("store", "key", "value")
+    assert worker.call("claim", 3, 5) == [True, 5]
+    greeting = "hello", b"who remembers", f"ipc://{worker.home}/run/words", 1
+    worker.call(*greeting, [[3, 5]])
+    assert worker.call("get", "key") == "value"
+    says = "worker-1 is not the shard .* partition 3 was granted under epoch 6, and epoch 5 is stored"
+    with pytest.raises(CorruptRecord, match=says):
+        worker.call(*greeting, [[3, 6]])
+    for body in (("get", "key"), ("store", "key", "x"), ("check",), ("claim", 3, 7), ("checkpoint", "copy")):
+        with pytest.raises(CorruptRecord, match=says):
+            worker.call(*body)
+    worker.wait(lambda: worker.call("stats")["storage"] == "open" or None)
+    assert worker.call("get", "key") == "value"
+    assert worker.call("claim", 3, 7) == [True, 7]
 
 
 def test_a_key_is_its_canonical_packing_whatever_order_its_maps_come_in(worker: Worker) -> None:
@@ -373,8 +390,11 @@ def test_a_new_life_of_a_sender_at_the_same_address_replaces_the_old_one(worker:
     "body",
     [
         ("unknown",), ("store",), ("store", "k"), ("store", "k", 1, 2), ("get",), ("get", "k", 1), ("claim", "3", 1),
-        ("claim", 256, 1), ("claim", 3, 0), ("claim", 3, -1), ("claim", 3, True), ("hello", b"", "ipc:///x", 1),
-        ("hello", b"x", "inproc://x", 1), ("hello", b"x", "ipc:///x", -1), ("hello", 1, 2, 3), ("hello",),
+        ("claim", 256, 1), ("claim", 3, 0), ("claim", 3, -1), ("claim", 3, True),
+        ("hello", b"", "ipc:///x", 1, []),
+        ("hello", b"x", "inproc://x", 1, []), ("hello", b"x", "ipc:///x", -1, []), ("hello", 1, 2, 3, []), ("hello",),
+        ("hello", b"x", "ipc:///x", 1), ("hello", b"x", "ipc:///x", 1, [3, 1]),
+        ("hello", b"x", "ipc:///x", 1, [[3, 0]]), ("hello", b"x", "ipc:///x", 1, [[256, 1]]),
         ("read", "k", b"", None, 1), ("read", b"k"),
         ("read_many", [], 1), ("read_many", [[b"k", None, None]], 1), ("read_many", [[b"k"]], 1),
         ("store", "x" * 5_000, 1),
@@ -432,7 +452,7 @@ def test_a_wrong_count_of_arguments_is_not_called_a_wrong_type(
 
 
 def test_hello_with_an_address_where_nobody_listens_holds_up_nobody(worker: Worker) -> None:
-    worker.call("hello", b"ghost", f"ipc://{worker.home}/run/nobody", 1)
+    worker.call("hello", b"ghost", f"ipc://{worker.home}/run/nobody", 1, [])
     push = worker.open(zmq.PUSH, worker.address_for_writes)
     receiver = worker.call("stats")["incarnation"]
     for number in (1, 2, 3):

@@ -28,10 +28,13 @@ from keyed import SILENCE_MS, KeyedStack, free_port, raw, refusal
 from load import held_up_s
 
 from todomq import AsyncClient, Client, Via, errors
+from todomq.database_worker.storage.manifest import shard_directory
+from todomq.database_worker.storage.rocksdb import RocksDBStorage
 from todomq.keys.credentials import Credentials, read_credentials
 from todomq.keys.store import KeyStore
 from todomq.protocol import limits, messages
 from todomq.protocol.codec import pack
+from todomq.protocol.partitions import partition_of, worker_of
 from todomq.runtime.curve import HANDSHAKE_MS
 
 HALF_OPEN = 2_000
@@ -1095,6 +1098,67 @@ def test_law_8_a_worker_with_another_home_and_no_shard_begins_no_empty_one(sprea
         assert not (elsewhere.home / "data").exists()
     finally:
         assert not elsewhere.discard()
+
+
+def test_law_8_a_worker_that_brings_other_data_is_refused_and_named_until_the_right_one_is_back(
+    spread: KeyedStack,
+) -> None:
+    """As from another machine, where the volume is another one; the right worker is stopped meanwhile."""
+    elsewhere = RunningStack(
+        TODOMQ_REGISTRY=spread.environment["TODOMQ_STACK_TCP"], TODOMQ_STACK_TCP=f"tcp://127.0.0.1:{free_port(262)}"
+    )
+    shutil.copytree(spread.home / "keys", elsewhere.home / "keys")
+    shard_directory(elsewhere.home / "data", 1, 3, RocksDBStorage.create, elsewhere.home / "stack")
+    kept = (f"kept {number}" for number in range(40))
+    names = [name for name in kept if worker_of(partition_of(name.encode()), 3) == 1]
+    new = names.pop()
+    manager, other = spread.control.manager, None
+    with Client(spread.endpoint, deadline_s=20) as todo:
+        for name in names:
+            todo.todo_list(name).add_entry("x")
+        todo.call(Via(["database_worker", 1]), "store", "key", "value")
+        try:
+            with spread.control.alone():  # else the listener starts what is stopped
+                manager.stop(spread.processes()["database_worker-1"], 20.0)
+                command = [sys.executable, "-m", "todomq.database_worker", "1"]
+                other = subprocess.Popen(command, env=elsewhere.environment)
+                wait_until(partial(_refuses, todo, names[0]), 20, "the other worker is found out")
+                says = f"{elsewhere.home}/data/worker-1 is not the shard .* was granted under epoch"
+                for name in (*names, new):
+                    with pytest.raises(errors.CorruptRecord, match=says):
+                        todo.todo_list(name).entries()
+                    with pytest.raises(errors.CorruptRecord, match=says) as refused:
+                        todo.todo_list(name).add_entry("y")
+                    assert refused.value.outcome == "not applied"
+                with pytest.raises(errors.CorruptRecord, match=says):
+                    todo.list_names("kept")
+                with pytest.raises(errors.CorruptRecord, match=says):
+                    todo.call(Via(["database_worker", 1]), "get", "key")
+                health = spread.run("todomq.cli", "probe", "health")
+                assert "At fault: database_worker 1\n" in health.stdout, health.stdout
+                assert re.search(f"failed +database_worker 1 +its storage is damaged: {says}", health.stdout)
+                other.terminate()
+                other.wait(20)
+                manager.start(spread.processes()["database_worker-1"], 20.0)
+            spread.wait_healthy()
+            for name in names:
+                assert [entry.title for entry in todo.todo_list(name).entries()] == ["x"]
+            assert todo.call(Via(["database_worker", 1]), "get", "key") == "value"
+        finally:
+            if other is not None:
+                other.kill()
+                other.wait()
+            assert not elsewhere.discard()
+
+
+def _refuses(todo: Client, name: str) -> bool:
+    try:
+        todo.todo_list(name).size(deadline_s=1.0)
+    except errors.CorruptRecord:
+        return True
+    except errors.TodoMQError:
+        return False
+    return False
 
 
 def _owns_some(todo: Client, number: int) -> bool:

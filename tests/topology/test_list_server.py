@@ -491,6 +491,35 @@ def test_law_6_a_release_that_nobody_waits_for_any_more_is_forgotten(world: Worl
     assert service.hosting.partitions[number] is partition  # its writes are not on disk: it is not given away
 
 
+# -- a worker with another shard ---------------------------------------------------------------------------------------
+
+
+def test_law_8_a_worker_with_another_shard_is_refused_and_the_right_one_serves_again(world: World) -> None:
+    world.start_all()
+    run_until_owned(world)
+    client, disk = Client(world, "client"), world.disks[1]
+    answered(world, client, operations.add_entry("a", "milk"))
+    answered(world, client, operations.store("key", "value"))
+    world.clock.run_until(world.clock.now_us + 2 * SECOND_US)
+    right, disk.records = disk.records, {}
+    world.running[socket_name(WORKER)].process.die()
+    world.clock.run_until(world.clock.now_us + 5 * SECOND_US)
+    for request in (
+        operations.add_entry("a", "bread"), operations.size("a"), operations.add_entry("new", "x"),
+        operations.list_names(""), operations.get("key"), operations.call(Via(WORKER), "check"),
+    ):  # fmt: skip
+        with pytest.raises(CorruptRecord, match="was granted under epoch"):
+            answered(world, client, request)
+    assert read_epochs(MemoryStorage(disk.records)) == {}, "it granted nothing"
+    disk.records = right
+    world.running[socket_name(WORKER)].process.die()
+    run_until_owned(world)
+    world.clock.run_until(world.clock.now_us + 3 * SECOND_US)
+    assert answered(world, client, operations.size("a")) == 1
+    assert answered(world, client, operations.get("key")) == "value"
+    answered(world, client, operations.add_entry("a", "bread"))
+
+
 # -- the wall clock is set ---------------------------------------------------------------------------------------------
 
 

@@ -41,7 +41,7 @@ class Writer:
         try:
             address = f"ipc://{Path(self._directory.name) / 'words'}"
             self._words.bind(address)
-            self._receiver, writes_address, *_ = call(worker, "hello", self._incarnation, address, 1)
+            self._receiver, writes_address, *_ = call(worker, "hello", self._incarnation, address, 1, [])
             self._writes.setsockopt(zmq.LINGER, 0)
             self._writes.connect(writes_address)
         except BaseException:

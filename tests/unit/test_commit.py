@@ -852,3 +852,14 @@ def test_a_batch_that_writes_nothing_leaves_no_mark(bench: Bench) -> None:
     before = dict(bench.disk)
     bench.commits.take_batch(batch_of(A, ME, 1, [(0, 1, [])]), 10)
     assert [word.outcome for word in bench.step()] == [COMMITTED] and bench.disk == before
+
+
+def test_law_8_a_shard_that_lacks_a_granted_epoch_is_another_one(bench: Bench) -> None:
+    bench.claim(2, 7)
+    bench.step()
+    assert bench.commits.why_another([]) == ""
+    assert bench.commits.why_another([[2, 7], [3, 9], [2, 1]]) == "", "partition 3 is not of this shard"
+    why = "partition 2 was granted under epoch 8, and epoch 7 is stored"
+    assert bench.commits.why_another([[2, 7], [2, 8]]) == why
+    assert bench.commits.why_another([(4, 1)]) == "partition 4 was granted under epoch 1, and epoch 0 is stored"
+    assert bench.next_life(b"next").commits.why_another([[2, 7]]) == ""

@@ -15,7 +15,7 @@ import pytest
 from batches import batch_of
 from memory_storage import MemoryStorage
 from todomq.database_worker import records
-from todomq.database_worker.shard import COPIES, MARK_KEPT_MS, READS, TEND_S, Shard
+from todomq.database_worker.shard import ANOTHER_MS, COPIES, MARK_KEPT_MS, READS, TEND_S, Shard
 from todomq.database_worker.storage import Page, StorageFailed, StorageInUse
 from todomq.errors import NOT_APPLIED, UNKNOWN, CorruptRecord, Overloaded, TodoMQError, Unavailable
 from todomq.protocol import limits
@@ -485,3 +485,55 @@ def test_law_6_reads_that_wait_are_bounded_by_what_they_hold(bench: Bench) -> No
     bench.shard.read(lambda storage: storage.get(b"kkey"), answers.append, 16 * limits.MIB)
     bench.run()
     assert answers[17:] == [None], "what was answered holds nothing"
+
+
+# -- another shard than the one that granted epochs --------------------------------------------------------------------
+
+
+def test_law_8_a_shard_that_lacks_what_was_granted_gives_and_takes_nothing_as_long_as_somebody_says_so() -> None:
+    bench = Bench()
+    shard = bench.start()
+    bench.run()
+    shard.check_granted([[0, 1]])
+    assert shard.state == "open"
+    with pytest.raises(CorruptRecord, match=r"worker-1 .*partition 0 was granted under epoch 2, and epoch 1 is stored"):
+        shard.check_granted([[0, 2]])
+    assert shard.state == "damaged" and "epoch 2" in shard.stats()["trouble"]
+    outcomes: list[Any] = []
+    for check in (shard.check_readable, shard.check_writable):
+        with pytest.raises(CorruptRecord):
+            check()
+    shard.read(lambda storage: storage.get(b"n"), outcomes.append)
+    shard.take_batch(batch_of(SENDER, ME, 1, [(0, 1, [b"n", b"x"])]), 10)
+    bench.run()
+    assert isinstance(outcomes.pop(), CorruptRecord)
+    assert [word.outcome for word in bench.words] == [NOT_APPLIED] and b"n" not in bench.disk
+    bench.loop.passed_ms += ANOTHER_MS
+    shard.check_readable()
+    assert shard.state == "open" and shard.stats()["trouble"] is None
+
+
+def test_law_8_what_was_granted_is_compared_once_a_shard_can_be_opened() -> None:
+    bench = Bench()
+    bench.cannot_write = bench.cannot_read = StorageFailed("no permission")
+    shard = bench.start()
+    bench.run()
+    shard.check_granted([[0, 5], [2, 1]])
+    shard.check_granted([[0, 4]])
+    bench.cannot_write = bench.cannot_read = None
+    bench.ring()
+    assert shard.state == "damaged"
+    with pytest.raises(CorruptRecord, match="partition 0 was granted under epoch 5, and epoch 1 is stored"):
+        shard.check_readable()
+
+
+def test_law_8_what_waits_when_a_shard_is_found_to_be_another_one_is_not_written() -> None:
+    bench = Bench()
+    shard = bench.start()
+    bench.run()
+    outcomes: list[Any] = []
+    shard.commits.take_change([(b"k", b"x")], None, outcomes.append, None)
+    with pytest.raises(CorruptRecord):
+        shard.check_granted([[0, 2]])
+    bench.run()
+    assert isinstance(outcomes.pop(), CorruptRecord) and b"k" not in bench.disk

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
 from todomq.database_worker.commit import Commits
-from todomq.errors import NOT_APPLIED, UNKNOWN, Unavailable
+from todomq.errors import NOT_APPLIED, UNKNOWN, CorruptRecord, Unavailable
 from todomq.list_server.gate import Reply
 from todomq.list_server.hosting import Hosting
 from todomq.list_server.words import Words
@@ -28,10 +29,14 @@ class Wire:
 
     def __init__(self) -> None:
         self.hellos: list[tuple[tuple[Any, ...], Callable[[Answer], None]]] = []
+        self.asked: list[str] = []
         self.batches: list[bytes] = []
 
     def call(self, operation: str, *arguments: Any, done: Callable[[Answer], None], timeout_s: float) -> None:
-        self.hellos.append((arguments, done))
+        if operation == "hello":
+            self.hellos.append((arguments, done))
+        else:
+            self.asked.append(operation)
 
     def send(self, message: bytes) -> bool:
         self.batches.append(message)
@@ -50,7 +55,16 @@ class Pair:
         self.hosting = Hosting(1, 600_000, 1 << 30)
         self.gate = self.hosting.gates[1]
         links = WorkerLinks()
-        self.link = links[1] = WorkerLink(self, 1, ADDRESS, self.gate, lambda: None)  # type: ignore[arg-type]
+        self.restarts = 0
+
+        def restarted() -> None:
+            self.restarts += 1
+            self.hosting.worker_restarted(1)
+
+        granted, another = partial(self.hosting.granted_by, 1), partial(self.hosting.has_another_shard, 1)
+        self.link = links[1] = WorkerLink(
+            self, 1, ADDRESS, self.gate, granted, restarted, another  # type: ignore[arg-type]
+        )
         self.words = Words(ME, self.hosting, links, lambda: 0)
         self.link.registry_changed()
 
@@ -68,7 +82,7 @@ class Pair:
 
     def hello(self) -> Callable[[], None]:
         """Bring the hello that is on the way to the worker; return what brings the answer back."""
-        (incarnation, _, first), done = self.wire.hellos.pop(0)
+        (incarnation, _, first, _), done = self.wire.hellos.pop(0)
         self.commits.hello(incarnation, first)
         return lambda: done(Answer([WORKER, ADDRESS, 1, 1], None))
 
@@ -175,3 +189,45 @@ def test_law_3_that_the_next_life_writes_nothing_does_not_say_that_the_one_befor
     word = messages.Committed(ME, b"next", number, number, NOT_APPLIED, [], "it can't be opened")
     pair.words.take(messages.committed(word))
     assert messages.read_error(pair.hosting.replies[-1].value).outcome == NOT_APPLIED, "of what only this life has got"
+
+
+ANOTHER = CorruptRecord("it is another copy")
+
+
+def test_law_8_a_worker_is_greeted_with_what_it_granted(pair: Pair) -> None:
+    pair.hosting.granted[PARTITION] = 7
+    pair.link.greet()
+    (arguments, _) = pair.wire.hellos.pop(0)
+    assert arguments[-1] == [(PARTITION, 7)]
+
+
+def test_law_8_a_worker_with_another_shard_gets_nothing_and_what_is_asked_is_refused_until_the_right_one_is_back(
+    pair: Pair,
+) -> None:
+    pair.hosting.own(PARTITION, 1)
+    pair.write()
+    (number,) = pair.gate.batches
+    pair.gate.hold(number, Reply(b"peer", 7, messages.OK, b"", PARTITION))
+    pair.wire.batches.clear()
+    answers: list[Answer] = []
+    pair.link.greet()
+    pair.link.call("claim", 2, 1, 0, done=answers.append)
+    pair.wire.hellos.pop(0)[1](Answer(None, ANOTHER))
+    pair.link.call("read", done=answers.append)
+    for _ in range(3):
+        pair.loop.turn(0.01)
+    assert [type(answer.error) for answer in answers] == [CorruptRecord] * 2
+    assert not pair.wire.asked and not pair.wire.batches and not pair.link.greeted
+    (reply,) = pair.hosting.replies
+    assert messages.read_error(reply.value).outcome == UNKNOWN, "the right worker may have written it"
+    partition = pair.hosting.partitions[PARTITION]
+    assert partition is not None and partition.refusal is not None and partition.refusal.text == ANOTHER.text
+    for _ in range(200):
+        if pair.wire.hellos:
+            break
+        pair.loop.turn(0.05)
+    pair.hello()()
+    assert pair.link.greeted and pair.restarts == 1, "the same life of the worker: it was away only"
+    assert pair.hosting.partitions[PARTITION] is None, "it is claimed anew"
+    pair.link.call("read", done=answers.append)
+    assert pair.wire.asked == ["read"]

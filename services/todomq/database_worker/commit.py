@@ -16,7 +16,7 @@ waits is bounded per sender and for calls; a sender's surplus is dropped and wan
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import inf
 from typing import Any
 
@@ -113,6 +113,17 @@ class Commits:
             self.forget(forgotten)
         self._senders[incarnation] = Sender(next_number, next_number - 1)
         return forgotten
+
+    def why_another(self, granted: Iterable[Sequence[int]]) -> str:
+        """Return why this is not the shard that granted ``[partition, epoch]`` pairs; empty where it may be.
+
+        A granted epoch was on disk before anybody heard of it, and epochs only grow.
+        """
+        for partition, epoch in granted:
+            stored = self._epochs.get(partition, 0)
+            if stored < epoch and partition in self._partitions:
+                return f"partition {partition} was granted under epoch {epoch}, and epoch {stored} is stored"
+        return ""
 
     def forget(self, incarnation: bytes) -> None:
         """Drop a sender that is gone; what it sent before is committed all the same."""

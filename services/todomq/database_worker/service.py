@@ -129,12 +129,15 @@ class DatabaseWorkerService(Service):
         return guarded
 
     def _hello(self, call: Call) -> Any:
-        incarnation, address, next_number = _arguments(call, bytes, str, int)
+        incarnation, address, next_number, granted = _arguments(call, bytes, str, int, list)
         is_incarnation = 1 <= len(incarnation) <= limits.SENDER_BYTES
         if not is_incarnation or not is_address(address) or not 0 <= next_number < messages.LIMIT:
             raise InvalidRequest(
                 f"hello has an incarnation (1-{limits.SENDER_BYTES} bytes), an ipc or tcp address and a number"
             )
+        if not all(map(_is_granted, granted)):
+            raise InvalidRequest("what was granted is [[partition, epoch], ...]")
+        self._shard.check_granted(granted)
         forgotten = self._shard.commits.hello(incarnation, next_number)
         if forgotten is not None:
             self._words.disconnect(forgotten)
@@ -271,6 +274,12 @@ def _page(
     """
     value = None if key is None else storage.get(key)
     return [value, [], None] if prefix is None else [value, *storage.scan(prefix, after, limit_bytes)]
+
+
+def _is_granted(pair: Any) -> bool:
+    return (
+        type(pair) is list and len(pair) == 2 and messages.is_partition(pair[0]) and messages.is_epoch(pair[1])
+    )
 
 
 def _is_page(page: Any) -> bool:

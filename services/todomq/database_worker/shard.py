@@ -5,12 +5,14 @@ forgetting of marks. Must not know: sockets, requests, which engine is used. Use
 
 Law 1: whatever is answered after a change was on disk before. Law 5: neither a commit nor a read holds up the loop, and
 a shard that can't be opened ends nothing: whoever asks hears why. Law 6: reads that wait are bounded, as changes and
-batches are in ``commit.py``. Law 8: a damaged shard is neither read nor written; it names what is damaged.
+batches are in ``commit.py``. Law 8: a damaged shard is neither read nor written; it names what is damaged. Nor is one
+of which somebody knows that it is another one, or an older copy, than the one that granted an epoch: ``check_granted``.
 
     open        all is well, or full: changes are refused for lack of room and reads go on
     read only   it could be opened for reading only (a full disk); tried again until it can be written
     closed      it can't be opened at the moment; tried again
-    damaged     it can't be read; nothing but another life of this process, with the files put right, helps
+    damaged     it can't be read; nothing but another life of this process, with the files put right, helps. Or it was
+                found to be another shard: for as long as those who know that go on saying so
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ COPIES = "checkpoints"
 WAITING_READS = 1_024
 WAITING_READ_BYTES = 16 * limits.MIB
 REOPEN_S = 0.5
+ANOTHER_MS = 2_000
+"""How long after somebody said so a shard is taken for another one; those who know better say it more often."""
 MARKS_S = 60.0
 MARK_KEPT_MS = 24 * 3_600_000
 """For how long after its last batch, at least, a sender that sends it again is known by its mark."""
@@ -78,6 +82,10 @@ class Shard:
         self._storage: Storage | None = None
         self._trouble: TodoMQError | None = None  # why nothing is written; without storage, why nothing is read either
         self._lack_of_room = ""
+        self._granted: dict[int, int] = {}
+        """What was granted according to those who said so while nothing was open that it could be compared with."""
+        self._why_another = ""
+        self._another_until_ms = 0
         self._is_opening = False
         self._is_closing = False
         self._reads_waiting = self._read_bytes_waiting = 0
@@ -103,23 +111,46 @@ class Shard:
     @property
     def state(self) -> str:
         """Whether it is ``open``, ``full``, ``read only``, ``closed`` or ``damaged``."""
+        if self._is_another:
+            return "damaged"
         if self._storage is not None:
             return "read only" if self._trouble else "full" if self._lack_of_room else "open"
         return "damaged" if isinstance(self._trouble, CorruptRecord) else "closed"
 
     def check_readable(self) -> None:
         """Raise why storage can't be read, unless it can."""
-        if self._storage is None:
+        if self._storage is None or self._is_another:
             raise self._refusal()
 
     def check_writable(self) -> None:
         """Raise why storage can't be written, unless it can. A lack of room shows at the commit only."""
-        if self._storage is None or self._trouble is not None:
+        if self._storage is None or self._trouble is not None or self._is_another:
             raise self._refusal()
+
+    def check_granted(self, granted: list[list[int]]) -> None:
+        """Compare ``[partition, epoch]`` pairs that were granted with what is stored, now or once it can be read.
+
+        Raises:
+            CorruptRecord: this is not the shard that granted them. For a while nobody gets anything of it.
+        """
+        if self._storage is None:
+            for partition, epoch in granted:
+                self._granted[partition] = max(epoch, self._granted.get(partition, 0))
+            return
+        why = self.commits.why_another(granted)
+        if not why:
+            return
+        log_counted("another_shard", why=why)
+        self._why_another = self._another(why)
+        self._another_until_ms = self._loop.steady_ms() + ANOTHER_MS
+        self._give_up_what_waits()
+        raise self._refusal()
 
     def take_batch(self, batch: Writes, size: int) -> None:
         """Queue a batch; where it can't be written its sender hears why."""
-        if self._storage is not None:
+        if self._is_another:
+            self.commits.refuse_batch(batch, self._why_another)
+        elif self._storage is not None:
             self.commits.take_batch(batch, size)
         elif not self._is_opening and not self._is_closing:
             self.commits.refuse_batch(batch, self._refusal().text)
@@ -165,6 +196,8 @@ class Shard:
     def stats(self) -> dict[str, Any]:
         """Return counters, depths of queues, and what storage said of itself a second ago at most."""
         trouble = self._lack_of_room if self._trouble is None else self._trouble.text
+        if self._is_another:
+            trouble = self._why_another
         return {
             **self.commits.counts,
             **self.commits.depths(),
@@ -178,15 +211,28 @@ class Shard:
 
     def _refusal(self) -> TodoMQError:
         """Return a new error for each caller: one that was raised keeps its traceback."""
+        if self._is_another:
+            return CorruptRecord(self._why_another)
         if isinstance(self._trouble, CorruptRecord):
             return CorruptRecord(self._trouble.text)
         if self._trouble is None:
             return Unavailable("storage is being opened")
         return StorageFailed(self._trouble.text, outcome=NOT_APPLIED)
 
+    @property
+    def _is_another(self) -> bool:
+        """Whether somebody has said, not long ago, what shows that this is not the shard of before."""
+        return self._loop.steady_ms() < self._another_until_ms
+
+    def _another(self, why: str) -> str:
+        return (
+            f"{self._directory} is not the shard that this database worker had: {why}. It is another copy, or an older "
+            "one: end the process that has it open, and start the database worker with the right data"
+        )
+
     def _ask_storage(self, work: Callable[[Storage], Any], done: Told, lane: str, size: int = 0) -> None:
         storage = self._storage
-        if storage is None:
+        if storage is None or self._is_another:
             done(self._refusal())
             return
         if self._reads_waiting >= WAITING_READS or self._read_bytes_waiting + size > WAITING_READ_BYTES:
@@ -259,6 +305,12 @@ class Shard:
 
     def _opened(self, opened: _Opened | None, error: BaseException | None) -> None:
         self._is_opening = False
+        if opened is not None and self._storage is None and not self._is_closing:
+            self.commits.reopened(opened.epochs, opened.marks)
+            why = self.commits.why_another(self._granted.items())
+            if why:
+                self._let_go(opened.storage)
+                opened, error = None, CorruptRecord(self._another(why))
         if opened is not None:
             self._take_storage(opened)
         elif isinstance(error, CorruptRecord):
@@ -279,9 +331,7 @@ class Shard:
         if self._is_closing:
             self._loop.offload(opened.storage.close, _log_not_closed, COMMITS)
             return
-        if self._storage is None:
-            self.commits.reopened(opened.epochs, opened.marks)
-        else:  # it is read only, so the epochs in force are those that are stored
+        if self._storage is not None:  # it is read only, so the epochs in force are those that are stored
             self._let_go(self._storage)
         self._storage = opened.storage
         self._trouble = None
@@ -330,7 +380,7 @@ class Shard:
     def _tend(self) -> None:
         """Let storage do what may wait; each task by itself, since any of them may fail."""
         self._forgetting.tick(self._loop.now_ms(), self._loop.steady_ms())
-        if self._storage is None:
+        if self._storage is None or self._is_another:
             return
         self.read(lambda storage: (storage.stats(), storage.lack_of_room()), self._looked)
         self.read(lambda storage: storage.tend(), _log_not_tended)

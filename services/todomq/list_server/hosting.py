@@ -53,6 +53,8 @@ class Hosting:
     def __init__(self, workers: int, idle_ms: int, memory_bytes: int) -> None:
         self.gates = {number: Gate() for number in range(1, workers + 1)}
         self.partitions: list[Partition | None] = [None] * PARTITIONS
+        self.granted = [0] * PARTITIONS
+        """The highest epoch of each partition that its worker has granted to anybody, as far as is known here."""
         self.replies: list[Reply] = []
         self.lists_to_write: list[RecordedList] = []
         self.reads: list[Read] = []
@@ -108,6 +110,29 @@ class Hosting:
         self.disown(number)
         refused = refusal.with_outcome(NOT_APPLIED)  # of the claim itself it may not be known
         self.partitions[number] = Partition(number, epoch, worker_of(number, self._workers), self, refused)
+
+    def granted_by(self, worker: int) -> list[tuple[int, int]]:
+        """Return ``(partition, epoch)`` of what a worker has granted: only the shard that did it has such epochs."""
+        known = enumerate(self.granted)
+        return [(number, epoch) for number, epoch in known if epoch and worker_of(number, self._workers) == worker]
+
+    def has_another_shard(self, worker: int, refusal: CorruptRecord, steady_ms: int) -> None:
+        """Take the word that a worker has not the shard that granted what is owned here: all of that is refused.
+
+        What was not committed is given up: it may be on the right worker's disk.
+        """
+        gate = self.gates[worker]
+        owned = [each for each in self.partitions if each is not None and each.gate is gate]
+        served = [partition for partition in owned if not isinstance(partition.refusal, CorruptRecord)]
+        if served:
+            self.failed(worker, refusal.text, UNKNOWN, steady_ms)
+        for partition in served:
+            waiting = [asked for actor in partition.actors.values() for asked in actor.everything_waiting()]
+            self.own_unclaimed(partition.number, partition.epoch, refusal)
+            refused = self.partitions[partition.number]
+            assert refused is not None
+            for peer, _, request in waiting:
+                self._refuse(refused, peer, request[ID])
 
     def is_unclaimed(self, number: int, epoch: int) -> bool:
         """Tell whether a partition is answered for under this epoch without a claim (``own_unclaimed``)."""

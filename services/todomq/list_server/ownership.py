@@ -176,6 +176,7 @@ class Ownership:
         if not _is_grant(answer.value):
             raise Unavailable("the database worker's answer to claim is malformed")
         granted, stored = answer.value
+        self._hosting.granted[number] = max(stored, self._hosting.granted[number])
         if granted:
             self._hosting.own(number, epoch)
         return [granted, stored]
@@ -210,4 +211,4 @@ def _partition_and_epoch(call: Call) -> tuple[int, int]:
 
 
 def _is_grant(value: Any) -> bool:
-    return type(value) is list and [type(item) for item in value] == [bool, int]
+    return type(value) is list and [type(item) for item in value] == [bool, int] and is_epoch(value[1])

@@ -51,8 +51,9 @@ class ListServerService(Service):
         commits_address = settings.reached_at(f"{socket_name(daemon.name)}.commits")
         self._links = links = WorkerLinks()
         for number, gate in hosting.gates.items():
-            restarted = partial(hosting.worker_restarted, number)
-            links[number] = WorkerLink(daemon, number, commits_address, gate, restarted)
+            granted = partial(hosting.granted_by, number)
+            restarted, another = partial(hosting.worker_restarted, number), partial(hosting.has_another_shard, number)
+            links[number] = WorkerLink(daemon, number, commits_address, gate, granted, restarted, another)
         daemon.pull(commits_address, Words(daemon.incarnation, hosting, links, loop.steady_ms).take)
         calls = {number: link.call for number, link in links.items()}
         pages = hosting.is_current, self._page_read, self._page_failed, hosting.read_refused

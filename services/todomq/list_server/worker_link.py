@@ -4,6 +4,8 @@ Owns: the sockets to one worker, whether it has been greeted, what waits until i
 know: lists and entries.
 A worker that comes back, under whatever incarnation, is greeted with the number of the first batch that is not
 committed and then gets those batches again; it knows by its mark of this list server which of them are on disk.
+Law 8: it is greeted with the epochs that were granted, too. One that says that its shard is another one is asked for
+nothing and gets nothing, until another process has the name, or the right data.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from todomq.errors import Overloaded, TodoMQError, Unavailable
+from todomq.errors import NOT_APPLIED, CorruptRecord, Overloaded, TodoMQError, Unavailable
 from todomq.list_server.gate import Batch, Gate
 from todomq.protocol import messages
 from todomq.protocol.addresses import is_address
@@ -24,6 +26,8 @@ from todomq.runtime.loop import OneTimer
 from todomq.runtime.pipes import Push
 
 GREET_AGAIN_S = 0.05
+GREET_ANOTHER_S = 0.5
+"""How soon to ask again a worker that has another shard."""
 SILENCE_MS = 2_000
 SLOW_BYTES_PER_MS = 50
 """Of the slowest network between machines that is waited for: 0.4 Mbit/s."""
@@ -60,9 +64,26 @@ class WorkerLink:
     """One list server's connection to one worker."""
 
     def __init__(
-        self, daemon: Daemon, number: int, commits_address: str, gate: Gate, on_new_life: Callable[[], None]
+        self,
+        daemon: Daemon,
+        number: int,
+        commits_address: str,
+        gate: Gate,
+        granted: Callable[[], list[tuple[int, int]]],
+        on_new_life: Callable[[], None],
+        on_another_shard: Callable[[CorruptRecord, int], None],
     ) -> None:
-        """Connect to nothing yet; ``on_new_life`` is called once another life of the worker has been greeted."""
+        """Connect to nothing yet.
+
+        Args:
+            daemon: the list server.
+            number: the worker's.
+            commits_address: where the worker's words are to be sent.
+            gate: has the batches that are not committed.
+            granted: returns the partitions of the worker with the epochs that it has granted.
+            on_new_life: is called once another life of the worker, or the right worker again, has been greeted.
+            on_another_shard: is told what a worker says of which the shard is another one, and the steady clock.
+        """
         self.incarnation = b""
         self.greeted = False
         self.sent_before = 0
@@ -72,7 +93,10 @@ class WorkerLink:
         self._name = ["database_worker", number]
         self._commits_address = commits_address
         self._gate = gate
+        self._granted = granted
         self._on_new_life = on_new_life
+        self._on_another_shard = on_another_shard
+        self._refusal: CorruptRecord | None = None  # of a worker with another shard, until one is greeted
         self._callee: Callee | None = None
         self._address = ""
         self._push: Push | None = None
@@ -84,6 +108,7 @@ class WorkerLink:
         self._silent_since_ms = 0
         self._send_again = OneTimer(daemon.loop, SEND_AGAIN_S, self._send_if_greeted)
         self._connect_again = OneTimer(daemon.loop, GREET_AGAIN_S, self.registry_changed)
+        self._greet_another = OneTimer(daemon.loop, GREET_ANOTHER_S, self._greet_if_needed)
 
     def registry_changed(self) -> None:
         """Connect to where the worker is registered now."""
@@ -127,11 +152,15 @@ class WorkerLink:
         if self._callee is not None and self.greeted:
             left_s = (asked.until_ms - self._loop.steady_ms()) / 1000
             self._callee.call(*asked.body, done=partial(self._answered, asked), timeout_s=min(CALL_S, max(left_s, 0)))
+        elif self._refusal is not None:
+            self._refuse(asked, self._refusal.with_outcome(NOT_APPLIED))
         elif len(self._waiting) < WAITING_CALLS:
             self._waiting.append(asked)
         else:
-            error = Overloaded(f"too much waits for database worker {self._name[1]}")
-            self._loop.after(0, partial(asked.done, Answer(None, error)))  # who is told may ask for more at once
+            self._refuse(asked, Overloaded(f"too much waits for database worker {self._name[1]}"))
+
+    def _refuse(self, asked: _Asked, error: TodoMQError) -> None:
+        self._loop.after(0, partial(asked.done, Answer(None, error)))  # who is told may ask for more at once
 
     def _answered(self, asked: _Asked, answer: Answer) -> None:
         error = answer.error
@@ -159,9 +188,8 @@ class WorkerLink:
             return
         self._greeting = True
         first = min(self._gate.batches, default=self._gate.open.number)
-        self._callee.call(
-            "hello", self._daemon.incarnation, self._commits_address, first, done=self._greeted, timeout_s=2.0
-        )
+        body = "hello", self._daemon.incarnation, self._commits_address, first, self._granted()
+        self._callee.call(*body, done=self._greeted, timeout_s=2.0)
 
     def tick(self, steady_ms: int) -> None:
         """Greet again a worker that has said nothing of the oldest batch for ``SILENCE_MS``: a message was lost.
@@ -197,6 +225,9 @@ class WorkerLink:
             self._must_greet_again = False
             self.greet()
             return
+        if isinstance(answer.error, CorruptRecord):
+            self._refused(answer.error)
+            return
         if answer.error is not None or not _is_greeting(answer.value):
             self._loop.after(GREET_AGAIN_S, self._greet_if_needed)
             return
@@ -212,13 +243,24 @@ class WorkerLink:
             self._push.close()
         if before and before != incarnation:
             self.sent_before = max(self._gate.batches, default=self.sent_before)
-        self.incarnation, self._push = incarnation, push
+        is_new = bool(before and before != incarnation) or self._refusal is not None
+        self.incarnation, self._push, self._refusal = incarnation, push, None
         self.greeted = True
         self._unsent = [self._gate.batches[number] for number in sorted(self._gate.batches)]
         log("greeted", worker=self._name[1], incarnation=self.incarnation, batches_again=len(self._unsent))
         self._send_unsent()
-        if before and before != self.incarnation:
+        if is_new:
             self._on_new_life()
+        self._ask_what_waits()
+
+    def _refused(self, error: CorruptRecord) -> None:
+        log_counted("worker_has_another_shard", worker=self._name[1], why=error.text)
+        self._refusal = error
+        self._on_another_shard(error, self._loop.steady_ms())
+        self._ask_what_waits()
+        self._greet_another.plan()
+
+    def _ask_what_waits(self) -> None:
         waiting, self._waiting = self._waiting, []
         for asked in waiting:
             self._ask(asked)
