@@ -244,19 +244,30 @@ def test_law_8_an_older_copy_that_is_put_in_the_place_of_a_shard_is_recognised_a
 
 def test_law_8_a_worker_that_lacks_a_granted_epoch_serves_nothing_while_somebody_says_so(worker: Worker) -> None:
     worker.call("store", "key", "value")
-    assert worker.call("claim", 3, 5) == [True, 5]
+    assert worker.call("claim", 3, 5, 0) == [True, 5]
     greeting = "hello", b"who remembers", f"ipc://{worker.home}/run/words", 1
     worker.call(*greeting, [[3, 5]])
     assert worker.call("get", "key") == "value"
     says = "worker-1 is not the shard .* partition 3 was granted under epoch 6, and epoch 5 is stored"
     with pytest.raises(CorruptRecord, match=says):
         worker.call(*greeting, [[3, 6]])
-    for body in (("get", "key"), ("store", "key", "x"), ("check",), ("claim", 3, 7), ("checkpoint", "copy")):
+    for body in (("get", "key"), ("store", "key", "x"), ("check",), ("claim", 3, 7, 0), ("checkpoint", "copy")):
         with pytest.raises(CorruptRecord, match=says):
             worker.call(*body)
     worker.wait(lambda: worker.call("stats")["storage"] == "open" or None)
     assert worker.call("get", "key") == "value"
-    assert worker.call("claim", 3, 7) == [True, 7]
+    assert worker.call("claim", 3, 7, 5) == [True, 7]
+
+
+def test_law_8_a_worker_that_lacks_the_epoch_that_a_claim_names_grants_nothing(worker: Worker) -> None:
+    assert worker.call("claim", 3, 5, 0) == [True, 5]
+    says = "worker-1 is not the shard .* partition 3 was granted under epoch 6, and epoch 5 is stored"
+    with pytest.raises(CorruptRecord, match=says):
+        worker.call("claim", 3, 7, 6)
+    with pytest.raises(CorruptRecord, match=says):
+        worker.call("get", "key")
+    worker.wait(lambda: worker.call("stats")["storage"] == "open" or None)
+    assert worker.call("claim", 3, 6, 5) == [True, 6]
 
 
 def test_a_key_is_its_canonical_packing_whatever_order_its_maps_come_in(worker: Worker) -> None:
@@ -274,9 +285,9 @@ def test_a_worker_asked_by_name_takes_any_key_but_claims_of_its_own_partitions_o
     for key in range(20):
         assert worker.call("store", key, key) is None
         assert worker.call("get", key) == key
-    assert worker.call("claim", 4, 1) == [True, 1]
+    assert worker.call("claim", 4, 1, 0) == [True, 1]
     with pytest.raises(InvalidRequest, match="not of this shard"):
-        worker.call("claim", 3, 1)
+        worker.call("claim", 3, 1, 0)
 
 
 def test_a_get_sees_the_stores_sent_before_it(worker: Worker) -> None:
@@ -300,7 +311,7 @@ def test_everything_acknowledged_before_a_kill_9_in_full_flow_is_there(worker: W
     for round_ in range(3):
         sender = Sender(worker)
         epoch = round_ + 1
-        assert worker.call("claim", 7, epoch) == [True, epoch]
+        assert worker.call("claim", 7, epoch, 0) == [True, epoch]
         for number in range(1, 31):
             keys = [b"n%d-%04d-%02d" % (round_, number, n) for n in range(50)]
             sender.send(number, (7, epoch, [part for key in keys for part in (key, b"value")]))
@@ -322,7 +333,7 @@ def test_everything_acknowledged_before_a_kill_9_in_full_flow_is_there(worker: W
 
 def test_batches_are_committed_and_read_and_the_way_back_tells(worker: Worker) -> None:
     sender = Sender(worker)
-    worker.call("claim", 3, 1)
+    worker.call("claim", 3, 1, 0)
     sender.send(1, (3, 1, [b"lb", b"2", b"la", b"1"]))
     sender.send(2, (3, 1, [b"lc", b"3", b"la", None]))
     sender.hear_committed(2)
@@ -339,24 +350,24 @@ def test_batches_are_committed_and_read_and_the_way_back_tells(worker: Worker) -
 
 def test_an_old_owner_is_refused_after_another_has_claimed(worker: Worker) -> None:
     old, new = Sender(worker), Sender(worker)
-    assert worker.call("claim", 3, 5) == [True, 5]
+    assert worker.call("claim", 3, 5, 0) == [True, 5]
     old.send(1, (3, 5, [b"n", b"old"]))
     assert old.hear().refused == []
-    assert worker.call("claim", 3, 6) == [True, 6]
-    assert worker.call("claim", 3, 6) == [False, 6]
+    assert worker.call("claim", 3, 6, 0) == [True, 6]
+    assert worker.call("claim", 3, 6, 0) == [False, 6]
     old.send(2, (3, 5, [b"n", b"too late"]))
     new.send(1, (3, 6, [b"m", b"new"]))
     assert old.hear().refused == [[2, 3, 6]]
     assert new.hear().refused == []
     worker.end()
     worker.start()
-    assert worker.call("claim", 3, 5) == [False, 6]
+    assert worker.call("claim", 3, 5, 0) == [False, 6]
     assert worker.call("read", b"n", None, None, 1)[0] == b"old"
 
 
 def test_a_gap_is_asked_for_and_a_new_life_takes_what_was_kept(worker: Worker) -> None:
     sender = Sender(worker)
-    worker.call("claim", 3, 1)
+    worker.call("claim", 3, 1, 0)
     batches = {n: (3, 1, [b"n%d" % n, b"x"]) for n in range(1, 6)}
     sender.send(1, batches[1])
     sender.hear_committed(1)
@@ -389,9 +400,9 @@ def test_a_new_life_of_a_sender_at_the_same_address_replaces_the_old_one(worker:
 @pytest.mark.parametrize(
     "body",
     [
-        ("unknown",), ("store",), ("store", "k"), ("store", "k", 1, 2), ("get",), ("get", "k", 1), ("claim", "3", 1),
-        ("claim", 256, 1), ("claim", 3, 0), ("claim", 3, -1), ("claim", 3, True),
-        ("hello", b"", "ipc:///x", 1, []),
+        ("unknown",), ("store",), ("store", "k"), ("store", "k", 1, 2), ("get",), ("get", "k", 1), ("claim", "3", 1, 0),
+        ("claim", 256, 1, 0), ("claim", 3, 0, 0), ("claim", 3, -1, 0), ("claim", 3, True, 0), ("claim", 3, 1),
+        ("claim", 3, 1, 1), ("claim", 3, 1, -1), ("claim", 3, 1, None), ("hello", b"", "ipc:///x", 1, []),
         ("hello", b"x", "inproc://x", 1, []), ("hello", b"x", "ipc:///x", -1, []), ("hello", 1, 2, 3, []), ("hello",),
         ("hello", b"x", "ipc:///x", 1), ("hello", b"x", "ipc:///x", 1, [3, 1]),
         ("hello", b"x", "ipc:///x", 1, [[3, 0]]), ("hello", b"x", "ipc:///x", 1, [[256, 1]]),
@@ -441,7 +452,7 @@ def test_garbage_at_both_sockets_is_counted_and_changes_nothing(worker: Worker) 
         (("read", b"k", b""), "4 arguments needed, not 2"),
         (("checkpoint",), "1 argument needed, not 0"),
         (("read", b"k", "p", None, 1), "argument 2 of this operation is of another type"),
-        (("claim", 3, True), "argument 2 of this operation is of another type"),
+        (("claim", 3, True, 0), "argument 2 of this operation is of another type"),
     ],
 )
 def test_a_wrong_count_of_arguments_is_not_called_a_wrong_type(
@@ -467,14 +478,14 @@ def test_a_full_disk_fails_what_is_under_way_and_the_worker_goes_on_once_there_i
     process = worker.process
     assert process is not None
     sender = Sender(worker)
-    worker.call("claim", 3, 1)
+    worker.call("claim", 3, 1, 0)
     sender.send(1, (3, 1, [b"n1", b"x"]))
     sender.hear_committed(1)
     _, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, hard))  # no file may grow any more
     (answer,) = worker.replies(worker.send(messages.body("store", "k", "v" * 10_000)))
     assert answer.code == "unavailable" and answer.retryable and answer.outcome == "unknown"
-    (answer,) = worker.replies(worker.send(messages.body("claim", 3, 2)))
+    (answer,) = worker.replies(worker.send(messages.body("claim", 3, 2, 0)))
     assert answer.code == "unavailable"
     assert worker.call("ping") == "pong"
     assert process.poll() is None, "a full disk must not end the worker"
@@ -495,7 +506,7 @@ def test_a_batch_that_failed_is_told_and_its_sender_goes_on_after_hello(worker: 
     process = worker.process
     assert process is not None
     sender = Sender(worker)
-    worker.call("claim", 3, 1)
+    worker.call("claim", 3, 1, 0)
     _, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, hard))
     sender.send(1, (3, 1, [b"n1", b"x" * 10_000]))
@@ -646,7 +657,7 @@ def test_law_8_a_worker_whose_shard_is_damaged_lives_and_names_the_file_to_all_w
     put_back = DAMAGES[named](worker.home / "data")
     worker.start()
     for body in (
-        ("get", "k"), ("store", "k", "w"), ("claim", 3, 1), ("check",), ("read", None, b"n", None, 1_000),
+        ("get", "k"), ("store", "k", "w"), ("claim", 3, 1, 0), ("check",), ("read", None, b"n", None, 1_000),
         ("read_many", [[None, b"n", None]], 1_000), ("checkpoint", "a"),
     ):  # fmt: skip
         with pytest.raises(CorruptRecord) as refusal:

@@ -199,8 +199,8 @@ def serves_before_the_claim() -> Replaced:
         known = self._hosting.partitions[arguments[0]]
         if known is None or known.epoch < arguments[1]:
             self._hosting.own(arguments[0], arguments[1])
-            self._links.of(arguments[0]).call("claim", *arguments[:2], done=lambda answer: None)
-            return [True, arguments[1]]
+            self._links.of(arguments[0]).call("claim", *arguments[:3], done=lambda answer: None)
+            return [True, *arguments[1:3]]
         return own(self, call)
 
     return [(Ownership, "_own", owned)]

@@ -182,7 +182,7 @@ def test_random_and_mutated_messages_in_thousands(stack: Running, name: str) -> 
     good = [
         messages.call(ME, [[1, "list", 0, messages.body("add_entry", "x"), 1, 1], [None, [name], 0, PING]]),
         messages.call(ME, [[1, None, 0, messages.body("table", [[1, ME, "ipc:///x"]], [[1, 1, 1]])]]),
-        messages.call(ME, [[1, None, 0, messages.body("claim", 1, 1)], [2, b"\xa1k", 0, messages.body("get", "k")]]),
+        messages.call(ME, [[1, None, 0, messages.body("claim", 1, 1, 0)], [2, b"\xa1k", 0, messages.body("get", "k")]]),
         messages.forward([[ME, [[1, "list", HUGE, messages.body("add_entry", "x"), 1, 1, 1]]]]),
     ]
     opened = stack.open(zmq.DEALER, name)
@@ -464,10 +464,20 @@ def test_batches_of_strangers_write_nothing(stack: Running) -> None:
     assert stack.ask("database_worker-1", "read", b"nforged", None, None, 100)[0] is None
 
 
-@pytest.mark.parametrize("arguments", [[0, 0], [0, -1], [256, 1], [0, HUGE + 1], [True, 1], [0, True], [0], [0, 1, 2]])
+@pytest.mark.parametrize("arguments", [[0, 0], [0, -1], [256, 1], [0, HUGE + 1], [True, 1], [0, True]])
 def test_no_partition_is_owned_or_released_under_odd_numbers(stack: Running, arguments: list[Any]) -> None:
-    for operation in ("own", "release"):
-        assert type(stack.ask("list_server-1", operation, *arguments)) is InvalidRequest
+    for asked in (["own", *arguments, 0], ["release", *arguments]):
+        assert type(stack.ask("list_server-1", *asked)) is InvalidRequest
+
+
+@pytest.mark.parametrize("arguments", [[0], [0, 1], [0, 1, 1], [0, 1, -1], [0, 1, True], [0, 1, None], [0, 1, 0, 0]])
+def test_no_partition_is_owned_without_what_is_known_of_it(stack: Running, arguments: list[Any]) -> None:
+    assert type(stack.ask("list_server-1", "own", *arguments)) is InvalidRequest
+
+
+@pytest.mark.parametrize("arguments", [[0], [0, 1, 2]])
+def test_no_partition_is_released_by_a_wrong_number_of_arguments(stack: Running, arguments: list[Any]) -> None:
+    assert type(stack.ask("list_server-1", "release", *arguments)) is InvalidRequest
 
 
 def test_a_list_server_that_talks_nonsense_gets_no_partition_and_the_cache_lives_on(stack: Running) -> None:
@@ -477,13 +487,15 @@ def test_a_list_server_that_talks_nonsense_gets_no_partition_and_the_cache_lives
     try:
         address = stack.address("nonsense")
         assert stack.ask("registry", "register_name", ["list_server", 9], address, None, ME, 60_000) is True
-        answers = iter([pack(5), pack([1, 2]), pack([[256, 1]]), pack([[[], {}]]), pack(None), pack({})])
+        odd = [5, [1, 2], [[256, 1, 0]], [[1, 1]], [[1, 1, -1]], [[[], {}]], None, {}]
+        answers = iter([pack(each) for each in odd])
         for value in answers:
             assert opened.poll(20_000), "the cache asks what it owns"
             peer, _, frame = opened.recv_multipart()
             for request in unpack(frame)[3]:
                 opened.send_multipart([peer, b"", messages.reply([(request[0], 0, value)])])
-        for grant in map(pack, ([False, 2**64 - 1], [False, -1], [2, 1], [True], [True, 1.0])):
+        grants = [False, 2**64 - 1, 0], [False, -1, 0], [2, 1, 0], [True, 1], [True, 1.0, 0], [True, 1, -1]
+        for grant in map(pack, grants):
             asked = set[str]()
             while "own" not in asked:
                 assert opened.poll(20_000), "the cache asks it to own partitions"

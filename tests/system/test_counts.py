@@ -104,7 +104,7 @@ def test_lists_of_a_new_stack_are_not_looked_for_before_they_are_made(shared_sta
     def loads() -> int:
         return sum(shared_stack.ask(name, "stats")["loads"] for name in servers)
 
-    owned = dict(row for name in servers for row in shared_stack.ask(name, "owned"))
+    owned = {partition: epoch for name in servers for partition, epoch, _ in shared_stack.ask(name, "owned")}
     names = [f"new {number}" for number in range(LISTS)]
     later = [name for name in names if owned[partition_of(name.encode())] > FIRST_EPOCH]
     before = loads()

@@ -447,12 +447,12 @@ def test_a_claim_that_is_asked_for_twice_is_made_once_and_both_who_asked_are_ans
     clients = [Client(world, name) for name in ("first", "second")]
     finished = list[Request[Any]]()
     for client in clients:
-        client.submit(operations.call(Via(["list_server", 1]), "own", 0, 1_000), 5.0, finished.append)
+        client.submit(operations.call(Via(["list_server", 1]), "own", 0, 1_000, 0), 5.0, finished.append)
     world.clock.run_until(world.clock.now_us + SECOND_US)
     assert finished == []
     world.start(WORKER)
     assert world.clock.run_until(world.clock.now_us + BOUND_US, lambda: len(finished) == 2)
-    assert [result(request) for request in finished] == [[True, 1_000]] * 2
+    assert [result(request) for request in finished] == [[True, 1_000, 1_000]] * 2
 
 
 def test_law_6_of_who_asks_for_the_server_of_a_list_that_cannot_be_read_nothing_is_kept(world: World) -> None:
@@ -494,7 +494,10 @@ def test_law_6_a_release_that_nobody_waits_for_any_more_is_forgotten(world: Worl
 # -- a worker with another shard ---------------------------------------------------------------------------------------
 
 
-def test_law_8_a_worker_with_another_shard_is_refused_and_the_right_one_serves_again(world: World) -> None:
+@pytest.mark.parametrize("dies", [None, LIST_SERVER, "cache"])
+def test_law_8_a_worker_with_another_shard_is_refused_by_whoever_remembers_and_the_right_one_serves_again(
+    world: World, dies: str | None
+) -> None:
     world.start_all()
     run_until_owned(world)
     client, disk = Client(world, "client"), world.disks[1]
@@ -503,6 +506,8 @@ def test_law_8_a_worker_with_another_shard_is_refused_and_the_right_one_serves_a
     world.clock.run_until(world.clock.now_us + 2 * SECOND_US)
     right, disk.records = disk.records, {}
     world.running[socket_name(WORKER)].process.die()
+    if dies is not None:
+        world.running[dies].process.die()
     world.clock.run_until(world.clock.now_us + 5 * SECOND_US)
     for request in (
         operations.add_entry("a", "bread"), operations.size("a"), operations.add_entry("new", "x"),

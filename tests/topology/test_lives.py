@@ -18,7 +18,7 @@ from topology.substitutes import in_world
 from topology.world import World
 
 
-@pytest.mark.parametrize("asked", [["own", 0, 1_000], ["release", 0, 1], ["owned"]])
+@pytest.mark.parametrize("asked", [["own", 0, 1_000, 0], ["release", 0, 1], ["owned"]])
 def test_a_list_server_refuses_what_another_life_of_it_was_asked(asked: list[Any]) -> None:
     home = Path("/sim")
     world = World(1, Settings(home, Settings(home, "").address("router"), list_servers=1, database_workers=1))

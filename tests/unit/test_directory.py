@@ -36,7 +36,7 @@ def carry_out(directory: Directory) -> list[Own | Release]:
         done += effects
         for effect in effects:
             if isinstance(effect, Own):
-                directory.claimed(effect, True, effect.epoch)
+                directory.claimed(effect, True, effect.epoch, effect.epoch)
             else:
                 directory.released(effect)
     return done
@@ -58,7 +58,8 @@ def test_what_the_router_knows_under_a_higher_epoch_is_claimed_above_that() -> N
     directory.outdated(partition, owner.epoch - 1)  # of before
     assert directory.owners[partition] == owner
     directory.outdated(partition, owner.epoch + 5)
-    directory.reported(owner.server, [(each, known.epoch) for each, known in directory.all_rows()] + [(partition, 1)])
+    rows = [(each, known.epoch, 0) for each, known in directory.all_rows()]
+    directory.reported(owner.server, [*rows, (partition, 1, 0)])
     assert directory.owners[partition] is None
     carry_out(directory)
     assert directory.changes() == [(partition, Owner(owner.server, owner.epoch + 6))]
@@ -131,7 +132,7 @@ def test_a_partition_is_released_before_another_server_is_asked_to_own_it() -> N
     released = effects[0]
     assert isinstance(released, Release)
     directory.released(released)
-    assert directory.plan(placing=True) == [Own(TWO, released.partition, released.epoch + 1)]
+    assert directory.plan(placing=True) == [Own(TWO, released.partition, released.epoch + 1, released.epoch)]
 
 
 def test_epochs_rise_with_every_owner() -> None:
@@ -150,22 +151,52 @@ def test_a_refused_claim_is_made_again_above_the_stored_epoch() -> None:
     directory.reported(ONE, [])
     effect = directory.plan(placing=True)[0]
     assert isinstance(effect, Own)
-    directory.claimed(effect, False, 41)
+    directory.claimed(effect, False, 41, 41)
     assert directory.owners[effect.partition] is None
-    assert directory.plan(placing=True) == [Own(ONE, effect.partition, 42)]
+    assert directory.plan(placing=True) == [Own(ONE, effect.partition, 42, 41)]
+
+
+def test_law_8_whoever_is_to_own_a_partition_hears_what_was_granted_before_and_nothing_higher() -> None:
+    directory = Directory(1, 3)
+    directory.servers_are([ONE])
+    directory.reported(ONE, [])
+    for effect in directory.plan(placing=True):
+        assert isinstance(effect, Own) and effect.known == 0
+        directory.claimed(effect, True, effect.epoch, 0)  # it answers for what it could not claim
+    directory.servers_are([ONE_AGAIN])
+    directory.reported(ONE_AGAIN, [])
+    claims = directory.plan(placing=True)
+    assert {(effect.epoch, effect.known) for effect in claims if isinstance(effect, Own)} == {(2, 0)}
+    for effect in claims:
+        assert isinstance(effect, Own)
+        directory.claimed(effect, True, 2, 2)
+    directory.servers_are([])
+    directory.servers_are([ONE])
+    directory.reported(ONE, [])
+    assert {each.known for each in directory.plan(placing=True) if isinstance(each, Own)} == {2}
+
+
+def test_law_8_a_cache_that_starts_hears_of_what_was_granted_from_whoever_owns_it() -> None:
+    directory = Directory(1, 3)
+    directory.servers_are([ONE])
+    directory.reported(ONE, [(7, 9, 4)])
+    directory.servers_are([])
+    directory.servers_are([ONE_AGAIN])
+    directory.reported(ONE_AGAIN, [])
+    assert Own(ONE_AGAIN, 7, 10, 4) in directory.plan(placing=True)
 
 
 def test_a_report_that_no_claim_can_have_led_to_is_not_believed() -> None:
     directory, liar = placed(ONE), Server(9, b"liar", "ipc:///liar")
     directory.servers_are([ONE, liar])
     before = directory.owners[7]
-    directory.reported(liar, [(7, (1 << 63) - 1)])
+    directory.reported(liar, [(7, (1 << 63) - 1, (1 << 63) - 1)])
     assert directory.owners[7] == before and before is not None and before.server == ONE
     for step in range(1, 10):
-        directory.reported(liar, [(7, before.epoch + step * (EPOCH_STEP - 1))])
+        directory.reported(liar, [(7, before.epoch + step * (EPOCH_STEP - 1), 0)])
     directory.servers_are([ONE])
     (own,) = (each for each in directory.plan(placing=True) if each.partition == 7)
-    assert isinstance(own, Own) and own.epoch <= before.epoch + EPOCH_STEP
+    assert isinstance(own, Own) and own.epoch <= before.epoch + EPOCH_STEP and own.known == before.epoch
 
 
 def test_what_a_claim_is_impossible_for_is_forgotten_and_storage_tells_anew() -> None:
@@ -175,14 +206,14 @@ def test_what_a_claim_is_impossible_for_is_forgotten_and_storage_tells_anew() ->
     stored = 3 * EPOCH_STEP
     (own,) = (each for each in directory.plan(placing=True) if each.partition == 7)
     assert isinstance(own, Own)
-    directory.claimed(own, False, (1 << 63) - 1)  # a lie
+    directory.claimed(own, False, (1 << 63) - 1, (1 << 63) - 1)  # a lie
     (too_high,) = directory.plan(placing=True)
     assert isinstance(too_high, Own) and too_high.epoch == 1 << 63
     directory.impossible(too_high)
     (anew,) = directory.plan(placing=True)
-    assert isinstance(anew, Own) and anew.epoch == 1
-    directory.claimed(anew, False, stored)
-    assert directory.plan(placing=True) == [Own(ONE, 7, stored + 1)]
+    assert isinstance(anew, Own) and (anew.epoch, anew.known) == (1, 0)
+    directory.claimed(anew, False, stored, stored)
+    assert directory.plan(placing=True) == [Own(ONE, 7, stored + 1, stored)]
 
 
 def test_an_effect_that_was_not_answered_is_planned_again() -> None:
@@ -227,7 +258,7 @@ def test_a_silent_server_keeps_what_it_owns_and_what_it_was_asked_to_own_goes_to
     directory.reported(ONE_AGAIN, [])
     assert directory.plan(placing=True) == [], "server 2 was asked, and may be about to claim"
     directory.silent(TWO)
-    above = [Own(ONE_AGAIN, effect.partition, effect.epoch + 1) for effect in asked]
+    above = [Own(ONE_AGAIN, effect.partition, effect.epoch + 1, 1) for effect in asked]
     assert directory.plan(placing=True) == above, "higher than what server 2 may claim yet"
     assert directory.all_rows() == of_two
 
@@ -262,7 +293,7 @@ def test_a_cache_that_starts_learns_what_is_owned_and_moves_nothing() -> None:
     directory = Directory(3, 3)
     directory.servers_are([ONE, TWO])
     for server in (ONE, TWO):
-        rows = [(partition, owner.epoch) for partition, owner in known.all_rows() if owner.server == server]
+        rows = [(number, owner.epoch, owner.epoch) for number, owner in known.all_rows() if owner.server == server]
         directory.reported(server, rows)
     assert directory.plan(placing=True) == []
     assert directory.all_rows() == known.all_rows()
@@ -274,16 +305,16 @@ def test_of_two_who_report_the_same_partition_the_higher_epoch_counts_in_either_
         directory = Directory(3, 3)
         directory.servers_are([ONE, TWO])
         for server, epoch in (first, second):
-            directory.reported(server, [(7, epoch)])
+            directory.reported(server, [(7, epoch, epoch)])
         assert directory.owners[7] == Owner(TWO, 6)
 
 
 def test_a_server_that_no_longer_names_a_partition_has_lost_it() -> None:
     directory = placed(ONE)
     epoch = directory.all_rows()[7][1].epoch
-    directory.reported(ONE, [(partition, epoch) for partition in range(PARTITIONS) if partition != 7])
+    directory.reported(ONE, [(partition, epoch, epoch) for partition in range(PARTITIONS) if partition != 7])
     assert directory.owners[7] is None
-    assert directory.plan(placing=True) == [Own(ONE, 7, epoch + 1)]
+    assert directory.plan(placing=True) == [Own(ONE, 7, epoch + 1, epoch)]
 
 
 def test_a_report_that_does_not_name_what_is_being_released_takes_nothing_away_by_itself() -> None:
@@ -299,7 +330,7 @@ def test_a_report_that_does_not_name_what_is_being_released_takes_nothing_away_b
 def test_the_report_of_a_life_that_is_over_is_ignored() -> None:
     directory = placed(ONE_AGAIN)
     before = directory.all_rows()
-    directory.reported(ONE, [(7, 99)])
+    directory.reported(ONE, [(7, 99, 99)])
     assert directory.all_rows() == before
 
 
@@ -311,11 +342,11 @@ def test_what_was_asked_of_a_server_that_died_is_dropped_and_its_late_answer_ign
     late = next(effect for effect in directory.plan(placing=True) if effect.server == ONE)
     assert isinstance(late, Own)
     directory.servers_are([TWO])
-    assert Own(TWO, late.partition, late.epoch) in directory.plan(placing=True)
-    directory.claimed(late, True, late.epoch)
+    assert Own(TWO, late.partition, late.epoch, late.known) in directory.plan(placing=True)
+    directory.claimed(late, True, late.epoch, late.epoch)
     assert directory.owners[late.partition] is None
-    directory.claimed(Own(TWO, late.partition, late.epoch), False, late.epoch)
-    assert directory.plan(placing=True) == [Own(TWO, late.partition, late.epoch + 1)]
+    directory.claimed(Own(TWO, late.partition, late.epoch, late.known), False, late.epoch, late.epoch)
+    assert directory.plan(placing=True) == [Own(TWO, late.partition, late.epoch + 1, late.epoch)]
 
 
 def test_changes_are_told_once_and_only_those_that_have_an_owner() -> None:
@@ -368,7 +399,7 @@ class Placement(RuleBasedStateMachine):
     @rule()
     def all_report(self) -> None:
         for server in self.living.values():
-            self.directory.reported(server, list(self.owned[server].items()))
+            self.directory.reported(server, [(each, epoch, epoch) for each, epoch in self.owned[server].items()])
 
     @precondition(lambda self: self.living)
     @rule(data=st.data())
@@ -390,11 +421,13 @@ class Placement(RuleBasedStateMachine):
                     del self.owned[effect.server][effect.partition]
                 self.directory.released(effect)
             else:
+                assert effect.known <= self.stored[effect.partition], "else the right shard is taken for another one"
                 granted = effect.epoch > self.stored[effect.partition]
                 if granted:
                     self.stored[effect.partition] = effect.epoch
                     self.owned[effect.server][effect.partition] = effect.epoch
-                self.directory.claimed(effect, granted, self.stored[effect.partition])
+                stored = self.stored[effect.partition]
+                self.directory.claimed(effect, granted, stored, stored)
 
     @rule(partition=PARTITIONS_SEEN)
     def a_server_is_refused_by_a_worker(self, partition: int) -> None:

@@ -50,9 +50,9 @@ def owning(monkeypatch: pytest.MonkeyPatch) -> Ownership:
 def test_law_6_calls_that_wait_for_claims_are_bounded(owning: Ownership, epochs: list[int]) -> None:
     own: Any = owning.operations["own"]
     for epoch in epochs:
-        assert own(Asked(5, epoch)) is LATER
+        assert own(Asked(5, epoch, 0)) is LATER
     with pytest.raises(Overloaded):
-        own(Asked(5, 1))
+        own(Asked(5, 1, 0))
 
 
 def test_law_6_calls_that_wait_for_the_disk_are_bounded(owning: Ownership) -> None:

@@ -3,6 +3,8 @@
 Owns: the placement of partitions. Must not know: entries, storage engines, sockets.
 Keeps law 2 on its side: whoever gets a partition gets it under a higher epoch, and only after the owner before it has
 released it or is dead. It stores nothing: a cache that starts learns the directory from the list servers themselves.
+And law 8: whoever is to own a partition is told the highest epoch that is known to be granted, so that it is not
+claimed from a database worker that has another shard, or an older copy of the right one.
 
 Placement: the partitions, in the order of their database workers, are cut into one stretch for each list server, so
 that a list server has few workers to write to: every batch costs. Where a server is away, each of its partitions goes
@@ -39,11 +41,12 @@ class Owner(NamedTuple):
 
 
 class Own(NamedTuple):
-    """Effect: ask the server to claim the partition under the epoch."""
+    """Effect: ask the server to claim the partition under the epoch; ``known`` is one granted before, 0 if none."""
 
     server: Server
     partition: int
     epoch: int
+    known: int
 
 
 class Release(NamedTuple):
@@ -67,6 +70,8 @@ class Directory:
         self._epochs = [0] * PARTITIONS
         self._granted = [0] * PARTITIONS
         """The highest epoch that was heard of, and that of the last owner which claimed it for this cache."""
+        self._stored = [0] * PARTITIONS
+        """The highest epoch that a database worker has granted, of those heard of: it must be in storage."""
         self._reported: set[bytes] = set()
         self._silent: set[bytes] = set()
         self._pending: dict[int, Own | Release] = {}
@@ -92,10 +97,14 @@ class Directory:
         heard = self._reported | self._silent
         return [server for server in self.servers.values() if server.incarnation not in heard]
 
-    def reported(self, server: Server, owned: list[tuple[int, int]]) -> None:
+    def reported(self, server: Server, owned: list[tuple[int, int, int]]) -> None:
         """Take a server's word on what it owns, first or again; the higher epoch wins where two claim the same.
 
         One so far above what was granted that no claim could follow is not believed.
+
+        Args:
+            server: which one.
+            owned: of each partition its number, the epoch, and the highest one that is known to be granted.
         """
         if self.servers.get(server.number) != server:
             return
@@ -103,10 +112,12 @@ class Directory:
         if server.incarnation in self._silent:
             self._silent.remove(server.incarnation)
             self._homes = None
-        named = dict(owned)
-        for partition, epoch in named.items():
-            known = self.owners[partition]
-            may_be = self._epochs[partition] <= epoch < self._granted[partition] + EPOCH_STEP
+        named = {partition for partition, _, _ in owned}
+        for partition, epoch, granted in owned:
+            known, most = self.owners[partition], self._granted[partition] + EPOCH_STEP
+            if granted < most:
+                self._heard_of_grant(partition, granted)
+            may_be = self._epochs[partition] <= epoch < most
             if may_be and (known is None or known.epoch < epoch):
                 self._set_owner(partition, Owner(server, epoch))
         for partition, known in enumerate(self.owners):
@@ -144,7 +155,7 @@ class Directory:
             home, owner = self._homes[partition], self.owners[partition]
             effect: Own | Release
             if owner is None:
-                effect = Own(home, partition, self._epochs[partition] + 1)
+                effect = Own(home, partition, self._epochs[partition] + 1, self._stored[partition])
             elif owner.server != home and owner.server.incarnation not in self._silent:
                 effect = Release(owner.server, partition, owner.epoch)
             else:
@@ -153,9 +164,18 @@ class Directory:
             effects.append(effect)
         return effects
 
-    def claimed(self, effect: Own, granted: bool, stored_epoch: int) -> None:
-        """Take the answer to ``Own``: granted, or refused because a higher epoch is stored."""
-        self._epochs[effect.partition] = max(self._epochs[effect.partition], stored_epoch)
+    def claimed(self, effect: Own, granted: bool, epoch: int, stored: int) -> None:
+        """Take the answer to ``Own``: granted, or refused because a higher epoch is stored.
+
+        Args:
+            effect: what was asked.
+            granted: whether the partition is served now.
+            epoch: under which epoch, or the one that was higher.
+            stored: the highest one that the server knows to be granted. It is lower where the server owns what it
+                could not claim.
+        """
+        self._epochs[effect.partition] = max(self._epochs[effect.partition], epoch)
+        self._heard_of_grant(effect.partition, stored)
         if self._pending.get(effect.partition) != effect:
             return
         del self._pending[effect.partition]
@@ -180,7 +200,7 @@ class Directory:
         """Take the word that nobody may claim under such an epoch, and forget what led to it: storage tells anew."""
         if self._pending.get(effect.partition) == effect:
             del self._pending[effect.partition]
-            self._epochs[effect.partition] = 0
+            self._epochs[effect.partition] = self._stored[effect.partition] = 0
 
     def outdated(self, partition: int, epoch: int) -> None:
         """Take the router's word that it knows a partition under this epoch: the next owner claims a higher one.
@@ -201,6 +221,10 @@ class Directory:
     def all_rows(self) -> list[tuple[int, Owner]]:
         """Return every partition that has an owner."""
         return [(partition, owner) for partition, owner in enumerate(self.owners) if owner is not None]
+
+    def _heard_of_grant(self, partition: int, epoch: int) -> None:
+        self._stored[partition] = max(self._stored[partition], epoch)
+        self._epochs[partition] = max(self._epochs[partition], epoch)
 
     def _set_owner(self, partition: int, owner: Owner) -> None:
         self.owners[partition] = owner

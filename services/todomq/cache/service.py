@@ -188,8 +188,8 @@ class CacheService(Service):
 
         def answered(answer: Answer) -> None:
             self._asked.discard(server.incarnation)
-            if answer.error is None and _are_epochs(answer.value):
-                self.directory.reported(server, [(partition, epoch) for partition, epoch in answer.value])
+            if answer.error is None and _are_owned(answer.value):
+                self.directory.reported(server, [(partition, epoch, known) for partition, epoch, known in answer.value])
                 return
             self.directory.silent(server)
             if answer.error is not None and answer.error.retryable:
@@ -217,9 +217,9 @@ class CacheService(Service):
             else:
                 self.directory.released(effect)
 
-        operation = "own" if isinstance(effect, Own) else "release"
-        incarnation = effect.server.incarnation
-        callee.call(operation, effect.partition, effect.epoch, incarnation, done=answered, timeout_s=5.0)
+        known = [effect.known] if isinstance(effect, Own) else []
+        operation, incarnation = "own" if known else "release", effect.server.incarnation
+        callee.call(operation, effect.partition, effect.epoch, *known, incarnation, done=answered, timeout_s=5.0)
 
     def _tell_router(self) -> None:
         router = self._daemon.whereis(["router"])
@@ -267,13 +267,27 @@ def _is_activation(value: Any) -> bool:
 
 
 def _is_grant(value: Any) -> bool:
-    """Tell whether a list server answered ``[granted, epoch]``."""
-    return type(value) is list and len(value) == 2 and type(value[0]) is bool and is_epoch(value[1])
+    """Tell whether a list server answered ``[granted, epoch, highest epoch known to be granted]``."""
+    is_one = type(value) is list and len(value) == 3 and type(value[0]) is bool and is_epoch(value[1])
+    return is_one and _is_known(value[2])
 
 
 def _is_description(value: Any) -> bool:
     """Tell whether a list server described a list: texts with plain values."""
     return type(value) is dict and all(type(key) is str and type(each) in PLAIN for key, each in value.items())
+
+
+def _is_known(epoch: Any) -> bool:
+    return is_epoch(epoch) or (epoch == 0 and type(epoch) is int)
+
+
+def _are_owned(value: Any) -> bool:
+    """Tell whether an answer is ``[[partition, epoch, highest epoch known to be granted], ...]``."""
+    return (
+        type(value) is list
+        and all(type(item) is list and len(item) == 3 and _is_known(item[2]) for item in value)
+        and _are_epochs([item[:2] for item in value])
+    )
 
 
 def _are_epochs(value: Any) -> bool:

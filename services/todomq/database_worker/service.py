@@ -147,10 +147,13 @@ class DatabaseWorkerService(Service):
         return [self._incarnation, self._address, self._number, self._pool_size]
 
     def _claim(self, call: Call) -> None:
-        partition, epoch = _arguments(call, int, int)
+        partition, epoch, known = _arguments(call, int, int, int)
         if not messages.is_epoch(epoch):
             raise InvalidRequest("an epoch is a number from 1")
+        if not 0 <= known < epoch:
+            raise InvalidRequest("a claim is made under an epoch above the one that is known")
         self._shard.check_writable()
+        self._shard.check_granted([[partition, known]])
         self._shard.commits.take_claim(partition, epoch, _answering(call))
 
     def _read(self, call: Call) -> None:
@@ -277,9 +280,7 @@ def _page(
 
 
 def _is_granted(pair: Any) -> bool:
-    return (
-        type(pair) is list and len(pair) == 2 and messages.is_partition(pair[0]) and messages.is_epoch(pair[1])
-    )
+    return type(pair) is list and len(pair) == 2 and messages.is_partition(pair[0]) and messages.is_epoch(pair[1])
 
 
 def _is_page(page: Any) -> bool:

@@ -187,6 +187,10 @@ class Hosting:
         """Return ``(partition, epoch)`` of each owned partition."""
         return [(p.number, p.epoch) for p in self.partitions if p is not None and not p.releasing]
 
+    def owned_and_granted(self) -> list[tuple[int, int, int]]:
+        """Return the same, each with the highest epoch that is known to be granted, 0 for none."""
+        return [(number, epoch, self.granted[number]) for number, epoch in self.owned()]
+
     def check_epochs(self) -> None:
         """Ask each worker whether what is owned here still is, unless it has yet to answer the last such question.
 

@@ -6,6 +6,8 @@ a list holds. Talks to: the cache (own, release, owned), database workers (claim
 Law 2: a partition is served once its worker has granted the claim, and no sooner; it is given away once every write of
 it is on disk. While a worker says why it can't grant a claim, the partition is answered for with that reason, and the
 claim goes on being tried, under the same epoch: once it is granted, nobody but this list server need know.
+Law 8: a claim says what is known to be granted, and whoever is told of a partition hears it. So a worker with another
+shard, or an older copy, grants nothing as long as anybody knows better.
 """
 
 from __future__ import annotations
@@ -90,9 +92,9 @@ class Ownership:
                 left, self._left = self._left, None
                 left()
 
-    def _owned(self, call: Call) -> list[tuple[int, int]]:
+    def _owned(self, call: Call) -> list[tuple[int, int, int]]:
         self._check_incarnation(call, 0)
-        return self._hosting.owned()
+        return self._hosting.owned_and_granted()
 
     def _check_incarnation(self, call: Call, place: int) -> None:
         """Refuse what another life of this list server was asked: a connection goes on to the next one unasked.
@@ -105,13 +107,16 @@ class Ownership:
             raise Unavailable("another life of this list server was asked")
 
     def _own(self, call: Call) -> object:
-        self._check_incarnation(call, 2)
+        self._check_incarnation(call, 3)
+        known = call.arguments.pop() if len(call.arguments) == 3 else None
         number, epoch = _partition_and_epoch(call)
+        if type(known) is not int or not 0 <= known < epoch:
+            raise InvalidRequest("the highest epoch that is known to be granted is needed, 0 for none, below this one")
         if self._left is not None:
             raise Unavailable("this list server is leaving")
         owned = self._hosting.partitions[number]
         if owned is not None and owned.epoch == epoch and not owned.releasing:
-            return [True, epoch]
+            return [True, epoch, self._hosting.granted[number]]
 
         if sum(map(len, self._claims.values())) >= WAITING_OWN or len(self._claims) >= WAITING_OWN:
             raise Overloaded("too many calls wait for claims of partitions")
@@ -120,12 +125,12 @@ class Ownership:
             calls.append(call)
         else:
             self._claims[number, epoch] = [call]
-            self._claim(number, epoch)
+            self._claim(number, epoch, known)
         return LATER
 
-    def _claim(self, number: int, epoch: int) -> None:
-        claimed, refused = partial(self._claimed, number, epoch), partial(self._claim_refused, number, epoch)
-        self._links.of(number).call("claim", number, epoch, done=claimed, refused=refused, timeout_s=CLAIM_S)
+    def _claim(self, number: int, epoch: int, known: int) -> None:
+        claimed, refused = partial(self._claimed, number, epoch, known), partial(self._claim_refused, number, epoch)
+        self._links.of(number).call("claim", number, epoch, known, done=claimed, refused=refused, timeout_s=CLAIM_S)
 
     def _claim_refused(self, number: int, epoch: int, error: TodoMQError) -> None:
         """Take the word that a claim has not been granted yet: if the worker itself says so, whoever asks hears why."""
@@ -137,13 +142,13 @@ class Ownership:
         if calls:
             log_counted("partition_unclaimed", partition=number, why=error.text)
         for call in calls:
-            call.answer([True, epoch])
+            call.answer([True, epoch, self._hosting.granted[number]])
         calls.clear()
 
-    def _claimed(self, number: int, epoch: int, answer: Answer) -> None:
+    def _claimed(self, number: int, epoch: int, known: int, answer: Answer) -> None:
         is_unclaimed = self._hosting.is_unclaimed(number, epoch)
         if is_unclaimed and is_refusal_for_now(answer.error):
-            self._claim(number, epoch)
+            self._claim(number, epoch, known)
             return
         calls = self._claims.pop((number, epoch))
         if is_unclaimed:
@@ -153,7 +158,7 @@ class Ownership:
         elif self._is_overtaken(number, epoch):
             answer = Answer(None, Unavailable("the partition was asked for under a higher epoch since"))
         try:
-            grant = self._grant(number, epoch, answer)
+            grant = self._grant(number, epoch, known, answer)
         except TodoMQError as error:
             for call in calls:
                 call.refuse(error)
@@ -165,21 +170,25 @@ class Ownership:
         owned = self._hosting.partitions[number]
         return owned is not None and owned.epoch > epoch
 
-    def _grant(self, number: int, epoch: int, answer: Answer) -> list[Any]:
-        """Take a worker's answer to a claim; return ``[granted, stored epoch]``, or raise why it is not known."""
+    def _grant(self, number: int, epoch: int, known: int, answer: Answer) -> list[Any]:
+        """Take a worker's answer to a claim; return what ``own`` answers, or raise why it is not known."""
+        granted_to = self._hosting.granted
         if isinstance(answer.error, CorruptRecord):
             log_counted("partition_damaged", partition=number, why=answer.error.text)
             self._hosting.own_unclaimed(number, epoch, answer.error)
-            return [True, epoch]
+            if known > granted_to[number]:  # the shard may be another one: all that is the worker's is refused then
+                granted_to[number] = known
+                self._links.of(number).greet()
+            return [True, epoch, granted_to[number]]
         if answer.error is not None:
             raise answer.error
         if not _is_grant(answer.value):
             raise Unavailable("the database worker's answer to claim is malformed")
         granted, stored = answer.value
-        self._hosting.granted[number] = max(stored, self._hosting.granted[number])
+        granted_to[number] = max(stored, granted_to[number])
         if granted:
             self._hosting.own(number, epoch)
-        return [granted, stored]
+        return [granted, stored, granted_to[number]]
 
     def _release(self, call: Call) -> object:
         self._check_incarnation(call, 2)
