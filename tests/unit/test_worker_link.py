@@ -51,6 +51,7 @@ class Pair:
 
     def __init__(self) -> None:
         self.wire = Wire()
+        self.address = ADDRESS
         self.commits = Commits(WORKER, range(256), {PARTITION: 1})
         self.hosting = Hosting(1, 600_000, 1 << 30)
         self.gate = self.hosting.gates[1]
@@ -73,7 +74,7 @@ class Pair:
     loop = Loop()
 
     def whereis(self, name: Any) -> Registration:
-        return Registration(name, ADDRESS, None, WORKER)
+        return Registration(name, self.address, None, WORKER)
 
     def connect(self, address: str, **_: Any) -> Wire:
         return self.wire
@@ -231,3 +232,16 @@ def test_law_8_a_worker_with_another_shard_gets_nothing_and_what_is_asked_is_ref
     assert pair.hosting.partitions[PARTITION] is None, "it is claimed anew"
     pair.link.call("read", done=answers.append)
     assert pair.wire.asked == ["read"]
+
+
+def test_who_has_the_name_at_another_address_is_asked_nothing_before_it_is_greeted(pair: Pair) -> None:
+    assert pair.link.greeted
+    pair.link.call("claim", 1, 1, 0, done=lambda answer: None)
+    assert pair.wire.asked == ["claim"]
+    pair.address = "ipc:///elsewhere"
+    pair.link.registry_changed()
+    pair.link.call("claim", 2, 1, 0, done=lambda answer: None)
+    assert pair.wire.asked == ["claim"]
+    pair.link.greet()
+    pair.hello()()
+    assert pair.wire.asked == ["claim", "claim"]

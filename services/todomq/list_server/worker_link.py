@@ -126,6 +126,7 @@ class WorkerLink:
             return
         if self._callee is not None:
             self._callee.close()
+            self.greeted = False  # whoever is at the new address was not
         self._address, self._callee = registration.address, callee
 
     def call(
