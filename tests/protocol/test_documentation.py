@@ -130,7 +130,7 @@ def in_mib(size: int) -> int:
         ),
         ("protocol", "while the router has {} or {} MiB in flight", [in_flight.REQUESTS, in_mib(in_flight.BYTES)]),
         ("stats", "they come near {} or {} MiB", [in_flight.REQUESTS, in_mib(in_flight.BYTES)]),
-        ("protocol", "the rest is kept for {} s after each page", [snapshots.KEPT_MS / 1000]),
+        ("protocol", "that is kept for {} s after each page", [snapshots.KEPT_MS / 1000]),
         ("protocol", "keeps {} long reads in all", [snapshots.SNAPSHOTS]),
         ("protocol", "once {} answers, or {} KiB of them, are", [sessions.ANSWERS, sessions.ANSWERS_BYTES // 1024]),
         ("protocol", "Once a list remembers {} senders", [sessions.SESSIONS]),
@@ -156,7 +156,7 @@ def test_what_is_said_to_happen_four_times_a_second_does() -> None:
 
 def test_lists_go_on_within_five_seconds_after_a_connection_between_daemons_is_lost() -> None:
     words = " ".join((REPOSITORY / "docs" / "security.md").read_text(encoding="utf-8").split())
-    assert "loses a connection between daemons without a word, its lists go on within about five seconds" in words
+    assert "without a word, it is made anew, and its lists go on within about five seconds" in words
     assert sockets.UNHEARD_MS + sockets.CONNECT_AGAIN_MOST_MS < 5_000
 
 
