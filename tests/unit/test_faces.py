@@ -43,7 +43,7 @@ def test_a_method_is_shown_as_it_is_called(method: Callable[..., Any], shown: st
 def test_help_says_what_a_method_does() -> None:
     shown = pydoc.render_doc(Database.get, renderer=pydoc.plaintext)  # type: ignore[attr-defined]
     assert "get(self, /, key: 'Any', *" in shown
-    assert "Return the value stored under a key, None where there is none." in shown
+    assert "Return the value stored under a key, or None if there is none." in shown
 
 
 def test_a_client_is_shown_with_its_endpoint() -> None:

@@ -742,7 +742,7 @@ class TestRepeating:
         other.greet()
         again = self.repeat(other, unknown)
         assert other.sent() == []
-        assert self.is_given_up(again, unknown, "begun anew")
+        assert self.is_given_up(again, unknown, "begun a new session")
 
     @pytest.fixture
     def two_unknown(self, driver: Driver) -> list[Request[Any]]:

@@ -54,7 +54,7 @@ def test_a_ref_is_not_pickled_or_copied_with_the_client_in_it_and_says_so() -> N
     with Client("ipc:///nowhere") as todo:
         ref = ServerRef("x", ("list_server", 1), b"i", 7, 0, 1, todo.todo_list("x"))
         for refused in (pickle.dumps, copy.deepcopy, dataclasses.asdict):
-            with pytest.raises(TypeError, match="a client can't be pickled or copied in depth, nor what holds one"):
+            with pytest.raises(TypeError, match="a client can't be pickled or deep-copied, nor can what holds one"):
                 refused(ref)
 
 

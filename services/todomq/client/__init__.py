@@ -10,7 +10,7 @@ What a caller has in hand:
     async_client  the face of asyncio
     values        entries, names, where things are
 
-The way of a request:
+The path of a request:
 
     operations    every operation: what is sent, what is made of the answer
     request       a request on its way

@@ -1,9 +1,9 @@
-"""The face of asyncio: the names of ``Client``, each call returns an ``asyncio.Future`` of the running loop.
+"""The face of asyncio: the same names as ``Client``; each call returns an ``asyncio.Future`` of the running loop.
 
 Owns: ``AsyncClient``, its handles and its pipeline. Must not know: messages, numbers. A request is on its way as
-soon as the method is called, awaited or not, so requests take effect in the order of the calls; a read that changes
-called after it have overtaken fails with ``OutOfOrder``, as in a pipeline (law 4). A call never waits for room, for
-that would stop the loop: at the client's bound its future fails with ``Overloaded`` (law 6).
+soon as the method is called, awaited or not, so requests take effect in the order of the calls; a read overtaken by
+changes called after it fails with ``OutOfOrder``, as in a pipeline (law 4). A call never waits for room, since that
+would stop the loop: at the client's bound its future fails with ``Overloaded`` (law 6).
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from todomq.keys.credentials import Credentials
 
 OTHER_LOOP_S = 0.02
-"""How often a pipeline looks whether its requests of another event loop are answered."""
+"""How often a pipeline checks whether its requests on another event loop are answered."""
 LATE_MS = 1_000
-"""How long after a request's deadline a loop that pauses may still take its answer."""
+"""For how long after a request's deadline a loop that is not running may still take its answer."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -104,7 +104,7 @@ class AsyncCache(_Part):
     def server_process(
         self, list_name: str, *, deadline_s: float | None = None
     ) -> asyncio.Future[ServerRef[AsyncTodoList]]:
-        """Return where the list's actor lives; it is activated if it was not."""
+        """Return where the list's actor lives; if it is not active, it is activated first."""
         return self._ask_server_process(list_name, self._face.todo_list, deadline_s=deadline_s)
 
     _ask_server_process = _ask(operations.server_process)
@@ -121,7 +121,7 @@ class AsyncRegistry(_Part):
 
 
 class AsyncDatabase(_Part):
-    """Any value under any key, beside the lists."""
+    """Any value under any key, apart from the lists."""
 
     store = _ask(operations.store)
     get = _ask(operations.get)
@@ -154,7 +154,7 @@ class _Face(_Part):
         raise NotImplementedError
 
     def begin(self, build: Callable[P, Request[T]], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
-        """Submit what an operation builds of these arguments; where they break a rule its future has failed already."""
+        """Submit the request that an operation builds; if the arguments break a rule, its future has failed already."""
         try:
             request = build(*args, **kwargs)
         except InvalidRequest as error:
@@ -162,7 +162,7 @@ class _Face(_Part):
         return self.ask(request)
 
     def failed(self, error: InvalidRequest) -> asyncio.Future[Any]:
-        """Return the future of a request that is refused before it is one."""
+        """Return a future that has failed already: no request could be built from the arguments."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         future.set_exception(error)
         return future
@@ -172,13 +172,14 @@ class AsyncClient(_Face):
     """A client of one stack for asyncio, see ``Client``. It may be used from the loops of several threads.
 
     Args:
-        endpoint: the router's address; None for the file that ``TODOMQ_CREDENTIALS`` names, else ``TODOMQ_ENDPOINT``,
-            else this machine's stack.
-        deadline_s: how long a request may take that names no deadline of its own; at most 60.
-        credentials: what ``from_file`` has read; they name the endpoint.
+        endpoint: the router's address. None takes it from the file that ``TODOMQ_CREDENTIALS`` names, else from
+            ``TODOMQ_ENDPOINT``, else connects to this machine's stack.
+        deadline_s: how many seconds a request may take if it is given no deadline of its own; at most 60.
+        credentials: what a credentials file holds, as ``from_file`` reads it. They name the endpoint: the argument
+            ``endpoint`` is ignored then.
 
     Raises:
-        InvalidRequest: not a usable endpoint, deadline or file.
+        InvalidRequest: the endpoint, the deadline or the file can't be used.
     """
 
     def __init__(
@@ -195,14 +196,15 @@ class AsyncClient(_Face):
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], deadline_s: float = 5.0) -> Self:
-        """Return a client that connects with the credentials in a file, which ``todomq keys new`` made.
+        """Return a client that connects with the credentials in a file made by ``todomq keys new``.
 
         Args:
             path: the file.
             deadline_s: as for the class.
 
         Raises:
-            InvalidRequest: it can't be read, others may read it, or it is not such a file.
+            InvalidRequest: the file can't be read, other users may read it, or it holds no credentials; or as for the
+                class.
         """
         from todomq.keys.credentials import read_credentials
 
@@ -213,7 +215,7 @@ class AsyncClient(_Face):
         return AsyncPipeline(self)
 
     async def close(self) -> None:
-        """End the connection. What is unanswered fails with ``Unavailable``; closing again does nothing."""
+        """End the connection. Unanswered requests fail with ``Unavailable``; closing again does nothing."""
         await asyncio.get_running_loop().run_in_executor(None, self._closing)
 
     async def __aenter__(self) -> Self:
@@ -225,12 +227,12 @@ class AsyncClient(_Face):
         await self.close()
 
     def ask(self, request: Request[T]) -> asyncio.Future[T]:
-        """Submit a request; return the future of its result, that of a cast settled."""
+        """Submit a request; return the future of its result, which for a cast is settled already."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         set_deadline(request, self._deadline_ms)
         try:
             if not request.is_cast:
-                request.waiter = future, self  # who must not be closed, though nobody else knows it any more
+                request.waiter = future, self  # keeps the client from being closed once nobody else refers to it
             self._connection.submit(request, may_wait=False)
         except TodoMQError as error:
             future.set_exception(refused(request, error, self.ask))
@@ -241,18 +243,18 @@ class AsyncClient(_Face):
 
 
 class AsyncPipeline(_Face):
-    """A face for ``async with``.
+    """A client's face that waits for all of its answers, used with ``async with``.
 
-    Leaving the block waits for every answer and raises an ``ExceptionGroup`` of the failures (the first 10,000), in the
-    order of the calls; what the block raises by itself gets a note of them instead. What is called before the block, or
-    between two, counts for the next.
+    Leaving the block waits for every answer. If requests failed, it then raises an ``ExceptionGroup`` of the failures
+    (the first 10,000), in the order of the calls; if the block itself raises, its error gets a note of them instead.
+    Calls made before the block, or between two blocks, count for the next one.
     """
 
     def __init__(self, client: AsyncClient) -> None:
         super().__init__()
         self._client = client
         self._waited_for: dict[asyncio.Future[Any], tuple[int, int]] = {}
-        """By its future: the place of each request, and its deadline."""
+        """By future: the request's place in the order of the calls, and its deadline."""
         self._begun = 0
         self._failures = Failures()
 
@@ -262,7 +264,7 @@ class AsyncPipeline(_Face):
         return self._counted(future, request.deadline_ms)
 
     def failed(self, error: InvalidRequest) -> asyncio.Future[Any]:
-        """Return the future of a request that is refused before it is one; it counts among those that were begun."""
+        """Return a future that has failed already: no request could be built. It counts as a request that was begun."""
         return self._counted(super().failed(error), 0)
 
     def _counted(self, future: asyncio.Future[T], deadline_ms: int) -> asyncio.Future[T]:
@@ -274,7 +276,7 @@ class AsyncPipeline(_Face):
     def _note(self, future: asyncio.Future[Any]) -> None:
         place, _ = self._waited_for.pop(future, (-1, 0))
         error = None if future.cancelled() else future.exception()
-        if place >= 0 and isinstance(error, Exception):  # else its block was left before
+        if place >= 0 and isinstance(error, Exception):  # otherwise its block has been left already
             self._failures.add([(place, error)])
 
     async def __aenter__(self) -> Self:
@@ -295,18 +297,18 @@ class AsyncPipeline(_Face):
 
 
 def _may_end(future: asyncio.Future[Any], deadline_ms: int) -> bool:
-    """Tell whether a future may be settled yet: where its loop pauses, until its request's deadline has passed."""
+    """Tell whether a future may still be settled: if its loop is not running, only until soon after its deadline."""
     loop = future.get_loop()
     return loop.is_running() or (not loop.is_closed() and awake_ms() < deadline_ms + LATE_MS)
 
 
 class _AskAgain(AskAgain):
-    """The same for futures: whoever awaits gets one of their own loop, so that to cancel it gives up no answer."""
+    """The same for asyncio: each caller gets a future of its own loop, so that cancelling it loses no answer."""
 
     def __call__(self) -> asyncio.Future[Any]:
         """Return a future of the answer."""
         loop = asyncio.get_running_loop()
-        is_parents = self._pid != os.getpid()  # whose answer comes to the parent
+        is_parents = self._pid != os.getpid()  # then its answer goes to the parent
         with self._lock():
             asked = self._answers[0] if self._answers else None
             if asked is None or _is_lost(asked) or (is_parents and not asked.done()):
@@ -317,7 +319,7 @@ class _AskAgain(AskAgain):
                 except BaseException:
                     self._answers = []
                     raise
-                sent.add_done_callback(_ignore)  # ``take`` is told, whatever becomes of the loop
+                sent.add_done_callback(_ignore)  # ``take`` gets the answer, whatever becomes of the loop
                 if sent.done() and sent.exception() is not None:  # refused by this client itself
                     self.take(None, sent.exception())
         told: asyncio.Future[Any] = loop.create_future()
@@ -348,7 +350,7 @@ def _tell(told: asyncio.Future[Any], asked: Future[Any]) -> None:
 
 
 def _is_lost(asked: Future[Any]) -> bool:
-    """Tell whether what was asked has ended, and nobody knows how: it is to be asked once more."""
+    """Tell whether the last repetition ended with an unknown outcome, so that it must be asked once more."""
     if not asked.done():
         return False
     error = asked.exception()
@@ -356,7 +358,7 @@ def _is_lost(asked: Future[Any]) -> bool:
 
 
 def _completion(client_ref: weakref.ref[AsyncClient]) -> Callable[[list[Request[Any]]], list[Callable[[], None]]]:
-    """Return what settles the futures of finished requests, each on its own loop, with one call per loop."""
+    """Return the function that settles the futures of finished requests, each on its own loop, in one call per loop."""
 
     def complete(finished: list[Request[Any]]) -> list[Callable[[], None]]:
         client = client_ref()

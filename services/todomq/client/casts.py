@@ -7,7 +7,7 @@ all. Must not know: what a cast is for, sessions, messages. The session counts h
 from __future__ import annotations
 
 FORGOTTEN_MS = 5_000
-"""How long casts that no answer tells of have a place in the window."""
+"""For how long casts keep their place in the window while no answer tells of them."""
 
 
 class Casts:
@@ -21,18 +21,18 @@ class Casts:
         self.forgotten_ms = 0
         self._untold = 0
         self._told: dict[int, int] = {}
-        """By the id of each that is a call and not answered: how many went before it, since the one before."""
+        """By id, for each cast sent as a call and not answered: how many went before it, since the last such one."""
         self._sent = self._sent_before_hello = self._read = 0
 
     @property
     def in_flight(self) -> int:
-        """How many may be in flight, those that are calls left out."""
+        """How many may be in flight, not counting those that are sent as calls."""
         return self._untold + sum(self._told.values())
 
     def send(self, window: int, identifier: int, now_ms: int) -> bool:
         """Count a cast that is sent now; return whether it is to be a call, under this id.
 
-        It is one after each quarter of the window, and always where the window is very small.
+        One is after each quarter of the window, and every one if the window is very small.
         """
         self._sent += 1
         self.forgotten_ms = now_ms + FORGOTTEN_MS
@@ -44,7 +44,7 @@ class Casts:
         return True
 
     def ended(self, identifier: int) -> None:
-        """Take the end of one that was a call: those before it are done, about."""
+        """Note the end of a cast that was sent as a call: those before it are done, or nearly so."""
         self._told.pop(identifier, None)
 
     def forget(self) -> None:
@@ -53,7 +53,7 @@ class Casts:
         self._told.clear()
 
     def hello_sent(self) -> None:
-        """Note that what was sent so far is before a hello; its answer says that the router has read it."""
+        """Note that a hello follows what was sent so far: its answer will say that the router has read all that."""
         self._sent_before_hello = self._sent
 
     def greeted(self) -> None:

@@ -1,7 +1,7 @@
 """The blocking face: each method waits for its answer. ``pipeline`` gives the face of futures.
 
 Owns: ``Client`` and its handles. Must not know: messages, numbers. The operations, with their arguments and
-results, stand in ``operations.py``; here they become methods.
+results, are defined in ``operations.py``; here they become methods.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class _Part:
 
 
 def _ask(build: Callable[P, Request[T]]) -> Callable[Concatenate[_Part, P], T]:
-    """Offer an operation as a method that waits for the answer, a cast for none."""
+    """Offer an operation as a method that waits for the answer; a cast has none to wait for."""
 
     @operations.shown_as(build)
     def method(self: _Part, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -88,7 +88,7 @@ class Cache(_Part):
     """Who serves which list."""
 
     def server_process(self, list_name: str, *, deadline_s: float | None = None) -> ServerRef[TodoList]:
-        """Return where the list's actor lives; it is activated if it was not."""
+        """Return where the list's actor lives; if it is not active, it is activated first."""
         return self._client.ask(
             operations.server_process(list_name, self._client.todo_list, deadline_s=deadline_s)
         )
@@ -105,7 +105,7 @@ class Registry(_Part):
 
 
 class Database(_Part):
-    """Any value under any key, beside the lists."""
+    """Any value under any key, apart from the lists."""
 
     store = _ask(operations.store)
     get = _ask(operations.get)
@@ -115,17 +115,18 @@ class Database(_Part):
 class Client(_Part):
     """A client of one stack; usable from any thread, and in a forked child under an identity of its own.
 
-    The connection is made by the first request and kept up from then on. Requests are sent again as long as their
-    deadline allows; changes take effect once all the same.
+    The first request makes the connection, which is kept up from then on. Requests are sent again for as long as their
+    deadline allows, and still a change takes effect only once.
 
     Args:
-        endpoint: the router's address; None for the file that ``TODOMQ_CREDENTIALS`` names, else ``TODOMQ_ENDPOINT``,
-            else this machine's stack.
-        deadline_s: how long a request may take that names no deadline of its own; at most 60.
-        credentials: what ``from_file`` has read; they name the endpoint.
+        endpoint: the router's address. None takes it from the file that ``TODOMQ_CREDENTIALS`` names, else from
+            ``TODOMQ_ENDPOINT``, else connects to this machine's stack.
+        deadline_s: how many seconds a request may take if it is given no deadline of its own; at most 60.
+        credentials: what a credentials file holds, as ``from_file`` reads it. They name the endpoint: the argument
+            ``endpoint`` is ignored then.
 
     Raises:
-        InvalidRequest: not a usable endpoint, deadline or file.
+        InvalidRequest: the endpoint, the deadline or the file can't be used.
     """
 
     def __init__(
@@ -134,7 +135,7 @@ class Client(_Part):
         super().__init__(self)
         self.endpoint, credentials = choose(endpoint, credentials)
         self._deadline_ms = int(check_deadline(deadline_s) * 1000)
-        # The connection's thread must not keep alive a client that everybody else has forgotten.
+        # The connection's thread must not keep a client alive that nobody else refers to any more.
         self._connection = Connection(self.endpoint, _completion(weakref.ref(self)), credentials)
         self._closing = weakref.finalize(self, self._connection.close)
         self.cache = Cache(self)
@@ -146,14 +147,15 @@ class Client(_Part):
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], deadline_s: float = 5.0) -> Self:
-        """Return a client that connects with the credentials in a file, which ``todomq keys new`` made.
+        """Return a client that connects with the credentials in a file made by ``todomq keys new``.
 
         Args:
             path: the file.
             deadline_s: as for the class.
 
         Raises:
-            InvalidRequest: it can't be read, others may read it, or it is not such a file.
+            InvalidRequest: the file can't be read, other users may read it, or it holds no credentials; or as for the
+                class.
         """
         from todomq.keys.credentials import read_credentials
 
@@ -176,7 +178,7 @@ class Client(_Part):
         return Pipeline(self.submit, self._connection)
 
     def close(self) -> None:
-        """End the connection. What is unanswered fails with ``Unavailable``; closing again does nothing."""
+        """End the connection. Unanswered requests fail with ``Unavailable``; closing again does nothing."""
         self._closing()
 
     def __enter__(self) -> Self:
@@ -197,14 +199,14 @@ class Client(_Part):
         return request.result()
 
     def submit(self, request: Request[T], *, is_waited_for: bool = False) -> None:
-        """Hand a request over; it is settled when it is finished, a cast at once.
+        """Hand a request over; it is settled once it is finished, a cast immediately.
 
         Args:
             request: the request.
             is_waited_for: the caller waits for its result next.
 
         Raises:
-            Overloaded: too many are waiting or in flight, and none of them finished before the deadline.
+            Overloaded: too many requests are waiting or in flight, and there was no room before the deadline.
             InvalidRequest: it would be waited for in a future's callback.
         """
         set_deadline(request, self._deadline_ms)
@@ -220,7 +222,7 @@ class Client(_Part):
 
 
 def _completion(client_ref: weakref.ref[Client]) -> Callable[[list[Request[Any]]], list[Callable[[], None]]]:
-    """Return what settles finished requests."""
+    """Return the function that settles finished requests."""
 
     def complete(finished: list[Request[Any]]) -> list[Callable[[], None]]:
         client = client_ref()

@@ -3,22 +3,23 @@
 Owns: whose turn it is to drive, the bound of all that waits or is in flight, the keeper's thread. Must not know: what a
 request means, what becomes of a finished one (``complete`` is told). Talks to the router only, through ``line.py``.
 
-**One thread drives at a time**: it takes in what callers have left, sends, sleeps until something arrives, finishes
-what is answered. Whoever waits for an answer drives while nobody else does, so that a request costs no change of
-threads; whoever sends many takes a turn with every ``TURN_REQUESTS`` of them. When a driver leaves, one of those who
-wait follows. The keeper, a thread of the connection's own, drives when requests are out and nobody has for ``NAP_S``;
-callbacks of futures run there and nowhere else, so that a caller that holds a lock never meets its own callback.
+**One thread drives at a time**: it takes in what callers have left, sends, sleeps until something arrives, and finishes
+what is answered. A caller that waits for an answer drives if nobody else does, so that a request costs no switch of
+threads; a caller that sends many takes a turn after every ``TURN_REQUESTS`` of them. When a driver leaves, one of the
+waiting callers takes over. The keeper, a thread of the connection's own, drives when requests are out and nobody has
+driven for ``NAP_S``; callbacks of futures run there and nowhere else, so a caller that holds a lock never meets its own
+callback.
 
 Keeps law 6: past the bound a caller waits for room until its deadline, or is refused with ``Overloaded`` at once; and
-law 3 over forks: the child starts with a client id, a context, a socket and a thread of its own, at its first request.
-Whoever waits is answered, whatever ends the driver's turn; where an interrupt has lost the answer, or a fork left it to
-the parent, once nothing else is under way.
+law 3 across forks: at its first request the child starts with a client id, a context, a socket and a thread of its own.
+Every waiting caller is answered, whatever ends the driver's turn; if an interrupt lost the answer, or a fork left it to
+the parent, as soon as nothing else is under way.
 
-Most requests of a pipeline are **left** without the lock, which would cost more than all else that is done for one
-here: behind others that have arrived under it. Whoever drains the list, or stops looking at it, clears ``_may_leave``
-first; a caller that appends without the lock checks ``_may_leave`` again afterwards. One of the two always notices,
-since the interpreter's lock keeps the order. Nothing is moved before the driver's turn: an interrupt, or a handler of
-signals that hands over as well, finds it whole.
+Most requests of a pipeline are **left** without the lock, which would cost more than everything else done for one here:
+they are appended behind others that arrived under the lock. A thread that drains the list, or stops looking at it,
+clears ``_may_leave`` first; a caller that appends without the lock checks ``_may_leave`` again afterwards. One of the
+two always notices, since the interpreter's lock keeps the order. Nothing is moved before the driver's turn, so an
+interrupt, or a signal handler that hands a request over as well, finds the list whole.
 """
 
 from __future__ import annotations
@@ -45,20 +46,20 @@ if TYPE_CHECKING:
 
 OUTBOX_REQUESTS = 65_536
 WAIT_REQUESTS = 8_192
-"""Above this a caller that can wait does: what waits in the outbox grows older, and its deadline runs."""
+"""Above this a caller that can wait does so: while a request waits in the outbox its deadline runs."""
 OUTBOX_BYTES = 64 * limits.MIB
 SMALL_BYTES = limits.KIB
-"""A smaller request is bounded by ``OUTBOX_REQUESTS`` alone, to as many bytes; a larger one is not left without the
-lock."""
+"""Requests up to this size are bounded by ``OUTBOX_REQUESTS`` alone, to ``OUTBOX_BYTES`` in all; a larger one is not
+left without the lock."""
 CAST_PAUSE_S = 0.002
-"""How long a cast waits above ``WAIT_REQUESTS``, so that a loop of casts goes on as quickly as they are taken."""
+"""How long a cast waits above ``WAIT_REQUESTS``, so that a loop of casts runs about as fast as they are taken in."""
 
 TURN_REQUESTS = 300
 GATHER_MS = 1
-"""Where as many as a turn takes are unanswered and fewer wait to be sent, a driver looks for answers for so long first:
-by then there may be more for one message."""
+"""If ``TURN_REQUESTS`` or more are unanswered and fewer wait to be sent, a driver first looks for answers this long: by
+then there may be more to put into one message."""
 CALLED_STEP = 64
-"""After so many callbacks whoever waits for room looks again."""
+"""After this many callbacks, callers that wait for room look again."""
 NAP_S = 0.002
 SLEEP_MOST_MS = 60_000
 CLOSE_STEP_MS = 5
@@ -69,7 +70,7 @@ Action = Callable[[], None]
 
 
 class _Follower:
-    """Who waits while another thread drives; released when its wait is over or it is to drive itself."""
+    """A caller that waits while another thread drives; released when its wait is over, or to drive itself."""
 
     __slots__ = ("is_done", "turnstile")
 
@@ -86,7 +87,7 @@ class Connection:
         endpoint: the router's address.
         complete: told which requests are finished; returns what is to run on the keeper's thread. It must not raise.
         credentials: the keys to connect with, None for an endpoint that asks for none.
-        is_kept: callers never wait, as those of asyncio: the keeper drives as soon as something is submitted.
+        is_kept: callers never wait (asyncio), so the keeper drives as soon as something is submitted.
     """
 
     def __init__(
@@ -106,15 +107,17 @@ class Connection:
         _connections.add(self)
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a client can't be pickled or copied in depth, nor what holds one: a handle, a ServerRef")
+        raise TypeError("a client can't be pickled or deep-copied, nor can what holds one: a handle, a ServerRef")
 
     def _begin(self) -> None:
-        # A client that nobody knows any more may be closed by the collector, on a thread that is just in here.
+        # Reentrant: the garbage collector may close a forgotten client on a thread that holds this lock already.
         self._lock = threading.RLock()
-        # Appended to under the lock, or where that is allowed without it; taken out by the driver only.
+        # Appended to under the lock, or without it where that is allowed. The driver takes requests out; a caller takes
+        # out only its own, if that is refused after all.
         self._arrived: list[Request[Any]] = []
         self._may_leave = False
-        # Under the lock: what was taken out and is not finished, and the bytes (but of small ones) here and there.
+        # Under the lock: how many were taken out and are not finished, their bytes, and the bytes of those in
+        # ``_arrived``; the bytes of small ones are not counted.
         self._requests = self._bytes = self._arrived_bytes = 0
         self._driver: int | None = None
         self._is_asleep = False
@@ -139,13 +142,13 @@ class Connection:
 
         Args:
             request: the request.
-            may_wait: wait for room until the deadline, where the bound is reached. A cast, which may not, waits for
-                ``CAST_PAUSE_S`` at most, above ``WAIT_REQUESTS``.
+            may_wait: at the bound, wait for room until the deadline. A cast may not; above ``WAIT_REQUESTS`` it waits
+                for ``CAST_PAUSE_S`` at most.
             is_waited_for: the caller calls ``wait`` next, so nobody else need see to it.
 
         Raises:
             Overloaded: no room. Unavailable: the client is closed. InvalidRequest: it would be waited for on the thread
-                that is to bring the answer. Nothing was sent then.
+                that is to bring the answer. In each case nothing was sent.
         """
         if is_waited_for:
             self._check_may_wait()
@@ -167,14 +170,14 @@ class Connection:
             raise
 
     def wait(self, is_done: Callable[[], bool], timeout_s: float | None = None) -> bool:
-        """Wait until something is done by what drives this connection, driving it where nobody else does.
+        """Wait until the driver of this connection has got something done, and drive it if nobody else does.
 
         Args:
-            is_done: whether it is; cheap, and asked under the connection's lock.
+            is_done: tells whether it is done; must be cheap, since it is called under the connection's lock.
             timeout_s: how long at most.
 
         Returns:
-            whether it is done; False also where nothing is under way any more that could do it.
+            whether it is done; False also if nothing that could do it is under way any more.
 
         Raises:
             InvalidRequest: called by a callback of a future, on the thread that would have to do it.
@@ -237,7 +240,7 @@ class Connection:
         return self._requests + len(self._arrived)
 
     def _is_callback(self) -> bool:
-        """Tell whether a callback of a future asks: they run on the keeper's thread."""
+        """Tell whether a future's callback is asking: callbacks run on the keeper's thread."""
         return threading.current_thread() is self._keeper
 
     def _may_wait_here(self) -> bool:
@@ -252,13 +255,13 @@ class Connection:
             raise InvalidRequest("a signal handler must not wait for a request while its thread takes in answers")
 
     def _is_in_here(self) -> bool:
-        """Tell whether this thread holds the lock: a signal's handler, or the collector, has interrupted it in here."""
+        """Tell whether this thread holds the lock: a signal handler or the garbage collector interrupted it in here."""
         return self._lock._is_owned()  # type: ignore[attr-defined, no-any-return]
 
     def _wait_for_room(self, deadline_ms: int, may_wait: bool, most: int) -> int:
-        """Wait until there may be room; return the bound that holds: a callback, which can't wait, has the higher one.
+        """Wait until there may be room; return the bound to use: the higher one for a callback, which can't wait.
 
-        What waits for its callback counts as well.
+        Requests whose callbacks have not run yet count as well.
         """
         if may_wait and most < OUTBOX_REQUESTS and self._is_callback():
             return OUTBOX_REQUESTS
@@ -279,10 +282,10 @@ class Connection:
             self.wait(lambda: self._out() < WAIT_REQUESTS, CAST_PAUSE_S)
 
     def _add(self, request: Request[Any], most: int, is_left: bool, is_waited_for: bool) -> bool | None:
-        """Take in a request, and see that somebody looks; one that is left has its place already.
+        """Take in a request, unless it was left and is in the list already, and see that somebody attends to it.
 
         Returns:
-            whether the caller is to take a turn; None where there are ``most`` requests, or too many bytes.
+            whether the caller is to take a turn; None if there are ``most`` requests already, or too many bytes.
 
         Raises:
             Unavailable: the client is closed, or no thread can be started.
@@ -317,11 +320,11 @@ class Connection:
     # On a caller's thread, under the lock.
 
     def _has_room(self, most: int) -> bool:
-        """Tell whether fewer than ``most`` requests wait, are in flight or called back, and not too many bytes."""
+        """Tell whether fewer than ``most`` requests wait, are in flight or await callbacks, and not too many bytes."""
         return self._out() + self._uncalled < most and self._bytes + self._arrived_bytes < OUTBOX_BYTES
 
     def _may_leave_now(self) -> bool:
-        """Tell whether requests may be left: there is room, and something that somebody who is awake will take in."""
+        """Tell whether requests may be left: there is room, and somebody who is awake will take in what has arrived."""
         if not 0 < len(self._arrived) < TURN_REQUESTS or not self._has_room(WAIT_REQUESTS - 2 * TURN_REQUESTS):
             return False
         return self._driver is not None or (self._keeper is not None and not self._is_keeper_idle)
@@ -360,9 +363,9 @@ class Connection:
         return True
 
     def _start_keeper(self) -> bool:
-        """Start the keeper's thread; return False where the system gives no more."""
+        """Start the keeper's thread; return False if the system gives no more threads."""
         keeper = threading.Thread(target=self._keep, name="todomq-client", daemon=True)
-        if self._keeper is not None:  # of a signal's handler that came before
+        if self._keeper is not None:  # a signal handler has started one in between
             return True
         self._keeper = keeper  # without a call between
         try:
@@ -383,7 +386,7 @@ class Connection:
     # On a caller's thread.
 
     def _follow(self, follower: _Follower, left_s: float | None) -> None:
-        """Wait until the driver says so; who was to drive, and has no need to any more, passes that on."""
+        """Wait to be released by the driver; a caller that was to drive, and need not any more, passes that on."""
         is_told = False
         try:
             is_told = follower.turnstile.acquire(timeout=-1 if left_s is None else left_s)
@@ -395,7 +398,7 @@ class Connection:
                 self._pass_on()
 
     def _pass_on(self) -> None:
-        """See that somebody drives, though this caller, who may have been told to, does not."""
+        """See that somebody else drives instead of this caller, which may have been told to."""
         with self._lock:
             if self._driver is None:
                 self._hand_over()
@@ -422,15 +425,15 @@ class Connection:
         return self._out() > 0 or (self._is_closed and self._session is not None)
 
     def _leave(self) -> None:
-        """Drive no longer: one of those who wait follows, or the keeper sees to what is out."""
+        """Stop driving: one of the waiting callers takes over, or the keeper sees to what is out."""
         with self._lock:
             self._turns += 1
             self._may_leave = False
             self._hand_over()
-            self._driver = None  # last: who is interrupted before leaves again
+            self._driver = None  # last: a thread interrupted before this leaves again
 
     def _leave_if_interrupted(self) -> None:
-        """Drive no longer, where an interrupt came between the word that this thread drives and what undoes it."""
+        """Stop driving if an interrupt came after this thread was noted as the driver, before that could be undone."""
         if self._driver == threading.get_ident():
             self._leave()
 
@@ -450,7 +453,7 @@ class Connection:
                 line.poll(min(most_ms, self._nap_ms(session)) if most_ms else 0)
             except LINE_ERRORS as error:
                 self._end(_failure(error))
-                return  # interrupted in its sleep nothing is lost: somebody else goes on
+                return  # an interrupt of this sleep is not caught: it loses nothing, and somebody else goes on
         try:
             if session is None or line is None:
                 session, line = self._open()
@@ -475,7 +478,7 @@ class Connection:
         except LINE_ERRORS as error:
             self._end(_failure(error))
         except BaseException as error:  # a signal's handler raised it: nobody knows how far this turn had come
-            clear_frames(error.__traceback__)  # a socket that is half made would keep the context from its end
+            clear_frames(error.__traceback__)  # a half-made socket would keep the context from ending
             self._end(_failure(error))
             raise
 
@@ -592,7 +595,7 @@ class Connection:
                 self._drive(lambda: self._is_keeper_asked_to_leave or bool(self._callbacks), None)
 
     def _call_back(self, callbacks: list[Action]) -> None:
-        """Run callbacks: not while driving, for one may wait for somebody who waits to be served."""
+        """Run callbacks, never while driving: one may wait for a thread that itself waits to be served."""
         called = noted = 0
         try:
             for callback in callbacks:
@@ -605,13 +608,13 @@ class Connection:
             self._called(callbacks[called:], called - noted)
 
     def _note_called(self, count: int) -> None:
-        """Note that so many callbacks more have run: there may be room for requests."""
+        """Note that this many more callbacks have run: there may be room for requests."""
         with self._lock:
             self._uncalled -= count
             self._release([follower for follower in self._followers if follower.is_done()])
 
     def _called(self, left: list[Action], count: int) -> None:
-        """Go on after so many callbacks more; ``left`` are those behind a callback that ended this thread."""
+        """Go on after this many more callbacks; ``left`` are those behind a callback that ended this thread."""
         with self._lock:
             self._uncalled -= count
             self._callbacks[:0] = left
@@ -620,7 +623,7 @@ class Connection:
             self._release([follower for follower in self._followers if is_over or follower.is_done()])
 
     def _must_keeper_drive(self, seen_turns: int) -> bool:
-        """Tell whether it is for the keeper to drive: at once, or when nobody has taken a turn meanwhile."""
+        """Tell whether the keeper must drive: at once, or if nobody has taken a turn in the meantime."""
         if self._driver is None and self._is_under_way():
             if self._is_kept or self._is_closed or self._turns == seen_turns:
                 return True

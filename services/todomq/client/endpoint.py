@@ -1,6 +1,7 @@
-"""Where the client connects, with which key, and what is said where nobody answers there.
+"""Where the client connects, with which key, and what it says if nobody answers there.
 
-The argument, else the file that ``TODOMQ_CREDENTIALS`` names, else ``TODOMQ_ENDPOINT``, else this machine's stack.
+It connects to the endpoint that its argument gives, else the file that ``TODOMQ_CREDENTIALS`` names, else
+``TODOMQ_ENDPOINT``; else to this machine's stack.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ if TYPE_CHECKING:
 
 
 def choose(endpoint: str | None, credentials: Credentials | None = None) -> tuple[str, Credentials | None]:
-    """Return the router's address, and what to connect with if it asks for a key.
+    """Return the router's address, and the credentials to connect with, if there are any.
 
     Args:
         endpoint: as for ``choose_endpoint``.
-        credentials: what was handed to this client; they name the endpoint.
+        credentials: those given to this client, if any; they name the endpoint.
 
     Raises:
         InvalidRequest: no usable endpoint, or credentials that can't be read.
@@ -55,7 +56,7 @@ def choose_endpoint(endpoint: str | None) -> str:
     if any("\ud800" <= character <= "\udfff" for character in chosen):  # as in a path whose bytes are not UTF-8
         raise InvalidRequest(f"{said}: a text of valid Unicode is needed, not {chosen!a:.160}")
     if "\0" in chosen:  # which would end the path, or the host, for the system
-        raise InvalidRequest(f"{said}: no address holds a NUL, as {chosen!r:.160} does")
+        raise InvalidRequest(f"{said}: an address can't contain a NUL, as {chosen!r:.160} does")
     host, _, port = chosen[6:].rpartition(":")
     if chosen.startswith("tcp://") and not (host not in ("", "*") and is_port(port)):
         needed = "tcp://HOST:PORT with a host to connect to and a port from 1 to 65535 is needed"
@@ -66,10 +67,10 @@ def choose_endpoint(endpoint: str | None) -> str:
 
 
 def silence_at(endpoint: str) -> str:
-    """Return what to tell whoever asked where the router does not answer at this address."""
+    """Return what to tell callers if the router does not answer at this address."""
     said = f"the router does not answer at {endpoint}"
     if endpoint.startswith("tcp://"):
-        return f"{said}; is one there? A stack with keys answers only who comes with one"
+        return f"{said}; is one running there? A stack with keys answers only clients that have one"
     try:
         is_ours = endpoint == read_settings().address("router")
     except SettingsError:  # whoever names the endpoint needs no settings

@@ -2,11 +2,11 @@
 
 Owns: ``Answer``, a ``concurrent.futures.Future``. Must not know: what is asked, sessions, sockets.
 
-A plain Future makes a condition variable when it is born (1.6 us with its lists, of about 5 us that a whole pipelined
-request costs here); most answers are there before anybody looks. An ``Answer`` makes its condition when one is first
-asked for: by a waiter, a callback, ``concurrent.futures.wait``. Both the making and the settling of an answer that has
-none happen under one lock, taken once per batch of answers, so no waiter is missed. (By properties: a class that has a
-``__getattr__`` is one of which the interpreter reads every attribute the slow way.)
+A plain Future makes a condition variable when it is created (1.6 us with its lists, out of about 5 us for a whole
+pipelined request here), yet most answers are there before anybody looks. An ``Answer`` makes its condition when one is
+first asked for: by a waiter, a callback or ``concurrent.futures.wait``. Making it, and settling an answer without one,
+happen under one lock, taken once per batch of answers, so no waiter is missed. (Properties do this, for in a class with
+a ``__getattr__`` the interpreter reads every attribute the slow way.)
 
 A request is its own answer (``request.py``), so one object goes from the call to the result.
 """
@@ -30,7 +30,8 @@ T = TypeVar("T")
 PENDING = "PENDING"  # the states of concurrent.futures, by their documented meaning
 _FINISHED = "FINISHED"
 
-# The collector may run while this is held, and close a client that nobody knows any more, which settles on this thread.
+# Reentrant: the garbage collector may run while this is held and close a client that nobody refers to any more, which
+# settles answers on this thread.
 _making = threading.RLock()
 _losing = threading.Lock()
 
@@ -52,21 +53,21 @@ Failure = tuple[int, Exception]
 
 
 class Group(Protocol):
-    """Whoever counts the answers of several requests."""
+    """Counts the answers of several requests."""
 
     def note_settled(self, count: int, failures: list[Failure]) -> None:
         """Take note of answers that are settled, and of the failures among them."""
 
 
 class Driver(Protocol):
-    """Whoever brings the answer."""
+    """Brings the answer."""
 
     def wait(self, is_done: Callable[[], bool], timeout_s: float | None = None) -> bool:
         """Wait until something is done; return whether it is."""
 
 
 class _Watch:
-    """What only those need who wait for an answer: the parts of a Future by their names there."""
+    """What an answer needs only once somebody waits for it: parts of a Future, under the names that they have there."""
 
     __slots__ = ("condition", "done_callbacks", "waiters")
 
@@ -80,8 +81,8 @@ class Answer(Future[T]):
     """The future of a request. It can't be cancelled: what was sent may take effect.
 
     Attributes:
-        driver: who brings this answer, once the request is handed over.
-        group: who counts this answer, or None.
+        driver: what brings this answer, once the request is handed over.
+        group: what counts this answer, or None.
         place: its place in the group.
     """
 
@@ -112,7 +113,7 @@ class Answer(Future[T]):
         return self._watched().done_callbacks
 
     def _watched(self) -> _Watch:
-        """Return what only waiting needs, made when it is first asked for (see the module's text)."""
+        """Return the parts that only waiting needs, made on the first call (see the module's text)."""
         with _making:
             if self._watch is None:
                 self._watch = _Watch()
@@ -124,7 +125,7 @@ class Answer(Future[T]):
         self._exception = error
 
     def cancel(self) -> bool:
-        """Return False: a request that was handed over is not called back."""
+        """Return False: a request that was handed over can't be withdrawn."""
         return False
 
     def is_settled(self) -> bool:
@@ -132,7 +133,7 @@ class Answer(Future[T]):
         return self._state == _FINISHED
 
     def result(self, timeout: float | None = None) -> T:
-        """Return the result, waiting up to ``timeout`` seconds; raise the error of a request that failed."""
+        """Return the result, waiting up to ``timeout`` seconds; if the request failed, raise its error."""
         if self._state != _FINISHED:
             self._wait(timeout)
         if self._exception is None:
@@ -141,7 +142,7 @@ class Answer(Future[T]):
         try:
             raise self._exception
         finally:
-            del self  # which the error leads to, by its traceback
+            del self  # or the error would lead back to it, through its traceback
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return the error, or None; wait for it up to ``timeout`` seconds."""
@@ -156,7 +157,7 @@ class Answer(Future[T]):
         if timeout is not None and time.monotonic() - began_s >= timeout:
             raise TimeoutError
         callbacks: list[Callable[[], None]] = []
-        with _losing:  # two may wait for one answer
+        with _losing:  # two threads may wait for one answer
             if self._state != _FINISHED:
                 self.set_outcome(None, interrupted())
                 callbacks = settle([self])
@@ -164,27 +165,28 @@ class Answer(Future[T]):
             callback()
 
     def _invoke_callbacks(self) -> None:
-        """Do nothing: ``settle`` returns what is to be called, for it runs on a thread that others wait for."""
+        """Do nothing: ``settle`` runs on a thread that others wait for, so it returns what is to be called."""
 
     def run_callbacks(self) -> None:
-        """Call what ``add_done_callback`` was given before the answer was there."""
+        """Call the callbacks that were added before the answer was there."""
         super()._invoke_callbacks()  # type: ignore[misc]  # of concurrent.futures, which has no public door to it
 
 
 def interrupted() -> Unavailable:
-    """Return the error of a request whose answer was lost when a signal interrupted the thread that took it in.
+    """Return the error of a request whose answer was lost.
 
-    Or a fork: what the parent asked is answered there.
+    Either a signal interrupted the thread that took the answer in, or this is a forked child: what the parent asked is
+    answered in the parent.
     """
-    text = "the answer is lost: who took it in was interrupted, or it went to the process that this one forked from"
+    text = "the answer is lost: the thread that took it in was interrupted, or it went to this forked process's parent"
     return Unavailable(text, outcome=UNKNOWN)
 
 
 def settle(answers: Sequence[Answer[Any]]) -> list[Callable[[], None]]:
-    """Settle answers whose outcome is set; groups are told after that, and after the callbacks of those that have any.
+    """Settle answers whose outcome is set; groups are told afterwards: of an answer with callbacks, once they have run.
 
     Returns:
-        what runs these callbacks.
+        functions that run these callbacks.
     """
     watched = []
     with _making:

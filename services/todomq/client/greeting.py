@@ -1,7 +1,7 @@
-"""Whether the router is there: how it greets on a connection, and for how long nothing was heard of it.
+"""Whether the router is there: how it greets on a connection, and for how long nothing was heard from it.
 
 Owns: when ``hello`` is due and what its answer says, when a silent connection is asked and when it counts as lost. Must
-not know: requests, the session. The session asks, and tells what was sent and heard; times are its own.
+not know: requests, the session. The session asks, and tells what was sent and heard; times are by its clock.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Greeting:
         is_due: whether hello is to be sent next.
         is_waiting: whether it was sent and is not answered.
         is_done: whether the router has greeted.
-        refusal: why it was not, if it has said so.
+        refusal: why the router has not greeted, if it has said so.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Greeting:
         self._sent_ms = now_ms
 
     def refused(self, error: TodoMQError) -> None:
-        """Take an error in the place of the greeting; one that is not retryable is the end of it."""
+        """Take an error in place of the greeting; after one that is not retryable, the greeting is not waited for."""
         self.refusal = error
         self.is_waiting = error.retryable
 
@@ -76,21 +76,22 @@ class Greeting:
             window = more[0] if more else WINDOW_REQUESTS
             if version != messages.VERSION or type(router_ms) is not int or type(window) is not int or window < 1:
                 raise ValueError
-            if not 0 <= router_ms < messages.LIMIT // 2:  # else a deadline would be no number of this protocol
+            if not 0 <= router_ms < messages.LIMIT // 2:  # or deadlines would be too large for the protocol
                 raise ValueError
         except (ProtocolError, ValueError, TypeError):
             raise ProtocolError(f"the router's greeting is not one of version {messages.VERSION}") from None
         self.is_done = True
         self.refusal = None
         self._done_ms = now_ms
-        # As of now, it may have been on its way for as long as the answer took: then all is sent as if it were later.
+        # The router's time may be older than now by as long as the answer took; all deadlines sent would then be too
+        # early by that much. If it took long, the router is asked once more.
         self._is_clock_doubted = not self._is_clock_doubted and now_ms - self._sent_ms > CLOCK_SLACK_MS
         self.is_due = self._is_clock_doubted
         return Greeted(router_ms - now_ms, window)
 
 
 class Silence:
-    """For how long nothing was heard while an answer was due; patience grows where nothing ever is."""
+    """For how long nothing was heard while an answer was due; patience grows after connections that stayed silent."""
 
     def __init__(self) -> None:
         self._since_ms = 0

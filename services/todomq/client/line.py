@@ -39,7 +39,7 @@ class Failed(Exception):
 
 
 LINE_ERRORS = (Failed, zmq.ZMQError)
-"""What the methods of a line raise; the second where the sockets fail: no descriptor is left, say."""
+"""What the methods of a line raise; the second if the sockets fail, for instance because no descriptor is left."""
 
 NOT_LET_IN = 400
 """The status with which a handshake is refused for good (https://rfc.zeromq.org/spec/27/)."""
@@ -54,11 +54,11 @@ _NOT_LAST = int(zmq.NOBLOCK | zmq.SNDMORE)
 
 
 _of_parents: list[tuple[object, ...]] = []
-"""Sockets that a forked child has from its parents and may not close: kept, for pyzmq warns of any that is let go."""
+"""Sockets that a forked child inherited and may not close; they are kept, since pyzmq warns of any that is dropped."""
 
 
 class Line:
-    """The sockets of one connection. All their options stand here.
+    """The sockets of one connection. All their options are set here.
 
     Attributes:
         has_more: whether more may have arrived than was received.
@@ -90,10 +90,10 @@ class Line:
         self._is_closed = False
 
     def _check_descriptors(self) -> None:
-        """See that there are descriptors for what libzmq opens: where it finds none it ends the process.
+        """Check that there are descriptors for what libzmq opens: if it finds none left, it aborts the process.
 
         Raises:
-            Failed: there are not.
+            Failed: there are too few.
         """
         spare: list[int] = []
         try:
@@ -106,12 +106,12 @@ class Line:
                 os.close(descriptor)
 
     def __del__(self) -> None:
-        """Close what an interrupt has lost before whoever was to close it knew of it."""
+        """Close a line that an interrupt lost before its owner, who would have closed it, held a reference to it."""
         if not self._is_closed:
             self.close()
 
     def connect(self, now: int) -> None:
-        """Replace the socket by a new one, which has a new identity: late answers to the old one go nowhere.
+        """Replace the socket with a new one, which has a new identity: late answers to the old one go nowhere.
 
         Raises:
             Failed: the endpoint is not an address.
@@ -132,7 +132,8 @@ class Line:
         self._poller = zmq.Poller()
         for source in (dealer, self._monitor, self._wake_fd):
             self._poller.register(source, zmq.POLLIN)
-        # A connection on which a word was heard is replaced at once when it breaks; one that breaks before, ever later.
+        # A connection on which something was heard is replaced at once when it breaks; one that breaks before that is
+        # replaced after longer and longer pauses.
         self._pause_ms = 0 if self._was_heard else min(max(2 * self._pause_ms, CONNECT_AGAIN_MS), CONNECT_PAUSE_MOST_MS)
         self._connect_again_ms = now + self._pause_ms
         self._was_heard = self._is_disconnected = self._is_full = self.has_more = False
@@ -213,9 +214,9 @@ class Line:
     def close(self) -> None:
         """Close the sockets; what the last messages carry gets a moment to leave."""
         self._close_sockets(linger_ms=CLOSE_LINGER_MS if self._was_heard else 0)
-        self._context.destroy(0)  # with what an interrupt has left open
+        self._context.destroy(0)  # with any socket that an interrupt has left open
         self._close_pipe()
-        self._is_closed = True  # last: where an interrupt comes before, it is closed again
+        self._is_closed = True  # last: if an interrupt comes before this, it is closed again
 
     def forget_parent(self) -> None:
         """Leave the sockets to the parent, in a forked child."""

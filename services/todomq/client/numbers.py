@@ -4,10 +4,10 @@ Owns: per list the next number, the floor, the numbers whose outcome is unknown;
 Must not know: requests, messages, the clock. The session takes numbers here and tells what became of them.
 
 A number is *open* from when it is taken until it is *closed*: answered, or given up. The floor is the lowest number
-that is not closed. A change whose outcome is unknown is *held*: its number stays above the floor, so that the same
-request can be sent again under it, until the next new change to that list is sent, or a later one is refused because
-a number is missing, or is asked again and again meanwhile with deadlines that end before it could be refused. Then held
-numbers are given up, and sending those requests again is refused without a word sent.
+that is not closed. A change whose outcome is unknown is *held*: the floor does not pass its number, so that the same
+request can be sent again under it. Held numbers are given up when the next new change to that list is sent; or when a
+later change is refused because a number is missing, or is asked again and again with deadlines that end before it could
+be refused. From then on, sending those requests again is refused here, and nothing is sent.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NONE: frozenset[int] = frozenset()
 
 
 class Counter(Struct, gc=False):
-    """The numbers of one list. There are many, in no cycle: the collector need not look at them.
+    """The numbers of one list. There are many, in no reference cycle: the garbage collector may ignore them.
 
     Attributes:
         next: the number that the next change takes.
@@ -34,7 +34,7 @@ class Counter(Struct, gc=False):
     # Closed numbers above the floor, and held ones. Most lists never have any: they share the empty set.
     _ahead: set[int] | frozenset[int] = _NONE
     _held: set[int] | frozenset[int] = _NONE
-    # Of held numbers: which later one was asked again and was late, and when for the first time since they were.
+    # By held number: which later change was asked again and was late, and when that happened first since it is held.
     _late_behind: dict[int, tuple[int, int]] | None = None
 
     def take(self) -> int:
@@ -46,9 +46,9 @@ class Counter(Struct, gc=False):
         return number
 
     def floor_to_read(self) -> int:
-        """Return the floor that a read names, beside ``next``: all changes sent before it are waited for.
+        """Return the floor that a read names along with ``next``: the list waits for all changes sent before the read.
 
-        Where nothing but held numbers is open it is 0: a read must not wait for what may never arrive.
+        If no number is open but held ones, it is 0: a read must not wait for what may never arrive.
         """
         return self.floor if self.next == self.floor or self.has_open() else 0
 
@@ -57,7 +57,7 @@ class Counter(Struct, gc=False):
         return self.next - self.floor > len(self._ahead) + len(self._held)
 
     def gaps(self, below: int) -> list[int]:
-        """Return the closed numbers below ``below`` that lie above an open one, so that no floor tells of them yet."""
+        """Return the closed numbers below ``below`` that lie above an open one, so that no floor covers them yet."""
         return sorted(number for number in self._ahead if number < below)
 
     def close(self, number: int) -> None:
@@ -87,8 +87,8 @@ class Counter(Struct, gc=False):
     def was_late_again(self, number: int, now_ms: int) -> None:
         """Note that a change that is asked again got no answer in time; it may be waiting for lower numbers.
 
-        A held one of those is given up where ``GAP_MS`` have passed since this happened to the same change first, and
-        nobody has asked for the held one between.
+        A held number among those is given up once ``GAP_MS`` have passed since this first happened to the same change,
+        unless somebody has asked again under the held number in between.
         """
         if self._late_behind is None:
             self._late_behind = {}
@@ -122,8 +122,8 @@ class Counter(Struct, gc=False):
 class Counters(dict[str, Counter]):
     """The counters of all lists that one client has sent to, by name, bounded in number; ``[name]`` makes a fresh one.
 
-    A list that was forgotten starts again above every number that was used in any forgotten list, with the floor the
-    same, which the protocol allows. Lists with open numbers are never forgotten.
+    A list that was forgotten starts again above every number that was used in any forgotten list, with its floor there
+    too, which the protocol allows. Lists with open numbers are never forgotten.
     """
 
     def __init__(self, remembered_lists: int = REMEMBERED_LISTS) -> None:
@@ -143,7 +143,7 @@ class Counters(dict[str, Counter]):
         return self.get(list_name) is counter
 
     def _forget_half(self) -> None:
-        """Forget the older half; lists with open numbers stay, and where they are many the limit gives way for them."""
+        """Forget the older half; lists with open numbers stay, and if there are many of them the limit is raised."""
         half = self._remembered_lists // 2
         for list_name, counter in list(self.items()):
             if len(self) <= half:

@@ -2,10 +2,10 @@
 
 Owns: arguments and their checks, bodies, results. Must not know: sockets, threads, numbers, whether the caller waits,
 gets a future or awaits. The faces (``client``, ``pipeline``, ``async_client``) offer these functions as methods: those
-under "One list" take the list's name first, which a handle knows.
+under "One list" take the list's name first, which a handle supplies.
 
-Whatever is wrong with the arguments is an ``InvalidRequest`` that names the limit, before a number is taken (law 7).
-``deadline_s`` is always how many seconds the whole request may take, retries included; None is the client's default.
+Wrong arguments raise an ``InvalidRequest`` that names the limit, before a number is taken (law 7). ``deadline_s`` is
+always how many seconds the whole request may take, retries included; None means the client's default.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ NewEntry = (
     | tuple[str, datetime.date | None, dict[str, Any] | None]
     | tuple[str, datetime.date | None, dict[str, Any] | None, bool]
 )
-"""One of several entries to add: a title, or ``(title, date)`` with ``extra`` and ``done`` behind it or without."""
+"""One of several entries to add: a title, or a tuple of title and date, which ``extra`` and then ``done`` may follow."""
 
 _REGISTRY = Via(["registry"])
 _CACHE = Via(["cache"])
@@ -84,7 +84,7 @@ def add_entry(
     done: bool = False,
     deadline_s: float | None = None,
 ) -> Request[Entry]:
-    """Add an entry; it is on disk when the answer is there.
+    """Add an entry; it is on disk before the answer is sent.
 
     Args:
         title: 1 to 10,000 characters.
@@ -115,7 +115,7 @@ def add_entries(
     """Add several entries in one request: all or none.
 
     Args:
-        entries: of each the title, or ``(title, date)``, ``(title, date, extra)``, ``(title, date, extra, done)``.
+        entries: for each its title, or ``(title, date)``, ``(title, date, extra)`` or ``(title, date, extra, done)``.
 
     Returns:
         the entries in the same order, with their ids.
@@ -161,13 +161,13 @@ def update_entry(
     extra: dict[str, Any] | Unchanged | None = UNCHANGED,
     deadline_s: float | None = None,
 ) -> Request[Entry]:
-    """Change an entry: what is left out stays, ``date=None`` takes the date away.
+    """Change an entry: fields that are left out stay as they are, ``date=None`` removes the date.
 
     Returns:
-        the entry as it is then.
+        the changed entry.
 
     Raises:
-        EntryNotFound: the list has none of this id.
+        EntryNotFound: the list has no entry with this id.
     """
     changes: dict[str, Any] = {}
     if title is not UNCHANGED:
@@ -182,7 +182,7 @@ def update_entry(
 
 
 def delete_entry(list_name: str, id: int, *, deadline_s: float | None = None) -> Request[bool]:
-    """Delete an entry; its id is not given again. Returns False where there was none."""
+    """Delete an entry; its id is not given to another one. Returns False if there was no such entry."""
     return Request(LIST_CHANGE, list_name, _body("delete_entry", check_id(id)), _boolean, deadline_s)
 
 
@@ -229,7 +229,7 @@ def list_names(prefix: str = "", *, deadline_s: float | None = None) -> Request[
 def server_process(
     list_name: str, handle: Callable[[str], H], *, deadline_s: float | None = None
 ) -> Request[ServerRef[H]]:
-    """Return where the list's actor lives; it is activated if it was not.
+    """Return where the list's actor lives; if it is not active, it is activated first.
 
     Args:
         handle: makes the list's handle.
@@ -255,13 +255,13 @@ def register_name(
     Args:
         name: any msgpack value.
         address: where it can be reached.
-        pid: the process of this machine whose end ends the registration.
-        lease_ms: how long the registration lasts unless it is registered again (the registry's own lease, 3 s, where
-            that is longer). With a pid as well, a process that has not registered again by then is taken for one that
-            hangs, as the stack's daemons are: it is ended with SIGKILL. 0, for a pid only, is no lease.
+        pid: a process on this machine; the registration ends when that process does.
+        lease_ms: how long the registration lasts unless the name is registered again; the registry's own lease (3 s) if
+            that is longer. With a pid too, a process that has not registered again by then is taken to hang, like a
+            daemon of the stack, and is ended with SIGKILL. 0 means no lease, which is allowed only with a pid.
 
     Returns:
-        True, or False where somebody living has the name.
+        True, or False if the name is taken by somebody who is still alive.
     """
     canonical(name)
     check_plain(pid, what="pid")
@@ -274,8 +274,8 @@ def unregister_name(name: Any, *, deadline_s: float | None = None) -> Request[bo
     """Take a name out of the registry.
 
     Returns:
-        True, or False where it was not there. A daemon's name is refused: it has an incarnation, and only that gives
-        the name up.
+        True, or False if it was not there. A daemon's name is refused: it was registered with an incarnation, and only
+        that incarnation can give it up.
     """
     canonical(name)
     return Request(CALL, _by_name(_REGISTRY), _body("unregister_name", name, None), _boolean, deadline_s)
@@ -301,14 +301,14 @@ def names(*, deadline_s: float | None = None) -> Request[list[Registration]]:
 
 
 def call(via: Via, operation: str, *arguments: Any, deadline_s: float | None = None) -> Request[Any]:
-    """Call whoever is registered under a name, looked up for each call.
+    """Call the process that is registered under a name, which is looked up for each call.
 
-    A call that was on its way when the daemon or the connection went is not sent again: its outcome is ``unknown``. It
-    has no number, so with ``retry()`` it may take effect twice.
+    A call that was on its way when the daemon died or the connection broke is not sent again: its outcome is
+    ``unknown``. A call has no number, so with ``retry()`` it may take effect twice.
 
     Args:
         via: the name.
-        operation, arguments: what the callee knows them to mean; plain msgpack values.
+        operation, arguments: plain msgpack values; what they mean is up to the callee.
 
     Raises:
         NameNotFound: nobody is registered under the name.
@@ -319,13 +319,13 @@ def call(via: Via, operation: str, *arguments: Any, deadline_s: float | None = N
 
 
 def send(via: Via, operation: str, *arguments: Any, deadline_s: float | None = None) -> Request[None]:
-    """Send a request to whoever is registered under a name, with no promise and no answer."""
+    """Send a request to the process that is registered under a name, with no promise and no answer."""
     body = _call_body(operation, arguments)
     return Request(CALL, _by_name(via), body, _nothing, deadline_s, is_cast=True)
 
 
 def send_to_name(name: Any, operation: str, *arguments: Any, deadline_s: float | None = None) -> Request[None]:
-    """Send a request to whoever is registered under a name, with no promise and no answer."""
+    """Send a request to the process that is registered under a name, with no promise and no answer."""
     return send(Via(name), operation, *arguments, deadline_s=deadline_s)
 
 
@@ -333,7 +333,7 @@ def send_to_name(name: Any, operation: str, *arguments: Any, deadline_s: float |
 
 
 def store(key: Any, value: Any, *, deadline_s: float | None = None) -> Request[None]:
-    """Store any msgpack value under any msgpack key; it is on disk when the answer is there."""
+    """Store any msgpack value under any msgpack key; it is on disk before the answer is sent."""
     return Request(KEY_CHANGE, _key(key), _store_body(key, value), _nothing, deadline_s)
 
 
@@ -343,7 +343,7 @@ def cast_store(key: Any, value: Any, *, deadline_s: float | None = None) -> Requ
 
 
 def get(key: Any, *, deadline_s: float | None = None) -> Request[Any]:
-    """Return the value stored under a key, None where there is none."""
+    """Return the value stored under a key, or None if there is none."""
     return Request(SAFE, _key(key), _body("get", key), _anything, deadline_s)
 
 
@@ -351,12 +351,12 @@ def get(key: Any, *, deadline_s: float | None = None) -> Request[Any]:
 
 
 def shown_as(build: Callable[..., Request[Any]], result: str = "{}", *, is_of_list: bool = False) -> Callable[[M], M]:
-    """Have ``help()`` and the like show the method that a face makes of an operation as it is called.
+    """Make ``help()`` and the like show the method that a face makes of an operation with its true signature.
 
     Args:
         build: the operation.
         result: what the method returns, where ``{}`` is the request's result.
-        is_of_list: the list's name is not given, for the handle knows it.
+        is_of_list: whether callers leave the list's name out, since the handle knows it.
     """
     asked = inspect.signature(build)
     own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
@@ -376,7 +376,7 @@ def shown_as(build: Callable[..., Request[Any]], result: str = "{}", *, is_of_li
 
 
 class _Added(Struct, gc=False):
-    """Makes an entry that was added of its id. A title and a day lead nowhere: the collector need not look at it."""
+    """Makes the added entry from its id. Title and date refer to nothing else: the garbage collector may ignore it."""
 
     title: str
     date: datetime.date | None
@@ -417,7 +417,7 @@ def _pages(read_page: Callable[[bytes], tuple[list[Any], Any]], *question: Any) 
 def _body(*parts: Any) -> bytes:
     try:
         body = pack(parts)
-    except UnicodeEncodeError:  # of a title: every other text was encoded when it was checked
+    except UnicodeEncodeError:  # in a title: every other text was encoded when it was checked
         raise InvalidRequest(NOT_UNICODE) from None
     except (TypeError, ValueError, OverflowError) as error:
         raise InvalidRequest(f"{parts[0]}: {error}") from None
@@ -449,7 +449,7 @@ def _key(key: Any) -> bytes:
 
 
 def _by_name(via: Via) -> list[Any]:
-    """Return the target of a name: a copy, for it is packed later, on another thread."""
+    """Return a name as a request's target: a copy, since it is packed later, on another thread."""
     if not isinstance(via, Via):
         raise InvalidRequest("via: a Via(name) is needed")
     return [unpack(canonical(via.name))]
@@ -462,7 +462,7 @@ def _text(what: str, value: str) -> str:
         value.encode()
     except UnicodeEncodeError:
         raise InvalidRequest(f"{what}: text that is not valid Unicode") from None
-    return str.__str__(value)  # of a subclass, which could not be packed, the text itself
+    return str.__str__(value)  # a plain text where a subclass was given, which could not be packed
 
 
 def _day(date: datetime.date) -> str:
@@ -476,9 +476,9 @@ def _check_day(date: datetime.date) -> datetime.date:
 
 
 def _plain_columns(new: list[Any]) -> tuple[Sequence[str], Sequence[datetime.date | None]] | None:
-    """Return titles and dates of entries that are all a title, or all ``(title, date)``, and right; None for others.
+    """Return titles and dates of entries that are all a title, or all ``(title, date)``, and valid; None for others.
 
-    A look at a column costs a fifth of what a look at each entry does.
+    Checking a column costs a fifth of checking each entry.
     """
     kinds = set(map(type, new))
     titles: Sequence[Any]
@@ -511,7 +511,7 @@ def _add_checked(list_name: str, checked: list[_Checked], deadline_s: float | No
 def _listed(entries: Iterable[NewEntry]) -> list[NewEntry]:
     if isinstance(entries, str | bytes | dict) or not isinstance(entries, Iterable):
         raise InvalidRequest(f"add_entries: several entries are needed, not {type(entries).__name__}")
-    listed = list(islice(entries, limits.DECODED_ITEMS + 1))  # perhaps there is no end to them
+    listed = list(islice(entries, limits.DECODED_ITEMS + 1))  # they may be endless
     if len(listed) > limits.DECODED_ITEMS:
         raise InvalidRequest(f"add_entries: more than the {limits.DECODED_ITEMS} entries that are allowed")
     return listed

@@ -20,10 +20,10 @@ Resend = Callable[[Request[Any]], Any]
 
 
 class AskAgain:
-    """What ``retry()`` does: asks again until that has been answered, and from then on gives the same answer.
+    """What ``retry()`` calls: it asks again until there is an answer, and returns that same answer from then on.
 
-    Once an answer is here, the client has declared its number received, so nobody could be asked any more. All errors
-    of one request, those of its repetitions too, share one of these.
+    Once an answer has arrived, the client has declared its number settled, so nobody can be asked for it any more. All
+    errors of one request, including those of its repetitions, share one of these.
 
     Args:
         request: what was asked.
@@ -39,7 +39,7 @@ class AskAgain:
         self._refusal: TodoMQError | None = None
 
     def _lock(self) -> threading.RLock:
-        """Return what lets one thread ask: others wait for the same answer. A forked child has a lock of its own."""
+        """Return the lock under which one thread asks and others wait for its answer; a forked child gets a new one."""
         if self._pid != os.getpid():
             self._asking, self._pid = threading.RLock(), os.getpid()
         return self._asking
@@ -62,30 +62,30 @@ class AskAgain:
 
 
 FAILURES_MOST = 10_000
-"""Failures of which a pipeline keeps more than their number."""
+"""How many failures a pipeline keeps; of those beyond, it keeps only the number."""
 
 
 class Failures:
-    """What failed in a pipeline, to be told of in the end."""
+    """What failed in a pipeline, to be reported when its block is left."""
 
     def __init__(self) -> None:
         self._count = 0
         self._first: list[Failure] = []
 
     def add(self, failures: list[Failure]) -> None:
-        """Take note of some: of all that they are, of the first ``FAILURES_MOST`` what they say."""
+        """Take note of some failures: all of them are counted, and the first ``FAILURES_MOST`` are kept."""
         self._count += len(failures)
         self._first += failures[: FAILURES_MOST - len(self._first)]
 
     def tell(self, asked: int, error: BaseException | None) -> None:
-        """Tell of them, if there are any.
+        """Report the failures, if there are any.
 
         Args:
-            asked: of how many requests they are.
-            error: what the pipeline's block raises by itself: it gets a note.
+            asked: how many requests there were.
+            error: what the pipeline's block itself raised, if anything: it gets a note.
 
         Raises:
-            ExceptionGroup: the failures in the order of the calls, where the block raises nothing.
+            ExceptionGroup: the failures in the order of the calls, if the block raised nothing.
         """
         if not self._count:
             return
@@ -107,7 +107,7 @@ def outcome(
     Args:
         request: finished by the session.
         resend: submits a request as the caller would have; ``error.retry()`` does it with the repeated request.
-        again: makes what ``error.retry()`` does.
+        again: makes the function that ``error.retry()`` calls.
     """
     error = request.error
     if error is None:
@@ -122,9 +122,9 @@ def outcome(
 
 
 def refused(request: Request[Any], error: TodoMQError, resend: Resend) -> TodoMQError:
-    """Return the error of a request that this client refused by itself, as it is true of it.
+    """Return the error of a request that this client itself refused, with the outcome that is true of the request.
 
-    One that was sent before, under the same number, may have taken effect then.
+    If it was sent before, under the same number, it may have taken effect then.
     """
     if request.is_exposed:
         error.outcome = UNKNOWN
@@ -137,9 +137,9 @@ def _again_of(request: Request[Any]) -> Callable[[], Any] | None:
 
 
 def refuse_to_resend(request: Request[Any]) -> Any:
-    """Take the place of ``resend`` where the client is gone.
+    """Stand in for ``resend`` once the client is gone.
 
     Raises:
-        TodoMQError: what came of the request.
+        TodoMQError: the error with which the request ended.
     """
     raise request.error or InvalidRequest("the client of this request is gone")

@@ -1,8 +1,8 @@
 """The face of futures: many requests in flight from one thread.
 
 Owns: ``Pipeline`` and its handles; counting what is out, collecting what failed. Must not know: the connection,
-messages. Law 6: of a request that is answered a pipeline keeps only its error; how much may be in flight is bounded by
-the connection, and there a call waits for room.
+messages. Law 6: of an answered request a pipeline keeps nothing but its error; how much may be in flight is bounded by
+the connection, where a call waits for room.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _begin_list(
     @operations.shown_as(build, "Future[{}]", is_of_list=True)
     def method(self: PipelinedTodoList, /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         try:
-            if len(args) == 1 and not kwargs:  # most are, and to unpack one costs as much as a call
+            if len(args) == 1 and not kwargs:  # most calls: unpacking one argument costs as much as a call
                 request = build(self.name, args[0])  # type: ignore[arg-type, call-arg]
             else:
                 request = build(self.name, *args, **kwargs)
@@ -93,20 +93,20 @@ class _Requests:
         """Take note of answers that are settled, and of the failures among them."""
         with self._counting:
             self._failures.add(failures)
-            self.ended += count  # last: who leaves the block looks at it without the lock
+            self.ended += count  # last: the thread that leaves the block reads it without the lock
 
     def look(self) -> int:
-        """Return how many were begun; to look counts as one that was begun and has ended."""
+        """Return how many were begun; the look itself counts as one that was begun and has ended."""
         begun = next(self.begun)
         self.note_settled(1, [])
         return begun
 
     def take_failures(self, begun: int, looks: int) -> tuple[Failures, int]:
-        """Return and forget what has failed since the last time, and of how many requests.
+        """Return and forget the failures since the last time, and say how many requests were begun since.
 
         Args:
             begun: what the last look returned.
-            looks: how many there were since the last time.
+            looks: how many looks there were since the last time.
         """
         with self._counting:
             failures, self._failures = self._failures, Failures()
@@ -147,7 +147,7 @@ class PipelinedCache(_Part):
     def server_process(
         self, list_name: str, *, deadline_s: float | None = None
     ) -> Future[ServerRef[PipelinedTodoList]]:
-        """Return where the list's actor lives; it is activated if it was not."""
+        """Return where the list's actor lives; if it is not active, it is activated first."""
         return self._begin_server_process(list_name, self._pipeline.todo_list, deadline_s=deadline_s)
 
     _begin_server_process = _begin(operations.server_process)
@@ -172,20 +172,21 @@ class PipelinedDatabase(_Part):
 
 
 class Pipeline(_Part):
-    """A client's face of futures, to be used with ``with``.
+    """A client's face of futures, used with ``with``.
 
-    Each call returns a ``concurrent.futures.Future`` at once, or after a wait for room; where arguments break a rule,
-    it has failed already, with ``InvalidRequest``. Leaving the block waits for every answer, for as long as callbacks
-    begin further requests, and raises an ``ExceptionGroup`` of the requests that failed (the first 10,000 that did), in
-    the order of the calls, if any did; what the block raises by itself gets a note of them instead. It may be used
-    again; what is called between two blocks counts for the second. Threads may share it, if they have made their calls
-    before the block is left.
+    Each call returns a ``concurrent.futures.Future`` at once, or after waiting for room; if the arguments break a rule,
+    the future has failed already, with ``InvalidRequest``. Leaving the block waits for every answer, and for those of
+    requests that callbacks begin meanwhile. If requests failed, it then raises an ``ExceptionGroup`` of the failures
+    (the first 10,000), in the order of the calls; if the block itself raises, its error gets a note of them instead. A
+    pipeline may be used again; calls made between two blocks count for the second. Threads may share it, if they have
+    made their calls before the block is left.
 
-    Callbacks of futures must not block: the thread that runs them also takes in what nobody waits for by ``result()``.
+    Callbacks of futures must not block: the thread that runs them also takes in the answers that nobody waits for with
+    ``result()``.
 
-    Changes take effect in the order of the calls, and a read shows those before it and none behind it. A read whose
-    answer is lost, with the connection or with a list server, or that is refused for the moment, is asked again; where
-    changes behind it have taken effect by then, it ends with ``OutOfOrder``.
+    Changes take effect in the order of the calls; a read shows the changes called before it and none called after it. A
+    read is asked again if its answer is lost, with the connection or with a list server, or if it is refused for the
+    moment. If changes called after it have taken effect by then, it ends with ``OutOfOrder``.
     """
 
     def __init__(self, submit: Submit, driver: Driver) -> None:
@@ -215,13 +216,13 @@ class Pipeline(_Part):
         request.place = next(requests.begun)
         try:
             self._submit(request)
-        except TodoMQError:  # refused; what is interrupted may have been taken in
+        except TodoMQError:  # refused; one that was interrupted may have been taken in
             requests.note_settled(1, [])
             raise
         return request
 
     def failed(self, error: InvalidRequest) -> Future[Any]:
-        """Return the future of a request that is refused before it is one; it counts among those that were begun."""
+        """Return a future that has failed already: no request could be built. It counts as a request that was begun."""
         answer: Answer[Any] = Answer()
         requests = answer.group = self._requests
         answer.place = next(requests.begun)
@@ -241,7 +242,7 @@ class Pipeline(_Part):
             before, begun = begun, requests.look()
             looks += 1
             if begun == before + 1:
-                break  # nothing was begun since the look before, by a callback, say: so all that was has ended
+                break  # nothing was begun since the look before (by a callback, say), so all that was begun has ended
         else:
             requests.note_settled(begun + 1 - requests.ended, [(begun, interrupted())])
         failures, asked = requests.take_failures(begun, looks)
@@ -252,7 +253,7 @@ _pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()
 
 
 def _count_anew_in_child() -> None:
-    """Forget in a forked child what the parent asked: the answers come there."""
+    """In a forked child, forget what the parent asked: the answers go to the parent."""
     for pipeline in list(_pipelines):
         pipeline._requests = _Requests()
 

@@ -25,7 +25,7 @@ class Kind(Enum):
     SAFE = "safe"
     """Without a number; sent again as often as need be: reads."""
     REPEATABLE = "repeatable"
-    """The same, but it changes something, and does no more when done twice."""
+    """Like ``SAFE``, but it changes something; done twice, it changes no more than once."""
     LIST_READ = "list read"
     """Names the number of the next change, so that it sees the changes sent before it."""
     LIST_CHANGE = "list change"
@@ -33,7 +33,7 @@ class Kind(Enum):
     KEY_CHANGE = "key change"
     """Takes the next number of the client's one counter for all database keys."""
     CALL = "call"
-    """Without a number, may do anything: never sent twice unasked."""
+    """Without a number, and may do anything: never sent twice unless the caller retries it."""
 
 
 # Looked up for every request: a plain name costs less than a member of an Enum.
@@ -47,7 +47,7 @@ CHANGING = frozenset((LIST_CHANGE, KEY_CHANGE, REPEATABLE, CALL))
 
 
 class Pages(Protocol):
-    """How a read that is answered in pages goes on. It keeps nothing, so that many requests may share one."""
+    """How a read that is answered in pages goes on. It has no state, so many requests may share one."""
 
     @property
     def first(self) -> bytes:
@@ -68,8 +68,8 @@ class Request(Answer[T]):
         kind, target, body (packed): as the message carries them. is_cast: nobody waits for an answer.
         pages: for a read that is answered in pages. read: makes the result of their items, or of the unpacked value.
         deadline_s: seconds from submission, None for the client's default.
-        deadline_ms: absolute, by the session's clock. size: bytes that it counts for. waiter: where the caller got
-        another future than this one, that future and the client, which lives until it is settled.
+        deadline_ms: absolute, by the session's clock. size: how many bytes it counts as. waiter: if the caller got
+        another future than this one, that future and the client, which is so kept alive until it is settled.
 
     What the session says:
         value (packed, or the items of the pages so far) or error, once it is finished.
@@ -116,11 +116,11 @@ class Request(Answer[T]):
 
     @property
     def is_waited_for(self) -> bool:
-        """Whether its caller does nothing but wait for it: one that blocks, outside of a pipeline."""
+        """Whether its caller does nothing but wait for it: a blocking call, outside of any pipeline."""
         return self.driver is not None and self.group is None
 
     def begin_again(self) -> None:
-        """Ask for the first page next, where it is answered in pages."""
+        """Ask for the first page next, if it is answered in pages."""
         if self.pages is not None:
             self.body = self.pages.first
             self.value = None

@@ -2,24 +2,24 @@
 
 Owns: request ids, numbers (``numbers.py``), deadlines, retries, what goes into which message. Must not know: sockets,
 threads, the clock (time is an argument: milliseconds of one clock that never goes back), what a request's body means.
-The connection drives it; it is the only one that does. Whether the router is there, ``greeting.py`` knows.
+Only the connection drives it. ``greeting.py`` knows whether the router is there.
 
 It keeps the client's side of three laws.
-Law 3 (once): a change keeps its number however often it is sent, and tells the floor below which all is settled;
+Law 3 (once): a change keeps its number however often it is sent, and names the floor below which all is settled;
 Law 4 (in order): numbers are taken in the order in which requests are handed to the socket, and what is sent again is
 sent in the order of the numbers; a read keeps its number, so that the list refuses it once later changes have taken
-effect, and is asked anew only where its caller does nothing but wait for it;
-Law 6: the service's window bounds what is in flight; how much may wait is bounded by the connection. Nothing tells when
-a cast is done, so where there are many, one after each quarter of a window is sent as a call: its answer tells of those
-before it, about, and until it comes they have their place in the window.
+effect, and is asked anew only if its caller does nothing but wait for it;
+Law 6: the service's window bounds what is in flight; the connection bounds how much may wait. Nothing tells when a cast
+is done; so if there are many, one after each quarter of a window is sent as a call. When it is answered, those before
+it are done or nearly so; until then they keep their place in the window.
 
-A request goes ``outbox -> unanswered -> finished``; refused retryably it goes ``unanswered -> delayed -> again ->
-unanswered``, and when the connection is lost ``unanswered -> again``. Nothing but ``hello`` is sent on a connection
-before the router has greeted, for deadlines are told in the router's clock. Casts are finished once they are sent.
-A router that was restarted is a connection that was lost: the monitor in ``line.py`` tells, or ``must_reconnect`` where
-nothing is heard for too long.
+A request goes ``outbox -> unanswered -> finished``; if it is refused for the moment it goes ``unanswered -> delayed ->
+again -> unanswered``, and when the connection is lost ``unanswered -> again``. Nothing but ``hello`` is sent on a
+connection before the router has greeted, since deadlines are given by the router's clock. Casts are finished once they
+are sent. A restarted router is a lost connection: the monitor in ``line.py`` tells, or ``must_reconnect`` does, after
+too long a silence.
 
-What may have taken effect when its deadline comes is finished with outcome ``unknown``, and its number is held:
+A request that may have taken effect when its deadline comes is finished with outcome ``unknown``, its number held:
 ``Request.repeated`` is the same request under the same number, to be submitted again (see ``numbers.py`` for how long).
 """
 
@@ -73,7 +73,7 @@ FILLED_MOST = 256
 HELLO_ID = 0
 _HELLO = (HELLO_ID, None, 0, messages.body("hello"))
 _NOTHING = messages.body("delete_entry", 1 << 62)
-"""Changes no entry, for no list ever gives this id; the list remembers its number as that of any change."""
+"""Changes no entry, since no list ever gives this id; the list remembers its number as it does for any change."""
 _NEVER_MS = 1 << 62
 CONNECT_MS = 20
 """A router that has never greeted is not called silent this early: it may not have had time."""
@@ -81,7 +81,7 @@ _by_id = attrgetter("id")
 
 
 class RouterSilent(Unavailable):
-    """The router has not greeted before the deadline: what a client says itself, never an answer."""
+    """The router did not greet before the deadline. The client itself says so; it is never an answer."""
 
 
 class Session:
@@ -91,7 +91,7 @@ class Session:
         client_id: 16 random bytes, never used by any other session.
         random: numbers from 0 to 1, for the jitter of retries.
         counters: the numbers of lists.
-        silence: what to tell whoever asked where the router does not answer.
+        silence: what to tell callers if the router does not answer.
 
     Attributes:
         unreadable: messages that were not replies of this protocol, and replies to nothing that was asked.
@@ -299,7 +299,10 @@ class Session:
         return fillers[:FILLED_MOST]
 
     def _take_requests(self, now_ms: int) -> list[tuple[Any, ...]]:
-        """Return what there is room for. Each counts for 128 bytes at least, so it is far from ``MESSAGE_REQUESTS``."""
+        """Return the requests there is room for.
+
+        Each counts as 128 bytes or more, so there are far fewer than ``MESSAGE_REQUESTS``.
+        """
         batch: list[tuple[Any, ...]] = []
         room = self._window - len(self._unanswered) - self._casts.in_flight
         room_bytes = limits.BATCH_BYTES
@@ -366,11 +369,11 @@ class Session:
             return ""
         counter = request.counter
         if counter is None or request.deadline_ms > request.first_sent_ms + REPEATABLE_MS:
-            return "it was sent first too long ago for a deadline as late as this"
+            return "it was first sent too long ago for a deadline as late as this"
         if request.kind is KEY_CHANGE and counter is not self._keys:
-            return "the client has begun anew since"
+            return "the client has begun a new session since"
         if request.kind is LIST_CHANGE and not self._counters.has(request.target, counter):
-            return "the client has begun anew since, or has sent to very many lists"
+            return "the client has begun a new session since, or has sent to very many lists"
         if request.kind is LIST_CHANGE and not counter.take_again(request.number):
             return "it was asked again already, or a later change to the list was sent or retried, which gave it up"
         return ""
@@ -378,7 +381,7 @@ class Session:
     # Answers.
 
     def _is_last_page(self, request: Request[Any], pages: Pages, value: bytes) -> bool:
-        """Take in a page; where it is not the last, or not readable, the request goes its way from here."""
+        """Take in a page. If it is not the last, ask for the next; if it can't be read, finish the request."""
         try:
             items, body = pages.read(value)
         except ProtocolError as error:
@@ -396,7 +399,7 @@ class Session:
         return False
 
     def _answered_otherwise(self, identifier: Any, status: int, value: bytes, now_ms: int) -> None:
-        """Take in the greeting; a reply to what nobody waits for any more is counted."""
+        """Take in the greeting; any other reply, which nobody waits for any more, is only counted."""
         if type(identifier) is not int or identifier != HELLO_ID or not self._greeting.is_waiting:
             self.unreadable += 1
             return
@@ -416,7 +419,7 @@ class Session:
             return
         self._casts.greeted()
         if window < self._window:
-            self._casts.forget()  # a smaller one might have no room beside them, and nothing tells when they are done
+            self._casts.forget()  # a smaller window might have no room beside them
         self._window = window
 
     def _fail_all_as(self, error: TodoMQError) -> None:
@@ -428,17 +431,18 @@ class Session:
         if error.outcome == NOT_APPLIED:
             is_not_over = type(error) is DeadlineExceeded and now_ms + CLOCK_SLACK_MS < request.deadline_ms
             if is_not_over or (type(error) is InvalidRequest and error.text == messages.TOO_FAR_AHEAD):
-                # By the clock here its deadline is neither, so one of the two was set. Ask for the time and try again.
+                # By this clock its deadline is neither past nor too far ahead, so one of the two clocks was set. Ask
+                # for the time and try again.
                 self._greeting.is_due = True
                 return self._retry_later(request, error, now_ms)
             if type(error) is DeadlineExceeded and now_ms < request.deadline_ms:
-                self._greeting.is_due = True  # for those that come
+                self._greeting.is_due = True  # for the requests to come
             if error.retryable:
                 return self._retry_later(request, error, now_ms)
             if type(error) is OutOfOrder and request.is_waited_for:
                 return self._ask_anew(request)
             if request.is_exposed and type(error) not in messages.SAID_UNDER_THE_NUMBER:
-                # The list did not say this under the request's number, so it is not said of the lost attempt.
+                # The list did not say this under the request's number, so it says nothing of the lost attempt.
                 error.outcome = _outcome_so_far(request)
             if type(error) is DeadlineExceeded and error.outcome == NOT_APPLIED and request.refusal is not None:
                 error = request.refusal  # says why the attempts before the last one failed
@@ -464,9 +468,9 @@ class Session:
         heappush(self._delayed, (due_ms, request.id, request))
 
     def _ask_anew(self, request: Request[Any]) -> None:
-        """Ask a read that later changes have overtaken as if it were asked now.
+        """Ask a read that later changes have overtaken again, as if it were asked now.
 
-        Other threads have sent those, not its caller, who waits: to whom any state between call and answer is right.
+        Its caller waits, so other threads sent those changes: to it any state between call and answer is right.
         """
         request.counter = None
         request.id = 0
@@ -543,7 +547,7 @@ class Session:
         self._note_repetition_late(request, now_ms)
 
     def _note_repetition_late(self, request: Request[Any], now_ms: int) -> None:
-        """See that what is asked again under a number does not wait for a lower one that nobody asks for, for ever."""
+        """See that a change asked again does not wait for ever for a lower number that nobody asks for any more."""
         if isinstance(request, Repetition) and request.kind is LIST_CHANGE and request.counter is not None:
             request.counter.was_late_again(request.number, now_ms)
 

@@ -21,19 +21,20 @@ H = TypeVar("H")
 if TYPE_CHECKING:
     _Fields = dict[str, Any]
 else:
-    _Fields = dict[str, Plain]  # what is decoded quickly; others have a way of their own, see ``read_entries_page``
+    _Fields = dict[str, Plain]  # values that decode quickly; others take a slower way, see ``read_entries_page``
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True, forbid_unknown_fields=True):
     """One entry of a list, as it was when the answer was given.
 
-    A value: equal by its fields, not to be changed. ``dataclasses.asdict``, ``fields`` and ``replace`` take one, as
-    ``msgspec.structs`` does. (A dataclass itself would be made at three times the price, and answers are many. For the
-    same reason the collector of cycles does not look at one: unless you make its ``extra`` lead back to it, it is in
-    none; and msgspec packs one as the array of its fields, as it stands in an answer.)
+    A value: two are equal if their fields are, and none can be changed. ``dataclasses.asdict``, ``fields`` and
+    ``replace`` accept it, and so do the functions of ``msgspec.structs``. (It is not a real dataclass: making one costs
+    three times as much, and answers hold many. For the same reason the garbage collector ignores entries: one is in no
+    reference cycle, unless you make its ``extra`` lead back to it. And msgspec packs an entry as the array of its
+    fields, which is its form in an answer.)
 
     Attributes:
-        id: given by the list, ascending, never given twice until the list is cleared.
+        id: given by the list in ascending order; never given twice until the list is cleared.
         title: 1 to 10,000 characters.
         date: a day, or None.
         done: whether it is done.
@@ -55,7 +56,7 @@ Entry.__dataclass_fields__ = make_dataclass("Entry", Entry.__struct_fields__).__
 
 @dataclass(frozen=True, slots=True)
 class Via:
-    """Somebody who is called by the name under which they are registered.
+    """A callee, identified by the name under which it is registered.
 
     Attributes:
         name: any msgpack value, for instance ``["database_worker", 1]``.
@@ -75,7 +76,7 @@ class Registration:
         name: any msgpack value.
         address: where it listens.
         pid: its process on this machine, or None.
-        incarnation: this life of it.
+        incarnation: which life of that process this is.
     """
 
     name: Any
@@ -89,17 +90,17 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class ServerRef(Generic[H]):
-    """The server of a list: equal while the list's actor lives, different for another list or another activation.
+    """The server of a list: two are equal as long as the list's actor lives, and differ if the list or activation does.
 
-    Its handle holds the client, so it can't be pickled. What it is equal by can: the first four attributes.
+    It can't be pickled, because its handle holds the client. Its first four attributes, which decide equality, can be.
 
     Attributes:
         list_name: the list.
         server: the registered name of the list server, ``("list_server", n)``.
         incarnation: this life of the list server.
         activation: this life of the list's actor in it.
-        partition, epoch: where the list belongs, under which epoch the server owns it.
-        todo_list: the list's handle, of the client that asked.
+        partition, epoch: the list's partition, and the epoch under which the server owns it.
+        todo_list: the list's handle, made by the client that asked.
     """
 
     list_name: str
@@ -135,13 +136,13 @@ def read_entries_page(value: bytes) -> tuple[list[Entry], Any]:
     """Return the entries of a page ``[[entry, ...], cursor or nil]``, and the cursor.
 
     Raises:
-        ProtocolError, ValueError, TypeError: it is not one.
+        ProtocolError, ValueError, TypeError: it is not such a page.
     """
     if len(value) <= limits.DECODED_ITEMS or has_few_items(value):
         try:
             return _unpack_page(value)
         except ValueError:
-            pass  # perhaps it is right all the same: open fields may hold bytes
+            pass  # it may be valid all the same: open fields may hold bytes
     items, cursor = read_page(value)
     return [read_entry(item) for item in items], cursor
 
@@ -150,7 +151,7 @@ def read_page(value: bytes) -> tuple[list[Any], Any]:
     """Return the items of a page ``[[item, ...], cursor or nil]``, and the cursor.
 
     Raises:
-        ProtocolError: it is not one.
+        ProtocolError: it is not such a page.
     """
     page = unpack_value(value)
     if type(page) is not list or len(page) != 2 or type(page[0]) is not list:
