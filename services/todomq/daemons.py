@@ -37,13 +37,13 @@ GROUPS = tuple(kind.group for kind in KINDS.values())
 
 
 NUMBER_DIGITS = 9
-"""Of the number of a pooled daemon, at most."""
+"""How many digits the number of a pooled daemon has at most."""
 REFUSED_TO_START = 78  # EX_CONFIG of sysexits.h
-"""The exit status of a daemon that can't start as it is told to."""
+"""The exit status of a daemon that refuses to start as it is told to."""
 
 
 def names_of_stack(pools: dict[str, int]) -> list[list[str | int]]:
-    """Return the registered names of all daemons of a stack that has so many of each pooled kind."""
+    """Return the registered names of all daemons of a stack that has this many of each pooled kind."""
     names: list[list[str | int]] = []
     for name, kind in KINDS.items():
         names += [[name, number] for number in range(1, pools[name] + 1)] if kind.is_pooled else [[name]]
@@ -51,7 +51,7 @@ def names_of_stack(pools: dict[str, int]) -> list[list[str | int]]:
 
 
 def is_daemon_name(name: object) -> bool:
-    """Tell whether a registered name is one that daemons have, those that other machines add among them."""
+    """Tell whether a registered name is a daemon's, including daemons that other machines add."""
     if type(name) is not list or not name or type(name[0]) is not str:
         return False
     kind = KINDS.get(name[0])

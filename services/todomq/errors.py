@@ -22,7 +22,7 @@ class TodoMQError(Exception):
     Attributes:
         code: machine-readable name of the kind of error, the same on the wire.
         text: what was wrong, for a person.
-        retryable: whether the request was refused only for the moment; a client has tried again until its deadline.
+        retryable: whether the request was refused only for the moment; the client has tried again until the deadline.
         outcome: ``"not applied"`` or ``"unknown"``.
     """
 
@@ -40,30 +40,30 @@ class TodoMQError(Exception):
         return self.text
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Be copied and pickled without what ``retry()`` does: only the client that sent the request can do that."""
+        """Leave what ``retry()`` calls out of copies and pickles: only the client that sent a request can retry it."""
         return _copied, (type(self), self.text, self.retryable, self.outcome)
 
     def with_outcome(self, outcome: str) -> TodoMQError:
-        """Return the same error, as it is said of a request with another outcome."""
+        """Return the same error, but with this outcome."""
         return _copied(type(self), self.text, self.retryable, outcome)
 
     def can_retry_with(self, resend: Callable[[], Any]) -> None:
-        """Attach what ``retry()`` does; the client calls this for errors whose outcome is unknown."""
+        """Attach the function that ``retry()`` calls; the client does so for errors whose outcome is unknown."""
         self._resend = resend
 
     def retry(self) -> Any:
-        """Send the same request again under the same number, so that it takes effect once in all.
+        """Send the same request again under the same number, so that it takes effect only once.
 
-        A change to a list can be asked again for some minutes, and until the same client sends a later change to that
-        list or retries one, which gives up those before it; then the error says so. It has as much time as it had. A
-        call by name has no number: it is sent once more, and may take effect once more. Once it was answered, nothing
-        is sent any more.
+        A change to a list can be sent again for some minutes, until the same client sends or retries a later change to
+        that list: that gives up the changes before it, and the error then says so. Each retry gets as much time as the
+        request had. A call by name has no number: it is sent once more, and may take effect once more. Once a retry has
+        been answered, nothing is sent any more.
 
         Returns:
-            what the request would have returned; once it was answered, the same again.
+            what the request would have returned; once a retry has been answered, that same answer again.
 
         Raises:
-            TodoMQError: as the request does; this very error where there is nothing to send again.
+            TodoMQError: as the request does; this very error if there is nothing to send again.
         """
         if self._resend is None:
             raise self
@@ -71,9 +71,9 @@ class TodoMQError(Exception):
 
 
 def is_refusal_for_now(error: TodoMQError | None) -> bool:
-    """Tell whether the part that was asked says itself that it can't do it at the moment.
+    """Tell whether the part that was asked itself says that it can't do what it was asked at the moment.
 
-    If the part is away or was lost, nobody knows what it did, so its next life is waited for.
+    If the part is away or was lost, nobody knows what it did, so callers wait for its next life.
     """
     return isinstance(error, Unavailable) and error.outcome == NOT_APPLIED
 
@@ -144,7 +144,7 @@ class QuotaExceeded(TodoMQError):
 
 
 class CorruptRecord(TodoMQError):
-    """A stored record cannot be read; nothing was taken for empty."""
+    """A stored record cannot be read; it was not taken for an empty one."""
 
     code = "corrupt_record"
 

@@ -1,6 +1,6 @@
 """Where a stack lives and how it is tuned: read from the environment once, at start.
 
-Owns: every ``TODOMQ_*`` variable, its default and its check, but for ``TODOMQ_MAX_RESTARTS_...`` of single groups
+Owns: every ``TODOMQ_*`` variable, its default and its check, except ``TODOMQ_MAX_RESTARTS_...`` of single groups
 (``supervision/limits.py``) and ``TODOMQ_PYTHON`` (``supervision/stack.py``); the addresses of daemons; the directories.
 Used by every daemon, the client (for the default endpoint) and the command line.
 """
@@ -35,7 +35,7 @@ STACK_PORTS = 2 * len(names_of_stack({"database_worker": POOL_MOST, "list_server
 
 
 SERVER_ADVICE = "install with: pip install 'todomq[server]'"
-"""What to do where a package is missing that only a stack needs."""
+"""What to do if a package that only a stack needs is missing."""
 
 
 class SettingsError(InvalidRequest):
@@ -46,10 +46,11 @@ class SettingsError(InvalidRequest):
 class Settings:
     """One stack's settings. Times in milliseconds or, where named so, seconds; sizes in bytes.
 
-    ``endpoint`` is where clients find the router, unless ``credentials`` is a file that says so; ``tcp`` where it
-    listens besides its ipc socket, empty for nowhere. ``stack_tcp`` is where the daemons listen for each other (the
-    first of their ports), empty for ipc only; ``registry`` is where the registry listens if that is on another
-    machine. ``list_memory_bytes`` is what the lists of one list server may take, 0 for a share of the machine's memory.
+    ``endpoint`` is where clients find the router, unless ``credentials`` names a file that says where it is; ``tcp`` is
+    where the router listens besides its ipc socket, empty for nowhere. ``stack_tcp`` is where the daemons listen for
+    each other (the first of their ports), empty for ipc only; ``registry`` is where the registry listens if that is on
+    another machine. ``list_memory_bytes`` is how much memory the lists of one list server may take, 0 for a share of
+    the machine's memory.
     """
 
     home: Path
@@ -79,7 +80,7 @@ class Settings:
 
     @property
     def note_of_data(self) -> Path:
-        """File that says, outside of it, that there is data and which stack's."""
+        """File outside the data directory that says that there is data, and of which stack."""
         return self.home / "stack"
 
     @property
@@ -89,7 +90,7 @@ class Settings:
 
     @property
     def keys(self) -> Path:
-        """Directory of the stack's keys, mode 0700; it is not there where none were made."""
+        """Directory of the stack's keys, mode 0700; it is not there if none were made."""
         return self.home / "keys"
 
     @property
@@ -154,7 +155,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         )
     try:
         home = Path(environment.get("TODOMQ_HOME") or "~/.todomq").expanduser().absolute()
-    except (RuntimeError, FileNotFoundError) as error:  # who this is has no home; the working directory was removed
+    except (RuntimeError, FileNotFoundError) as error:  # this user has no home, or the working directory was removed
         raise SettingsError(f"TODOMQ_HOME has to name a directory: {error}") from None
     try:
         str(home).encode()
@@ -200,7 +201,7 @@ def _check_reachable(settings: Settings) -> None:
 
 
 def _tcp(environment: Mapping[str, str], name: str, ports: int = 1, *, may_be_any: bool = False) -> str:
-    """Return a TCP address, the first of so many ports; of every interface (``*``) only where one may listen so."""
+    """Return a TCP address, the first of this many ports; one of every interface (``*``) only if that is allowed."""
     address = environment.get(name, "")
     if not address:
         return ""

@@ -54,7 +54,7 @@ NewEntry = (
     | tuple[str, datetime.date | None, dict[str, Any] | None]
     | tuple[str, datetime.date | None, dict[str, Any] | None, bool]
 )
-"""One of several entries to add: a title, or a tuple of title and date, which ``extra`` and then ``done`` may follow."""
+"""One of several entries to add: a title, or a tuple of title, date and, if need be, ``extra`` and ``done``."""
 
 _REGISTRY = Via(["registry"])
 _CACHE = Via(["cache"])
