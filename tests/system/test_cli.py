@@ -220,8 +220,8 @@ def test_an_export_says_of_how_many_entries_something_has_no_place(cli: Cli, sha
         handle.add_entry("bread", extra={"rec": "1w"})
         handle.add_entry("salt", done=True)
     words, csv = cli("export", "extra").stderr, cli("export", "extra", "--format", "csv").stderr
-    assert words == "Of 1 entry something is left out: todo.txt has no place for what is no single word.\n"
-    assert csv == "Of 3 entries something is left out: csv has no place for done, priority, projects and the like.\n"
+    assert words == "Something is left out of 1 entry: todo.txt has no place for values that are not a single word.\n"
+    assert csv == "Something is left out of 3 entries: csv has no place for done, priority, projects and the like.\n"
 
 
 def test_a_line_without_an_end_is_refused_and_not_read_whole(cli: Cli) -> None:

@@ -55,9 +55,9 @@ def test_help_reads_well_on_80_columns(command: list[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        (["add", "groceries", "-dash"], "stands behind --"),
+        (["add", "groceries", "-dash"], "goes after --"),
         (["done", "groceries", "-1"], "'-1' is no id; todomq ls shows the ids"),
-        (["done", "-groceries", "1"], "stands behind --"),
+        (["done", "-groceries", "1"], "goes after --"),
         (["probe", "health", "--wait", "x"], "'x' is no number of seconds"),
         (["probe", "health", "--wait", "-1"], "'-1' is no number of seconds"),
         (["probe", "top", "--every", "0"], "'0' is no number of seconds from 0.1 to 3,600"),

@@ -29,17 +29,17 @@ Exit codes:
   1  refused or failed; the text on standard error says why
   2  usage: an argument, an option, a setting or a path that can't be used
   3  the service can't be reached, or a part of it is late or can't do it now
-  130  ended by Ctrl-C (143 by SIGTERM, 129 where the terminal was closed)
+  130  ended by Ctrl-C (143 by SIGTERM, 129 if the terminal was closed)
 
 \b
 Environment:
   TODOMQ_HOME      where the stack of this machine keeps its data, logs and
                    sockets (~/.todomq)
   TODOMQ_ENDPOINT  where the router is, if not there: for the commands on
-                   lists, import, export and probe. What starts, stops, saves
-                   or lets in a stack goes by TODOMQ_HOME
+                   lists, import, export and probe. The commands that start,
+                   stop or back up a stack, and keys, go by TODOMQ_HOME
   TODOMQ_CREDENTIALS
-                   the file of a key to connect with; it says where
+                   a file with the key to connect with; it says where
   More settings, read by todomq up: see README.md, "Settings".
 """
 PLAIN_HELP: dict[str, Any] = {"rich_markup_mode": None, "context_settings": {"help_option_names": ["-h", "--help"]}}

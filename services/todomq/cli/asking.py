@@ -1,7 +1,7 @@
 """Many questions at once: each gets its answer or its error, and how long that took.
 
-Owns: what it says of a daemon that it did not answer. Must not know: what is asked. The probe uses it, for which an
-error is an answer too.
+Owns: the words for why a daemon did not answer. Must not know: what is asked. The probe uses it: to the probe an error
+is an answer too.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ def ask_all(todo: Client, questions: Mapping[K, Callable[[Pipeline], Future[Any]
 
     Args:
         todo: the client.
-        questions: what begins each of them, by any key.
+        questions: the function that begins each of them, by any key.
 
     Returns:
         the answers by the same keys.
 
     Raises:
-        Unauthorized: this client may not ask one of them, which says nothing of whom it asked.
+        Unauthorized: this client may not ask one of them, which says nothing about the daemon that was asked.
     """
     began: dict[K, float] = {}
     ended: dict[K, float] = {}
@@ -60,21 +60,21 @@ def ask_all(todo: Client, questions: Mapping[K, Callable[[Pipeline], Future[Any]
 def calling(
     name: Sequence[str | int], operation: str, *arguments: Any, deadline_s: float
 ) -> Callable[[Pipeline], Future[Any]]:
-    """Return what asks a daemon by its registered name."""
+    """Return a function that asks a daemon by its registered name."""
     from todomq.client.values import Via
 
     return lambda pipeline: pipeline.call(Via(list(name)), operation, *arguments, deadline_s=deadline_s)
 
 
 def registered_in(names: Answer) -> dict[Name, int | None] | None:
-    """Return the pid of each daemon, or None, by the registry's answer to ``names``; None where it did not answer."""
+    """Return the pid (or None) of each daemon in the registry's answer to ``names``; None if it did not answer."""
     if names.error is not None:
         return None
     return {tuple(each.name): each.pid for each in names.value if isinstance(each.name, list) and _is_key(each.name)}
 
 
 def why_no_answer(name: Name, error: TodoMQError, registered: Mapping[Name, int | None] | None) -> str:
-    """Return what a daemon does that answered with an error, or not at all, as the rest of a sentence about it.
+    """Return why a daemon gave an error or no answer, as the rest of a sentence that begins with its name.
 
     Args:
         registered: what ``registered_in`` returns.
@@ -90,7 +90,7 @@ def why_no_answer(name: Name, error: TodoMQError, registered: Mapping[Name, int 
 
 
 def first_failure(failures: BaseExceptionGroup[TodoMQError]) -> TodoMQError:
-    """Return the first error of a pipeline's, however deep it stands."""
+    """Return the first error among a pipeline's failures, however deep it is nested."""
     first: BaseException = failures
     while isinstance(first, BaseExceptionGroup):
         first = first.exceptions[0]

@@ -60,9 +60,9 @@ def restore(
         int | None, typer.Option("--worker", metavar="N", min=1, help="Only the shard of this database worker.")
     ] = None,
 ) -> Result:
-    """Restore a backup into a home without data; the stack is down.
+    """Restore a backup into a home without data; the stack must be down.
 
-    With --worker one shard is put in the place of a damaged one, which is kept beside it; the lists of the other shards
+    With --worker one shard takes the place of a damaged one, which is kept beside it; the lists of the other shards
     stay as they are.
 
     Example: todomq restore /backups/2026-12-01
@@ -94,9 +94,9 @@ def verify(
 ) -> Result:
     """Read every record, and say what is wrong.
 
-    Those of a backup, or of this machine's stack, running or stopped. The exit code is 0 where nothing is wrong, 1
-    where something is damaged, 2 where you may not read it, 3 where nothing is found damaged, but something can't be
-    read at the moment: a worker of a running stack does not answer, say.
+    The records are those of a backup, or of this machine's stack, running or stopped. The exit code is 0 if nothing is
+    wrong, 1 if something is damaged, 2 if you may not read it, 3 if nothing is found damaged but something can't be
+    read at the moment, for instance because a worker of a running stack does not answer.
 
     Example: todomq verify /backups/2026-12-01
     """
@@ -130,7 +130,7 @@ def _verify_stack(settings: Settings, begin: Begin) -> Report:
         try:
             check_noted(settings.data, settings.note_of_data)
         except CorruptRecord as error:
-            if not report.problems or not report.shards:  # else it is said already
+            if not report.problems or not report.shards:  # otherwise it has been said already
                 report.problems[:] = [Problem(str(settings.data), "", error.text)]
         return report
     manifest = read_manifest(settings.data)
@@ -148,13 +148,13 @@ def _verify_stack(settings: Settings, begin: Begin) -> Report:
 
 
 def _of_shard(problem: Problem, checkpoint: Path, shard: Path) -> Problem:
-    """Return what is wrong with a checkpoint as of the shard, whose files are the same ones: it is gone in a moment."""
+    """Return a checkpoint's problem as one of its shard: they share their files, and the checkpoint is soon gone."""
     where, text = (words.replace(str(checkpoint), str(shard)) for words in (problem.where, problem.text))
     return problem._replace(where=where, text=text)
 
 
 def _is_running(settings: Settings) -> bool:
-    """Tell whether a database worker of the stack runs: whoever does holds the lock of its name."""
+    """Tell whether a database worker of the stack runs: one that does holds the lock on its name."""
     import os
 
     from todomq.runtime import locks
@@ -189,7 +189,7 @@ def _report_result(report: Report) -> Result:
 
 
 def _state(problems: list[Problem]) -> str:
-    """Return what problems come to: what could only not be read may pass, so it is not called damage."""
+    """Return what the problems amount to: if something just could not be read, that may pass and is not damage."""
     if not problems:
         return "ok"
     return NOT_READ if all(problem.kind == NOT_READ for problem in problems) else "damaged"
@@ -207,7 +207,7 @@ def _held(shard: ShardReport) -> str:
 
 
 def _problem_lines(problems: list[Problem]) -> list[str]:
-    """Return a line for each problem; what is the same of many kinds of records, since one block holds them, is one."""
+    """Return a line for each problem, but one for the same problem of several kinds of records: one block held them."""
     lines = []
     for (where, text), same in groupby(problems, key=lambda problem: (problem.where, problem.text)):
         kinds = [problem.kind for problem in same if problem.kind]

@@ -1,8 +1,8 @@
 """What makes a function a command, and how every command ends: what it prints, and its exit code.
 
 Owns: ``--json``, the exit codes, how an error is told. Must not know: what the commands do. A command returns a
-``Result`` and leaves standard output to this file; what it tells meanwhile goes to standard error. Two show what goes
-on until they are ended: ``logs --follow``, and a ``probe top`` that draws.
+``Result`` and leaves standard output to this file; what it says while it works goes to standard error. Two commands
+show what goes on until they are ended: ``logs --follow``, and ``probe top`` where it draws.
 
 Exit codes: 0 done, 1 refused or failed, 2 usage (an option, an argument or a setting that can't be used, a path
 that is closed to this user), 3 the service can't be reached, or a part of it did not answer in time or says that it
@@ -42,7 +42,7 @@ more.
 """
 
 INTERRUPTS = (KeyboardInterrupt, SystemExit)
-"""What ends a command from without: Ctrl-C, and the other signals that ask for an end."""
+"""What ends a command from outside: Ctrl-C, and the other signals that ask for an end."""
 
 F = TypeVar("F", bound="Callable[..., Result]")
 
@@ -52,8 +52,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead
 class PlainCommand(TyperCommand):
     """A command whose usage line is written as manual pages write it: ``LIST`` where typer writes ``{LIST}``.
 
-    What is no number is told in words. Where it can't be understood and a word that begins with ``-`` is no option,
-    what is said names the way out.
+    Its errors say in plain words that something is not a number. If a command line can't be understood and a word in it
+    begins with ``-`` but is no option, the error says what to do.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -69,12 +69,12 @@ class PlainCommand(TyperCommand):
                 word
                 for word, option in zip(words, before)
                 if word[:1] == "-" and word != "-" and word.partition("=")[0] not in options
-                if option is None or getattr(option, "is_flag", True)  # else it is that option's value
+                if option is None or getattr(option, "is_flag", True)  # otherwise it is that option's value
             ]
             if any(param.name == "id" for param in self.params) and re.fullmatch(r"[^-].* -\d+", " ".join(words[:2])):
                 error.message = f"{words[1]!r} is no id; todomq ls shows the ids"
             elif unknown and any(param.name in ("list_name", "title") for param in self.params):
-                error.message += "\nA name or a title that begins with - stands behind --, and so do all after it."
+                error.message += "\nA name or a title that begins with - goes after --, and so does all behind it."
             raise
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
@@ -90,7 +90,7 @@ class Result(NamedTuple):
         value: for programs; any value that ``json_text`` takes.
         text: for a person, safe already; or what prints it.
         code: the exit code.
-        note: for a person, such as that there is nothing to print; on standard error: no pipe takes it for data.
+        note: for a person, such as that there is nothing to print; on standard error, so no pipe takes it for data.
     """
 
     value: Any
@@ -103,8 +103,8 @@ def command(app: typer.Typer, name: str | None = None, **options: Any) -> Callab
     """Make a function a command of ``app``, with ``--json`` and with errors told as every command tells them.
 
     Args:
-        app: what it becomes a command of.
-        name: the command's name, where it is not the function's.
+        app: the command line that it becomes a command of.
+        name: the command's name, if it is not the function's.
         options: more for ``typer.Typer.command``.
     """
 
@@ -143,7 +143,7 @@ def _run(function: Callable[[], Result], as_json: bool) -> int:
 
 @contextmanager
 def _ending_in_order() -> Iterator[None]:
-    """Have SIGTERM, and a terminal that is closed, end the command as Ctrl-C does: it removes what is half done."""
+    """Have SIGTERM, or the closing of the terminal, end the command as Ctrl-C does: it removes what is half done."""
 
     def end(number: int, _: Any) -> NoReturn:
         if number == signal.SIGHUP:
@@ -151,7 +151,7 @@ def _ending_in_order() -> Iterator[None]:
         sys.exit(128 + number)
 
     numbers = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is signal.SIG_DFL]
-    for number in numbers:  # what is ignored, as nohup has it, stays so
+    for number in numbers:  # a signal that is ignored, as under nohup, stays ignored
         signal.signal(number, end)
     try:
         yield
@@ -170,7 +170,7 @@ def _run_to_its_end(function: Callable[[], Result], as_json: bool) -> int:
             raise
         return _tell_error(SettingsError(f"this needs {error.name}; {SERVER_ADVICE}"), as_json)
     except BrokenPipeError:
-        raise  # whoever read has had enough; typer ends it quietly
+        raise  # the reader has had enough; typer ends the command quietly
     except OSError as error:
         return _tell_error(_of_the_system(error), as_json)
     try:
@@ -199,7 +199,7 @@ def _print(result: Result, as_json: bool) -> None:
 
 
 def _send_nowhere(*streams: TextIO | None) -> None:
-    """Have what can't be written go nowhere, or the interpreter would try it again as it ends."""
+    """Discard what can't be written, or the interpreter would try to write it again as it ends."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in streams:
         if stream is not None:

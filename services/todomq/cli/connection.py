@@ -1,4 +1,4 @@
-"""The command line's way to the service: one client for one command, and what is said where nobody answers.
+"""The command line's way to the service: one client for one command, and what it says if nobody answers.
 
 Owns: the choice of deadlines, the words for a stack that is not there. Must not know: the commands.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 DEADLINE_S = 5.0
 CREDENTIALS, ENDPOINT = "TODOMQ_CREDENTIALS", "TODOMQ_ENDPOINT"
 NOBODY_THERE_S = 0.5
-"""How long to wait where not even the socket is there: long enough for a router that is being restarted."""
+"""How long to wait if not even the socket is there: long enough for a router that is being restarted."""
 
 
 @contextmanager
@@ -69,15 +69,15 @@ def connect_to_look_in(deadline_s: float = DEADLINE_S) -> Iterator[Client]:
         try:
             yield client
         except Unauthorized as error:
-            raise Unauthorized(f"{error.text}; to look into a stack takes a key with the right admin") from None
+            raise Unauthorized(f"{error.text}; looking into a stack takes a key with the right admin") from None
 
 
 def unreachable(endpoint: str, variable: str) -> str:
-    """Return what to tell a person where the router does not answer.
+    """Return what to tell a person if the router does not answer.
 
     Args:
         endpoint: its address.
-        variable: what of the environment names that; empty for the stack of the home.
+        variable: the environment's variable that names this address; empty for the stack of the home.
     """
     is_there = _is_there(endpoint)
     said = f"the router does not answer at {endpoint}" if is_there else f"no stack runs at {endpoint}"
@@ -86,12 +86,12 @@ def unreachable(endpoint: str, variable: str) -> str:
     if not endpoint.startswith("tcp://"):
         return f"{said}, which {variable} names"
     if variable == CREDENTIALS:
-        return f"{said}, which {variable} names; is one there? A stack that was given new keys since wants a new file"
-    return f"{said}, which {variable} names; is one there? A stack with keys answers only with {CREDENTIALS}"
+        return f"{said}, which {variable} names; is one running there? If it has new keys, you need a new file"
+    return f"{said}, which {variable} names; is one running there? A stack with keys answers only with {CREDENTIALS}"
 
 
 def named_by() -> str:
-    """Return the variable that says where the router is; empty where it is that of this machine's stack."""
+    """Return the variable that says where the router is; empty if it is the router of this machine's stack."""
     return next((variable for variable in (CREDENTIALS, ENDPOINT) if os.environ.get(variable)), "")
 
 

@@ -1,4 +1,4 @@
-"""``todomq demo``: its options; what it does stands in ``demo_job.py``.
+"""``todomq demo``: its options; what it does is in ``demo_job.py``.
 
 Owns: the options. Must not know: the steps.
 """
@@ -32,7 +32,7 @@ def demo(
     """Try the stack: make lists, kill parts of it, check every promise.
 
     It imports a todo.txt, creates lists of one durable entry each, says how fast that went and what it costs in
-    memory, and reads everything again. The exit code is 1 if anything that was promised is not there.
+    memory, and reads everything again. The exit code is 1 if anything that was promised is missing.
 
     Example: todomq demo --lists 10000
     """

@@ -50,13 +50,13 @@ def run(settings: Settings, lists: int, sample: Path | None, victims: Sequence[l
         lists: how many lists to create.
         sample: the todo.txt file to import; None for a sample of our own.
         victims: the daemons to kill while the lists are created.
-        keep: leave the lists there.
+        keep: whether to leave the lists there.
 
     Raises:
         TodoMQError: the stack does not answer, or the sample's export is not what was imported.
     """
     promises = Promises(lists, prefix=f"demo/{time.time_ns():x}/")
-    with connect() as todo:  # not for long, where nobody is there
+    with connect() as todo:  # which takes little time if nobody is there
         todo.todo_list(f"{promises.prefix}sample").size()
     with bars() as shown, connect(DEADLINE_S) as todo, _tidying(todo, promises, keep, shown):
         imported = _import_sample(todo, f"{promises.prefix}sample", sample, shown)
@@ -81,7 +81,7 @@ class Promises:
         self.broken = 0
 
     def note(self, number: int) -> Callable[[Future[Any]], None]:
-        """Return what takes the answer to the add to list ``number``."""
+        """Return the function that takes the answer to the add to list ``number``."""
 
         def take(future: Future[Any]) -> None:
             if future.exception() is None:
@@ -90,7 +90,7 @@ class Promises:
         return take
 
     def check(self, number: int) -> Callable[[Future[Any]], None]:
-        """Return what compares the entries of list ``number`` with the promise."""
+        """Return the function that compares the entries of list ``number`` with the promise."""
 
         def take(future: Future[Any]) -> None:
             found = None if future.exception() else [(entry.id, entry.title) for entry in future.result()]
@@ -106,7 +106,7 @@ class Promises:
 
 
 class _Counter:
-    """Counts answers for a bar, which costs too much to be moved for each of them."""
+    """Counts answers for a bar: moving the bar for each of them would cost too much."""
 
     def __init__(self, advance: Advance) -> None:
         self._advance = advance
@@ -127,7 +127,7 @@ def title_of(number: int) -> str:
 
 
 def _import_sample(todo: Client, list_name: str, sample: Path | None, shown: Bars) -> int:
-    """Import the file, or our own sample, and see that its export gives every line back but blank ones."""
+    """Import the file, or our own sample, and check that its export gives back every line that is not blank."""
     content = sample.read_bytes() if sample else OWN_SAMPLE
     fields = list(read_todo_txt(content.splitlines(keepends=True)))
     store(todo, list_name, fields, shown("storing the sample", len(fields)))
@@ -160,7 +160,7 @@ def _create(
 
 
 def _kill(killer: Client, victim: list[str | int], shown: Bars) -> list[str]:
-    """Kill a daemon; return it with its pid, or nothing where it could not be killed, and say why."""
+    """Kill a daemon and return it with its pid; if it can't be killed, say why and return nothing."""
     try:
         return [f"{name_of(victim)} (pid {kill_daemon(killer, victim)})"]
     except TodoMQError as error:
@@ -195,7 +195,7 @@ def _tidying(todo: Client, promises: Promises, keep: bool, shown: Bars) -> Itera
 
 
 def _remove(todo: Client, promises: Promises, shown: Bars) -> None:
-    """Remove what was created; where that is not possible, say what is left and how to remove it."""
+    """Remove what was created; if that is not possible, say what is left and how to remove it."""
     names = [f"{promises.prefix}sample", *(f"{promises.prefix}{number}" for number in range(promises.begun))]
     counter = _Counter(shown("removing them", len(names)))
 

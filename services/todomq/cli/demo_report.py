@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from todomq.cli.show import coloured, console, counted, say, size, table
 
 MANY_LISTS, FEW_LISTS = 50_000, 10_000
-"""A process grows by some megabytes when it begins to work. With fewer lists than the first, that makes one look dearer
-than it is; with fewer than the second it outweighs the lists, and no cost is told."""
+"""A process grows by some megabytes when it begins to work. With fewer lists than the first number, that makes a list
+look dearer than it is; with fewer than the second it outweighs the lists, and no cost is told."""
 
 
 class Memory(NamedTuple):
@@ -43,9 +43,9 @@ class Report(NamedTuple):
 
     @property
     def bytes_per_list(self) -> float | None:
-        """What one loaded list costs in the list servers; None where it can't be told.
+        """What one loaded list costs in the list servers; None if that can't be told.
 
-        There are too few, or one of the servers was restarted meanwhile.
+        It can't if there are too few lists, or if one of the servers was restarted meanwhile.
         """
         servers = [name for name in self.before if name.startswith("list_server") and name in self.after]
         pairs = [(self.before[name], self.after[name]) for name in servers]

@@ -11,18 +11,20 @@ It has no place for ``done`` and ``extra``.
 - ``done``: ``x `` stands at the beginning.
 - ``date``: the last ``due:YYYY-MM-DD``.
 - ``extra``: ``priority`` ("A"), ``projects``, ``contexts`` (lists without ``+`` and ``@``), ``created``, ``completed``
-  (dates), and each other ``key:value`` under its key. A key begins with a letter and a value not with ``//``, so a time
-  of day and a URL are none. Of a key that comes twice the last counts; the word before is text, as is one whose key is
-  taken by the names above.
+  (dates), and each other ``key:value`` under its key. A key begins with a letter and a value never with ``//``, so a
+  time of day or a URL is no ``key:value``. If a key comes twice the last one counts; the earlier word is text, and so
+  is one whose key is among the names above.
 - ``title``: the words of the description without ``due:`` and without projects, contexts and ``key:value`` at either
-  end; amid the sentence they stay, for it may need them. A description of nothing else is the title as it is.
+  end; in the middle they stay, since the sentence may need them. If the description has nothing else, all of it is the
+  title.
 
-Export gives the same line back, byte for byte: where these fields alone would not, the line itself lies in
-``extra["todo.txt"]`` and counts as long as reading it gives what the entry is. Of an entry changed since, the beginning
-(done, priority, dates) is made anew; the description stays as it stood if title, date and the rest are as they were,
-and else is title, projects, contexts, ``key:value``, ``due:``. What todo.txt can't say is left out (in ``extra``: what
-is no single word); a creation date that has no place, because the day of completion is not known, becomes ``created:``.
-A title that itself looks like todo.txt (``x ``, ``+word``) is written as it is, and read so by whoever reads it.
+Export gives the same line back, byte for byte: if these fields alone would not, the line itself is kept in
+``extra["todo.txt"]``, and counts for as long as reading it gives the entry as it is. If the entry was changed since,
+the beginning (done, priority, dates) is made anew. The description stays as it was if title, date and the rest are as
+they were; otherwise it is title, projects, contexts, ``key:value``, ``due:``. What todo.txt can't say is left out (in
+``extra``: values that are not a single word); a creation date that has no place, because the day of completion is not
+known, becomes ``created:``. A title that itself looks like todo.txt (``x ``, ``+word``) is written as it is, and
+readers will take it for todo.txt.
 """
 
 from __future__ import annotations
@@ -38,10 +40,10 @@ from todomq.protocol import limits
 from todomq.protocol.entries import check_entry_size, check_title, is_date
 
 LINE = "todo.txt"
-"""The field of ``extra`` that keeps a line which the other fields would not give back."""
+"""The field of ``extra`` that keeps a line if the other fields would not give it back."""
 
 LINE_BYTES = 4 * limits.REQUEST_BYTES
-"""Of a line that is read at all."""
+"""The longest line that is read at all."""
 
 _HEAD_FIELDS = ("priority", "created", "completed")
 _TAKEN = ("priority", "completed", "projects", "contexts", LINE)  # by what is no key:value
@@ -57,7 +59,7 @@ _CSV_FAULTS = {
     "expected after": "a quoted title ends before its line does; a quote in it is written twice",
     "field larger": f"a field of more than {limits.REQUEST_BYTES:,} characters",
 }
-"""What the errors of the csv module mean here, by some words of each."""
+"""What the errors of the csv module mean here, by some words of the error."""
 
 
 class FormatError(InvalidRequest):
@@ -154,7 +156,7 @@ def todo_txt_line(entry: HasFields) -> bytes:
 
 
 def says_extra(entry: HasFields, line: bytes) -> bool:
-    """Tell whether an entry's line of todo.txt says all of its ``extra``; a number is said by its digits."""
+    """Tell whether an entry's line of todo.txt says all of its ``extra``; digits count as saying a number."""
     extra = {key: value for key, value in (entry.extra or {}).items() if key != LINE}
     if not extra:
         return True
@@ -220,8 +222,9 @@ def _read_line(line: str) -> EntryFields:
 def _split_head(line: str) -> tuple[bool, dict[str, str], str]:
     """Return whether a line is done, the priority and dates it begins with, and the description behind them.
 
-    The format puts a done line's dates right after the ``x``; the priority, which it would drop there, is read before
-    or behind them, as programs write it. A line that ends with its beginning has none: all of it is the description.
+    The format puts a done line's dates right after the ``x``. It would drop the priority there, but programs write one
+    before or behind the dates, so it is read in both places. A line with nothing behind such a beginning has no
+    beginning: all of it is the description.
     """
     head: dict[str, str] = {}
     done, rest = line.startswith("x "), line.removeprefix("x ")

@@ -1,11 +1,11 @@
 """Whether a stack is healthy: a real add and read through every database worker, and which part is at fault.
 
 Owns: what is asked of each part, the judgement, the wait for a good one. Must not know: the terminal.
-An add goes through the router, a list server and a worker, so its failure alone names nobody. Each part is asked for
-itself at the same time: one that fails there is at fault; a worker that passes there while its add fails is *blocked*,
-by the list server that does not answer if there is one.
+An add goes through the router, a list server and a worker, so its failure alone names nobody. Each part is also asked
+by itself at the same time: a part that fails then is at fault. A worker that passes then while its add fails is
+*blocked*, by the list server that does not answer if there is one.
 
-The lists are named ``todomq/health/...`` and deleted again; what an interrupted check leaves, a later one deletes.
+The lists are named ``todomq/health/...`` and deleted again; what an interrupted check leaves is deleted by a later one.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Health(NamedTuple):
     Attributes:
         parts: on each part.
         is_reachable: whether the router answered.
-        is_lasting: whether waiting won't help, for what is at fault is damaged.
+        is_lasting: whether waiting won't help, because what is at fault is damaged.
     """
 
     parts: list[Part]
@@ -80,7 +80,7 @@ class Health(NamedTuple):
         return all(part.state == OK for part in self.parts)
 
     def in_one_line(self) -> str:
-        """Return what is at fault; what is wrong with several parts of a kind is said once."""
+        """Return what is at fault; a fault that several parts of a kind share is said once."""
         same: dict[tuple[str, str], list[str]] = {}
         for part in self.parts:
             if part.state == FAILED:
@@ -95,11 +95,11 @@ def wait_healthy(
 
     Args:
         stack: it has been started.
-        timeout_s: how long to go on checking; None for as long as so many processes may take to start.
-        say: is told once, where it takes long, what is waited for.
+        timeout_s: how long to go on checking; None for as long as this many processes may take to start.
+        say: if it takes long, is told once what is being waited for.
 
     Raises:
-        Unavailable: it has given up, or is not healthy in time; the text says why.
+        Unavailable: the stack has given up, or is not healthy in time; the text says why.
     """
     say_at = time.monotonic() + SAY_AFTER_S
     wait_s = timeout_s or max(HEALTHY_S, HEALTHY_EACH_S * len(stack.settings.daemon_names()))
@@ -146,7 +146,7 @@ def check_health(todo: Client, settings: Settings, variable: str = "", check_s: 
     Args:
         todo: the client.
         settings: the stack's, for what should be there.
-        variable: what of the environment names its router; empty for the stack of the home.
+        variable: the environment's variable that names its router; empty for the stack of the home.
         check_s: how long one request may take.
     """
     from todomq.client.session import RouterSilent
@@ -230,7 +230,7 @@ def _deletion_of(list_name: str, check_s: float) -> Begin:
 
 
 def _delete_leftovers(todo: Client, check_s: float) -> None:
-    """Delete what interrupted checks have left, and no list that somebody has given such a name."""
+    """Delete what interrupted checks have left, but no list to which somebody else gave such a name."""
     listed = ask_all(todo, {"": lambda pipeline: pipeline.list_names(PREFIX, deadline_s=check_s)})[""]
     old = [name for name in listed.value or () if _age_s(name) > LEFTOVER_S]
     read = ask_all(todo, {name: _read_of(name, check_s) for name in old})
@@ -276,7 +276,7 @@ def _unreachable_router(todo: Client, variable: str, processes: list[Process] | 
 
 
 def _judge_supervision(processes: list[Process] | None, manager: str) -> list[Part]:
-    """Judge supervisord where it does not answer, and the restart-intensity listener, which nobody can ask."""
+    """Judge supervisord if it does not answer, and the restart-intensity listener, which nobody can ask."""
     if manager:
         return [Part(("supervisord",), FAILED, f"{manager}; what dies stays dead until then")]
     return [
@@ -303,7 +303,7 @@ def _trouble_of_listener(process: Process) -> list[tuple[str, str]]:
 
 
 def _judge_daemon(name: Name, answers: dict[Any, Answer]) -> Part:
-    """Judge a daemon by what it answered itself."""
+    """Judge a daemon by its own answers."""
     answer = answers[name]
     if answer.error is not None:
         return Part(name, FAILED, why_no_answer(name, answer.error, registered_in(answers["names"])))
@@ -343,12 +343,12 @@ def _good_news(name: Name, answer: Answer) -> str:
     quarantined = answer.value["quarantined"]
     held = f"{counted(answer.value['partitions'], 'partition')}, {counted(answer.value['lists'], 'list')} loaded"
     if answer.value["damaged_partitions"]:
-        held += f", {answer.value['damaged_partitions']} partitions refused, for their shard is damaged"
-    return f"{held}, {quarantined} quarantined, for they can't be read" if quarantined else held
+        held += f", {answer.value['damaged_partitions']} partitions refused, since their shard is damaged"
+    return f"{held}, {quarantined} quarantined, since they can't be read" if quarantined else held
 
 
 def _judge_adds(part: Part, lists: dict[int, str], answers: dict[Any, Answer], failed: set[Name]) -> Part:
-    """Complete the judgement on a worker by what became of the add and the read."""
+    """Complete the judgement on a worker by the outcome of the add and the read."""
     if part.name[0] != "database_worker" or part.state != OK:
         return part
     worker = int(part.name[1])

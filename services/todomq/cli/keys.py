@@ -28,15 +28,15 @@ in nobody without one.
 SUFFIX = ".credentials"
 NO_CLIENTS = "No key is let in; make one with: todomq keys new NAME --lists 'NAME/*' --endpoint tcp://HOST:PORT"
 
-LISTS_HELP = "A list's name, or the beginning of names and one *. Again for more."
-RIGHTS_HELP = "read, write, both with a comma between, or admin."
+LISTS_HELP = "A list's name, or the beginning of names and then *. Repeat it for more."
+RIGHTS_HELP = "read, write, both separated by a comma, or admin."
 ENDPOINT_HELP = "tcp://HOST:PORT where the client reaches the router. [default: TODOMQ_TCP]"
 
 KeyName = Annotated[str, typer.Argument(metavar="NAME", help="The key's name.")]
 
 
 def complete_key(incomplete: str) -> list[str]:
-    """Return the names of the keys that are let in, for the shell's completion; none where they can't be read."""
+    """Return the names of the keys that are let in, for the shell's completion; none if they can't be read."""
     try:
         return [client.name for client in _store().clients()]
     except (TodoMQError, OSError):
@@ -149,16 +149,16 @@ def list_keys() -> Result:
 
 
 def revoke(name: Annotated[str, KnownKey]) -> Result:
-    """Let a key in no more. A running router cuts off its connections within a second.
+    """Stop letting a key in. A running router cuts off its connections within a second.
 
     Example: todomq keys revoke alice
     """
     client = _store().revoke(name)
-    return Result(_value(client), f"{safe(name)} is let in no more")
+    return Result(_value(client), f"{safe(name)} is no longer let in")
 
 
 def show(name: Annotated[str | None, KnownKey] = None) -> Result:
-    """Show what a key may do, or the stack's public key. Without a name it says also where the stack listens.
+    """Show what a key may do, or the stack's public key. Without a name it also says where the stack listens.
 
     Example: todomq keys show alice
     """

@@ -1,4 +1,4 @@
-"""The end of a daemon, by its registered name, for whoever wants to see what the stack does about it.
+"""Killing a daemon by its registered name, to see what the stack does about it.
 
 Owns: the way from a name to a process. Must not know: what follows.
 """

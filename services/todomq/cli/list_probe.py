@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def show_list(list_name: ListName) -> Result:
-    """Show where a list lives, and its state. That is partition, epoch, list server, database worker, what waits.
+    """Show where a list lives, and its state. It names partition, epoch, list server, database worker, what waits.
 
     Example: todomq probe list "Bob's list"
     """

@@ -28,11 +28,11 @@ HIDDEN_FIELDS = ("todo.txt",)
 
 COMPLETION_S = 0.5
 LOOK_S = 1.0
-"""How long to look whether there is such a list, for the words only."""
+"""How long to check whether there is such a list: only the wording depends on it."""
 
 
 def complete_list(incomplete: str) -> list[str]:
-    """Return the lists whose names begin so, for the shell's completion; none where nobody answers."""
+    """Return the lists whose names begin with this, for the shell's completion; none if nobody answers."""
     try:
         with connect(COMPLETION_S) as todo:
             names = [name for name in todo.list_names(incomplete) if safe(name) == name]
@@ -42,7 +42,7 @@ def complete_list(incomplete: str) -> list[str]:
 
 
 class _Typed(str):
-    """A name as it is typed. typer leaves out what does not begin with the word as it is meant."""
+    """A name as it is typed. typer would leave it out, since it does not begin with the word as the shell reads it."""
 
     __slots__ = ()
 
@@ -51,11 +51,11 @@ class _Typed(str):
 
 
 def _as_typed(name: str) -> str:
-    """Return what stands for a name in the word that is being completed: bash quotes nothing of its own, others do."""
+    """Return how a name is written in the word that is being completed: bash leaves the quoting to us, others do it."""
     if os.environ.get("_TODOMQ_COMPLETE") != "complete_bash":
         return name
     word = os.environ["COMP_WORDS"].split("\n")[int(os.environ["COMP_CWORD"]) :][:1]
-    if word and word[0][:1] in ("'", '"'):  # bash sets the quote behind it
+    if word and word[0][:1] in ("'", '"'):  # bash adds the closing quote
         special = "'" if word[0][0] == "'" else '"$`\\!'
         return "" if set(special) & set(name) else _Typed(name)
     return _Typed(re.sub(r"([^\w@%+=:,./-])", r"\\\1", name))
@@ -73,7 +73,7 @@ def read_date(text: str) -> datetime.date:
 
 
 def read_id(text: str) -> int:
-    """Return the entry's id that a text is."""
+    """Return a text as an entry's id."""
     from todomq.protocol.messages import LIMIT
 
     if not (text.isascii() and text.isdecimal() and len(text) < 20 and 0 < int(text) < LIMIT):
@@ -109,14 +109,14 @@ def entry_line(entry: Entry, id_width: int = 1, has_dates: bool = True) -> str:
 
 
 def entries_text(entries: list[Entry]) -> str:
-    """Return entries as lines whose columns stand under each other."""
+    """Return entries as lines whose columns are aligned."""
     id_width = max((len(str(entry.id)) for entry in entries), default=1)
     has_dates = any(entry.date is not None for entry in entries)
     return "\n".join(entry_line(entry, id_width, has_dates) for entry in entries)
 
 
 def is_absent(todo: Client, list_name: str) -> bool:
-    """Tell whether there is no list of this name, False where that can't be seen; for one that has no entries."""
+    """Tell whether there is no list of this name, False if that can't be seen; to be asked if it has no entries."""
     try:
         return list_name not in todo.list_names(list_name, deadline_s=LOOK_S)
     except TodoMQError:
@@ -179,7 +179,7 @@ def edit(
     id: EntryId,
     title: Annotated[str | None, typer.Option("--title", "-t", metavar="TITLE", help="The new title.")] = None,
     date: Day = None,
-    no_date: Annotated[bool, typer.Option("--no-date", help="Take the date away.", show_default=False)] = False,
+    no_date: Annotated[bool, typer.Option("--no-date", help="Remove the date.", show_default=False)] = False,
 ) -> Result:
     """Change an entry's title or date. What is left out stays as it is.
 
@@ -223,7 +223,7 @@ def clear(list_name: ListName, yes: Yes = False) -> Result:
 
 
 def drop(list_name: ListName, yes: Yes = False) -> Result:
-    """Delete a list and all that is in it. Where there is none, there is nothing to do.
+    """Delete a list and all that is in it. If there is no such list, nothing is done.
 
     Example: todomq drop "Bob's list" --yes
     """
@@ -237,7 +237,7 @@ def drop(list_name: ListName, yes: Yes = False) -> Result:
 
 
 def lists(
-    prefix: Annotated[str, typer.Argument(metavar="PREFIX", help="Only names that begin so.", show_default=False)] = "",
+    prefix: Annotated[str, typer.Argument(metavar="PREFIX", help="How the names begin.", show_default=False)] = "",
 ) -> Result:
     """Show the names of all lists, sorted.
 
@@ -256,7 +256,7 @@ def _lines(names: Iterable[str]) -> str:
 
 
 def _is_wanted(question: str, yes: bool) -> bool:
-    """Ask where somebody sits at a terminal; a script has said what it wants."""
+    """Ask if somebody sits at a terminal; a script has already said what it wants."""
     if yes or not (is_terminal(sys.stdin) and is_terminal(sys.stdout)):
         return True
     return typer.confirm(question)

@@ -1,6 +1,6 @@
 """``todomq probe``: what a stack is doing, and what is wrong with it.
 
-Owns: the commands and how their answers look (those on one list stand in ``list_probe.py``). Must not know: how a part
+Owns: the commands and how their answers look (those on one list are in ``list_probe.py``). Must not know: how a part
 comes to its answers.
 """
 
@@ -58,7 +58,7 @@ def _seconds(text: str | float, least: float = 0.0, most: float = inf) -> float:
 def health(
     wait_s: Annotated[
         float,
-        typer.Option("--wait", metavar="SECONDS", parser=_seconds, help="Try again until it is healthy, for so long."),
+        typer.Option("--wait", metavar="SECONDS", parser=_seconds, help="Try until it is healthy, or time is up."),
     ] = 0,
 ) -> Result:
     """Add and read through every worker; say which part is at fault.
@@ -121,7 +121,7 @@ def ping(
 
 
 def tree() -> Result:
-    """Show the supervision tree. Of every process: state, pid, uptime, restarts, queues.
+    """Show the supervision tree. It gives each process's state, pid, uptime, restarts and queues.
 
     Example: todomq probe tree
     """
@@ -140,9 +140,9 @@ def top(
     ] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="Show it once, then leave.", show_default=False)] = False,
 ) -> Result:
-    """Show what every process does, again and again. That is processor, memory, work, queues. Ctrl-C ends it.
+    """Show what every process does, again and again. It gives processor, memory, work and queues. Ctrl-C ends it.
 
-    With --json, or where the output is no terminal or a dumb one (TERM=dumb), it is shown once.
+    With --json, or if the output is no terminal or a dumb one (TERM=dumb), it is shown once.
 
     Example: todomq probe top --every 2
     """
@@ -161,7 +161,7 @@ def top(
 
 
 def registry() -> Result:
-    """Show the registered names, those of others as well.
+    """Show the registered names, including those of other programs.
 
     Example: todomq probe registry
     """

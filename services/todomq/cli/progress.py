@@ -1,6 +1,6 @@
 """Progress bars on standard error, where a person can see them, and what is said while they are there.
 
-Owns: how they look. Must not know: what is done. Imported on first use only, for rich takes its time.
+Owns: how they look. Must not know: what is done. Imported on first use only, since rich takes long to load.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from todomq.cli.show import console
 
 Advance = Callable[[int], None]
 Begin = Callable[[str, int], Advance]
-"""Begins a step of the work: what it is called and how much there is; the result takes what has been done of it."""
+"""Begins a step of the work: takes its name and how much there is to do; the result is told how much has been done."""
 
 
 class Bars:
@@ -35,7 +35,7 @@ class Bars:
 
 @contextmanager
 def bars(transient: bool = False) -> Iterator[Bars]:
-    """Give what begins a step; each step has a bar. ``transient`` ones are removed in the end."""
+    """Give the bars, which are called to begin a step; each step has one. ``transient`` ones are removed in the end."""
     columns = (
         TextColumn("{task.description:<18}", markup=False), BarColumn(), MofNCompleteColumn(),
         TimeElapsedColumn(), TimeRemainingColumn(),

@@ -48,20 +48,20 @@ def name_of(value: Any) -> str:
 def json_text(value: Any) -> str:
     """Return any value of the service as one line of JSON in ASCII; bytes are written as hexadecimal text.
 
-    Keys are written as JSON writes their values; a map of which two keys would be the same is a list of pairs.
+    Keys are written as JSON writes their values; a map in which two keys would become the same is a list of pairs.
     """
     return json.dumps(_json_value(value))
 
 
 def say(text: str = "") -> None:
-    """Print a text that is safe already; its colours are left out where the output is no terminal."""
+    """Print a text that is safe already; its colours are left out if the output is no terminal."""
     import typer
 
     typer.echo(text)
 
 
 def say_cut(lines: Iterable[str]) -> None:
-    """Print lines as ``say`` does, on a terminal each of them in one line: what is too long is cut."""
+    """Print lines as ``say`` does; on a terminal each takes one line, and one that is too long is cut."""
     screen = console()
     if not screen.is_terminal:
         say("\n".join(lines))
@@ -75,14 +75,14 @@ def say_cut(lines: Iterable[str]) -> None:
 
 
 def make_output_forgiving() -> None:
-    """Have a terminal that can't show a sign show its escape; it must not end the command."""
+    """Show a sign's escape if the terminal can't show the sign: that must not end the command."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Tell whether a standard stream is a terminal. One that is closed is None."""
+    """Tell whether a standard stream is a terminal. A closed stream is None."""
     return stream is not None and stream.isatty()
 
 
@@ -113,9 +113,9 @@ def table(
     Args:
         columns: their headings.
         rows: one value for each column; texts that are safe already.
-        right: the columns that are set to the right.
-        width: of the terminal, where each row is one line: what is too long is cut in the last column, and that is left
-            out where less than ``LEAST_WIDTH`` of it would be seen. None where it goes on below.
+        right: the columns that are aligned to the right.
+        width: the terminal's, if each row is to take one line: a row that is too long is cut in the last column, which
+            is left out if less than ``LEAST_WIDTH`` of it would be seen. None lets rows go on below.
     """
     from rich import box
     from rich.table import Table

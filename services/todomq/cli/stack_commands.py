@@ -1,7 +1,7 @@
 """The commands on the stack itself: up, down, restart, status, logs, run.
 
-Owns: their options, what a person is told, that one at a time starts or stops a stack. Must not know: how it is done
-(``supervision/stack.py``).
+Owns: their options, what a person is told, that only one at a time starts or stops a stack. Must not know: how it is
+done (``supervision/stack.py``).
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ def down(
         if removed:
             remove_data_in(stack.settings.data)
         if remove_data:
-            shutil.rmtree(stack.settings.data.with_name(RESTORING), ignore_errors=True)  # of a restore that was killed
-            stack.settings.note_of_data.unlink(missing_ok=True)  # last: interrupted, the same command can go on
+            shutil.rmtree(stack.settings.data.with_name(RESTORING), ignore_errors=True)  # of a killed restore
+            stack.settings.note_of_data.unlink(missing_ok=True)  # last: if interrupted, the same command goes on
     state = "down" if ran else "not running"
     value = {"running": False, "ran": ran, "removed": removed}
     if removed:
@@ -149,7 +149,7 @@ def status() -> Result:
     try:
         counts = run_files.read_restarts(stack.settings.run)
     except CorruptRecord:
-        counts = None  # the listener counts anew, and replaces the file with the next one
+        counts = None  # the listener counts anew, and replaces the file at the next restart
     processes = stack.manager.processes()
     restarts = [None if counts is None else counts.get(process.name, 0) for process in processes]
     lines = [_status_line(process, count) for process, count in zip(processes, restarts)]
@@ -219,7 +219,7 @@ def _follow(files: list[Path]) -> NoReturn:
     watched = select.poll()
     watched.register(source, select.POLLIN)
     if sys.stdout is not None:
-        watched.register(sys.stdout.fileno(), 0)  # tells only that whoever read it is gone
+        watched.register(sys.stdout.fileno(), 0)  # only to see that its reader is gone
     try:
         while all(descriptor == source for descriptor, _ in watched.poll()):
             written = os.read(source, READ_BYTES)
@@ -235,7 +235,7 @@ def _follow(files: list[Path]) -> NoReturn:
 
 
 def _say(line: str) -> None:
-    """Say what goes on, beside the one answer of a command."""
+    """Say what goes on, apart from the command's one answer."""
     typer.echo(safe(line), err=True)
 
 

@@ -2,7 +2,7 @@
 
 Owns: the names of daemons as a person writes them; the joining of supervisord's word, the settings and /proc. Must not
 know: clients, requests.
-Where supervisord does not answer (a stack started by hand, or on another machine) the settings say what should be.
+If supervisord does not answer (a stack started by hand, or on another machine) the settings say what should be there.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def uptime_s(pid: int) -> int | None:
 
 
 def processor_seconds(pid: int) -> float | None:
-    """Return how long a process of this machine has computed, or None where that can't be seen."""
+    """Return how much processor time a process of this machine has used, or None if that can't be seen."""
     try:
         return processor_s(pid)
     except ProcessLookupError:

@@ -48,12 +48,12 @@ class Format(Enum):
 
 NO_PLACE = {
     Format.CSV: "csv has no place for done, priority, projects and the like",
-    Format.TODO_TXT: "todo.txt has no place for what is no single word",
+    Format.TODO_TXT: "todo.txt has no place for values that are not a single word",
 }
 SUFFIXES = {".csv": Format.CSV, ".txt": Format.TODO_TXT}
 
 FormatOption = Annotated[
-    Format | None, typer.Option("--format", "-f", help="Where the file's name does not say it.", show_default=False)
+    Format | None, typer.Option("--format", "-f", help="The format, if the name does not tell.", show_default=False)
 ]
 
 
@@ -90,13 +90,13 @@ def import_file(
 def export_list(
     list_name: ListName,
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="Where to; else standard output.", show_default=False)
+        Path | None, typer.Argument(metavar="[FILE]", help="Standard output if left out.", show_default=False)
     ] = None,
     format: FormatOption = None,
 ) -> Result:
     """Write a list's entries to a file or to standard output. The format is todo.txt, or CSV (YYYY-MM-DD,title).
 
-    Of an imported todo.txt every line but blank ones comes back. CSV has no place for done, projects and the like.
+    Every line of an imported todo.txt comes back, except blank ones. CSV has no place for done, projects and the like.
 
     Example: todomq export "Bob's list" bob.csv
     """
@@ -116,14 +116,14 @@ def export_list(
     if no_list:
         typer.echo(f"There is no list {safe(list_name)}.", err=True)
     lost = sum(map(_loses_extra, entries, lines, repeat(chosen)))
-    note = f"Of {counted(lost, 'entry', 'entries')} something is left out: {NO_PLACE[chosen]}." if lost else ""
+    note = f"Something is left out of {counted(lost, 'entry', 'entries')}: {NO_PLACE[chosen]}." if lost else ""
     value = {"list": list_name, "entries": len(lines), "format": chosen.value}
     if file is None:
         return Result({**value, "text": b"".join(lines).decode()}, lambda: _write_out(lines), note=note)
     try:
         write_file(file, b"".join(lines))
     except OSError as error:
-        error.filename = str(file)  # which is not told of what can't be written
+        error.filename = str(file)  # an error of writing does not name the file
         raise
     text = f"{counted(len(lines), 'entry', 'entries')} written to {safe(str(file))}."
     return Result({**value, "file": str(file)}, text, note=note)
@@ -149,7 +149,7 @@ def read_file(file: Path, format: Format, begin: Begin) -> list[EntryFields]:
         except FormatError as error:
             raise FormatError(f"{file}: {error.text}") from None
         except OSError as error:
-            error.filename = str(file)  # which is not told of what can't be read
+            error.filename = str(file)  # an error of reading does not name the file
             raise
 
 
@@ -210,13 +210,13 @@ def lines_of(entries: list[Entry], format: Format) -> list[bytes]:
 
 
 def write_file(file: Path, content: bytes) -> None:
-    """Write a file beside the one that is there and put it in its place: where that fails, the one before stays.
+    """Write a file beside the one that is there and put it in its place: if that fails, the old one stays.
 
-    Devices and pipes are written as they are, and what only the file itself allows. A link stays one.
+    Devices and pipes are written directly, and so is a file that may be written but not replaced. A link stays one.
     """
     try:
         target = file.resolve()
-    except RuntimeError:  # Python's word for links that lead to each other, before 3.13
+    except RuntimeError:  # what Python raises for links that lead to each other, before 3.13
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(file)) from None
     may_replace = all(os.access(path, os.W_OK) for path in (target.parent, target) if path.exists())
     is_special = str(file.absolute()).startswith(("/dev/", "/proc/")) or (file.exists() and not file.is_file())
@@ -279,7 +279,7 @@ def _size_of(entry: EntryFields) -> int:
 
 
 def _lines_in(file: BinaryIO) -> Iterator[bytes]:
-    """Yield the lines of a file, one that is too long in pieces: it may have no end."""
+    """Yield the lines of a file; one that is too long comes in pieces, since it may have no end."""
     from todomq.cli.formats import LINE_BYTES
 
     return iter(lambda: file.readline(LINE_BYTES + 1), b"")

@@ -31,11 +31,11 @@ class Row(NamedTuple):
     Attributes:
         group: its supervision group.
         name: its registered name; ``("supervision",)`` for the listener.
-        state: supervisord's word for it, or ``REGISTERED`` and ``ABSENT`` where there is no supervisord.
-        pid: 0 where it does not run.
+        state: supervisord's word for it, or ``REGISTERED`` or ``ABSENT`` if there is no supervisord.
+        pid: 0 if it does not run.
         uptime_s: seconds, or None.
         restarts: in the life of this supervisord, or None.
-        stats: what it says of itself, None where it does not answer, empty where it was not asked.
+        stats: what it says of itself; None if it does not answer, empty if it was not asked.
     """
 
     group: str
@@ -64,7 +64,7 @@ def gather(todo: Client, settings: Settings) -> list[Row]:
     rows = _supervised_rows(settings) or _registered_rows(todo, settings)
     asked = [row.name for row in rows if row.pid and row.group != LISTENER]
     questions = {name: calling(name, "stats", deadline_s=ASK_S) for name in asked}
-    # The router first and alone, or it would count the other questions among the requests in flight.
+    # The router is asked first and alone, or it would count the other questions among the requests in flight.
     answers = ask_all(todo, {name: begin for name, begin in questions.items() if name == ROUTER})
     if any(isinstance(answer.error, RouterSilent) for answer in answers.values()):  # it says nothing of the others
         return [row._replace(stats=None if row.name == ROUTER else {}) for row in rows]
@@ -73,7 +73,7 @@ def gather(todo: Client, settings: Settings) -> list[Row]:
 
 
 def queue(row: Row) -> str:
-    """Return what waits in a daemon, as it says itself."""
+    """Return what waits in a daemon, as the daemon itself says."""
     stats = row.stats
     if stats is None and row.pid and is_stopped(row.pid):
         return STANDS_STILL
@@ -100,7 +100,7 @@ def _waiting(count: int, what: str, held_bytes: int) -> str:
 
 
 def content(row: Row) -> str:
-    """Return what a daemon holds, as it says itself."""
+    """Return what a daemon holds, as the daemon itself says."""
     stats = row.stats or {}
     match row.name[0] if stats else "":
         case "registry":
@@ -108,7 +108,7 @@ def content(row: Row) -> str:
         case "cache":
             return f"{counted(sum(stats['partitions'].values()), 'partition')} placed"
         case "database_worker":
-            # Its count of records is a guess. Of a shard that was never open nothing is known.
+            # Its count of records is a guess. Nothing is known of a shard that was never open.
             held = [f"{size(stats['disk_bytes'] + stats['memory_bytes'])} stored"] if "disk_bytes" in stats else []
             trouble = [f"storage {stats['storage']}: {stats['trouble']}"] if stats["trouble"] else []
             return ", ".join(trouble + held)
@@ -144,7 +144,7 @@ def tree_lines(rows: list[Row], is_supervised: bool) -> list[str]:
 
 
 def _tree_columns(row: Row) -> tuple[str, ...]:
-    """Return what is told of a process beside its work; nothing where there is nothing to tell."""
+    """Return what is told of a process besides its work; empty texts if there is nothing to tell."""
     uptime = "?" if row.uptime_s is None else duration(max(row.uptime_s, 1))
     return (
         name_of(list(row.name)), row.state, f"pid {row.pid}" if row.pid else "", f"up {uptime}" if row.pid else "",

@@ -1,7 +1,7 @@
 """Where a list lives, and what its requests wait for: ``todomq probe list`` and ``todomq probe why``.
 
 Owns: the questions to every hop of a list's way, the reading of the answers. Must not know: the terminal.
-Every list server is asked for itself, not through the cache, so that the answer is there when the cache is not.
+Every list server is asked directly, not through the cache, so that there is an answer even if the cache is away.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class Whereabouts(NamedTuple):
         list_name: the list.
         partition: of its name.
         worker: the database worker that keeps it.
-        server: the list server that serves it, or None where none does.
-        description: what that list server says of the list; empty where none serves it.
-        answers: of every daemon asked, by its name: its ``stats``, of a database worker its ``check``, of a list
-            server its ``describe_list``.
-        registered: the pid of each registered daemon, or None where the registry did not say.
+        server: the list server that serves it, or None if none does.
+        description: what that list server says of the list; empty if none serves it.
+        answers: the answer of every daemon asked, by its name: a database worker's to ``check``, a list server's to
+            ``describe_list``, others' to ``stats``.
+        registered: the pid of each registered daemon, or None if the registry did not say.
     """
 
     list_name: str
@@ -48,9 +48,9 @@ class Reason(NamedTuple):
     """What a list's requests wait for.
 
     Attributes:
-        hop: the daemon where they wait or that they wait for; None where nothing waits.
+        hop: the daemon where they wait or that they wait for; None if nothing waits.
         text: the reason, for a person.
-        since_ms: how long that has been so, in milliseconds, where it is known.
+        since_ms: how long that has been so, in milliseconds, if it is known.
     """
 
     hop: Name | None
@@ -118,7 +118,7 @@ def explain(found: Whereabouts) -> Reason:
 
 
 def is_at_fault(found: Whereabouts, reason: Reason) -> bool:
-    """Tell whether what the list waits for fails, and is not only at work: it can't say how it is, or read the list."""
+    """Tell whether the part that the list waits for is failing, not just busy: it gave an error, or can't read it."""
     if reason.hop is None:
         return False
     return found.answers[reason.hop].error is not None or found.description.get("state") == "quarantined"
