@@ -1,20 +1,20 @@
-"""The directory: which live list server owns which partition, and what is to be done when that is not as it should be.
+"""The directory: which live list server owns which partition, and what to do when that is not as it should be.
 
 Owns: the placement of partitions. Must not know: entries, storage engines, sockets.
-Keeps law 2 on its side: whoever gets a partition gets it under a higher epoch, and only after the owner before it has
+Keeps law 2 on its side: a server that gets a partition gets it under a higher epoch, and only after its last owner has
 released it or is dead. It stores nothing: a cache that starts learns the directory from the list servers themselves.
 And law 8: whoever is to own a partition is told the highest epoch that is known to be granted, so that it is not
 claimed from a database worker that has another shard, or an older copy of the right one.
 
 Placement: the partitions, in the order of their database workers, are cut into one stretch for each list server, so
-that a list server has few workers to write to: every batch costs. Where a server is away, each of its partitions goes
-to the living one that ranks first for it (rendezvous hashing; Thaler and Ravishankar, 1998), and one that joins beside
-those of the stack has the partitions for which it ranks first. So a death moves only what the dead server had, and its
+that a list server has few workers to write to: every batch costs. If a server is away, each of its partitions goes to
+the living one that ranks first for it (rendezvous hashing; Thaler and Ravishankar, 1998). A server that joins besides
+those of the stack gets the partitions for which it ranks first. So a death moves only what the dead server had, and its
 return brings back just that.
 
-Whoever is alive and silent (it hangs, or is no list server at all) keeps what it is known to own, for only its lease
-tells whether it is dead; nothing else is given to it, or waits for it (law 5). What it owns without having said so, and
-what it was asked to own, others claim under higher epochs.
+A server that is alive and silent (it hangs, or is no list server at all) keeps what it is known to own, since only its
+lease tells whether it is dead; nothing else is given to it, or waits for it (law 5). What it owns without having said
+so, and what it was asked to own, others claim under higher epochs.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Directory:
     """The placement of all partitions on the live list servers."""
 
     def __init__(self, list_servers: int, database_workers: int) -> None:
-        """Begin with no owners, for a stack of so many list servers (numbered from 1) and database workers."""
+        """Begin with no owners, for a stack of this many list servers (numbered from 1) and database workers."""
         self._configured = range(1, list_servers + 1)
         self._first_homes = first_homes(list_servers, database_workers)
         self.owners: list[Owner | None] = [None] * PARTITIONS
@@ -69,9 +69,9 @@ class Directory:
         self.moves = 0
         self._epochs = [0] * PARTITIONS
         self._granted = [0] * PARTITIONS
-        """The highest epoch that was heard of, and that of the last owner which claimed it for this cache."""
+        """By partition: the highest epoch heard of, and the one under which it was last claimed for this cache."""
         self._stored = [0] * PARTITIONS
-        """The highest epoch that a database worker has granted, of those heard of: it must be in storage."""
+        """By partition: the highest epoch that a database worker is known to have granted, so it must be in storage."""
         self._reported: set[bytes] = set()
         self._silent: set[bytes] = set()
         self._pending: dict[int, Own | Release] = {}
@@ -79,7 +79,7 @@ class Directory:
         self._homes: list[Server] | None = None
 
     def servers_are(self, servers: list[Server]) -> None:
-        """Take the list servers that live now; the partitions of those that do not have no owner from here on."""
+        """Take the list servers that live now; partitions of any others have no owner from here on."""
         self.servers = {server.number: server for server in servers}
         living = {server.incarnation for server in servers}
         self._reported &= living
@@ -93,14 +93,14 @@ class Directory:
         }
 
     def to_be_asked(self) -> list[Server]:
-        """Return the live servers whose word on what they own is waited for."""
+        """Return the live servers that have yet to say what they own."""
         heard = self._reported | self._silent
         return [server for server in self.servers.values() if server.incarnation not in heard]
 
     def reported(self, server: Server, owned: list[tuple[int, int, int]]) -> None:
-        """Take a server's word on what it owns, first or again; the higher epoch wins where two claim the same.
+        """Take a server's word on what it owns, first or again; if two claim the same, the higher epoch wins.
 
-        One so far above what was granted that no claim could follow is not believed.
+        An epoch so far above the one granted that no claim could follow it is not believed.
 
         Args:
             server: which one.
@@ -126,7 +126,7 @@ class Directory:
                 self.owners[partition] = None
 
     def silent(self, server: Server) -> None:
-        """Take the word that a server does not say what it owns: until it does, nothing is placed on it."""
+        """Note that a server does not say what it owns: until it does, nothing is placed on it."""
         if self.servers.get(server.number) != server or server.incarnation in self._silent:
             return
         self._silent.add(server.incarnation)
@@ -137,7 +137,7 @@ class Directory:
                 self._epochs[partition] = max(self._epochs[partition], effect.epoch)
 
     def plan(self, placing: bool) -> list[Own | Release]:
-        """Return what is to be asked of list servers now; each is answered by ``claimed``, ``released`` or ``failed``.
+        """Return what to ask of list servers now; each effect is answered by ``claimed``, ``released`` or ``failed``.
 
         Args:
             placing: whether it is known which list servers live; while it is not, nothing is moved.
@@ -192,12 +192,12 @@ class Directory:
             self.owners[effect.partition] = None
 
     def failed(self, effect: Own | Release) -> None:
-        """Take the word that an effect was not answered; it is planned again."""
+        """Note that an effect was not answered; it is planned again."""
         if self._pending.get(effect.partition) == effect:
             del self._pending[effect.partition]
 
     def impossible(self, effect: Own) -> None:
-        """Take the word that nobody may claim under such an epoch, and forget what led to it: storage tells anew."""
+        """Note that nobody may claim under such an epoch, and forget what led to it: storage tells the epoch anew."""
         if self._pending.get(effect.partition) == effect:
             del self._pending[effect.partition]
             self._epochs[effect.partition] = self._stored[effect.partition] = 0
@@ -205,8 +205,8 @@ class Directory:
     def outdated(self, partition: int, epoch: int) -> None:
         """Take the router's word that it knows a partition under this epoch: the next owner claims a higher one.
 
-        Storage knows the highest, but where a shard can't be read nobody asks it, and a cache that was started again
-        begins below what the router was told before.
+        Storage knows the highest epoch, but nobody asks it while a shard can't be read, and a restarted cache begins
+        below the epochs that the router was told before.
         """
         self._epochs[partition] = max(self._epochs[partition], epoch)
         owner = self.owners[partition]
@@ -232,7 +232,7 @@ class Directory:
         self._changed.add(partition)
 
     def _find_homes(self) -> list[Server]:
-        """Return where each partition belongs; nothing where nobody answers."""
+        """Return where each partition belongs; nothing if no server answers."""
         there = {number: each for number, each in self.servers.items() if each.incarnation not in self._silent}
         return [self._home(partition, there) for partition in range(PARTITIONS)] if there else []
 
@@ -246,7 +246,7 @@ class Directory:
 
 
 def first_homes(list_servers: int, database_workers: int) -> list[int]:
-    """Return for each partition the number of the list server that has it where all of them live."""
+    """Return for each partition the number of the list server that has it while all of them live."""
     by_worker = sorted(range(PARTITIONS), key=lambda partition: (worker_of(partition, database_workers), partition))
     homes = [0] * PARTITIONS
     for place, partition in enumerate(by_worker):

@@ -1,8 +1,8 @@
 """The cache's wiring: the registry's news in, claims and releases to list servers, the table to the router.
 
 Owns: who is asked what, and who waits for an answer. Must not know: how partitions are placed. Talks to: list servers
-(own, release, owned, activate, kill_list, describe_list), the router (table), whoever asks for the server of a list.
-Requests to routed lists go on while it is away: nothing of theirs passes through here.
+(own, release, owned, activate, kill_list, describe_list), the router (table), clients that ask for a list's server.
+Requests to routed lists go on while it is away: they do not pass through here.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ ANSWER_S = 1.0
 LIST_SERVERS = 1 << 16
 """Highest number of a list server."""
 SERVERS_MOST = 2 * POOL_MOST
-"""List servers that get partitions: each is a connection, and anybody may register names like theirs."""
+"""How many list servers may get partitions: each takes a connection, and anybody may register names like theirs."""
 WAITING_CALLS = 4_096
 PLAIN = (str, int, float, bool, type(None))
 
@@ -104,7 +104,7 @@ class CacheService(Service):
         return [partition, epoch, server, worker]
 
     def _of_list(self, call: Call, operation: str) -> object:
-        """Ask the list's server in the caller's place."""
+        """Ask the list's server on the caller's behalf."""
         name = check_list_name(call.only_argument())
         owner, callee = self._owner(name)
         if owner is None or callee is None:
@@ -169,7 +169,7 @@ class CacheService(Service):
         directory = self.directory
         for server in directory.to_be_asked():
             self._ask(server)
-        # While the registry can't tell absence from death, only a full house is a known one.
+        # While the registry can't tell absence from death, who lives is known only if none of the stack's is missing.
         placing = self._daemon.settled or len(directory.servers) >= self._daemon.settings.list_servers
         for effect in directory.plan(placing):
             self._carry_out(effect)
@@ -245,20 +245,20 @@ class CacheService(Service):
                 self.directory.outdated(partition, epoch)
 
     def _tell_all_again(self) -> None:
-        self._router_incarnation = b""  # at the end of this turn, whichever router it is by then
+        self._router_incarnation = b""  # so at the end of this turn all is told, to whichever router there is by then
 
 
 def _is_list_server(registration: Registration) -> bool:
-    """Tell a list server from whatever else somebody has registered under a name like one's."""
+    """Tell a list server from anything else that somebody has registered under a similar name."""
     name = registration.name
     is_one = is_daemon_name(name) and name[0] == "list_server" and name[1] <= LIST_SERVERS
     return is_one and is_address(registration.address)
 
 
 def _is_of_the_moment(error: TodoMQError) -> bool:
-    """Tell whether a list's server was asked at the wrong moment (its partition moves, it died) and is asked again."""
+    """Tell whether a list's server was asked at a bad moment (its partition moves, it died): it is asked again."""
     is_one = isinstance(error, Unavailable | NameNotFound | DeadlineExceeded)
-    return is_one and not is_refusal_for_now(error)  # that one is the list's: its shard can't be opened, say
+    return is_one and not is_refusal_for_now(error)  # it concerns the list: its shard can't be opened, say
 
 
 def _is_activation(value: Any) -> bool:
