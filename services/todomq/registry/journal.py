@@ -1,21 +1,21 @@
 """The journal: the names that are held, by whom and under which lease, kept for the registry's next life.
 
 Owns: one append-only file of checked records, rewritten when most of it is out of date. Must not know: whether the
-processes live; that is asked of the operating system when the registry starts. Used by ``service.py``. To renew a lease
+processes live; the operating system is asked that when the registry starts. Used by ``service.py``. Renewing a lease
 writes nothing.
 
 It need not outlive the machine, since the processes do not. So nothing is synced (what is written survives the
 registry's own death in the page cache), and the file is named after the boot it belongs to; others are removed. A
-second file says of which boot there must be one.
+second file names the boot for which there must be a journal.
 
 A record is ``length, CRC-32 of the length's bytes, CRC-32 of the payload`` (big-endian, 32 bits each) and the payload:
 ``[lost]`` first (why names are missing, empty text if none are), then ``[key, name, address, pid, start time,
-incarnation, lease in ms]`` or ``[key]`` for what is forgotten. Pid and start time are nil for a process of another
-machine; a record without a lease is of an earlier version.
+incarnation, lease in ms]`` or ``[key]`` for a key that is forgotten. Pid and start time are nil for a process of
+another machine; a record without a lease is of an earlier version.
 
-Law 8: a torn last record is what a death in mid-write leaves and is dropped; any other damage is an error that names
-the file and the place, and so is a file that is gone. A damaged one is put aside, and the new one says that names were
-lost for as long as it exists.
+Law 8: a torn last record is what a death in the middle of a write leaves, and is dropped. Any other damage is an error
+that names the file and the place, and so is a file that is gone. A damaged file is put aside; the new one says for as
+long as it exists that names were lost.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Journal:
             self._append(_framed([key]))
 
     def look(self) -> bool:
-        """Write the file anew where somebody has removed it, or not all could be written; return whether it was needed.
+        """Write the file anew if somebody removed it or not all could be written; return whether that was needed.
 
         Raises:
             OSError: it can't be written.
@@ -132,7 +132,7 @@ class Journal:
 
     def _append(self, record: bytes) -> None:
         if self._is_torn or self.size > 2 * self._living_bytes + SLACK_BYTES:
-            self._is_torn = True  # until it is written: else the next change would be appended without this one
+            self._is_torn = True  # until it is written, or the next change would be appended without this one
             self._rewrite()
             return
         try:
@@ -155,7 +155,7 @@ class Journal:
             raise
         self.close()
         self._descriptor, self.size, self._is_torn = descriptor, len(content), False
-        with suppress(OSError):  # without it the journal is as good, and would not be missed
+        with suppress(OSError):  # the journal is as good without it, but would not be missed
             self._begun.write_bytes(self._boot.encode())
 
     def _read_or_put_aside(self, aside: Path) -> None:

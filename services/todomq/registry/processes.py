@@ -44,7 +44,7 @@ class LocalProcesses:
         descriptor = _open(pid)
         try:
             process = Process(pid, _start_time(pid))
-            if has_ended(descriptor):  # asked after its start time was read: the pid was its own until then
+            if has_ended(descriptor):  # asked after its start time was read, so that time was of this very process
                 raise InvalidRequest(f"there is no process {pid}")
             if process not in self._descriptors:
                 self._keep(process, descriptor)
@@ -55,7 +55,7 @@ class LocalProcesses:
         return process
 
     def dead(self) -> list[Process]:
-        """Return watched processes that have ended; each again until it is released."""
+        """Return the watched processes that have ended, each of them again and again until it is released."""
         return [self._processes[descriptor] for descriptor, _ in self._epoll.poll(0)]
 
     def kill(self, process: Process) -> None:
@@ -69,7 +69,7 @@ class LocalProcesses:
             kill(descriptor)
 
     def release(self, process: Process) -> None:
-        """Watch the process no longer; one that is not watched is ignored."""
+        """Stop watching the process; one that is not watched is ignored."""
         descriptor = self._descriptors.pop(process, None)
         if descriptor is not None:
             del self._processes[descriptor]

@@ -11,7 +11,7 @@ Rules kept here:
 - A name with a lease is renewed or ends; a name with a local process and no lease ends with that process.
 - Absence is unknown, not death: a registry that started or stalled waits one lease before it says that nobody has a
   name, and gives every holder that lease to come back.
-- Where a lease is over and the process lives, it is killed, and the name stays taken until its death is seen.
+- If a lease is over and the process lives, it is killed, and the name stays taken until its death is seen.
 - The next registry begins with the names of this one, each with its lease from then on.
 - Law 6: everything registered fits into one reply; past that, ``Overloaded``.
 - Law 8: names lost with a damaged journal are unknown, never "nobody".
@@ -32,7 +32,7 @@ REGISTERED_BYTES = limits.REQUEST_BYTES - 64 * limits.KIB
 """All registrations together, so that one reply carries them."""
 
 RESERVED_BYTES = 64 * limits.KIB
-"""Of these, for those that name an incarnation, as the stack's own daemons do: they come back to a full registry."""
+"""The part kept for those that name an incarnation, as the stack's daemons do: they can return to a full registry."""
 
 _ITEM_BYTES = 16  # for each value in a name; so all names together stay far from ``DECODED_ITEMS``
 _FIXED_BYTES = 32  # most that a packed registration takes beyond its name, address and incarnation
@@ -52,7 +52,7 @@ class Kill(NamedTuple):
 
 
 class Release(NamedTuple):
-    """Watch this process no longer, unless it holds a name again by now."""
+    """Stop watching this process, unless it holds a name again by now."""
 
     process: Process
 
@@ -67,7 +67,7 @@ class Remember(NamedTuple):
 
 
 class Forget(NamedTuple):
-    """Keep what is registered under this key no longer."""
+    """Stop keeping what is registered under this key."""
 
     key: bytes
 
@@ -168,11 +168,11 @@ class Registrations:
     def restore(
         self, key: bytes, registration: Registration, process: Process | None, lease_ms: int, now_ms: int
     ) -> None:
-        """Take over a name from the registry's life before, which had room; the process, if it has one, lives."""
+        """Take over a name from the registry's previous life, which had room for it; its process, if any, lives."""
         self._add(key, _Holder(registration, process, lease_ms, now_ms + lease_ms, is_restored=True))
 
     def lose(self, why: str) -> None:
-        """Note that a name could not be taken over: from now on nobody knows whether one that is absent is held."""
+        """Note that a name could not be taken over: from now on a name that is absent may be held all the same."""
         self._lost = self._lost or why
 
     def unregister(self, name: Any, incarnation: bytes | None, now_ms: int) -> bool:
@@ -321,7 +321,7 @@ def _size(key: bytes, registration: Registration) -> int:
 
 
 def _items(name: Any) -> int:
-    """Return of how many values a name is made: who hears of it looks at each."""
+    """Return how many values make up a name: everybody who is told of the name looks at each of them."""
     if isinstance(name, dict):
         return 1 + sum(_items(key) + _items(value) for key, value in name.items())
     return 1 + sum(map(_items, name)) if isinstance(name, list | tuple) else 1

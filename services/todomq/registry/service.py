@@ -6,8 +6,8 @@ Must not know: what the names mean. Every daemon talks to it, and clients do so 
 Deaths are taken in before each request is looked at, so a name is never said to be held by a process that has ended.
 Leases run by the steady clock: setting the machine's clock ends nobody.
 
-Law 5: news holds all registrations, and every daemon reads it. So the more there are, the longer it waits for the next
-change: whoever registers thousands of names costs the others little.
+Law 5: news holds all registrations, and every daemon reads it. So the more there are, the longer the news of the next
+change is held back: somebody who registers thousands of names costs the others little.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from todomq.runtime.log import log, log_counted
 from todomq.runtime.loop import OneTimer
 
 LOOK_S = 0.5
-"""How often it is looked whether the journal is whole."""
+"""How often the registry checks whether the journal is whole."""
 WATCHERS = 1024
 WATCHES_PER_CONNECTION = 64
-"""A daemon has one; those of clients through the router are all of one connection."""
+"""A daemon has one; all those of clients come through the router's one connection."""
 ANSWER_EARLY_MS = 150
 """How long before its deadline a watch is answered although nothing has changed."""
 NEWS_UNREAD_BYTES = limits.MIB
-"""What may wait for one connection together with another answer with all names: those of a full registry fit once."""
+"""How much may wait for a connection, including one more answer with all names: a full registry's fit in once."""
 NEWS_BYTES_PER_MS = 512
-"""How much of registrations each watcher is told at most: the stack's own alone take two milliseconds."""
+"""How fast each watcher is told registrations at most: those of the stack alone take two milliseconds."""
 
 
 class _Watcher(NamedTuple):
@@ -104,7 +104,7 @@ class RegistryService(Service):
     def _register_name(self, call: Call) -> bool:
         name, address, pid, incarnation, lease_ms = _read_registration(call.arguments)
         self._take_in_deaths()
-        was_held = self._registrations.is_held(name)  # by whoever asks, where that is accepted
+        was_held = self._registrations.is_held(name)  # by the caller, if this request is accepted
         process = None if pid is None else self._processes.watch(pid)
         try:
             if process is not None and lease_ms and not is_endable(process):
@@ -197,7 +197,7 @@ class RegistryService(Service):
                 watcher.call.answer_packed(news)
 
     def _check_unread(self, call: Call) -> None:
-        """See that whoever asks reads what it is told.
+        """Check that the caller reads what it is told.
 
         Raises:
             Overloaded: with all names again, too much would wait for it.
