@@ -1,8 +1,8 @@
-"""What a ROUTER sends: at once where the peer reads, and what waits where it does not.
+"""What a ROUTER sends: at once if the peer reads, otherwise it waits here.
 
 Owns: the messages that wait for each peer, in order, until libzmq takes them. Must not know: what they mean.
-Law 6: of one peer so many bytes wait at most; past that its messages are dropped, counted and logged. A peer that has
-gone has nothing waiting.
+Law 6: the bytes that wait for one peer are bounded; past the bound its messages are dropped, counted and logged.
+Nothing waits for a peer that has gone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 BACKLOG_BYTES = 8 * limits.MIB
 UNREAD_BYTES = BACKLOG_BYTES // 2
-"""Of what waits for a peer: above, long answers to it are better refused than made, for further ones are dropped."""
+"""If more than this waits for a peer, long answers to it are better refused than made: further ones may be dropped."""
 TRY_AGAIN_S = 0.005
 
 
@@ -43,11 +43,11 @@ class Backlog:
         """Begin with nothing waiting.
 
         Args:
-            loop: where it is tried again.
+            loop: the loop on which sending is tried again.
             socket: the ROUTER.
             name: what it is called in the log.
-            most_bytes: what waits for one peer at most.
-            counts: where what is sent and dropped is counted.
+            most_bytes: how much may wait for one peer.
+            counts: counts what is sent and dropped.
         """
         self._socket = socket
         self._name = name
@@ -57,7 +57,7 @@ class Backlog:
         self._try_again = OneTimer(loop, TRY_AGAIN_S)
 
     def __len__(self) -> int:
-        """Return for how many peers anything waits."""
+        """Return how many peers have anything waiting."""
         return len(self._waiting)
 
     def bytes_for(self, peer: bytes) -> int:
@@ -89,7 +89,7 @@ class Backlog:
         waiting.bytes += len(message)
 
     def send_waiting(self) -> None:
-        """Send what libzmq takes by now of all that waits, to each peer a bounded number of messages."""
+        """Send as much of what waits as libzmq takes by now, a bounded number of messages to each peer."""
         for peer, waiting in list(self._waiting.items()):
             try:
                 for _ in range(min(len(waiting.messages), sockets.DRAIN_MESSAGES)):
@@ -104,7 +104,7 @@ class Backlog:
             self._try_again.plan()
 
     def _is_taken(self, peer: bytes, message: bytes) -> bool:
-        """Send a message; return False where libzmq takes none at the moment."""
+        """Send a message; return False if libzmq takes none at the moment."""
         if not sockets.send(self._socket, (peer, b"", message)):
             return False
         self._counts["messages_sent"] += 1

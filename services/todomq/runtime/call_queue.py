@@ -1,8 +1,8 @@
 """Calls that wait for their turn: one message may bring more of them than a turn of the loop has time for.
 
 Owns: what was read and is not served yet, by peer, in order. Must not know: what a call means, sockets, the clock.
-The peers take turns, so whoever asks little does not wait for all that another has sent. Law 6: what waits is bounded
-for each peer and in all; the surplus is refused by whoever adds it.
+The peers take turns, so one that asks little does not wait for all that another has sent. Law 6: what waits is bounded
+for each peer and in all; the caller of ``add`` refuses the surplus.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PEER_REQUESTS = limits.MESSAGE_REQUESTS
 PEER_BYTES = limits.TRANSPORT_BYTES
 WAITING_BYTES = 16 * limits.TRANSPORT_BYTES
 REQUEST_OVERHEAD_BYTES = 64
-"""What a request counts for, besides its body and its key."""
+"""How many bytes a request counts as, besides its body and its key."""
 
 
 Waiting = tuple[Request, Any]
@@ -26,7 +26,7 @@ Waiting = tuple[Request, Any]
 
 
 class _Peer:
-    """What waits of one peer."""
+    """What one peer has waiting."""
 
     __slots__ = ("bytes", "calls")
 
@@ -49,9 +49,9 @@ class CallQueue:
         """Let requests wait, behind those of the same peer that do; return those for which there is no room.
 
         Args:
-            peer: whose they are.
+            peer: the peer that sent them.
             requests: in their order.
-            kept: comes with each of them when its turn has come.
+            kept: returned with each of them when its turn has come.
         """
         waiting = self._peers.get(peer) or _Peer()
         for place, request in enumerate(requests):

@@ -1,10 +1,9 @@
 """The asking side of calls: a DEALER to one daemon, many calls in flight, one message per turn.
 
 Owns: ids of calls, their time limits, what waits to be sent. Must not know: what operations mean.
-When the connection breaks every call in flight fails at once with ``Unavailable`` whose outcome is unknown; whoever
-asked decides whether to ask again. Law 6: while over ``OUTBOX_BYTES`` wait to be sent, nothing more is taken.
-What waits longer than until its deadline is sent all the same: the deadline goes with it, and whoever gets it then
-refuses it.
+When the connection breaks every call in flight fails at once with an ``Unavailable`` whose outcome is unknown; the
+caller decides whether to ask again. Law 6: while over ``OUTBOX_BYTES`` wait to be sent, nothing more is taken.
+A call that waits past its deadline is sent all the same: the deadline goes with it, and the daemon refuses it.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ from todomq.runtime.log import log_counted
 from todomq.runtime.loop import Loop, Timer
 
 DRAIN_REPLIES = 1_000
-"""A turn reads one daemon's messages until they have so many replies; the one that reaches the limit is read whole."""
+"""A turn reads one daemon's messages until they hold this many replies; the last of these messages is read whole."""
 REPLY_BYTES = limits.KIB
-"""A long reply counts once more for each of so many bytes: it holds up the short ones behind it."""
+"""A long reply counts once more for every this many bytes: it holds up the short ones behind it."""
 OUTBOX_BYTES = 32 * limits.MIB
 CALLS = 16_384
 """Calls in flight to one daemon at most; past it, or past the bytes, a caller is refused at once."""
@@ -69,8 +68,8 @@ class Callee:
             on_break: runs when the connection broke, after calls in flight have failed.
             on_connect: runs when the connection is made, the first time and every time after it broke.
             on_close: runs when this side closes it.
-            on_outgoing: runs when the first of what ``flush`` is to send is there.
-            curve: the pair of the stack, where the address is one of its TCP addresses.
+            on_outgoing: runs when there is something for ``flush`` to send, and there was nothing before.
+            curve: the pair of the stack, if the address is one of its TCP addresses.
         """
         self.address = address
         self._loop = loop
@@ -92,7 +91,7 @@ class Callee:
         loop.watch(self._monitor, self._on_monitor)
         self._timer: Timer | None = None
         self._looks_ms = 0
-        """When calls in flight are looked at for those whose time is over, while there is a timer."""
+        """While there is a timer: when calls in flight are next checked for any whose time is over."""
         self._closed = False
         self._blocked = False
 
@@ -118,7 +117,7 @@ class Callee:
         """Queue a whole message of this caller's own making, sent in order with the calls.
 
         Returns:
-            False where too much waits already, or the connection is closed; then it never leaves.
+            False if too much waits already, or the connection is closed; the message is not sent then.
         """
         self._pack_requests()
         if self._closed or self._is_full():
@@ -152,7 +151,7 @@ class Callee:
         self._requests.clear()
         self._outbox.clear()
         self.outbox_bytes = 0
-        on_close, self._on_close = self._on_close, None  # which knows this connection: that holds both in memory
+        on_close, self._on_close = self._on_close, None  # it refers to this connection: a cycle
         if on_close is not None:
             on_close()
         self._fail_calls(Unavailable(f"{self.address} is gone", outcome=errors.UNKNOWN))
@@ -242,7 +241,7 @@ class Callee:
                 self._on_break()
 
     def _look_at(self, until_ms: int) -> None:
-        """Plan the one look there is, when a call is over: a timer that always runs keeps an idle daemon awake."""
+        """Plan one check, for when a call's time is over: a timer that always runs would keep an idle daemon awake."""
         if self._timer is not None:
             self._timer.cancel()
         self._looks_ms = until_ms
@@ -253,7 +252,7 @@ class Callee:
         steady_ms = self._loop.steady_ms()
         for identifier in [i for i, (_, until_ms) in self._calls.items() if until_ms <= steady_ms]:
             call = self._calls.pop(identifier, None)
-            if call is not None:  # else the one before had us closed
+            if call is not None:  # otherwise an earlier one has closed this connection
                 call[0](Answer(None, DeadlineExceeded(f"no answer from {self.address}", outcome=errors.UNKNOWN)))
         if self._calls and self._timer is None:
             self._look_at(min(until_ms for _, until_ms in self._calls.values()))

@@ -96,9 +96,9 @@ Replies = list[tuple[int | None, int, bytes]]
 
 
 class OwnPeer(bytes):
-    """Who asks a service without this server's socket, and takes the replies itself. Equal to itself only.
+    """A peer that asks a service without this server's socket, and takes the replies itself. Equal to itself only.
 
-    It is ``bytes`` as all peers are, which are routing ids where they come by the socket.
+    It is ``bytes`` because all peers are: those that come by the socket are routing ids.
     """
 
     __eq__ = object.__eq__
@@ -109,7 +109,7 @@ class OwnPeer(bytes):
         raise NotImplementedError
 
     def backlog_bytes(self) -> int:
-        """Return how much waits for it because it does not read."""
+        """Return how many bytes wait for it because it does not read."""
         return 0
 
 
@@ -128,7 +128,7 @@ class Service:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        """Shown in ``stats``, with those of the server that have the same name added."""
+        """Shown in ``stats``; the server's counts of the same names are added."""
         self.operations: dict[str, Operation] = {"ping": lambda call: "pong"}
 
     def on_call(self, server: CallServer, peer: bytes, sender: bytes, requests: list[Any]) -> None:
@@ -144,7 +144,7 @@ class Service:
         raise ProtocolError(f"a {kind[:20]!r} message is not for this daemon")
 
     def drain_bytes(self) -> int:
-        """Return how many bytes of messages this turn may take in, the message that reaches it whole; 0 for none."""
+        """Return how many bytes of messages a turn may take in, 0 for none; the one that reaches it is taken whole."""
         return DRAIN_BYTES
 
     def stats(self) -> dict[str, Any]:
@@ -186,7 +186,7 @@ class CallServer:
         sockets.listen_in_stack(self._socket, address, curve)
 
     def restore(self) -> None:
-        """Bind again where the socket's file was removed."""
+        """Bind again if the socket's file was removed."""
         if sockets.restore(self._socket, self.address):
             self._loop.look_again(self._socket)
 
@@ -216,7 +216,7 @@ class CallServer:
         self._refuse_all(peer, self._waiting.add(peer, good, (service, sender)))
 
     def serve_all_waiting(self) -> None:
-        """Serve all that waits, however long it takes: the daemon is to stop."""
+        """Serve all that waits, however long it takes, since the daemon is to stop."""
         while self._waiting:
             self._serve_next()
 
@@ -264,9 +264,9 @@ class CallServer:
         self.replies_to(peer).extend(told)
 
     def _read(self, peer: bytes, request: Any) -> messages.Request | None:
-        """Return one request of a call, checked; None where it is malformed, and its sender is told so.
+        """Return one request of a call, checked; None if it is malformed, which its sender is told.
 
-        Of its target a key is kept and nothing else, which no operation reads: whoever waits is not to hold it.
+        Of its target only a key is kept: no operation reads any other, and a waiting request should not hold it.
         """
         if not messages.is_request(request):
             why = messages.why_no_request(request)
@@ -279,7 +279,7 @@ class CallServer:
         return None
 
     def refuse_malformed(self, peer: bytes, request: Any, error: ProtocolError) -> None:
-        """Tell the sender of a request that is none; also that of a cast, by a reply without an id."""
+        """Tell a sender that its request is malformed; if it was a cast, by a reply without an id."""
         self.counts["malformed"] += 1
         self._send_error(peer, messages.request_id(request), error)
 

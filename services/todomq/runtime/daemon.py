@@ -3,7 +3,7 @@
 Owns: start (lock, bind, register, then wait for what it depends on, in any order), the copy of the registry's names,
 every connection to other processes, SIGTERM. Must not know: what the daemon does.
 
-It is all of the world that a service sees: a service that is given another ``Daemon`` runs in another world.
+A service sees the world only through it: a service that is given another ``Daemon`` runs in another world.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Name = list[Any]
 RESTORE_S = 0.5
 FINISH_S = 5.0
 COLLECT = (10_000, 1_000_000)
-"""When the interpreter looks for cycles (gc.set_threshold): among what is young, and never again among what has stayed.
+"""When the interpreter looks for cycles (gc.set_threshold): among young objects, and never again among those that stay.
 
 Requests make no reference cycles, and what is dropped for good (a partition's lists, a connection) breaks its own. A
 full collection would find nothing, and stop a list server with many lists for 0.2 s.
@@ -113,7 +113,7 @@ class Daemon:
     ) -> Callee:
         """Return a connection for calls to an address; what it has to send leaves at the end of each turn.
 
-        Where daemons listen at TCP addresses, it comes with the stack's key, unless what listens there is no daemon.
+        If daemons listen at TCP addresses, it presents the stack's key, unless the peer is no daemon.
         """
 
         def closed() -> None:
@@ -173,7 +173,7 @@ class Daemon:
 
     @property
     def has_backlog(self) -> bool:
-        """Whether replies wait for anybody who does not read them."""
+        """Whether replies wait for any peer that does not read them."""
         return self.server.has_backlog or any(door.has_backlog for door in self._doors)
 
     def whereis(self, name: Name) -> Registration | None:
@@ -225,7 +225,7 @@ class Daemon:
             pull.restore()
 
     def ask_registry(self, *body: Any, done: Callable[[Answer], None]) -> None:
-        """Ask the registry itself, not this process's copy of it; where it is away, ``done`` is told so."""
+        """Ask the registry itself, not this process's copy of it; if it is away, ``done`` is told so."""
         if self._registry is None:
             self.loop.after(0, partial(done, Answer(None, Unavailable("the registry is away"))))
         else:
@@ -262,7 +262,7 @@ class Daemon:
 
 
 def stack_curve(settings: Settings) -> Curve | None:
-    """Return the stack's own pair where its daemons listen at TCP addresses, else None.
+    """Return the stack's own pair if its daemons listen at TCP addresses, else None.
 
     Raises:
         SettingsError: there are no keys, or they can't be used.
@@ -276,7 +276,7 @@ def stack_curve(settings: Settings) -> Curve | None:
 
 
 def _raise_descriptor_limit() -> None:
-    """Allow as many connections as the system does: the limit that a shell hands down is often 1,024."""
+    """Raise the limit of descriptors as far as the system allows: the one inherited from a shell is often 1,024."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
@@ -317,5 +317,5 @@ def main(name: Name, make_service: Callable[[Daemon], Service], *, registers: bo
         sys.excepthook(type(error), error, error.__traceback__)
         log("failed", name=socket_name(name), error=repr(error))
         os._exit(FAILED)
-    # Nothing is left to be done; to free what is in memory piece by piece takes seconds with 500,000 lists.
+    # Nothing is left to be done, and freeing memory piece by piece takes seconds with 500,000 lists.
     os._exit(0)

@@ -4,9 +4,9 @@ Owns: whose connection is whose, what is cut and when. Must not know: what a key
 operations mean. Frames here carry what libzmq's handshake proved: the user of the connection, and its descriptor.
 
 libzmq has no call that ends one connection of a ROUTER. But a connection's descriptor is known from its first
-message, so cutting it is ``shutdown`` on a duplicate of it, which libzmq takes as the peer's hanging up. Whether the
-descriptor still is this connection is seen by the address at its other end. From then on nothing of the connection is
-served or answered.
+message, so cutting it is ``shutdown`` on a duplicate of the descriptor, which libzmq takes as the peer's hanging up.
+The address at the other end shows whether the descriptor still is this connection. From then on nothing of the
+connection is served or answered.
 
 Law 6: libzmq counts whole messages, so a message of endless frames would fill the memory of this process: a
 connection that has sent more than ``UNFINISHED_BYTES`` since it last completed a message is cut, and so is one whose
@@ -99,9 +99,9 @@ class Door(CallServer):
         Args:
             loop: the process's.
             address: where to listen.
-            service: who takes what is asked; ``peer`` is a ``Guest``.
+            service: takes the requests; their ``peer`` is a ``Guest``.
             secret: the server's secret key, Z85.
-            who: given a public key, returns what the service keeps for it, None where it is not let in (any more).
+            who: given a public key, returns what the service keeps for it; None if it is not let in (any more).
 
         Raises:
             Unavailable: it cannot be bound.
@@ -111,18 +111,18 @@ class Door(CallServer):
         self._who = who
         self._guests: dict[bytes, Guest] = {}
         self._accepted: dict[int, Accepted] = {}
-        # The other half of the descriptors is for this machine: libzmq ends a process that has none left for ipc.
+        # The other half of the descriptors is for this machine: libzmq aborts a process that has none left for ipc.
         self._most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
         loop.watch(self._monitor, self._on_monitor)
         loop.every(WATCH_S, self._watch_accepted)
 
     @property
     def connections(self) -> int:
-        """How many connections there are, those in their handshake among them."""
+        """How many connections there are, including those in their handshake."""
         return len(self._accepted)
 
     def look_again(self) -> None:
-        """Cut whoever is not let in any more."""
+        """Cut every connection whose key is not let in any more."""
         for guest in list(self._guests.values()):
             if self._who(guest.user) is None:
                 self.cut(guest, "revoked")
@@ -173,7 +173,7 @@ class Door(CallServer):
         self._loop.look_again(self._socket)
 
     def _guest(self, frames: list[zmq.Frame]) -> Guest | None:
-        """Return whose message this is; None where it is not served."""
+        """Return whose message this is; None if it is not to be served."""
         last = frames[-1]
         user = _property(last, "User-Id")
         accepted = self._accepted_of(last)
@@ -184,7 +184,7 @@ class Door(CallServer):
         if accepted is None or guest.key is None:
             self.cut(guest, "revoked" if guest.key is None else "gone already")
         elif _property(last, "Identity"):
-            # Whoever names a routing id could take that of another, and with it what is answered to that one.
+            # A client that names its routing id could take another's, and with it the answers to that one.
             self.cut(guest, "names a routing id")
         else:
             accepted.is_heard = True
@@ -259,9 +259,9 @@ def _property(frame: zmq.Frame, name: str) -> str:
 
 
 def _ask_kernel(descriptor: int, question: Callable[[socket.socket], T]) -> T | None:
-    """Ask about a descriptor of libzmq's, which its I/O thread may close at any moment; None where it is closed.
+    """Ask about a descriptor of libzmq's, which its I/O thread may close at any moment; None if it is closed.
 
-    The family says how long an address may be; the kernel says which it is.
+    The family given here only says how long an address may be; the kernel knows the true one.
     """
     try:
         borrowed = socket.socket(socket.AF_INET6, socket.SOCK_STREAM, 0, fileno=descriptor)
@@ -280,7 +280,7 @@ def _far_end(connection: socket.socket) -> Any:
 
 
 def _received(connection: socket.socket) -> int:
-    """Return how many bytes have come over a connection; 0 where an old kernel does not say."""
+    """Return how many bytes have come over a connection; 0 if an old kernel does not say."""
     info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED_OFFSET + _RECEIVED.size)
     if len(info) < _RECEIVED_OFFSET + _RECEIVED.size:
         return 0
@@ -289,7 +289,7 @@ def _received(connection: socket.socket) -> int:
 
 
 def _hang_up(descriptor: int, accepted: Accepted) -> None:
-    """Shut a connection down, if the descriptor still is this one's: the duplicate can't become another's meanwhile."""
+    """Shut a connection down, if the descriptor still is its own: the duplicate can't become another's meanwhile."""
     try:
         ours = socket.socket(socket.AF_INET6, socket.SOCK_STREAM, 0, fileno=os.dup(descriptor))
     except OSError:

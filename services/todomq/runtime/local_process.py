@@ -1,8 +1,8 @@
 """One local process: when it began, whether it stands still or has ended, its end. Linux: proc(5), pidfd_open(2).
 
 Owns: reading ``/proc/<pid>/stat``, asking a pidfd, killing by one. Must not know: whose process it is.
-Times count from the boot, so no change of the clock matters. A pidfd means one life of a process for good; whoever must
-be sure that a pid was not given to another process meanwhile holds one opened before.
+Times count from the boot, so no change of the clock matters. A pidfd means one life of a process for good; to be sure
+that a pid was not given to another process meanwhile, a caller holds a pidfd opened before.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def start_time(pid: int) -> int:
 
 
 def parent_of(pid: int) -> int:
-    """Return the pid of the process that this one is a child of; 0 where there is none."""
+    """Return the pid of the process that this one is a child of; 0 if there is none."""
     try:
         return int(_stat(pid)[_PARENT])
     except ProcessLookupError:
@@ -47,7 +47,7 @@ def age_ms(pid: int) -> int:
 
 
 def processor_s(pid: int) -> float:
-    """Return for how long the process has computed, in seconds.
+    """Return how much processor time the process has used, in seconds.
 
     Raises:
         ProcessLookupError: there is none.
@@ -57,7 +57,7 @@ def processor_s(pid: int) -> float:
 
 
 def is_stopped(pid: int) -> bool:
-    """Tell whether the process stands still for a signal (SIGSTOP), or a debugger; False where there is none."""
+    """Tell whether the process is stopped by a signal (SIGSTOP) or a debugger; False if there is no such process."""
     try:
         return _stat(pid)[_STATE] in (b"T", b"t")
     except ProcessLookupError:
@@ -65,7 +65,7 @@ def is_stopped(pid: int) -> bool:
 
 
 def has_ended(pidfd: int, timeout_s: float = 0.0) -> bool:
-    """Tell whether the process has ended, or does within so many seconds."""
+    """Tell whether the process has ended, or ends within this many seconds."""
     poller = select.poll()  # select(2) takes no descriptor from 1,024 on
     poller.register(pidfd, select.POLLIN)
     return bool(poller.poll(timeout_s * 1000))

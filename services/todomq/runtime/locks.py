@@ -1,7 +1,7 @@
 """One daemon per name: an exclusive lock, taken before its socket is bound.
 
-A second bind to an ipc path silently steals it, so whoever binds holds ``<name>.lock`` first. The kernel drops the
-lock with its process, however that ends.
+A second bind to an ipc path silently steals it, so a daemon takes ``<name>.lock`` before it binds. The kernel drops the
+lock when its process ends, however that happens.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from todomq.errors import Unavailable
 from todomq.settings import SettingsError
 
 STACK_LOCK = "stack.lock"
-"""In the run directory: held by who starts or stops the stack, or puts data in its place."""
+"""In the run directory: held by a command that starts or stops the stack, or puts data in its place."""
 
 
 def private_directory(path: Path) -> None:
@@ -59,7 +59,7 @@ def hold(path: Path, wait_s: float = 5.0) -> int:
         except OSError as error:
             os.close(descriptor)
             raise OSError(error.errno, f"its file system has no locks (flock): {error.strerror}", str(path)) from None
-    # In place, and left out where the disk is full: it is but a note for whoever finds the lock held.
+    # Written in place, and left out if the disk is full: it is only a note for processes that find the lock held.
     with suppress(OSError):
         os.pwrite(descriptor, f"{os.getpid():<10}\n".encode(), 0)
     return descriptor

@@ -15,7 +15,7 @@ _seen: dict[str, tuple[float, int]] = {}
 def log(event: str, **fields: object) -> None:
     """Write one line: time, event, ``key=value`` fields; control characters are escaped, so no peer forges one.
 
-    Where nobody takes it (a full disk, a pipe that broke) it is lost, and no request with it.
+    If it can't be written (a full disk, a broken pipe) the line is lost, but no request is.
     """
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
     details = "".join(f" {name}={_visible(value)}" for name, value in fields.items())

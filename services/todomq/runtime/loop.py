@@ -1,13 +1,13 @@
 """The one poll loop: sockets, file descriptors, timers, work done off the loop, what is flushed at the end of a turn.
 
 Owns: the order of a turn (poll, drain, completions, timers, turn end) and the clock of a process. Must not know:
-messages. A turn's drains are bounded by those who drain, so no peer starves another. Whatever can take over a
+messages. The functions that drain bound what they take in a turn, so no peer starves another. Work that can take over a
 millisecond is offloaded to a lane, one thread each; its completion runs on the loop.
 
-It waits on the descriptors of sockets (ZMQ_FD in zmq_getsockopt(3)), with one system call however many there are, where
-zmq_poll(3) asks each socket (16 us for the router's 25). Such a descriptor tells of news for the socket, which any call
-on the socket takes in: whoever sends on a watched one, or does not read all that is there, says so with ``look_again``,
-and the socket is asked itself before the next wait.
+It waits on the descriptors of sockets (ZMQ_FD in zmq_getsockopt(3)), with one system call however many there are, while
+zmq_poll(3) asks each socket (16 us for the router's 25). Such a descriptor only signals that there is news for the
+socket, and any call on the socket takes the news in. So code that sends on a watched socket, or does not read all that
+is there, says so with ``look_again``, and the socket itself is asked before the next wait.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import zmq
 from todomq.runtime import sockets
 
 COMPLETIONS = 64
-"""Of work off the loop that one turn takes: as fast as it takes them, more may come."""
+"""How many completions one turn takes at most: more may come as fast as it takes them."""
 
 T = TypeVar("T")
 Action = Callable[[], None]
@@ -51,12 +51,12 @@ class Timer:
 
 
 class OneTimer:
-    """An action that is planned once at a time, however often it is asked for meanwhile.
+    """An action that is planned once, however often it is asked for until it runs.
 
     Args:
         loop: where it runs.
         seconds: how long after it was asked for.
-        action: None for the turn alone, at whose end something is tried again.
+        action: None if only a turn is wanted, at the end of which something is tried again.
     """
 
     def __init__(self, loop: Loop, seconds: float, action: Action | None = None) -> None:
@@ -66,7 +66,7 @@ class OneTimer:
         self._is_planned = False
 
     def plan(self, seconds: float | None = None) -> None:
-        """Have it run, unless it is planned already; ``seconds`` from now, where that is not as always."""
+        """Have it run, unless it is planned already; ``seconds`` from now, if not after the usual time."""
         if not self._is_planned:
             self._is_planned = True
             self._loop.after(self._seconds if seconds is None else seconds, self._run)
@@ -245,8 +245,8 @@ class Loop:
             work, done = queue.get()
             try:
                 self._completions.append((done, work(), None))
-            except BaseException as error:  # handed to whoever asked for the work
+            except BaseException as error:  # handed to the code that asked for the work
                 self._completions.append((done, None, error))
-            if not self._is_woken:  # set back before the completions are looked at: none is left lying
+            if not self._is_woken:  # the flag is reset before the completions are looked at, so none is left lying
                 self._is_woken = True
                 self.wake()

@@ -42,7 +42,7 @@ class Pull:
         self._loop.look_again(self._socket)
 
     def restore(self) -> None:
-        """Bind again where the socket's file was removed."""
+        """Bind again if the socket's file was removed."""
         if sockets.restore(self._socket, self._address):
             self._loop.look_again(self._socket)
 
@@ -58,7 +58,7 @@ class Push:
         self._socket = sockets.push(address) if curve is None else sockets.push(address, curve)
 
     def send(self, message: bytes) -> bool:
-        """Send one message; False where nobody is connected or the pipe is full."""
+        """Send one message; False if nobody is connected or the pipe is full."""
         return sockets.send(self._socket, (message,))
 
     def look(self) -> None:

@@ -1,7 +1,7 @@
 """A daemon's link to the registry: its own name, kept by a lease, and the news of everybody's names.
 
-Owns: the connection; that the lease is renewed from the loop, so that a loop that hangs shows; that there is always one
-watch. Must not know: what becomes of the news. While the registry is away, what it said last stays true.
+Owns: the connection; that the lease is renewed from the loop, so that a hanging loop is noticed; that there is always
+one watch. Must not know: what becomes of the news. While the registry is away, what it said last is taken for true.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ WATCH_AGAIN_S = 0.02
 ASK_S = 1.0
 LEAVE_S = 0.5
 AWAY_MS = 5_000
-"""After which without an answer of the registry the log says so: it restarts in less."""
+"""After how long without an answer from the registry the log says so; a restart takes less."""
 
 
 class RegistryLink:

@@ -25,14 +25,14 @@ PIPE_MESSAGES = 64
 CLIENT_PIPE_MESSAGES = 8
 """Between the router and a client, which may read nothing: libzmq counts messages, and one may be a megabyte."""
 DRAIN_MESSAGES = 64
-"""What a turn of the loop reads from one socket at most; whoever leaves some unread says so (``Loop.look_again``)."""
+"""How many messages a turn reads from one socket at most; a reader that leaves some says so (``Loop.look_again``)."""
 # Plain numbers: arithmetic with members of an Enum costs more than asking or sending does.
 _READABLE = int(zmq.POLLIN)
 _LAST = int(zmq.NOBLOCK)
 _NOT_LAST = int(zmq.NOBLOCK | zmq.SNDMORE)
 OWN_THREAD = 1
 DOOR_THREAD = 2
-"""The I/O threads, as bits: strangers' handshakes cost processor time, which nobody else is to wait for."""
+"""The I/O threads, as bits: strangers' handshakes cost processor time, and nobody else should have to wait for it."""
 
 BACKLOG_CONNECTIONS = 1024
 CONNECT_AGAIN_MS = 10
@@ -45,12 +45,13 @@ PROBES = 3
 UNHEARD_MS = 4_000
 DOOR_UNHEARD_MS = 30_000
 """How long after the last sign of life from the other machine a connection over TCP ends: between daemons, which then
-make it anew; at the door, where it counts towards a key's quota. A network may lose one without a word, as a firewall
-does that was restarted, and TCP alone would wait for a quarter of an hour. The system asks: to libzmq's own heartbeats
-(RFC 37) a long message on a slow link is silence. Whoever takes in nothing for so long is cut as well."""
+make it anew; at the door, where it counts towards a key's quota. A network may lose one without a word, for instance
+when a firewall is restarted, and TCP alone would wait for a quarter of an hour. It is the system that asks for signs of
+life: libzmq's own heartbeats (RFC 37) would take a long message on a slow link for silence. A peer that takes in
+nothing for this long is cut as well."""
 
 DROPPED_FRAMES = 256
-"""Of a message that has too many, in one ``receive``."""
+"""How many frames of a message that has too many are dropped in one ``receive``."""
 
 _EVENT = struct.Struct("=HI")
 _too_long: weakref.WeakSet[zmq.Socket[bytes]] = weakref.WeakSet()
@@ -89,7 +90,7 @@ def _open(kind: int) -> zmq.Socket[bytes]:
 
 
 def _monitor(socket: zmq.Socket[bytes], events: int) -> zmq.Socket[bytes]:
-    """Open the socket that tells what happens to another one, which is closed where there can be none."""
+    """Open the socket that tells what happens to another one; if there can be none, close that other one."""
     try:
         monitor: zmq.Socket[bytes] = socket.get_monitor_socket(events)
     except zmq.ZMQError as error:
@@ -103,7 +104,7 @@ def _no_more(error: zmq.ZMQError) -> Unavailable:
 
 
 def router(address: str, pipe_messages: int = PIPE_MESSAGES) -> zmq.Socket[bytes]:
-    """Bind a ROUTER; sending to a peer that is gone raises EHOSTUNREACH, to one that has so many unread EAGAIN."""
+    """Bind a ROUTER; sending to a peer that is gone raises EHOSTUNREACH, to one with a full pipe EAGAIN."""
     socket = _open(zmq.ROUTER)
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     socket.setsockopt(zmq.SNDHWM, pipe_messages)
@@ -114,7 +115,7 @@ def router(address: str, pipe_messages: int = PIPE_MESSAGES) -> zmq.Socket[bytes
 def door(address: str, secret: str) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
     """Bind a ROUTER for clients that come with a key; return it and the socket that tells who comes and goes.
 
-    The ZAP handler must be there before. The monitor is there before the first connection, so that it misses nothing.
+    The ZAP handler must exist already. The monitor is there before the first connection, so that it misses nothing.
 
     Raises:
         Unavailable: it cannot be bound.
@@ -224,7 +225,7 @@ def dealer(address: str, own: Curve | None = None) -> tuple[zmq.Socket[bytes], z
 
 
 def _end_unheard(socket: zmq.Socket[bytes], unheard_ms: int) -> None:
-    """Have connections over TCP made from now on end where the other machine gives no sign of life for so long."""
+    """Have TCP connections made from now on end if the other machine gives no sign of life for this long."""
     idle_s = max(1, unheard_ms // 1000 // (PROBES + 1))
     socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
     socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, idle_s)
@@ -235,7 +236,7 @@ def _end_unheard(socket: zmq.Socket[bytes], unheard_ms: int) -> None:
 
 
 def _allow(socket: zmq.Socket[bytes], address: str) -> None:
-    """Have libzmq take an address of IPv6, which it does not unasked."""
+    """Have libzmq accept an address of IPv6, which it does not do by default."""
     if is_ipv6(address):
         socket.setsockopt(zmq.IPV6, 1)
 
@@ -260,12 +261,12 @@ def _bind(socket: zmq.Socket[bytes], address: str) -> None:
 
 
 def restore(socket: zmq.Socket[bytes], address: str) -> bool:
-    """Bind an ipc address again whose file somebody removed, so that peers can connect; made connections go on.
+    """Bind an ipc address again if somebody removed its file, so that peers can connect; old connections go on.
 
     The old binding stays as well: ending it would end the connections made through it.
 
     Returns:
-        whether that was needed and could be done; where its directory is gone as well, the connections still go on.
+        whether that was needed and could be done; if its directory is gone as well, the connections still go on.
     """
     if not address.startswith("ipc://") or os.path.lexists(address[6:]):
         return False
@@ -306,7 +307,7 @@ def is_in_long_message(socket: zmq.Socket[bytes]) -> bool:
 
 
 def _drop_frames(socket: zmq.Socket[bytes]) -> list[zmq.Frame]:
-    """Drop some of what is left of a message of too many frames, for a million of them would take a second."""
+    """Drop some of the remaining frames of a message that has too many; a million at once would take a second."""
     for _ in range(DROPPED_FRAMES):
         if not socket.recv(copy=False).more:  # libzmq hands over whole messages, so it is there
             _too_long.discard(socket)
@@ -318,21 +319,21 @@ def receive(socket: zmq.Socket[bytes], max_frames: int = limits.MESSAGE_FRAMES +
     """Receive one message if one is there.
 
     Returns:
-        its frames, of which there are ``max_frames`` at most; none of them where some of the rest of a longer one was
-        dropped; None where nothing waits.
+        its frames, ``max_frames`` of them at most; an empty list if frames from the rest of a longer message were
+        dropped; None if nothing waits.
     """
     frames = receive_frames(socket, max_frames)
     return None if frames is None else [frame.bytes for frame in frames]
 
 
 def read_event(monitor: zmq.Socket[bytes]) -> tuple[int, int] | None:
-    """Receive the number and the value of what happened to a socket; None where nothing has. zmq_socket_monitor(3)."""
+    """Receive the number and the value of an event of a socket; None if there was none. zmq_socket_monitor(3)."""
     frames = receive(monitor)
     return _EVENT.unpack_from(frames[0]) if frames else None
 
 
 def has_more(socket: zmq.Socket[bytes]) -> bool:
-    """Tell whether a message is there: cheaper than to receive where there is none."""
+    """Tell whether a message is there; if none is, this is cheaper than trying to receive one."""
     return bool(int(socket.getsockopt(zmq.EVENTS)) & _READABLE)
 
 
@@ -340,7 +341,7 @@ def send(socket: zmq.Socket[bytes], frames: Sequence[bytes]) -> bool:
     """Send one message without blocking.
 
     Returns:
-        False where the pipe is full or, for PUSH, nobody is connected.
+        False if the pipe is full or, for PUSH, nobody is connected.
 
     Raises:
         ConnectionError: a ROUTER's peer is gone.

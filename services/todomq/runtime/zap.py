@@ -2,9 +2,9 @@
 
 Owns: the one ZAP handler of the process. Must not know: where keys are stored, what they allow.
 
-It fails closed. Every socket with CURVE enforces a domain, so where no handler is bound libzmq refuses the handshake;
-while the loop stands still a handshake waits, and is cut after ``curve.HANDSHAKE_MS``; who asks for an unknown
-domain, with another mechanism or in a form that can't be read is refused.
+It fails closed. Every socket with CURVE enforces a domain, so if no handler is bound libzmq refuses the handshake.
+While the loop stands still a handshake waits, and is cut after ``curve.HANDSHAKE_MS``. A question for an unknown
+domain, with another mechanism or in a form that can't be read is answered with a refusal.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _IPC = re.compile(rb"(?:localhost)?:(\d+):\d+:\d+")
 
 
 def _is_own_ipc(address: bytes) -> bool:
-    """Tell whether somebody comes without a key over an ipc socket and is this very user, as the kernel knows."""
+    """Tell whether a peer comes without a key over an ipc socket and is this very user, as the kernel knows."""
     peer = _IPC.fullmatch(address)
     return peer is not None and int(peer.group(1)) == os.getuid()
 
