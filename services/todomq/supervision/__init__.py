@@ -5,7 +5,7 @@ supervisord starts and restarts every daemon, as ``supervisord.conf`` says. Noth
     service            the restart-intensity listener: tells supervisord to hurry, and when to stop
     restart_intensity  how many restarts are too many, and what follows: the pure core
     events             supervisord's events, as they are written to a listener
-    answer_watch       whether one that should be heard of has hung
+    answer_watch       whether a process that should be heard of has hung
     limits             how many restarts a group may have, from the settings
     manager            supervisord, asked over XML-RPC
     stack              the whole, started and stopped by the commands

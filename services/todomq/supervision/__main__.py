@@ -17,7 +17,7 @@ from todomq.supervision.service import Listener
 def main() -> int:
     """Listen until supervisord closes the stream, or stops this process.
 
-    SIGTERM ends it as it is, for it holds nothing; where the stack ends, it removes the sockets that are left.
+    SIGTERM ends it at once, since it holds nothing; if the whole stack ends, it first removes the sockets left over.
     """
     die_with_parent()
     try:

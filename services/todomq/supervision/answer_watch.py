@@ -18,8 +18,8 @@ class AnswerWatch:
         """Begin with nobody to watch.
 
         Args:
-            silence_ms: longest silence allowed to a process that has answered before; three ticks at least, for it is
-                asked no more often than that.
+            silence_ms: longest silence allowed to a process that has answered before; three ticks at least, since it
+                is asked only once in each tick.
             tick_ms: how often ``tick`` or ``unknown`` is called.
             starting_ms: longest silence allowed to one that has just begun.
         """
@@ -33,7 +33,7 @@ class AnswerWatch:
     def began(self, now_ms: int, age_ms: int = 0) -> None:
         """Watch another process, which is given longer until its first answer while it is young.
 
-        One that began ``age_ms`` before has had so much of that time already.
+        One that began ``age_ms`` ago has used up that much of this time already.
         """
         self._since_ms = now_ms
         self._last_tick_ms = now_ms
@@ -52,13 +52,13 @@ class AnswerWatch:
     def tick(self, now_ms: int) -> bool:
         """Tell whether the process has been silent for too long.
 
-        Where ticks themselves were late, it is the watcher that stood still, and the silence counts from now.
+        If the ticks themselves were late, it was the watcher that stood still, and the silence counts from now.
         """
         self.unknown(now_ms)
         return self._since_ms is not None and now_ms - self._since_ms >= self._allowed_ms
 
     def unknown(self, now_ms: int) -> None:
-        """Tick where nobody can say whether the process is heard: the silence goes on, nothing follows from it yet."""
+        """Tick while nobody can say whether the process is heard: the silence goes on, without consequence so far."""
         late = now_ms - self._last_tick_ms > 2 * self._tick_ms
         self._last_tick_ms = now_ms
         if late and self._since_ms is not None:

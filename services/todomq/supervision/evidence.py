@@ -1,4 +1,4 @@
-"""What the logs say of a process that ended: supervisord tells its listeners that one did, but not how.
+"""What the logs say of a process that ended: supervisord tells its listeners that it did, but not how.
 
 Owns: reading the ends of log files. Must not know: what follows from it.
 """
@@ -27,8 +27,8 @@ def how_it_ended(log: Path, process: str) -> str:
         process: its name.
 
     Returns:
-        such as ``exit status 1; its last line: ...``, or ``refuses to start: ...`` with what the process said of
-        itself; what cannot be found out is left out.
+        such as ``exit status 1; its last line: ...``, or ``refuses to start: ...`` with the reason that the process
+        itself logged; anything that can't be found out is left out.
     """
     marks = (f"exited: {process} (", f"spawnerr: {process}")
     endings = [line for line in _tail(log / "supervisord.log") if any(mark in line for mark in marks)]

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 
 class Foreground:
-    """A supervisord that whatever ends this process ends."""
+    """A supervisord that ends whenever this process does, however that happens."""
 
     def __init__(self, stack: Stack) -> None:
-        """Start it, for a stack that is prepared. What it says goes to standard error."""
+        """Start it for a prepared stack. Its output goes to standard error."""
         self._stack = stack
         self._ending = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
             self._ending.add(signal.SIGHUP)
-        signal.pthread_sigmask(signal.SIG_BLOCK, self._ending)  # what comes now is for supervisord, once it is there
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._ending)  # one that comes now is passed on later
         own_pid = os.getpid()
 
         def before_it_begins() -> None:
@@ -36,7 +36,7 @@ class Foreground:
             if os.getppid() != own_pid:  # killed before it could be followed
                 os._exit(PARENT_IS_GONE)
 
-        # It writes to its own log only, which is shown here: it would end where whoever reads this is gone.
+        # It writes to its own log only, and that is shown here: writing to a reader that is gone would end it.
         self._manager = subprocess.Popen(
             stack.command("-n", "-s"), env=stack.environment(), start_new_session=True, stdout=2,
             preexec_fn=before_it_begins,
@@ -62,7 +62,7 @@ class Foreground:
         code = self._manager.wait()
         if shown is not None:
             shown.wait()
-        if is_asked_to_end and code == -signal.SIGTERM:  # it had not come so far as to handle the signal
+        if is_asked_to_end and code == -signal.SIGTERM:  # it was not yet far enough to handle the signal
             return 0
         return code
 

@@ -1,4 +1,4 @@
-"""What lies in the run directory where nothing runs any more: the sockets of daemons, which none of them removes.
+"""What is left in the run directory when nothing runs any more: the sockets of daemons, which none of them removes.
 
 Owns: telling them from other files. The listener, stopped last, removes them; ``stack.py`` where it could not.
 """
@@ -26,7 +26,7 @@ def remove_sockets(paths: Iterable[Path]) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file; where the file system has become read-only it stays, for it keeps nobody from anything."""
+    """Remove a file; if the file system has become read-only it stays, since it is in nobody's way."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:

@@ -26,15 +26,15 @@ _CONFIGURATION_NAME = os.fsencode(f"/{CONFIGURATION.name}")
 _HOME_IS = b"TODOMQ_HOME="
 _SHUTDOWN_STATE = 6
 ANSWERS, ENDING, SILENT = "answers", "ending", "silent"
-"""What a supervisord does: it answers; it was told to stop everything, and does; it says nothing, if there is one."""
+"""What a supervisord does: it answers; it is stopping everything, as it was told; it says nothing, if there is one."""
 
 
 class Ending(Unavailable):
-    """supervisord is stopping everything, and then ends: it answers nothing else meanwhile."""
+    """supervisord is stopping everything and will then end; until then it answers no other question."""
 
 
 class Process(NamedTuple):
-    """One process as supervisord sees it; ``pid`` 0 where it does not run, ``uptime_s`` since its start."""
+    """One process as supervisord sees it; ``pid`` is 0 if it does not run, ``uptime_s`` counts from its start."""
 
     group: str
     name: str
@@ -45,7 +45,7 @@ class Process(NamedTuple):
 
 
 class Manager:
-    """One stack's supervisord. To whoever may not reach its socket every question is a ``PermissionError``."""
+    """One stack's supervisord. Every question is a ``PermissionError`` for a user who may not reach its socket."""
 
     def __init__(self, settings: Settings) -> None:
         """Name the stack by its settings; nothing is asked yet."""
@@ -57,7 +57,7 @@ class Manager:
         return int(self._call("supervisor.getPID"))
 
     def state(self) -> str:
-        """Return ANSWERS, ENDING or SILENT. One that stands still is waited for for two seconds."""
+        """Return ANSWERS, ENDING or SILENT. If supervisord stands still, this waits two seconds for it."""
         try:
             self.pid()
         except Ending:
@@ -67,7 +67,7 @@ class Manager:
         return ANSWERS
 
     def living_pid(self) -> int | None:
-        """Return supervisord's process id as ``/proc`` has it, whether it answers or not; None where none lives."""
+        """Return supervisord's process id as ``/proc`` has it, whether it answers or not; None if none lives."""
         try:
             named = int((self._settings.run / "supervisord.pid").read_text())
         except (OSError, ValueError):
@@ -80,7 +80,7 @@ class Manager:
             found = next(filter(self._is_it, fresh), None)
             if found is not None:
                 return found
-            seen |= fresh  # one that ended meanwhile may have left another in its place
+            seen |= fresh  # one that has ended may have started another in its place
         return None
 
     def processes(self) -> list[Process]:
@@ -147,9 +147,10 @@ class Manager:
 
 
 def knock(run: Path) -> None:
-    """Wake supervisord's poll loop by a connection that says nothing; where nobody listens, nothing happens.
+    """Wake supervisord's poll loop by a connection that says nothing; if nobody listens, nothing happens.
 
-    supervisord looks for dead children and for what is to be started only when its poll returns, else once a second.
+    supervisord looks for dead children and for processes to start only when its poll returns, which otherwise takes up
+    to a second.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as caller:
         caller.connect_ex(str(run / "supervisor.sock"))

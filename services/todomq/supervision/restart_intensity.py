@@ -3,7 +3,7 @@
 Owns: one sliding window of restarts per group, which processes are waited for. Must not know: supervisord, sockets,
 clocks. ``service.py`` feeds it and carries out its effects.
 
-After Erlang/OTP's ``max_restarts`` and ``max_seconds`` (https://www.erlang.org/doc/system/sup_princ.html): where more
+After Erlang/OTP's ``max_restarts`` and ``max_seconds`` (https://www.erlang.org/doc/system/sup_princ.html): if more
 than ``max_restarts`` restarts of a group fall within the window, its parent, the stack, ends with a reason; group by
 group in the order of any stop, so that what is under way in the others is still committed. Law 9: within the limit the
 same set of processes comes back. Law 5: one group's restarts never count for another.
@@ -22,8 +22,8 @@ EAGER_TICK_MS = 5
 PATIENT_TICK_MS = 100
 
 REFUSES = "refuses to start: "
-"""How the end of a process is told that would not start and has logged why, which follows: a setting is wrong, nothing
-crashed."""
+"""How the text about a process begins that would not start and has logged why: a setting is wrong, nothing crashed. The
+reason follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,8 @@ class RestartIntensity:
     """The state of one stack's supervision. Times are milliseconds of any steady clock.
 
     Attributes:
-        restarts: by process, of all that was counted.
-        given_up: the reason, None where the stack has not given up.
+        restarts: by process, all that were counted.
+        given_up: the reason, None if the stack has not given up.
         groups: the tree's.
         is_ending: the stack is being stopped, or has given up.
     """
@@ -75,7 +75,7 @@ class RestartIntensity:
         self._awaited: dict[str, int] = {}
 
     def vanished(self, process: str, now_ms: int) -> list[Effect]:
-        """Take note that the process is dead, seen before the process manager says so."""
+        """Note that the process was seen to be dead before the process manager said so."""
         self._awaited.setdefault(process, now_ms)
         return [Wake(process)]
 
@@ -87,16 +87,16 @@ class RestartIntensity:
             group: its group.
             how: how it ended, for the reason.
             now_ms: the time.
-            ago_ms: how long ago it ended: who stood still hears of it late.
+            ago_ms: how long ago it ended; a listener that stood still hears of it late.
 
         Returns:
-            a wake, or what giving up takes.
+            a wake, or the effects of giving up.
         """
         if self.is_ending:
             return [Wake(process)]
         self.restarts[process] += 1
         limit, window = self._limits[group], self._windows[group]
-        insort(window, now_ms - ago_ms)  # of one that ended earlier it may be heard later
+        insort(window, now_ms - ago_ms)  # an earlier death may be heard of later
         while window[0] <= window[-1] - limit.within_ms:
             window.popleft()
         if len(window) > limit.max_restarts:

@@ -52,7 +52,7 @@ def read_failure(run: Path) -> str | None:
 
 
 def reserve_failure(run: Path) -> None:
-    """Make room for a reason, which may have to be kept when the disk is full."""
+    """Reserve room on disk for a reason: it may have to be written when the disk is full."""
     _spare(run).write_text(" " * REASON_BYTES)
 
 

@@ -3,12 +3,13 @@
 Owns: one pidfd per process, the event listener protocol on its standard input and output, the ping of the registry.
 Must not know: what the daemons do. Talks to supervisord (events, XML-RPC, its process) and asks the registry ``ping``,
 and ``whereis_name`` of every daemon. The registry ends a daemon whose lease is over; one that hung while the registry
-was started again has none there, and is ended here.
+was being restarted has no lease there, and is ended here.
 
-Law 9: within the restart limit the same set of processes is back, soon; past it everything stops with a reason. What a
-command stopped, and was killed before it started it again, is started here. The listener keeps nothing that it cannot
-find again: killed, it is restarted and learns the processes from supervisord. So a listener that hangs may be ended:
-the kernel does it after ``HANG_S``. One that a signal has stopped is not ended; ``probe health`` tells of it.
+Law 9: within the restart limit the same set of processes is back, soon; past it everything stops with a reason. If a
+command stopped a process and was killed before it started it again, the process is started here. The listener keeps
+nothing that it cannot find again: if it is killed, it is restarted and learns the processes from supervisord. So a
+listener that hangs may be ended: the kernel does it after ``HANG_S``. One that a signal has stopped is not ended;
+``probe health`` tells of it.
 """
 
 from __future__ import annotations
@@ -49,12 +50,12 @@ from todomq.supervision.restart_intensity import Effect, GiveUp, Limit, RestartI
 PING_S = 0.5
 REGISTERED_LEASES = 10
 REGISTERED_LEAST_MS = 10_000
-"""Within so many leases, and so long at the least, a daemon is to be registered once its process began: a worker opens
-its shard first. A listener that takes over from one that was killed does not begin this time anew: it allows what a
-healthy daemon needs to register with a registry that was started again."""
+"""A daemon must be registered within this many leases of its process's start, and has this long at the least: a worker
+opens its shard first. A listener that takes over from one that was killed does not begin this time anew: it allows what
+a healthy daemon needs to register with a restarted registry."""
 
 HANG_S = 30.0
-"""After which without a turn of its loop the listener is ended by a timer of the kernel (setitimer(2), SIGALRM)."""
+"""After this long without a turn of its loop, a timer of the kernel ends the listener (setitimer(2), SIGALRM)."""
 
 RECONCILE_AGAIN_S = 0.5
 STOP_AGAIN_S = 0.5
@@ -86,7 +87,7 @@ class Listener:
 
     def begin(self) -> None:
         """Ask for events, learn what runs already, watch the registry."""
-        with suppress(OSError):  # on a disk that is full already; then it is tried when there is a reason
+        with suppress(OSError):  # the disk is full already: writing is tried when there is a reason
             run_files.reserve_failure(self._settings.run)
         self._loop.watch(sys.stdin.fileno(), self._read_events)
         self._loop.at_turn_end(self._registry.flush)
@@ -162,14 +163,14 @@ class Listener:
     def _stop_again(self, pid: int) -> None:
         """Ask a process to stop a second time, a while after supervisord did.
 
-        What it asks between fork(2) and execve(2) its own handler takes there, and nobody hears of it; so it is where
-        the stack is stopped as it starts.
+        If supervisord asks between fork(2) and execve(2), the child still has supervisord's own signal handler: that
+        takes the signal, and nobody hears of it. This happens if the stack is stopped as it starts.
         """
         try:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
             return
-        if parent_of(pid) != self._manager_pid:  # it has ended, and the pid is another's
+        if parent_of(pid) != self._manager_pid:  # it has ended, and the pid is another process's
             os.close(pidfd)
             return
 
@@ -183,7 +184,7 @@ class Listener:
     def _keep_restarts(self) -> None:
         try:
             run_files.write_restarts(self._settings.run, self._manager_pid, self._intensity.restarts)
-        except OSError as error:  # a full disk; the next life of this listener only counts from less
+        except OSError as error:  # a full disk; the listener's next life just begins with lower counts
             log("restarts_not_kept", why=error)
 
     def _follow(self, process: str, pid: int) -> None:
@@ -264,7 +265,7 @@ class Listener:
             self._loop.offload(self._start_what_stopped, self._started)
 
     def _start_what_stopped(self) -> list[str]:
-        """Start what is stopped while no command is at it, off the loop; return what was."""
+        """Start what is stopped, unless a command is at work; return what was stopped. Runs off the loop."""
         try:
             lock = hold(self._settings.run / STACK_LOCK, wait_s=0)
         except Unavailable:
@@ -285,7 +286,7 @@ class Listener:
             log("stopped_started", processes=" ".join(processes))
 
     def _watch_registry(self) -> bool:
-        """End the registry if it hangs, else ask whether it does; return whether it is there to be asked."""
+        """End the registry if it hangs, otherwise ping it; return whether it is there to be asked."""
         if self._registry_watch.tick(self._loop.awake_ms()):
             log("registry_hangs", silent_ms=self._settings.lease_ms)
             self._registry_watch.ended()
@@ -302,10 +303,10 @@ class Listener:
             )
 
     def _looked_up(self, process: str, answer: Answer) -> None:
-        """Take word of who is registered as a daemon; where the registry says nothing, nothing is known.
+        """Take word of which process is registered as a daemon; if the registry says nothing, nothing is known.
 
-        A registry that has just started says nothing for a lease, within which whoever does not hang is heard there: so
-        that lease is part of the silence.
+        A registry that has just started says nothing for a lease, and every daemon that does not hang is heard there
+        within that lease: so it is part of the silence.
         """
         if process not in self._watched:
             return
@@ -313,7 +314,7 @@ class Listener:
         if answer.error is not None and not isinstance(answer.error, CorruptRecord):
             watch.unknown(self._loop.awake_ms())
             return
-        # CorruptRecord says that names were lost; who lives has registered again since, or hangs.
+        # CorruptRecord says that names were lost; a daemon that lives has registered again since, or hangs.
         if answer.error is None and _pid_of(answer.value) == pid:
             watch.answered(self._loop.awake_ms())
         if watch.tick(self._loop.awake_ms()):
@@ -335,7 +336,7 @@ def registered_within_ms(lease_ms: int) -> int:
 
 
 def _restarts_before(settings: Settings, manager_pid: int) -> dict[str, int]:
-    """Return what the listener before this one has counted; nothing where that can't be read."""
+    """Return what the listener before this one has counted; nothing if that can't be read."""
     try:
         return run_files.read_restarts(settings.run, manager_pid)
     except CorruptRecord as error:
@@ -344,7 +345,7 @@ def _restarts_before(settings: Settings, manager_pid: int) -> dict[str, int]:
 
 
 def _age_ms(pid: int) -> int:
-    """Return the age of a process of which a pidfd is held; of one that has ended the pidfd tells."""
+    """Return the age of a process of which a pidfd is held; if it has ended, the pidfd will tell."""
     try:
         return age_ms(pid)
     except ProcessLookupError:

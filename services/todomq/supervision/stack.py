@@ -1,7 +1,7 @@
 """The whole stack from outside: what ``todomq up``, ``down`` and their like do.
 
 Owns: starting supervisord with what ``supervisord.conf`` expects, the stop that leaves no process and no socket. Must
-not know: what the daemons do, or how it is seen that they do it (``cli/health.py``).
+not know: what the daemons do, or how to see that they do it (``cli/health.py``).
 
 Law 9: after ``stop`` nothing runs and the data is there; ``start`` works at once, also after supervisord was killed.
 """
@@ -47,13 +47,13 @@ from todomq.supervision.manager import (
 SERVER_PACKAGES = ("supervisor", "rocksdict")
 KNOWN_VARIABLES = VARIABLES | LIMIT_VARIABLES | {"TODOMQ_PYTHON"}
 NOT_INHERITED = frozenset(("TODOMQ_ENDPOINT", "TODOMQ_CREDENTIALS", "PYTHONINSPECT", "PYTHONWARNINGS"))
-"""Whoever starts the stack is at home here, and not a client of another one, or with a key. Python would not end where
-it is to be inspected, and supervisord answers nobody where a warning is an error."""
+"""Variables that are left out: a command that starts the stack is at home here, and no client of another one or with a
+key. With PYTHONINSPECT Python would not end, and supervisord answers nobody if warnings are errors."""
 ANOTHER_COMMAND_S = 60.0
 STOP_S = 60.0
 KNOCK_S = 0.02
 OPEN_FILES = 256
-"""What supervisord must be able to have open (``minfds`` in ``supervisord.conf``)."""
+"""How many files supervisord must be able to have open (``minfds`` in ``supervisord.conf``)."""
 SPAWN_S = 5.0
 SPAWN_POLL_S = 0.01
 ALLOCATOR = {
@@ -75,7 +75,7 @@ class Stack:
             SettingsError: a variable has no usable value.
         """
         self.settings = read_settings(environment)
-        read_limits(self.settings, environment)  # what is wrong there is said before anything is started
+        read_limits(self.settings, environment)  # what is wrong with them is said before anything is started
         self.manager = Manager(self.settings)
         self._environment = environment
         for path in (str(self.settings.home), self.environment()["TODOMQ_PYTHON"]):
@@ -95,9 +95,9 @@ class Stack:
         }
 
     def settings_not_taken(self) -> list[str]:
-        """Return the variables that the running stack was started with otherwise than they are now.
+        """Return the variables whose values now differ from those that the running stack was started with.
 
-        What a stack runs with is what its supervisord was started with; a daemon that is restarted gets the same.
+        A stack runs with the variables that its supervisord was started with; a restarted daemon gets the same ones.
 
         Raises:
             Unavailable: the stack does not run.
@@ -112,7 +112,7 @@ class Stack:
         return sorted(name for name in names if theirs.get(name, "") != ours.get(name, ""))
 
     def unknown_variables(self) -> list[str]:
-        """Return the variables that are named as settings are, and are none: they change nothing."""
+        """Return the variables that are named like settings but are none: they change nothing."""
         return sorted(name for name in self._environment if name.startswith("TODOMQ_") and name not in KNOWN_VARIABLES)
 
     @contextmanager
@@ -133,7 +133,7 @@ class Stack:
         """Make the directories, and end and forget what is left of an earlier life.
 
         Args:
-            state: what ``manager.state`` said, which is not ANSWERS.
+            state: what ``manager.state`` returned, which is not ANSWERS.
 
         Raises:
             SettingsError: only the client is installed, the settings name another machine's registry or a Python that
@@ -163,18 +163,18 @@ class Stack:
         _check_writable(log, data, *opened_in(data), *sorted(log.glob("*.log")), self.settings.note_of_data)
         self.settings.address(f"{self.manager.socket.name}.{1 << 22}")  # supervisord first binds it with its pid behind
         self._end_silent_manager(state)
-        self._remove_sockets()  # of a daemon that is none any more, for example
+        self._remove_sockets()  # such as one of a daemon that the stack no longer has
         private_directory(self.settings.run)
         self.settings.log.mkdir(parents=True, exist_ok=True)
         run_files.forget(self.settings.run)
 
     def command(self, *more: str) -> list[str]:
         """Return the command line of its supervisord."""
-        user = ["-u", "root"] if os.geteuid() == 0 and _is_known("root") else []  # else it warns of who runs it
+        user = ["-u", "root"] if os.geteuid() == 0 and _is_known("root") else []  # or it warns that root runs it
         return [sys.executable, "-P", "-m", "supervisor.supervisord", "-c", str(CONFIGURATION), *user, *more]
 
     def start(self) -> bool:
-        """Start supervisord in the background, unless it runs; then start whatever of the stack is stopped.
+        """Start supervisord in the background, unless it runs; then start every process of the stack that is stopped.
 
         Returns:
             False where it ran already.
@@ -204,7 +204,7 @@ class Stack:
         """Return why the stack gave up, once it is down, or None if it did not."""
         reason = self.failure()
         if reason is not None:
-            # It removes its pid file and answers nothing a while before it has ended.
+            # It removes its pid file and stops answering a while before it has ended.
             pid = self.manager.living_pid()
             with _Processes([] if pid is None else [pid]) as manager:
                 manager.wait_for_all(STOP_S)
@@ -237,7 +237,7 @@ class Stack:
         return ran
 
     def _shut_down(self) -> list[int]:
-        """Have supervisord stop everything and end; return the pids of what lives after all."""
+        """Have supervisord stop everything and end; return the pids of processes that live on all the same."""
         pids = [self.manager.pid(), *(process.pid for process in self.manager.processes() if process.pid)]
         with _Processes(pids) as processes:
             processes.let_go_on()
@@ -246,7 +246,7 @@ class Stack:
             return [] if processes.wait_for_all(STOP_S) else processes.alive()
 
     def _see_off(self, processes: _Processes) -> None:
-        """Wait until supervisord has ended, or kill it. That its last process has, it sees once a second by itself."""
+        """Wait until supervisord has ended, or kill it. Unless woken, it looks for ended processes once a second."""
         give_up = time.monotonic() + STOP_S
         while not processes.wait_for_first(KNOCK_S):
             if time.monotonic() > give_up:
@@ -268,7 +268,7 @@ class Stack:
         Raises:
             Unavailable: the stack does not run.
         """
-        self._start_what_stopped()  # else the stack would not be healthy after the first of the others
+        self._start_what_stopped()  # or the stack would not be healthy after the first restart
         for process in self.manager.processes():
             try:
                 if process.group == LISTENER:
@@ -276,7 +276,7 @@ class Stack:
                 else:
                     self.manager.stop(process, STOP_S)
                     self.manager.start(process, STOP_S)
-            except BaseException:  # an interrupt among others: what was stopped must not stay so
+            except BaseException:  # even an interrupt: what was stopped must not stay so
                 with suppress(Unavailable):
                     self._start_what_stopped()
                 raise
@@ -296,7 +296,7 @@ class Stack:
             time.sleep(SPAWN_POLL_S)
 
     def _start_what_stopped(self) -> None:
-        """Start the processes that somebody has stopped, those that are still stopping as well.
+        """Start the processes that somebody has stopped, including those that are still stopping.
 
         Raises:
             Unavailable: supervisord refuses, or does not answer.
@@ -313,13 +313,13 @@ class Stack:
             time.sleep(SPAWN_POLL_S)
 
     def _wait_for_processes(self) -> None:
-        """Ask until every process was started: each question turns supervisord's loop, which would wait a second."""
+        """Ask until every process was started: each question wakes supervisord's loop, which would wait a second."""
         give_up = time.monotonic() + SPAWN_S
         while time.monotonic() < give_up:
             try:
                 states = {process.state for process in self.manager.processes()}
             except Unavailable:
-                return  # it has given up already; whoever waits for health learns why
+                return  # it has given up already; the wait for health will tell why
             if not states & {STOPPED, STARTING}:
                 return
             time.sleep(SPAWN_POLL_S)
@@ -353,7 +353,7 @@ class Stack:
 
 
 def _python(environment: Mapping[str, str]) -> str:
-    """Return what daemons are started with; supervisord looks for a path from the home on."""
+    """Return the Python that daemons are started with; supervisord would take a relative path from the home on."""
     python = environment.get("TODOMQ_PYTHON") or sys.executable
     return os.path.abspath(python) if "/" in python else python
 
@@ -405,7 +405,7 @@ class _Processes:
         return [pid for pid, pidfd in self._held.items() if not has_ended(pidfd)]
 
     def let_go_on(self) -> None:
-        """End the pause of those that stand still for a signal: they could not end gracefully."""
+        """Let those go on that a signal has stopped: they could not end gracefully otherwise."""
         for pid, pidfd in self._held.items():
             if is_stopped(pid):
                 with suppress(ProcessLookupError):
