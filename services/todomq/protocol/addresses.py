@@ -1,7 +1,7 @@
 """Which addresses a daemon connects to when a peer names them.
 
-Owns: their form. Must not know: sockets, who listens there. Used wherever an address comes out of a message, because
-connecting to what is no address is an error of the socket, and no peer's bytes may raise there (law 7).
+Owns: their form. Must not know: sockets, who listens there. Used wherever an address comes out of a message: a socket
+raises an error if it is to connect to something that is no address, and no peer's bytes may cause that (law 7).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _TCP = re.compile(r"tcp://(?:[0-9A-Za-z](?:[0-9A-Za-z.-]*[0-9A-Za-z])?|\[[0-9A-F
 
 
 def is_ipv6(address: str) -> bool:
-    """Tell whether an address names a host by its number of IPv6, which libzmq takes where it is told to."""
+    """Tell whether an address names a host by an IPv6 number, which libzmq takes only if it is told to."""
     return address.startswith("tcp://[")
 
 

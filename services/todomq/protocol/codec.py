@@ -1,4 +1,4 @@
-"""The bounded msgpack codec: the only door by which bytes of a peer become values.
+"""The bounded msgpack codec: the only door through which a peer's bytes become values.
 
 Owns: packing, unpacking within bounds, canonical packing of names and keys.
 Must not know: messages, sockets, what the values mean.
@@ -6,8 +6,9 @@ Must not know: messages, sockets, what the values mean.
 Law 7: no peer's bytes can raise past this decoder. Whatever is wrong with them is a ``ProtocolError``.
 Format: https://github.com/msgpack/msgpack/blob/master/spec.md
 
-Two libraries read and write it: msgspec packs three times as quickly as msgpack and unpacks what is plain so; msgpack
-has the bounds for everything else. Values whose type is known in advance are decoded elsewhere, under the same bounds.
+Two libraries read and write it: msgspec packs three times as fast as msgpack, and unpacks plain values that fast;
+msgpack has the bounds for everything else. Values whose type is known in advance are decoded elsewhere, under the same
+bounds.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ _OF_LENGTH = {"str": "a text of", "bin": "binary of", "array": "an array of", "m
 
 
 def _why(error: Exception) -> str:
-    """Say what is wrong with bytes in words that do not depend on who reads them here."""
+    """Say what is wrong with bytes in words that do not depend on the library that read them."""
     over = _OVER_LENGTH.fullmatch(str(error))
     if over is not None:
         length, kind, most = over.groups()
@@ -89,12 +90,12 @@ def _why(error: Exception) -> str:
 
 
 def has_few_items(data: bytes) -> bool:
-    """Tell, quickly, that a value holds no more arrays and maps than allowed; False where it is not sure."""
+    """Tell quickly that a value holds no more arrays and maps than allowed; False means that it is not certain."""
     return len(data) <= limits.DECODED_ITEMS or len(data.translate(None, _NOT_CONTAINERS)) <= limits.DECODED_ITEMS
 
 
 def unpack_value(data: bytes, max_bytes: int = limits.TRANSPORT_BYTES) -> Any:
-    """Unpack a body or an answer, as ``unpack`` does; most of them hold no bytes, and these are read quickly.
+    """Unpack a body or an answer, as ``unpack`` does, but quickly if it holds no bytes, as most do not.
 
     Args:
         data: the packed value and nothing else.
@@ -107,7 +108,7 @@ def unpack_value(data: bytes, max_bytes: int = limits.TRANSPORT_BYTES) -> Any:
         try:
             return _unpack_plain(data)
         except ValueError:
-            pass  # perhaps it is right all the same: ``unpack`` knows
+            pass  # it may be valid all the same: ``unpack`` knows
     return unpack(data, max_bytes)
 
 
@@ -117,17 +118,17 @@ for _ in range(5):
 """A type that msgspec decodes quickly: no bytes, no extension, no keys but texts, not nested deep."""
 
 _unpack_plain: Callable[[bytes], Any] = msgspec.msgpack.Decoder(Plain).decode
-"""Unpacks what is plain; ValueError for all else."""
+"""Unpacks plain values; ValueError for all others."""
 
-# No length in a value can be over the length of the whole: short input is within all other bounds as it is.
+# No length in a value can be over the length of the whole, so short input is within all other bounds anyway.
 # The hook is not asked about timestamps (type -1), the length of 0 is.
 _unpack_short = partial(msgpack.unpackb, strict_map_key=False, ext_hook=_refuse_extension, max_ext_len=0)
 
 
 def _unpack_long(data: bytes | memoryview) -> Any:
     hooks = {}
-    # An empty map takes one byte here and 64 in memory. Counting costs time, so it is done only where the bytes that
-    # could begin an array or a map are too many (those of texts and numbers among them).
+    # An empty map takes one byte here and 64 in memory. Counting costs time, so it is done only if too many bytes could
+    # begin an array or a map, including those that belong to texts and numbers.
     if not has_few_items(bytes(data)):
         hooks = _counting()
     return msgpack.unpackb(

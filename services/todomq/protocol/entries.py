@@ -1,8 +1,8 @@
-"""What an entry and a list's name may be: every check of what a caller says of them, before anything changes (law 7).
+"""What an entry and a list's name may be: callers' words on them are checked here before anything changes (law 7).
 
-Owns: the rules for names of lists, titles, dates, ``extra`` and sizes; the numbers stand in ``protocol/limits.py``.
-Must not know: lists, storage, sockets. ``list_server/operations.py`` asks it about requests, the client
-and the command line before.
+Owns: the rules for names of lists, titles, dates, ``extra`` and sizes; the numbers are in ``protocol/limits.py``.
+Must not know: lists, storage, sockets. ``list_server/operations.py`` checks requests with it; the client and the
+command line check before they send.
 Each check raises ``InvalidRequest`` with a text that says what was wrong and the limit, and returns the value typed.
 """
 
@@ -54,7 +54,7 @@ def check_title(title: Any) -> str:
 
 
 def are_titles(titles: Sequence[Any]) -> bool:
-    """Tell whether all of these titles (at least one) are valid; to check a column costs little."""
+    """Tell whether all of these titles (at least one) are valid; checking a whole column costs little."""
     if set(map(type, titles)) != {str}:
         return False
     lengths = list(map(len, titles))
@@ -78,7 +78,7 @@ def is_date(text: str) -> bool:
 @lru_cache(maxsize=4096)
 def _is_day(text: str) -> bool:
     try:
-        # fromisoformat also takes week dates; only the one form comes back as it was.
+        # fromisoformat also takes week dates; only the form YYYY-MM-DD comes back unchanged.
         return date.fromisoformat(text).isoformat() == text
     except ValueError:
         return False
@@ -105,12 +105,12 @@ def check_extra(extra: Any) -> dict[str, Any]:
 
 
 def check_entry_size(title: str, date: str | None, done: bool, extra: dict[str, Any]) -> None:
-    """Check that an entry whose fields are right each by itself fits into 64 KiB packed."""
+    """Check that an entry whose fields are each valid fits into 64 KiB packed."""
     if not extra:
         return  # the longest title alone has 40,000 bytes
     try:
         size = len(pack((title, date, done, extra)))
-    except UnicodeEncodeError:  # of the title: the texts in ``extra`` have been looked at
+    except UnicodeEncodeError:  # in the title: the texts in ``extra`` were checked before
         raise InvalidRequest(NOT_UNICODE) from None
     if size > limits.ENTRY_BYTES:
         raise InvalidRequest(f"entry: {size} bytes packed where at most {limits.ENTRY_BYTES} are allowed")
@@ -141,7 +141,7 @@ CHANGEABLE: dict[str, Callable[[Any], Any]] = {
 
 
 def check_changes(changes: Any) -> dict[str, Any]:
-    """Check the fields of an update, each by itself; ``TodoList.update`` checks the size of what comes out.
+    """Check the fields of an update, each by itself; ``TodoList.update`` checks the size of the changed entry.
 
     Args:
         changes: a map from ``title``, ``date``, ``done``, ``extra`` (those left out stay) to their new values.
@@ -158,7 +158,7 @@ def check_changes(changes: Any) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    """Return a short form of a caller's value for an error text; of what may be long, the kind only."""
+    """Return a short form of a caller's value for an error text: only its type, if the value may be long."""
     if value is None or type(value) in (bool, int, float):
         return repr(value)
     if type(value) is str and len(value) <= 32:

@@ -3,9 +3,9 @@
 Owns: how far the wall clock was ahead of the steady one lately. Must not know: what is remembered, sockets, the clocks
 (times are arguments). Used by list servers and database workers.
 
-Law 3: what is remembered bears the wall clock's time, for that alone means the same to all processes and machines, and
-after a restart. By the time here, nothing that was made since this process began seems older than it is, whoever made
-it. Of how the clock was set before, it knows nothing.
+Law 3: a remembered change bears the wall clock's time, since no other clock means the same to all processes and
+machines, and after a restart. By the time kept here, nothing that was made since this process began seems older than it
+is, no matter which process made it. It knows nothing of how the clock was set before that.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class ForgettingClock:
         self._latest_ms: int | None = None
         self._since_ms = 0
         self._lowest_ms = self._lowest_before_ms = 0
-        """How far the wall clock was ahead at the least: since then, and in the time of the same length before."""
+        """The least that the wall clock was ahead: since ``_since_ms``, and in the period before that."""
 
     def tick(self, now_ms: int, steady_ms: int) -> None:
         """Look at both clocks; to be done before anything that was made after them is judged.
@@ -41,5 +41,5 @@ class ForgettingClock:
         self._latest_ms = steady_ms + min(self._lowest_ms, self._lowest_before_ms)
 
     def ms(self, now_ms: int) -> int:
-        """Return the time at the last look; ``now_ms``, the wall clock's, where there was none."""
+        """Return the time at the last look; if there was none, ``now_ms``, the wall clock's."""
         return now_ms if self._latest_ms is None else self._latest_ms

@@ -1,6 +1,7 @@
 """Every limit of one message and of what it says. ``docs/protocol.md`` prints this table; a test compares the two.
 
-How much may wait stands beside whoever keeps it; ``docs/architecture.md`` ("When somebody is slow") names them all.
+How much may wait is said next to the code that keeps it waiting; ``docs/architecture.md`` ("When somebody is slow")
+names all these limits.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ BATCH_BYTES = 512 * KIB
 PAGE_BYTES = 256 * KIB
 
 GAP_MS = 250
-"""How long a request waits at its list for the numbers before it, until its client is asked to send both again."""
+"""How long a request waits at its list for missing lower numbers before its client is asked to send both again."""
 
 # How long what has taken effect is remembered, so that a request sent again is recognised.
 REMEMBERED_MS = 600_000

@@ -12,8 +12,9 @@ A message is one msgpack array ``[version, kind, ...]``. Every kind carries 1..n
     request    [id, target, deadline_ms, body]  or  [id, target, deadline_ms, body, number, floor]
     forwarded  [id, target, deadline_ms, body, number, floor, epoch]
 
-What comes in great numbers is decoded as what it should be, which checks it on the way; whatever is not exactly that is
-decoded within the codec's bounds and looked at field by field, so that the answer says what is wrong.
+Messages that come in great numbers are decoded into the type they should have, which checks them on the way. A message
+that does not fit exactly is decoded within the codec's bounds and checked field by field, so that the answer says what
+is wrong.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ LIMIT = 1 << 63
 FIRST_EPOCH = 1
 """The epoch of a partition's first owner; 0 stands for that of a partition that was never owned."""
 EPOCH_STEP = 1 << 32
-"""How far one claim may raise an epoch: after the highest there is nobody could own the partition any more."""
+"""How far one claim may raise an epoch: once the highest of all was used, nobody could own the partition any more."""
 
 # Where the fields of a request stand; the epoch only in a forwarded one, number and floor in those that have them.
 ID: Final = 0
@@ -53,9 +54,9 @@ ERROR = 1
 MOVED = 2
 
 NOT_THIS_TIME = "not this time"
-"""Outcome of an error, besides those of ``errors.py``: not applied, but it was sent before, and may have been then."""
+"""Outcome of an error, besides those of ``errors.py``: not applied this time, but perhaps when it was sent before."""
 TOO_FAR_AHEAD = f"a deadline is at most {limits.DEADLINE_AHEAD_MS} ms ahead of the router's clock"
-"""What a router says that never forwarded the request; a client whose deadline is right asks for the time."""
+"""What a router says instead of forwarding the request; a client whose deadline is right asks for the time."""
 
 SAID_UNDER_THE_NUMBER = (errors.InvalidRequest, errors.EntryNotFound, errors.QuotaExceeded)
 """Errors by which a list answers a change for good: they use up its number, and each repetition gets the same."""
@@ -81,8 +82,8 @@ class Request(NamedTuple):
 class Writes(NamedTuple):
     """One numbered batch of absolute puts (and deletes, value None), in columns.
 
-    ``epochs`` has ``(partition, epoch)`` of each partition that is written or asked about, ``partitions`` one byte for
-    each write, in the order of ``keys`` and ``values``.
+    ``epochs`` has ``(partition, epoch)`` for each partition that is written or asked about; ``partitions`` has one byte
+    for each write, in the order of ``keys`` and ``values``.
     """
 
     sender: bytes
@@ -99,7 +100,7 @@ class Committed(NamedTuple):
 
     ``outcome`` is COMMITTED (on disk), WANTED (``first`` is the next number), FAILED (not known to be on disk) or
     NOT_APPLIED (known not to be on disk, and never will be).
-    ``refused`` lists ``[number, partition, stored_epoch]`` for partitions whose epoch was old.
+    ``refused`` lists ``[number, partition, stored_epoch]`` for the partitions of which the batch named an old epoch.
     """
 
     sender: bytes
@@ -140,7 +141,7 @@ def read_refusal(value: bytes) -> tuple[TodoMQError, bool]:
     """Read the error that a reply's value describes; never raises.
 
     Returns:
-        the error, and whether its outcome is NOT_THIS_TIME, which is unknown where nobody may send it again.
+        the error, and whether its outcome is NOT_THIS_TIME, which means unknown if nobody may send the request again.
     """
     try:
         fields = unpack(value)
@@ -149,16 +150,16 @@ def read_refusal(value: bytes) -> tuple[TodoMQError, bool]:
     if type(fields) is not list or [type(field) for field in fields] != [str, str, bool, str]:
         return ProtocolError("an error reply that cannot be read", outcome=errors.UNKNOWN), False
     code, text, retryable, outcome = fields
-    # Whatever does not promise that nothing happened leaves it open.
+    # An outcome that does not promise that nothing happened leaves it open.
     known = outcome if outcome == errors.NOT_APPLIED else errors.UNKNOWN
     return errors.from_wire(code, text, retryable, known), outcome == NOT_THIS_TIME
 
 
 def not_this_time(value: bytes) -> bytes:
-    """Return a packed error as it is for a request that was sent to two daemons, one after the other.
+    """Return a packed error with the outcome that is true of a request sent to two daemons, one after the other.
 
-    That the second has not applied it says nothing of the first: the outcome becomes NOT_THIS_TIME. What a list answers
-    when a change's turn comes (SAID_UNDER_THE_NUMBER) is the same for every sending, and stays.
+    If the second has not applied it, that says nothing of the first: the outcome becomes NOT_THIS_TIME. The errors that
+    a list answers when a change's turn comes (SAID_UNDER_THE_NUMBER) are the same each time it is sent, and stay.
     """
     error = read_error(value)
     if error.outcome != errors.NOT_APPLIED or type(error) in SAID_UNDER_THE_NUMBER:
@@ -216,7 +217,7 @@ _TYPED: tuple[tuple[bytes, Decoder[Any]], ...] = (
     (b"\x93\x01\xa7forward", Decoder(_Forward)),
     (b"\x99\x01\xa6writes", Decoder(_Writes)),
 )
-"""By the bytes that a message begins with: version and kind."""
+"""By the first bytes of a message, which are version and kind."""
 
 Fields = list[Any] | tuple[Any, ...]
 """What ``read`` returns beside a message's kind."""
@@ -226,7 +227,7 @@ def read(data: bytes) -> tuple[str, Fields]:
     """Unpack a message.
 
     Returns:
-        its kind, and for ``read_...`` what follows it, or the whole as a type that says that it is right.
+        its kind, and the fields for ``read_...``: those behind the kind, or the whole as a type that vouches for it.
 
     Raises:
         ProtocolError: not a message of this protocol, or of another version.
@@ -253,7 +254,7 @@ def read_call(fields: Fields) -> tuple[bytes, list[Any]]:
     """Check the shape of a call.
 
     Returns:
-        the sender and its requests, each still the list that came; or all of them numbered requests to lists, tuples.
+        the sender and its requests: each the list that came, unchecked; or, if all are numbered requests, tuples.
 
     Raises:
         ProtocolError: not ``[sender, [request, ...]]``, no request, or too many.
@@ -268,7 +269,7 @@ def read_call(fields: Fields) -> tuple[bytes, list[Any]]:
 
 
 def numbered_columns(requests: list[Any]) -> list[tuple[Any, ...]] | None:
-    """Return the columns of requests with number and floor, as those to lists are, checked; None if one is not so.
+    """Return the columns, checked, of requests that all have number and floor, as those to lists do; else None.
 
     Returns:
         ids, targets, deadlines (milliseconds), bodies, numbers and floors.
@@ -286,7 +287,7 @@ def numbered_columns(requests: list[Any]) -> list[tuple[Any, ...]] | None:
 
 
 def is_request(request: Any) -> bool:
-    """Tell whether what stands in a call has the shape of a request."""
+    """Tell whether an item of a call has the shape of a request."""
     if type(request) is tuple:
         return True  # see ``read_call``
     if type(request) is not list or len(request) not in (4, 6):
@@ -306,7 +307,7 @@ _A_COUNTER = "an integer from 0 to 2^63 - 1"
 
 
 def why_no_request(request: Any) -> str:
-    """Return what is wrong with what ``is_request`` says is none: its shape, or the first field that is not right."""
+    """Return what is wrong with an item that ``is_request`` refused: its shape, or the first field that is wrong."""
     if type(request) is not list or len(request) not in (4, 6):
         return "a request is [id, target, deadline_ms, body] or has number and floor as well"
     if request[ID] is not None and not _is_counter(request[ID]):
@@ -323,12 +324,12 @@ def _is_counter(value: Any) -> bool:
 
 
 def is_partition(value: Any) -> bool:
-    """Tell whether what a peer says is the number of a partition."""
+    """Tell whether a peer's value is the number of a partition."""
     return type(value) is int and 0 <= value < PARTITIONS
 
 
 def is_epoch(value: Any) -> bool:
-    """Tell whether what a peer says is an epoch."""
+    """Tell whether a peer's value is an epoch."""
     return type(value) is int and FIRST_EPOCH <= value < LIMIT
 
 
@@ -403,9 +404,9 @@ _COUNTER_OR_NIL = frozenset((int, type(None)))
 
 
 def _columns(rows: list[Any], width: int) -> list[tuple[Any, ...]] | None:
-    """Turn arrays of one width into columns, so that a whole column is checked at once; None where they are not that.
+    """Turn arrays of one width into columns, to check a whole column at once; None if they are anything else.
 
-    A batch has many rows: this takes a tenth of a microsecond for each, a look at every field half of one.
+    A batch has many rows: this takes a tenth of a microsecond for each, checking every field half a microsecond.
     """
     if not rows:
         return [()] * width

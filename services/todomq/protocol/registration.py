@@ -13,9 +13,9 @@ class Registration(NamedTuple):
 
     Attributes:
         name: any msgpack value.
-        address: where whoever has the name listens.
-        pid: the process of this machine whose end ends the registration, or None.
-        incarnation: this life of a daemon; empty for what has none.
+        address: where the holder of the name listens.
+        pid: the process on this machine with whose end the registration ends, or None.
+        incarnation: which life of a daemon this is; empty for a holder that has none.
     """
 
     name: Any
