@@ -9,4 +9,4 @@
 """
 
 NOT_READ = "not read"
-"""In the place of a kind of records: what could not be read at the moment, which is no damage."""
+"""Stands in place of a kind of records if they just could not be read at the moment, which is no damage."""

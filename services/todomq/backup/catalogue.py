@@ -3,7 +3,7 @@
 Owns: the file ``catalogue`` of a backup's directory, the copying of files with checksums. Must not know: stacks, the
 engine, what files hold. The backup's files lie in ``data``, as in a stack's home.
 
-Law 8: a backup without a catalogue was not finished; a file that is missing, damaged or too much is named.
+Law 8: a backup without a catalogue was not finished; a file that is missing, damaged or does not belong is named.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def write_catalogue(backup: Path, catalogue: Catalogue) -> None:
 
 
 def remove_catalogue(backup: Path) -> None:
-    """Undo ``write_catalogue``, as far as it came."""
+    """Undo ``write_catalogue``, however far it got."""
     with suppress(OSError):
         (backup / CATALOGUE).unlink(missing_ok=True)
 
@@ -83,10 +83,10 @@ def read_catalogue(backup: Path) -> Catalogue:
 
 
 def check_whole(catalogue: Catalogue, data: Path) -> None:
-    """Check that a backup has the files without which a shard is none, of every shard.
+    """Check that a backup has, for every shard, the files that no shard can be without.
 
     Raises:
-        CorruptRecord: it has not; the text names the first that is missing.
+        CorruptRecord: one is missing; the text names the first.
     """
     shards = [shard_name(worker) for worker in range(1, catalogue.pool_size + 1)]
     for name in [MANIFEST, *(f"{shard}/{file}" for shard in shards for file in NEEDED)]:
@@ -95,7 +95,7 @@ def check_whole(catalogue: Catalogue, data: Path) -> None:
 
 
 def _is_file(name: str, held: Any) -> bool:
-    """Tell whether a name is that of a file below a directory, and what is held of it is a size and a digest."""
+    """Tell whether a name is that of a file below a directory, and is recorded with a size and a digest."""
     parts = PurePosixPath(name).parts
     is_below = bool(parts) and ".." not in parts and not name.startswith("/")
     return is_below and type(held) is list and [type(part) for part in held] == [int, str]
@@ -122,7 +122,7 @@ def copy_file(source: Path, target: Path, advance: Advance) -> tuple[int, str]:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        error.filename = error.filename or str(target)  # the system names none where writing fails
+        error.filename = error.filename or str(target)  # the system names none if writing fails
         raise
     return size, digest.hexdigest()
 
@@ -152,7 +152,7 @@ def sync_tree(directory: Path) -> None:
 
 
 def what_is_wrong(backup: Path, catalogue: Catalogue, advance: Advance) -> Iterator[tuple[str, str]]:
-    """Yield ``(path, what is wrong)`` for each file of a backup that is not as the catalogue has it."""
+    """Yield ``(path, what is wrong)`` for each file of a backup that differs from its record in the catalogue."""
     data = backup / DATA
     for name, (size, digest) in catalogue.files.items():
         try:

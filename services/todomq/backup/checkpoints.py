@@ -25,7 +25,7 @@ Checkpoints = dict[int, Path | TodoMQError]
 
 @contextmanager
 def checkpoints(todo: Client, data: Path) -> Iterator[Checkpoints]:
-    """Give a checkpoint of every shard; each holds all that was acknowledged before this was called.
+    """Give a checkpoint of every shard; each holds every change that was acknowledged before this call.
 
     Args:
         todo: a client of the stack.
@@ -48,7 +48,7 @@ def checkpoints(todo: Client, data: Path) -> Iterator[Checkpoints]:
     finally:
         for descriptor in held:
             os.close(descriptor)
-        for worker in workers:  # of one that was asked for and not answered in time as well
+        for worker in workers:  # also if its worker did not answer in time
             shutil.rmtree(data / shard_name(worker) / CHECKPOINTS / name, ignore_errors=True)
 
 

@@ -1,7 +1,7 @@
 """Whether the records of one shard are what they must be: each by itself, and entries with their list's record.
 
-Owns: the checks, what is counted. Pure: it is given keys and values in ascending order. The forms themselves stand
-where they are made, in ``list_server/records.py`` and ``database_worker/records.py``.
+Owns: the checks, what is counted. Pure: it is given keys and values in ascending order. The forms themselves are
+defined where they are made, in ``list_server/records.py`` and ``database_worker/records.py``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Problem(NamedTuple):
 
 
 def problem_of(where: Path, error: Exception) -> Problem:
-    """Return why a shard is not read: only what says that it is damaged is damage, the rest may pass."""
+    """Return why a shard is not read: it is damaged only if the error says so; any other error may pass."""
     return Problem(str(where), "" if isinstance(error, CorruptRecord) else NOT_READ, str(error))
 
 
@@ -42,13 +42,13 @@ class ShardContents:
     """The check of one shard.
 
     Attributes:
-        counts: records seen, by kind; ``deleted`` lists are such whose entries are still to be swept.
+        counts: records seen, by kind; ``deleted`` counts lists whose entries are still to be swept.
         problems: what is wrong with them, the first ``PROBLEMS_MOST``.
         problems_more: how many more there are.
     """
 
     def __init__(self, where: str, worker: int, pool_size: int | None) -> None:
-        """Begin with nothing seen; without ``pool_size`` it is not known which partitions the shard has."""
+        """Begin with nothing seen; if ``pool_size`` is None, it is not known which partitions the shard has."""
         self.counts: Counter[str] = Counter()
         self.problems: list[Problem] = []
         self.problems_more = 0
@@ -67,7 +67,7 @@ class ShardContents:
             self.report(KINDS.get(key[:1], "records of no known kind"), error.text)
 
     def end(self) -> None:
-        """Check what can be told only once every record was seen."""
+        """Check what can be told only after every record was seen."""
         for name in self._newest:
             self.report(KINDS[b"n"], f"list {name!r} has entries and no list record")
 

@@ -1,10 +1,10 @@
 """Restore a backup: a whole stack into an empty home, or one shard in the place of a damaged one.
 
 Owns: the order of the steps; that nothing runs meanwhile. Every file is checked against the catalogue while it is
-copied, and what was copied takes its place at the end: a whole stack by one rename, so that it is restored whole or
-not at all (where its data is a disk of its own, by one for each shard, the manifest last); one shard by two, and where
-it ends between them no shard is there, no daemon takes that for an empty one, and the same command puts it right.
-Nothing that is there is removed: a shard that is replaced is kept, renamed.
+copied, and the copies are put in place at the end. For a whole stack that is one rename, so that it is restored whole
+or not at all; if its data is a disk of its own, it is one rename for each shard, the manifest last. For one shard it is
+two renames: if the process ends between them no shard is there, no daemon takes that for an empty one, and the same
+command puts it right. No data is removed: a shard that is replaced is kept under another name.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def restore_all(backup: Path, settings: Settings, begin: Callable[[str, int], Ad
     Args:
         backup: its directory.
         settings: of the stack.
-        begin: begins a step of the work, for whoever watches.
+        begin: begins a step of the work, to show its progress.
 
     Returns:
         what was restored.
@@ -61,7 +61,7 @@ def restore_all(backup: Path, settings: Settings, begin: Callable[[str, int], Ad
         unfinished = data / RESTORING if is_disk else data.with_name(RESTORING)
         with _removed_if_it_fails(unfinished):
             _copy(backup, catalogue.files, unfinished, "", begin)
-            # Before there is data: where this ends in between, no daemon takes what is not there for a new stack.
+            # Before there is data: if this ends in between, no daemon takes the missing data for a new stack.
             note = settings.note_of_data
             before = note.read_bytes() if note.exists() else None
             write_note(note, catalogue.stack)
@@ -83,9 +83,9 @@ def restore_all(backup: Path, settings: Settings, begin: Callable[[str, int], Ad
 
 
 def _put_in_place(restored: Path, data: Path) -> None:
-    """Put what was restored into a directory that can't be replaced, the manifest last.
+    """Move the restored files into a directory that can't be replaced, the manifest last.
 
-    Where this ends before, there are shards and no manifest, which no daemon takes for an empty stack.
+    If this ends before that, there are shards and no manifest, which no daemon takes for an empty stack.
     """
     for path in sorted(restored.iterdir(), key=lambda path: path.name == MANIFEST):
         path.rename(data / path.name)
@@ -100,7 +100,7 @@ def restore_worker(
     Its lists are as they were when the backup was made; all other shards stay as they are.
 
     Returns:
-        where the shard that was replaced is kept; None where there is none.
+        where the replaced shard is kept; None if there is none.
 
     Raises:
         InvalidRequest: the backup is of another stack or has no such worker, the stack runs, or the shard is a disk of
@@ -156,7 +156,7 @@ def _copy(
 
 @contextmanager
 def _removed_if_it_fails(unfinished: Path) -> Iterator[None]:
-    """Remove what was copied where it does not take its place."""
+    """Remove the copies if putting them in place fails."""
     try:
         yield
     except BaseException:
@@ -166,7 +166,7 @@ def _removed_if_it_fails(unfinished: Path) -> Iterator[None]:
 
 @contextmanager
 def _stopped(settings: Settings, pool_size: int) -> Iterator[None]:
-    """See that the stack does not run, nor begins to."""
+    """Make sure that the stack does not run and can't start meanwhile."""
     runs = InvalidRequest(f"the stack in {settings.home} runs; stop it first: todomq down")
     with suppress(Unavailable):
         Manager(settings).pid()

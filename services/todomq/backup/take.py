@@ -1,7 +1,7 @@
 """Take a backup of a running stack: a checkpoint of each shard, copied away with checksums.
 
 Owns: the order of the steps. A backup is consistent list by list: every change acknowledged before it began is in it,
-and each shard, so each list, is as it was at one moment. The catalogue is written last; what has none is no backup.
+and each shard, so each list, is as it was at one moment. The catalogue is written last; without one there is no backup.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def take_backup(todo: Client, data: Path, backup: Path, begin: Callable[[str, in
         todo: a client of the stack.
         data: where the stack keeps its data.
         backup: the directory.
-        begin: begins a step of the work, for whoever watches.
+        begin: begins a step of the work, to show its progress.
 
     Returns:
         what is in the backup.
@@ -46,7 +46,7 @@ def take_backup(todo: Client, data: Path, backup: Path, begin: Callable[[str, in
         InvalidRequest: the directory is not empty, or within the stack's own data.
         TodoMQError, OSError: a shard or a file can't be copied; the text names it. Nothing is left of the backup.
     """
-    todo.registry.names()  # where no stack answers, nothing is begun
+    todo.registry.names()  # if no stack answers, nothing is begun
     if backup.resolve().is_relative_to(data.resolve()):
         raise InvalidRequest(f"{backup} is within {data}, which it is to be a backup of; name a directory elsewhere")
     made_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -75,10 +75,10 @@ def take_backup(todo: Client, data: Path, backup: Path, begin: Callable[[str, in
 
 
 def _claim(backup: Path) -> tuple[Path, list[Path]]:
-    """Make the directory of the files, which nobody else has made in an empty directory.
+    """Make the directory of the files inside an empty one: only one process can, so nobody else backs up there.
 
     Returns:
-        that directory, and those above it that were made as well, the lowest first.
+        that directory, and the directories above it that had to be made, the lowest first.
 
     Raises:
         InvalidRequest: the backup's directory is not empty, or is none.

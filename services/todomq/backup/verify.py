@@ -1,7 +1,7 @@
 """Read every record of shards that nobody writes, and say what is wrong: a stopped stack's, a backup's, checkpoints.
 
-Owns: the way through a data directory, a shard, a backup. Must not know: a running stack. What records must be is
-``contents.py``'s to say.
+Owns: the way through a data directory, a shard, a backup. Must not know: a running stack. ``contents.py`` says what
+records must be.
 
 Law 8: what can't be read is named, and what is left unread because of it too. Nothing is written.
 """
@@ -36,12 +36,12 @@ _AREAS = sorted(
     (*((bytes(kind), name) for kind, name in KINDS.items() if kind != b"l"),
      *((b"l" + bytes([partition]), f"{KINDS[b'l']} of partition {partition}") for partition in range(PARTITIONS)))
 )  # fmt: skip
-"""Where to go on behind what can't be read: the beginnings of keys, in order, with what they are."""
+"""Where to go on behind records that can't be read: the beginnings of keys, in order, each with what it stands for."""
 _AREA_ENDS = [beginning + _BEHIND for beginning, _ in _AREAS]
 
 
 class ShardReport(NamedTuple):
-    """What was found in one shard: how many of each kind in ``COUNTED``, none where it was not read; the problems."""
+    """What was found in one shard: the counts of records, empty if it was not read, and the problems."""
 
     worker: int
     counts: dict[str, int]
@@ -67,7 +67,7 @@ def verify_backup(backup: Path, begin: Callable[[str, int], Advance]) -> Report:
 
     Args:
         backup: its directory.
-        begin: begins a step of the work, for whoever watches.
+        begin: begins a step of the work, to show its progress.
 
     Raises:
         CorruptRecord: it is no backup. NewerFormat: a newer version of TodoMQ made it.
@@ -83,7 +83,7 @@ def verify_backup(backup: Path, begin: Callable[[str, int], Advance]) -> Report:
 
 
 def of_backup(problems: list[Problem]) -> list[Problem]:
-    """Return problems as those of a backup: what is said there of a stack's own data is to restore a backup."""
+    """Return problems reworded for a backup: the advice for a stack's own data is to restore a backup."""
 
     def told(problem: Problem) -> str:
         text = problem.text.replace("nothing was changed; ", "")
@@ -113,10 +113,10 @@ def verify_data(data: Path, begin: Callable[[str, int], Advance]) -> Report:
 
 
 def check_readable(directory: Path) -> None:
-    """Check that this user may read all that is in a directory: what is kept from one is not damaged.
+    """Check that this user may read all that is in a directory: a file that is closed to a user is not damaged.
 
     Raises:
-        PermissionError: that is not so; it names the first such file or directory.
+        PermissionError: the user may not; it names the first such file or directory.
     """
     below = (Path(parent, name) for parent, *names in os.walk(directory) for name in chain(*names))
     for path in chain((directory,), below):
@@ -133,10 +133,10 @@ def verify_shard(
 
     Args:
         directory: the shard.
-        worker: whose it must be.
-        stack: the identity of its stack, None where it is not known.
-        pool_size: how many workers the stack has, None where it is not known.
-        begin: begins a step of the work, for whoever watches.
+        worker: the worker that it must belong to.
+        stack: the identity of its stack, None if that is not known.
+        pool_size: how many workers the stack has, None if that is not known.
+        begin: begins a step of the work, to show its progress.
 
     Raises:
         NewerFormat: a newer version of TodoMQ wrote it.
@@ -158,7 +158,7 @@ def verify_shard(
 
 
 def missing_of(directory: Path) -> list[Problem]:
-    """Return which files a shard that is open lacks, without which nobody could open it again."""
+    """Return which files an open shard lacks that are needed to open it again."""
     return [Problem(str(directory / name), "", "is missing") for name in NEEDED if not (directory / name).exists()]
 
 
@@ -169,7 +169,7 @@ def _read_all(storage: Storage, contents: ShardContents, advance: Advance) -> No
     while True:
         try:
             items, last = storage.scan(b"", after, limit_bytes)
-        except StorageFailed as error:  # it may be read another time
+        except StorageFailed as error:  # reading may succeed another time
             contents.report(NOT_READ, error.text)
             return
         except CorruptRecord as error:
