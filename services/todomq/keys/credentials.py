@@ -1,4 +1,4 @@
-"""The one file that is handed to a client: where the router is, the router's key, the client's keys.
+"""The one file that a client is given: where the router is, the router's key, the client's keys.
 
 Owns: its form (``docs/protocol.md`` has it) and its reading. Must not know: sockets, the keys of anybody else.
 """
@@ -23,7 +23,7 @@ KEY = re.compile(r"[0-9A-Za-z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a client connects with. The secret key shows in no representation."""
+    """What a client connects with. Its ``repr`` does not show the secret key."""
 
     name: str
     endpoint: str
@@ -33,10 +33,10 @@ class Credentials:
 
 
 def read_credentials(path: str | os.PathLike[str]) -> Credentials:
-    """Read the file that ``todomq keys new`` made.
+    """Read a file made by ``todomq keys new``.
 
     Raises:
-        InvalidRequest: it can't be read, others may read it, or it is not such a file.
+        InvalidRequest: the file can't be read, other users may read it, or it holds no credentials.
     """
     fields = read_private(Path(path), FORMAT, VERSION)
     texts = [fields.get(name) for name in Credentials.__dataclass_fields__]

@@ -1,6 +1,6 @@
 """Files with keys in them: JSON, mode 0600, written whole or not at all.
 
-Owns: how such a file is read and written. Must not know: what stands in it. A damaged file is an error that names it,
+Owns: how such a file is read and written. Must not know: what it holds. A damaged file is an error that names it,
 never taken for an empty one (law 8), and its content is never part of an error's text.
 """
 
@@ -23,7 +23,7 @@ def read_private(path: Path, kind: str, version: int) -> dict[str, Any]:
     """Read a file of the given kind.
 
     Returns:
-        its fields, ``format`` and ``version`` among them.
+        its fields, including ``format`` and ``version``.
 
     Raises:
         InvalidRequest: it can't be read, others may read or write it, or it is not such a file.
@@ -52,8 +52,8 @@ def write_private(path: Path, kind: str, version: int, fields: dict[str, Any], *
     Args:
         path: where.
         kind, version: what ``read_private`` will ask for.
-        fields: what is to stand in it.
-        replace: whether a file that is there may be replaced; whoever reads sees the old one or the new one.
+        fields: what it is to hold.
+        replace: whether a file that is there may be replaced; readers see the old one or the new one.
 
     Raises:
         InvalidRequest: it is there and may not be replaced, or can't be written.
@@ -87,5 +87,5 @@ def write_private(path: Path, kind: str, version: int, fields: dict[str, Any], *
 
 
 def _refusal(error: OSError) -> type[InvalidRequest]:
-    """Return what a file that can't be used ends as: where it is closed to this user, as a home that is."""
+    """Return the kind of error for a file that can't be used; one closed to this user is told like a closed home."""
     return SettingsError if isinstance(error, PermissionError) else InvalidRequest

@@ -18,8 +18,8 @@ def door_pair(settings: Settings) -> KeyPair | None:
     """Return the pair with which the router listens at ``TODOMQ_TCP``.
 
     Returns:
-        None where it listens nowhere, or at a loopback address of a stack without keys: there it lets in everybody on
-        this machine. Once keys were made they are asked for at every TCP address.
+        None if it listens nowhere, or if the stack has no keys and the address is a loopback one: there it lets in
+        everybody on this machine. Once keys were made, the router asks for them at every TCP address.
 
     Raises:
         SettingsError: others could reach the address, and no keys were ever made.
@@ -40,7 +40,7 @@ def door_pair(settings: Settings) -> KeyPair | None:
 
 
 def stack_pair(settings: Settings) -> KeyPair | None:
-    """Return the pair with which the daemons know each other at ``TODOMQ_STACK_TCP``; None where that is not set.
+    """Return the pair by which the daemons know each other at ``TODOMQ_STACK_TCP``; None if that is not set.
 
     Raises:
         SettingsError: there are no keys, or they can't be used.
@@ -58,7 +58,7 @@ def stack_pair(settings: Settings) -> KeyPair | None:
 
 
 def check_keys(settings: Settings) -> None:
-    """Check that what the stack's addresses need is there, before anything starts.
+    """Check, before anything starts, that the keys that the stack's addresses need are there.
 
     Raises:
         SettingsError: keys are missing or can't be used; the text says which.

@@ -41,9 +41,9 @@ _LONG_ARRAY_BYTES = {0xDC: 3, 0xDD: 5}
 
 
 def operation_of(body: bytes) -> bytes:
-    """Return the name of a body's operation; empty where it does not stand there in msgpack's shortest form.
+    """Return the name of a body's operation; empty if it is not packed in msgpack's shortest form.
 
-    The body is not decoded: a name that is read here is the one that whoever decodes the body will read.
+    The body is not decoded: a name that is read here is the very one that decoding the body will give.
     """
     if len(body) < 2 or body[0] not in _FIXARRAY or body[1] not in _FIXSTR:
         return b""
@@ -51,7 +51,7 @@ def operation_of(body: bytes) -> bytes:
 
 
 def begins_with_text(body: bytes) -> bool:
-    """Tell whether a body begins as an array whose first item is a text does, in whatever form; it is not decoded."""
+    """Tell whether a body begins like an array whose first item is a text, in any form; it is not decoded."""
     if not body or (body[0] not in _FIXARRAY and body[0] not in _LONG_ARRAY_BYTES):
         return False
     items = _LONG_ARRAY_BYTES.get(body[0], 1)
@@ -89,7 +89,7 @@ class Rights:
     __slots__ = ("_literals", "_prefixes", "is_admin", "patterns", "rights")
 
     def __init__(self, rights: Iterable[str], patterns: Sequence[str]) -> None:
-        """Take rights, and patterns that ``check_patterns`` has accepted. An admin may do all with every list."""
+        """Take rights, and patterns that ``check_patterns`` has accepted. An admin may do anything with every list."""
         self.rights = frozenset(rights)
         self.is_admin = ADMIN in self.rights
         self.patterns = tuple(patterns)

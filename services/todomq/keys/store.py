@@ -1,8 +1,8 @@
 """The keys of one stack: the directory ``keys`` in its home, with the stack's own pair and everybody it lets in.
 
 Owns: ``server.json`` (the stack's pair), ``clients.json`` (public keys, rights, quotas; no secret of a client), the
-``lock`` beside them, and ``has-keys`` beside the directory, by which one that is gone is not taken for one that was
-never made (law 8). Must not know: sockets, who is connected. The command line writes it, the daemons read it. Each
+``lock`` beside them, and ``has-keys`` beside the directory, so that a directory that is gone is not taken for one never
+made (law 8). Must not know: sockets, who is connected. The command line writes it, the daemons read it. Each
 change replaces a file whole.
 """
 
@@ -36,7 +36,7 @@ NO_KEYS = "this stack has no keys; make them with: todomq keys init"
 
 @dataclass(frozen=True, slots=True)
 class KeyPair:
-    """A Curve25519 pair in Z85. The secret shows in no representation."""
+    """A Curve25519 pair in Z85. Its ``repr`` does not show the secret."""
 
     public: str
     secret: str = field(repr=False)
@@ -78,7 +78,7 @@ class KeyStore:
         self.clients_path = directory / "clients.json"
 
     def exists(self) -> bool:
-        """Tell whether keys were made; a directory of which a file is missing counts, and a link to nowhere."""
+        """Tell whether keys were made; a directory in which a file is missing counts, and so does a dangling link."""
         return os.path.lexists(self.directory)
 
     def were_made(self) -> bool:
@@ -86,7 +86,7 @@ class KeyStore:
         return os.path.lexists(self.note)
 
     def remember(self) -> None:
-        """Note that there are keys; what an earlier version has made is noted when it is used."""
+        """Note that there are keys; if an earlier version made them, that is noted when they are used."""
         with suppress(OSError):  # on a full disk, say: another time will do
             self.note.touch(mode=0o600)
 
@@ -100,7 +100,7 @@ class KeyStore:
         with self._locked():
             if not os.path.lexists(self.server_path):
                 self._write([])
-            # Last: where this ends before, it can be done again.
+            # Last: if this ends before, it can be done again.
             write_private(self.server_path, SERVER_FORMAT, VERSION, asdict(pair), replace=False)
         self.remember()
 
@@ -119,7 +119,7 @@ class KeyStore:
         return KeyPair(*texts)  # type: ignore[arg-type]
 
     def clients(self) -> list[ClientKey]:
-        """Return everybody who is let in, in the order of their names.
+        """Return all clients that are let in, in the order of their names.
 
         Raises:
             InvalidRequest: there are no keys, or the file can't be used.
@@ -148,7 +148,7 @@ class KeyStore:
             self._write([*known, client])
 
     def revoke(self, name: str) -> ClientKey:
-        """Let a client in no more; a running router cuts it off.
+        """Stop letting a client in; a running router cuts it off.
 
         Raises:
             InvalidRequest: nobody has this name.
@@ -162,11 +162,11 @@ class KeyStore:
             return revoked[0]
 
     def stamp(self) -> Stamp | None:
-        """Return what changes whenever the clients do; None where the file is gone."""
+        """Return a stamp that changes whenever the clients do; None if the file is gone."""
         return _stamp_of(self.clients_path)
 
     def stamp_of_pair(self) -> Stamp | None:
-        """Return what changes whenever the stack's pair does; None where the file is gone."""
+        """Return a stamp that changes whenever the stack's pair does; None if the file is gone."""
         return _stamp_of(self.server_path)
 
     def _write(self, clients: list[ClientKey]) -> None:
@@ -204,7 +204,7 @@ def client_value(client: ClientKey) -> dict[str, Any]:
 
 
 def check_client(client: ClientKey) -> None:
-    """Check what a person said of a client.
+    """Check what a person wrote about a client.
 
     Raises:
         InvalidRequest: the text says what is wrong.
