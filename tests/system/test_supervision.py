@@ -105,7 +105,7 @@ def test_a_deliberate_restart_is_not_counted_and_names_what_settings_it_does_not
     after = shared_stack.pids()
     assert all(before[name] != after[name] for name in before)
     assert run_files.read_restarts(shared_stack.home / "run") == counted
-    assert "keeps the settings of its start, and here TODOMQ_MAX_RESTARTS, TODOMQ_TCP would differ" in result.stdout
+    assert "it was started with; set otherwise here: TODOMQ_MAX_RESTARTS, TODOMQ_TCP." in result.stdout
     assert "down; " in result.stdout
 
 
@@ -124,7 +124,7 @@ def test_starting_again_what_runs_is_harmless(shared_stack: RunningStack) -> Non
     assert result.returncode == 0, result.stderr
     already, not_taken = result.stdout.splitlines()
     assert already == f"TodoMQ was up already; its home is {shared_stack.home}"
-    assert "here TODOMQ_IDLE_S would differ" in not_taken
+    assert "set otherwise here: TODOMQ_IDLE_S." in not_taken
     assert shared_stack.pids() == before
 
 

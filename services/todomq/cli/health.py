@@ -333,7 +333,7 @@ def _judge_placement(part: Part, answers: dict[Any, Answer], failed: set[Name]) 
     if homeless == 0:
         return part
     is_blocked = any(name[0] in ("database_worker", "list_server") for name in failed)
-    text = f"{homeless} of {PARTITIONS} partitions have no list server"
+    text = f"{homeless} of {PARTITIONS} partitions {'has' if homeless == 1 else 'have'} no list server"
     return part._replace(state=BLOCKED if is_blocked else FAILED, text=text)
 
 
@@ -343,7 +343,7 @@ def _good_news(name: Name, answer: Answer) -> str:
     quarantined = answer.value["quarantined"]
     held = f"{counted(answer.value['partitions'], 'partition')}, {counted(answer.value['lists'], 'list')} loaded"
     if answer.value["damaged_partitions"]:
-        held += f", {answer.value['damaged_partitions']} partitions refused, since their shard is damaged"
+        held += f", {counted(answer.value['damaged_partitions'], 'partition')} refused: the shard is damaged"
     return f"{held}, {quarantined} quarantined, since they can't be read" if quarantined else held
 
 

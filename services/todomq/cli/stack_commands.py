@@ -282,7 +282,7 @@ def _not_taken_text(names: list[str]) -> str:
     if not names:
         return ""
     return (
-        f"\nIt keeps the settings of its start, and here {', '.join(names)} would differ. "
+        f"\nIt keeps the settings that it was started with; set otherwise here: {', '.join(names)}. "
         f"To start it with what is set here: {_this_command()} down; {_this_command()} up"
     )
 

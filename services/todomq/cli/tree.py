@@ -83,8 +83,9 @@ def queue(row: Row) -> str:
         return ""  # not asked
     match row.name[0]:
         case "router":
-            moving = f", {stats['moving_partitions']} partitions moving" if stats["moving_partitions"] else ""
-            return f"{stats['in_flight'] - 1:,} in flight{moving}"  # less this very question
+            moving = stats["moving_partitions"]
+            more = f", {counted(moving, 'partition')} moving" if moving else ""
+            return f"{stats['in_flight'] - 1:,} in flight{more}"  # less this very question
         case "cache":
             return f"{stats['waiting']:,} waiting"
         case "database_worker":
@@ -114,7 +115,8 @@ def content(row: Row) -> str:
             return ", ".join(trouble + held)
         case "list_server":
             more = f", {stats['quarantined']} quarantined" if stats["quarantined"] else ""
-            more += f", {stats['damaged_partitions']} partitions damaged" if stats["damaged_partitions"] else ""
+            damaged = stats["damaged_partitions"]
+            more += f", {counted(damaged, 'partition')} damaged" if damaged else ""
             return f"{counted(stats['lists'], 'list')} in {counted(stats['partitions'], 'partition')}{more}"
         case "router":
             return f"{stats.get('requests', 0):,} requests so far"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from todomq.cli.asking import Answer, ask_all, calling, registered_in, why_no_answer
-from todomq.cli.show import name_of
+from todomq.cli.show import counted, name_of
 from todomq.cli.stack_parts import Name, expected_daemons, supervised
 from todomq.errors import CorruptRecord, NameNotFound
 from todomq.protocol.partitions import partition_of, worker_of
@@ -108,7 +108,8 @@ def explain(found: Whereabouts) -> Reason:
         text = trouble or f"database_worker {worker} has not committed its last changes yet"
         return Reason(("database_worker", worker), text, described["uncommitted_since_ms"])
     if described.get("out_of_turn"):
-        text = f"{described['out_of_turn']} changes came ahead of one that their client has not sent or sends again"
+        early = counted(described["out_of_turn"], "change")
+        text = f"{early} came ahead of one that the client has not sent or sends again"
         return Reason(("list_server", server), text, None)
     if described["state"] == "stopping":
         return Reason(("list_server", server), "its actor is ending and will be loaded again", since_ms)
