@@ -494,11 +494,12 @@ def test_what_ends_a_picture_that_goes_on_gives_the_terminal_back(shared_stack: 
         stdin=theirs, stdout=theirs, stderr=theirs, env={**shared_stack.environment, "TERM": "xterm-256color"},
     ) as top:  # fmt: skip
         os.close(theirs)
-        written = b""
+        written, is_asked_to_end = b"", False
         with suppress(OSError):  # EIO: the other end is closed
             while select.select([ours], [], [], 30)[0] and (chunk := os.read(ours, 65_536)):
                 written += chunk
-                if b"router" in written and top.poll() is None:
+                if b"router" in written and not is_asked_to_end:
+                    is_asked_to_end = True
                     top.terminate()
         assert top.wait(30) == 128 + signal.SIGTERM
     os.close(ours)
