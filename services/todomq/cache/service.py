@@ -23,7 +23,7 @@ from todomq.errors import (
 )
 from todomq.protocol.addresses import is_address
 from todomq.protocol.entries import check_list_name
-from todomq.protocol.messages import is_epoch, is_partition
+from todomq.protocol.messages import is_epoch, is_partition_and_epoch
 from todomq.protocol.partitions import partition_of, worker_of
 from todomq.protocol.registration import Registration
 from todomq.runtime.callee import Answer, Callee
@@ -292,6 +292,4 @@ def _are_owned(value: Any) -> bool:
 
 def _are_epochs(value: Any) -> bool:
     """Tell whether an answer is ``[[partition, epoch], ...]``."""
-    return type(value) is list and all(
-        type(item) is list and len(item) == 2 and is_partition(item[0]) and is_epoch(item[1]) for item in value
-    )
+    return type(value) is list and all(map(is_partition_and_epoch, value))

@@ -135,7 +135,7 @@ class DatabaseWorkerService(Service):
             raise InvalidRequest(
                 f"hello has an incarnation (1-{limits.SENDER_BYTES} bytes), an ipc or tcp address and a number"
             )
-        if not all(map(_is_granted, granted)):
+        if not all(map(messages.is_partition_and_epoch, granted)):
             raise InvalidRequest("what was granted is [[partition, epoch], ...]")
         self._shard.check_granted(granted)
         forgotten = self._shard.commits.hello(incarnation, next_number)
@@ -277,10 +277,6 @@ def _page(
     """
     value = None if key is None else storage.get(key)
     return [value, [], None] if prefix is None else [value, *storage.scan(prefix, after, limit_bytes)]
-
-
-def _is_granted(pair: Any) -> bool:
-    return type(pair) is list and len(pair) == 2 and messages.is_partition(pair[0]) and messages.is_epoch(pair[1])
 
 
 def _is_page(page: Any) -> bool:

@@ -333,6 +333,11 @@ def is_epoch(value: Any) -> bool:
     return type(value) is int and FIRST_EPOCH <= value < LIMIT
 
 
+def is_partition_and_epoch(value: Any) -> bool:
+    """Tell whether a peer's value is ``[partition, epoch]``."""
+    return type(value) is list and len(value) == 2 and is_partition(value[0]) and is_epoch(value[1])
+
+
 def _is_sender(value: Any) -> bool:
     return type(value) is bytes and len(value) <= limits.SENDER_BYTES
 
