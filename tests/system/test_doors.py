@@ -224,13 +224,25 @@ def test_where_the_keys_cannot_be_read_nobody_is_let_in_until_they_can(stack: Ke
         assert todo.list_names() == []
 
 
+@contextlib.contextmanager
+def router_without_keys(stack: KeyedStack, owner: Path) -> Iterator[Path]:
+    """Have a router that began without the stack's keys, which are the path given; then let it find them again."""
+    keys, away = stack.home / "keys", stack.home / "away"
+    try:
+        keys.rename(away)
+        stack.wait_restarted("router", stack.kill("router"), 20)
+        yield keys
+    finally:
+        if not keys.exists():
+            away.rename(keys)
+    with Client.from_file(owner, deadline_s=20) as todo:
+        todo.list_names()
+
+
 def test_a_router_that_restarts_without_the_stacks_own_pair_serves_this_machine_until_it_is_back(
     stack: KeyedStack, owner: Path
 ) -> None:
-    keys = stack.home / "keys"
-    try:
-        keys.rename(stack.home / "away")
-        stack.wait_restarted("router", stack.kill("router"), 20)
+    with router_without_keys(stack, owner) as keys:
         with Client(stack.endpoint, deadline_s=20) as local:
             local.todo_list("local").add_entry("x")
             assert str(keys) in local.call(Via(["router"]), "stats")["door_closed"]
@@ -238,30 +250,17 @@ def test_a_router_that_restarts_without_the_stacks_own_pair_serves_this_machine_
         assert health.returncode == 1 and f"lets nobody in over TCP: {keys} is missing" in health.stdout
         with Client(stack.tcp, deadline_s=0.5) as anybody, pytest.raises(errors.Unavailable):
             anybody.list_names()
-    finally:
-        (stack.home / "away").rename(keys)
-    with Client.from_file(owner, deadline_s=20) as todo:
-        todo.list_names()
 
 
 def test_a_router_whose_port_another_took_while_its_keys_were_away_serves_this_machine(
     stack: KeyedStack, owner: Path
 ) -> None:
-    keys = stack.home / "keys"
-    try:
-        keys.rename(stack.home / "away")
-        stack.wait_restarted("router", stack.kill("router"), 20)
-        with Client(stack.endpoint, deadline_s=20) as local:
-            local.todo_list("local").add_entry("x")
-            with socket.create_server(("127.0.0.1", int(stack.tcp.rpartition(":")[2]))):
-                (stack.home / "away").rename(keys)
-                wait_until(lambda: "Address" in stack.ask("router", "stats")["door_closed"], 10, "it is told")
-                local.todo_list("local").add_entry("x")
-    finally:
-        if not keys.exists():
+    with router_without_keys(stack, owner) as keys, Client(stack.endpoint, deadline_s=20) as local:
+        local.todo_list("local").add_entry("x")
+        with socket.create_server(("127.0.0.1", int(stack.tcp.rpartition(":")[2]))):
             (stack.home / "away").rename(keys)
-    with Client.from_file(owner, deadline_s=20) as todo:
-        todo.list_names()
+            wait_until(lambda: "Address" in stack.ask("router", "stats")["door_closed"], 10, "it is told")
+            local.todo_list("local").add_entry("x")
 
 
 def test_a_router_that_restarts_without_readable_keys_serves_this_machine_and_nobody_else(
