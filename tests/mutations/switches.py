@@ -16,15 +16,15 @@ from todomq.database_worker.commit import Commits
 from todomq.database_worker.group import Get, TakenBatch, commit_group
 from todomq.database_worker.service import DatabaseWorkerService
 from todomq.database_worker.shard import COMMITS, Shard
-from todomq.list_server import hosting, operations, partition, short_ways
+from todomq.list_server import hosting, operations, outgoing, short_ways
 from todomq.list_server.actor import LOADING, ListActor
 from todomq.list_server.gate import Gate
 from todomq.list_server.hosting import Hosting
 from todomq.list_server.loading import Loading
 from todomq.list_server.operations import CHANGES
+from todomq.list_server.outgoing import write_sessions
 from todomq.list_server.ownership import Ownership
 from todomq.list_server.partition import Partition
-from todomq.list_server.recording import write_sessions
 from todomq.list_server.records import pack_entry
 from todomq.list_server.sessions import Session as ListSession
 from todomq.list_server.short_ways import add_plainly, read_again
@@ -238,12 +238,11 @@ def session_in_the_next_batch() -> Replaced:
 
     def late(self: Hosting, now_ms: int) -> Any:
         result = ready(self, now_ms)
-        write_sessions(self.lists_to_write)
+        write_sessions(self._outgoing.lists_to_write)
         return result
 
     return [
-        (hosting, "write_sessions", lambda changed: None),
-        (partition, "write_sessions", lambda changed: None),
+        (outgoing, "write_sessions", lambda changed: None),
         (Hosting, "ready", late),
         (ListActor, "_can_tell_beside_entries", lambda self, *change: False),
         *LONG_WAY_ONLY,

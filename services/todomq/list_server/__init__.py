@@ -14,6 +14,7 @@ The way of a request, from file to file:
     recording     which records a change writes
     records       what a record looks like
     runs          which entries lie in a record together
+    outgoing      what leaves at the end of a turn: replies and batches
     gate          batches that are not committed yet, and the replies that wait for them
     worker_link   the connection to one database worker
 

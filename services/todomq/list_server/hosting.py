@@ -1,8 +1,7 @@
 """The hosting of many list actors: partitions owned, lists in memory from their first use until idle.
 
-Owns: which partitions this list server has under which epoch, the actors of each, one gate per database worker, what is
-read and written this turn. Must not know: sockets, the storage engine, how partitions are placed, which lists are idle
-(``housekeeping.py``).
+Owns: which partitions this list server has under which epoch, the actors of each, what is read this turn. Must not
+know: sockets, the storage engine, how partitions are placed, which lists are idle (``housekeeping.py``).
 
 Keeps law 2 (a partition is served under its epoch only; once refused it is dropped and nothing of it is answered), law
 5 (a list that fails or loads slowly is waited for by its own requests only) and law 6.
@@ -20,11 +19,11 @@ from msgspec.structs import replace
 
 from todomq.errors import NOT_APPLIED, UNKNOWN, CorruptRecord, TodoMQError, Unavailable, is_refusal_for_now
 from todomq.list_server.actor import LOADING, QUARANTINED, READY, STOPPING, Asked, Crashed, ListActor
-from todomq.list_server.gate import Batch, Gate, Reply
+from todomq.list_server.gate import Batch, Reply
 from todomq.list_server.housekeeping import Housekeeping
 from todomq.list_server.loading import Loading, Wanted
+from todomq.list_server.outgoing import Outgoing
 from todomq.list_server.partition import Partition
-from todomq.list_server.recording import RecordedList, write_sessions
 from todomq.list_server.short_ways import PLAIN_ADD, add_plainly, read_again
 from todomq.list_server.snapshots import Snapshots
 from todomq.list_server.sweeping import Sweeping
@@ -51,14 +50,12 @@ class Hosting:
     """Everything one list server keeps in memory."""
 
     def __init__(self, workers: int, idle_ms: int, memory_bytes: int) -> None:
-        self.gates = {number: Gate() for number in range(1, workers + 1)}
+        self._outgoing = outgoing = Outgoing(workers)
+        self.gates, self.replies = outgoing.gates, outgoing.replies
         self.partitions: list[Partition | None] = [None] * PARTITIONS
         self.granted = [0] * PARTITIONS
         """The highest epoch of each partition that its worker has granted to anybody, as far as is known here."""
-        self.replies: list[Reply] = []
-        self.lists_to_write: list[RecordedList] = []
         self.reads: list[Read] = []
-        self.closed_batches: list[tuple[int, Batch]] = []
         self.listings: list[tuple[bytes, Any]] = []
         self.snapshots = Snapshots()
         self.forgetting = ForgettingClock()
@@ -97,8 +94,7 @@ class Hosting:
     def own(self, number: int, epoch: int) -> None:
         """Serve a partition from now on, under an epoch that its worker has granted."""
         self.disown(number)
-        partition = Partition(number, epoch, worker_of(number, self._workers), self)
-        self.partitions[number] = partition
+        partition = self.partitions[number] = self._partition(number, epoch)
         if epoch == FIRST_EPOCH:  # what is taken for new is read from nowhere; the grant may be an old one
             partition.doubt()
 
@@ -109,7 +105,11 @@ class Hosting:
         """
         self.disown(number)
         refused = refusal.with_outcome(NOT_APPLIED)  # of the claim itself it may not be known
-        self.partitions[number] = Partition(number, epoch, worker_of(number, self._workers), self, refused)
+        self.partitions[number] = self._partition(number, epoch, refused)
+
+    def _partition(self, number: int, epoch: int, refusal: TodoMQError | None = None) -> Partition:
+        worker = worker_of(number, self._workers)
+        return Partition(number, epoch, worker, self._outgoing, self.snapshots, self.forgetting, refusal)
 
     def granted_by(self, worker: int) -> list[tuple[int, int]]:
         """Return ``(partition, epoch)`` of what a worker has granted: only the shard that did it has such epochs."""
@@ -156,7 +156,7 @@ class Hosting:
         if partition is not None:
             self.partitions[number] = None
             partition.gate.forget(number)
-            for actor in self.lists_to_write:
+            for actor in self._outgoing.lists_to_write:
                 if actor.partition is partition:
                     actor.sessions_to_write = None
             partition.waiting.clear()
@@ -407,7 +407,7 @@ class Hosting:
             for actor in partition.actors.values()
             if actor.uncommitted
         ]
-        self.closed_batches[:] = [item for item in self.closed_batches if item[0] != worker]
+        self._outgoing.drop_batches(worker)
         value = messages.error_value(Unavailable(text, outcome=outcome))
         for partition in self.partitions:
             if partition is not None and partition.gate is gate and partition.is_doubted:
@@ -472,18 +472,10 @@ class Hosting:
             the closed batches by worker, the replies that may leave, the pages to read; each of them once.
         """
         self.snapshots.begin_turn()
-        write_sessions(self.lists_to_write)
-        batches = self.closed_batches[:]
-        self.closed_batches.clear()
-        for worker, gate in self.gates.items():
-            batch = gate.close(now_ms)
-            if batch is not None:
-                batches.append((worker, batch))
+        batches = self._outgoing.take_batches(now_ms)
         self.housekeeping.grew(sum([batch.bytes for _, batch in batches]))
-        replies, reads = self.replies[:], self.reads[:]
-        self.replies.clear()
-        self.reads.clear()
-        return batches, replies, reads
+        reads, self.reads = self.reads, []
+        return batches, self._outgoing.take_replies(), reads
 
     # -- inside --------------------------------------------------------------------------------------------------------
 

@@ -13,12 +13,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from todomq.errors import TodoMQError
-from todomq.list_server.recording import RecordedList, write_sessions
 from todomq.protocol.messages import FIRST_EPOCH
 
 if TYPE_CHECKING:
     from todomq.list_server.actor import ListActor
-    from todomq.list_server.hosting import Hosting
+    from todomq.list_server.outgoing import Outgoing
+    from todomq.list_server.recording import RecordedList
+    from todomq.list_server.snapshots import Snapshots
+    from todomq.protocol.forgetting_clock import ForgettingClock
 
 
 NAMES_KEPT = 256
@@ -36,31 +38,39 @@ class Partition:
         actors: by the name of the list.
         waiting: those of them with requests that can't be served yet.
         to_sweep: those of which older generations are stored and no sweep has begun.
-        gate, replies, lists_to_write, closed_batches, snapshots, forgetting: the hosting's own, not copies: all
-            partitions of a process write into the same batches, and what they answer leaves together.
+        gate, replies, lists_to_write: those of all partitions of the process, not copies: they write into the same
+            batches, and what they answer leaves together.
+        snapshots, forgetting: also of all.
     """
 
     __slots__ = (
-        "_dropped", "actors", "closed_batches", "doubted", "epoch", "forgetting", "gate", "lists_to_write", "number",
+        "_dropped", "_outgoing", "actors", "doubted", "epoch", "forgetting", "gate", "lists_to_write", "number",
         "refusal", "releasing", "replies", "snapshots", "to_sweep", "waiting", "worker",
     )  # fmt: skip
 
     def __init__(
-        self, number: int, epoch: int, worker: int, hosting: Hosting, refusal: TodoMQError | None = None
+        self,
+        number: int,
+        epoch: int,
+        worker: int,
+        outgoing: Outgoing,
+        snapshots: Snapshots,
+        forgetting: ForgettingClock,
+        refusal: TodoMQError | None = None,
     ) -> None:
         self.number = number
         self.epoch = epoch
         self.worker = worker
         self.refusal = refusal
-        self.gate = hosting.gates[worker]
+        self.gate = outgoing.gates[worker]
         self.doubted = 0
         self.releasing = False
         self.actors: dict[str, ListActor] = {}
-        self.replies = hosting.replies
-        self.lists_to_write = hosting.lists_to_write
-        self.closed_batches = hosting.closed_batches
-        self.snapshots = hosting.snapshots
-        self.forgetting = hosting.forgetting
+        self.replies = outgoing.replies
+        self.lists_to_write = outgoing.lists_to_write
+        self.snapshots = snapshots
+        self.forgetting = forgetting
+        self._outgoing = outgoing
         self.waiting: dict[str, ListActor] = {}
         self.to_sweep: dict[str, RecordedList] = {}
         self._dropped: set[str] | None = set() if epoch == FIRST_EPOCH and refusal is None else None
@@ -103,10 +113,7 @@ class Partition:
         To be called between two changes only: sessions go into the same batch as their changes.
         """
         if self.gate.is_batch_full():
-            write_sessions(self.lists_to_write)
-            batch = self.gate.close(now_ms)
-            if batch is not None:
-                self.closed_batches.append((self.worker, batch))
+            self._outgoing.close_batch(self.worker, now_ms)
 
     def drop(self, actor: ListActor) -> None:
         """Let go of a list, of which nothing is uncommitted."""

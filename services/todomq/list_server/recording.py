@@ -317,10 +317,3 @@ class RecordedList:
 def is_to_be_written(record: ListRecord | None) -> bool:
     """Tell whether an add writes the list's record: it is not stored, says that the list is deleted, or is old."""
     return record is not NEW_LIST and (record is None or record.deleted or record.version != records.VERSION)
-
-
-def write_sessions(lists: list[RecordedList]) -> None:
-    """Write the records of the sessions that changed, of all these lists, and forget the lists."""
-    for each in lists:
-        each.write_sessions()
-    lists.clear()
