@@ -76,7 +76,7 @@ BREAKS: list[tuple[Any, str, Callable[..., Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("owner", "name", "broken", "target"), BREAKS, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("owner", "name", "broken", "target"), BREAKS, ids=[name for _, name, _, _ in BREAKS])
 def test_a_check_that_is_left_out_is_found(
     owner: Any, name: str, broken: Callable[..., Any], target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

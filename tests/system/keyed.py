@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import zmq
-from conftest import RunningStack, wait_until
+from stacks import RunningStack, wait_until
 
 from todomq import Client
 from todomq.errors import TodoMQError

@@ -6,7 +6,7 @@ import threading
 import time
 from pathlib import Path
 
-from conftest import wait_until
+from stacks import wait_until
 
 from todomq import Client, errors
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import date
 
 import pytest
-from conftest import RunningStack, wait_until
+from stacks import RunningStack, wait_until
 
 from todomq import Client, Entry, Via, errors
 

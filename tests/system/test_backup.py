@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import RunningStack, kept_running, wait_until
 from load import Load
+from stacks import RunningStack, kept_running, wait_until
 
 from todomq import Client, Via
 from todomq.backup.catalogue import write_catalogue

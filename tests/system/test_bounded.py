@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 import zmq
-from conftest import RunningStack, kept_running, wait_until
 from load import DAEMONS, Stalls
+from stacks import RunningStack, kept_running, wait_until
 
 from todomq import Client
 from todomq.cache.directory import first_homes

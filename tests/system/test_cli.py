@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import RunningStack, kept_running, wait_until
+from stacks import RunningStack, kept_running, wait_until
 
 from todomq import Client
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from conftest import RunningStack, wait_until
+from stacks import RunningStack, wait_until
 
 from todomq import Client
 from todomq.protocol.messages import FIRST_EPOCH

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import POLL_S, RunningStack, wait_until
+from stacks import POLL_S, RunningStack, wait_until
 
 from todomq import Client, errors
 from todomq.database_worker.storage import small_files

@@ -22,10 +22,10 @@ from typing import Any
 
 import pytest
 import zmq
-from conftest import RunningStack, kept_running, wait_until
 from hostile import HostileClient
 from keyed import SILENCE_MS, KeyedStack, free_port, raw, refusal
 from load import held_up_s
+from stacks import RunningStack, kept_running, wait_until
 
 from todomq import AsyncClient, Client, Via, errors
 from todomq.database_worker.storage.manifest import shard_directory

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import RunningStack, wait_until
+from stacks import RunningStack, wait_until
 
 from todomq import Client, errors
 

@@ -12,8 +12,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import RunningStack, is_gone, wait_until
 from load import DAEMONS, Load, Stalls, held_up_s
+from stacks import RunningStack, is_gone, wait_until
 
 from todomq import Client
 

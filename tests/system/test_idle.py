@@ -11,7 +11,7 @@ import re
 import time
 from pathlib import Path
 
-from conftest import RunningStack
+from stacks import RunningStack
 
 from todomq.daemons import KINDS
 

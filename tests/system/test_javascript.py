@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 import zmq
-from conftest import RunningStack, kept_running, wait_until
 from keyed import KeyedStack
+from stacks import RunningStack, kept_running, wait_until
 
 from todomq import Client, Entry, errors
 from todomq.client.greeting import CLOCK_SLACK_MS

@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from conftest import RunningStack, is_gone, kept_running, wait_until
 from load import DAEMONS, Load, Stalls
+from stacks import RunningStack, is_gone, kept_running, wait_until
 
 from todomq import Client, Via, errors
 from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of

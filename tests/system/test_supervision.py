@@ -19,8 +19,8 @@ from pathlib import Path
 from subprocess import DEVNULL, PIPE
 
 import pytest
-from conftest import RunningStack, is_gone, kept_running, wait_until
 from load import DAEMONS, Stalls
+from stacks import RunningStack, is_gone, kept_running, wait_until
 
 import todomq
 from todomq import Client

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import RunningStack
 from keyed import free_port
+from stacks import RunningStack
 
 from todomq import Client, errors
 from todomq.settings import SettingsError, read_settings

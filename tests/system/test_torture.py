@@ -9,13 +9,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
 import pytest
-from conftest import RunningStack, wait_until
+from stacks import RunningStack, wait_until
 
 from checking import Operation
 from checking.history import to_line
@@ -81,23 +82,30 @@ TORTURE = ["torture", "--minutes", "5", "--seed", "3"]
 MUTANTS = ["mutations", "--stack", "--only", "takes_any_number"]
 
 
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """Return a directory in which a stack can live: the paths of sockets have 107 bytes, and pytest's are long."""
+    with tempfile.TemporaryDirectory(prefix="tq-", dir="/tmp") as path:
+        yield Path(path)
+
+
 @pytest.mark.parametrize(
     ("number", "command"), [(signal.SIGINT, TORTURE), (signal.SIGTERM, MUTANTS)], ids=["torture", "mutants"]
 )
 def test_a_run_that_a_signal_ends_leaves_nothing_behind(
-    tmp_path: Path, number: signal.Signals, command: list[str]
+    short_path: Path, number: signal.Signals, command: list[str]
 ) -> None:
-    mark = f"TORTURE_TEST_MARK={tmp_path}"
+    mark = f"TORTURE_TEST_MARK={short_path}"
     tests = Path(__file__).parents[1]
     paths = f"{tests}{os.pathsep}{tests / 'system'}"
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("TODOMQ_")}
-    environment = {**inherited, "PYTHONPATH": paths, "TMPDIR": str(tmp_path), "TORTURE_TEST_MARK": str(tmp_path)}
+    environment = {**inherited, "PYTHONPATH": paths, "TMPDIR": str(short_path), "TORTURE_TEST_MARK": str(short_path)}
     with subprocess.Popen(
         [sys.executable, "-m", *command], env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     ) as run:  # fmt: skip
         try:
-            wait_until(lambda: answers_recorded_in(tmp_path), 60.0, "clients and daemons are at work")
+            wait_until(lambda: answers_recorded_in(short_path), 60.0, "clients and daemons are at work")
             (home,) = set(marked(mark).values()) - {""}
             os.killpg(run.pid, number)  # as a terminal does
             said = run.communicate(timeout=60.0)[0]
@@ -105,7 +113,7 @@ def test_a_run_that_a_signal_ends_leaves_nothing_behind(
             run.kill()
     assert run.returncode == 128 + number and "Traceback" not in said, said
     assert not marked(mark) and not Path(home).exists() and home not in Path("/proc/mounts").read_text()
-    assert not list(tmp_path.iterdir())
+    assert not list(short_path.iterdir())
 
 
 TRIES = 8

@@ -17,7 +17,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
-from conftest import RunningStack
+from stacks import RunningStack
 
 from todomq import Client, Entry
 from todomq.errors import CorruptRecord, TodoMQError

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from random import Random
 from typing import NamedTuple
 
-from conftest import RunningStack, is_gone
+from stacks import RunningStack, is_gone
 
 from todomq.errors import Unavailable
 from torture.disk import Disk

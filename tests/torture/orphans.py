@@ -11,7 +11,7 @@ import os
 import signal
 import time
 
-from conftest import RunningStack
+from stacks import RunningStack
 
 LEFT_S = 10.0
 """The kernel ends the daemons in the moment of its death."""

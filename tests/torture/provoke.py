@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import NamedTuple
 
-from conftest import RunningStack
+from stacks import RunningStack
 
 from todomq import Client
 from todomq.errors import TodoMQError

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
 import zmq
-from conftest import RunningStack
+from stacks import RunningStack
 
 from todomq import Client
 from todomq.cache.directory import first_homes

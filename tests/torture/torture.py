@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 
-from conftest import NO_SETTINGS, RunningStack
+from stacks import NO_SETTINGS, RunningStack
 
 from todomq import Client
 from torture.clients import Pipelining

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import zmq
-from conftest import is_gone
+from stacks import is_gone
 
 from bad_frames import bad_frames
 from todomq.errors import CorruptRecord, InvalidRequest, Overloaded, TodoMQError, Unavailable

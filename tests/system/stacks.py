@@ -179,20 +179,6 @@ class RunningStack:
         return left
 
 
-@pytest.fixture
-def make_stack() -> Iterator[Callable[..., RunningStack]]:
-    """Return a maker of stacks that are not started yet: ``make_stack(TODOMQ_MAX_RESTARTS="100")``."""
-    made: list[RunningStack] = []
-
-    def make(**settings: str) -> RunningStack:
-        made.append(RunningStack(**settings))
-        return made[-1]
-
-    yield make
-    left = [stack.discard() for stack in made]
-    assert not any(left), f"left behind: {left}"
-
-
 S = TypeVar("S", bound=RunningStack)
 
 
@@ -204,17 +190,3 @@ def kept_running(stack: S) -> Iterator[S]:
     finally:
         left = stack.discard()
     assert not left, f"left behind: {left}"
-
-
-@pytest.fixture
-def stack(make_stack: Callable[..., RunningStack]) -> RunningStack:
-    """Return a running, healthy stack for one test."""
-    running = make_stack()
-    running.start()
-    return running
-
-
-@pytest.fixture(scope="module")
-def shared_stack() -> Iterator[RunningStack]:
-    """Return a running, healthy stack for all tests of a module, with a restart limit out of their way."""
-    yield from kept_running(RunningStack(TODOMQ_MAX_RESTARTS="1000000"))
