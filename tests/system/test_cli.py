@@ -410,6 +410,19 @@ def test_the_tree_shows_every_process_and_its_queue(cli: Cli, shared_stack: Runn
     assert not [line for line in text.splitlines() if line != line.rstrip()]
 
 
+def test_the_tree_of_another_stack_shows_its_processes_and_none_of_this_home(
+    shared_stack: RunningStack, patient_stack: RunningStack
+) -> None:
+    other = {"TODOMQ_ENDPOINT": patient_stack.endpoint}
+    text = shared_stack.run("todomq.cli", "probe", "tree", settings=other).stdout
+    assert text.startswith(f"{patient_stack.endpoint}; this is what the registry knows\n")
+    for name in patient_stack.daemons:
+        assert f"REGISTERED  pid {patient_stack.pid(name)} " in text
+    rows = value_of(shared_stack.run("todomq.cli", "probe", "tree", "--json", settings=other))
+    assert all(row["memory"] is not None and row["stats"] is not None for row in rows)
+    assert not {row["pid"] for row in rows} & set(shared_stack.pids().values())
+
+
 def test_each_process_of_the_tree_is_one_line_of_the_terminal(shared_stack: RunningStack) -> None:
     lines = re.sub(r"\x1b\[[\d;]*m", "", on_a_terminal(shared_stack, "probe", "tree")).splitlines()
     assert len(lines) == len(shared_stack.run("todomq.cli", "probe", "tree").stdout.splitlines())

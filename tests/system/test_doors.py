@@ -1070,6 +1070,8 @@ def test_a_list_server_with_another_home_takes_part_over_tcp(spread: KeyedStack)
             assert health.returncode == 0 and re.search(r"ok +list_server 3 +[1-9]\d* partitions", health.stdout)
             name = next(f"far {n}" for n in range(40) if todo.cache.server_process(f"far {n}").server[1] == 3)
             assert "list_server 3" in spread.run("todomq.cli", "probe", "list", name).stdout
+            tree = spread.run("todomq.cli", "probe", "tree").stdout
+            assert tree.startswith("supervisord\n") and re.search(r"list_server 3 +REGISTERED .* partitions", tree)
             far.send_signal(signal.SIGSTOP)
             try:
                 health = spread.run("todomq.cli", "probe", "health")

@@ -22,7 +22,6 @@ from todomq.cli.list_probe import kill_list, show_list, why
 from todomq.cli.lists import complete_list
 from todomq.cli.show import coloured, console, name_of, safe, say_cut, table
 from todomq.cli.stack_parts import expected_daemons, next_words, read_daemon_name, supervised
-from todomq.daemons import LISTENER
 from todomq.errors import NameNotFound
 from todomq.settings import SettingsError, read_settings
 
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from todomq.cli.health import Health
     from todomq.cli.stack_parts import Name
     from todomq.cli.tree import Sample
-    from todomq.client import Registration
+    from todomq.client import Client, Registration
 
 HELP = "Look into a stack: what runs, what waits, what is at fault."
 PING_S = 2.0
@@ -104,7 +103,7 @@ def ping(
     from todomq.client.session import RouterSilent
 
     with connect_to_look_in(PING_S) as todo:
-        names = [read_daemon_name(daemon)] if daemon else [list(name) for name in _all_daemons()]
+        names = [read_daemon_name(daemon)] if daemon else [list(name) for name in _all_daemons(todo)]
         answers = ask_all(todo, {place: calling(name, "ping", deadline_s=PING_S) for place, name in enumerate(names)})
         silent = [answer.error for answer in answers.values() if isinstance(answer.error, RouterSilent)]
         if len(silent) == len(names):
@@ -128,8 +127,9 @@ def tree() -> Result:
     from todomq.cli.tree import gather, tree_lines
 
     with connect_to_look_in() as todo:
-        rows = gather(todo, read_settings())
-    lines = tree_lines(rows, is_supervised=any(row.group == LISTENER for row in rows))
+        settings = read_settings()
+        rows = gather(todo, settings)
+        lines = tree_lines(rows, settings, todo.endpoint)
     return Result([row.value() for row in rows], lambda: say_cut(lines))
 
 
@@ -213,9 +213,9 @@ def _kill_daemon(name: list[str | int]) -> Result:
     return Result({"killed": name, "pid": pid}, f"{name_of(name)} (pid {pid}) is killed.")
 
 
-def _all_daemons() -> list[Name]:
+def _all_daemons(todo: Client) -> list[Name]:
     settings = read_settings()
-    return expected_daemons(settings, supervised(settings))
+    return expected_daemons(settings, supervised(settings, todo.endpoint))
 
 
 def _health_text(found: Health) -> str:

@@ -26,14 +26,33 @@ Name = tuple[str | int, ...]
 """A daemon's registered name, as a key: ``("list_server", 1)``."""
 
 
-def supervised(settings: Settings) -> list[Process] | None:
-    """Return the stack's processes as supervisord sees them, or None where it does not answer."""
+def supervised(settings: Settings, endpoint: str) -> list[Process] | None:
+    """Return the stack's processes as supervisord sees them.
+
+    Args:
+        settings: those of this home.
+        endpoint: the router that is asked.
+
+    Returns:
+        None where supervisord does not answer, or where the router is not that of this home: of the processes of
+        another stack this home's supervisord knows nothing.
+    """
     from todomq.supervision.manager import Manager
 
+    if endpoint != settings.address("router"):
+        return None
     try:
         return Manager(settings).processes()
     except (Unavailable, PermissionError):
         return None
+
+
+def is_here(pid: int, name: Name) -> bool:
+    """Tell whether a process of this machine is the daemon of this name, not one of another machine with its pid."""
+    try:
+        return f"todomq.{name[0]}".encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def read_daemon_name(words: list[str]) -> list[str | int]:

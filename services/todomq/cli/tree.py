@@ -6,23 +6,37 @@ Owns: what is gathered of each process, both drawings. Must not know: how lists 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from todomq.cli.asking import ask_all, calling
+from todomq.cli.asking import ask_all, calling, registered_in
 from todomq.cli.show import coloured, counted, dim, duration, name_of, safe, size, table
-from todomq.cli.stack_parts import STANDS_STILL, Name, processor_seconds, resident_bytes, supervised, uptime_s
+from todomq.cli.stack_parts import (
+    STANDS_STILL,
+    Name,
+    expected_daemons,
+    is_here,
+    processor_seconds,
+    resident_bytes,
+    supervised,
+    uptime_s,
+)
 from todomq.daemons import KINDS, LISTENER, name_of_process
-from todomq.errors import CorruptRecord
+from todomq.errors import CorruptRecord, TodoMQError
 from todomq.runtime.local_process import is_stopped
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from todomq.client import Client
+    from todomq.client import Client, Pipeline
     from todomq.settings import Settings
+    from todomq.supervision.manager import Process
 
 ASK_S = 1.0
 ROUTER: Name = ("router",)
+REGISTERED = "REGISTERED"
 
 
 class Row(NamedTuple):
@@ -31,8 +45,8 @@ class Row(NamedTuple):
     Attributes:
         group: its supervision group.
         name: its registered name; ``("supervision",)`` for the listener.
-        state: supervisord's word for it, or ``REGISTERED`` or ``ABSENT`` if there is no supervisord.
-        pid: 0 if it does not run.
+        state: supervisord's word for it, or ``REGISTERED`` or ``ABSENT`` if no supervisord here knows of it.
+        pid: 0 if it does not run, or does on another machine.
         uptime_s: seconds, or None.
         restarts: in the life of this supervisord, or None.
         stats: what it says of itself; None if it does not answer, empty if it was not asked.
@@ -61,15 +75,34 @@ def gather(todo: Client, settings: Settings) -> list[Row]:
     """Return every process of the stack, in the order of the tree. One that does not answer is there all the same."""
     from todomq.client.session import RouterSilent
 
-    rows = _supervised_rows(settings) or _registered_rows(todo, settings)
-    asked = [row.name for row in rows if row.pid and row.group != LISTENER]
-    questions = {name: calling(name, "stats", deadline_s=ASK_S) for name in asked}
+    processes = supervised(settings, todo.endpoint)
+    rows = _supervised_rows(settings, processes) if processes else _registered_rows(settings, None, _registered(todo))
     # The router is asked first and alone, or it would count the other questions among the requests in flight.
-    answers = ask_all(todo, {name: begin for name, begin in questions.items() if name == ROUTER})
+    answers = ask_all(todo, {row.name: _stats_of(row.name) for row in rows if row.name == ROUTER and _is_asked(row)})
     if any(isinstance(answer.error, RouterSilent) for answer in answers.values()):  # it says nothing of the others
         return [row._replace(stats=None if row.name == ROUTER else {}) for row in rows]
-    answers |= ask_all(todo, {name: begin for name, begin in questions.items() if name != ROUTER})
+    if processes:
+        with suppress(TodoMQError):  # then nobody knows which daemons other machines add
+            known = {row.name for row in rows}
+            rows += [row for row in _registered_rows(settings, processes, _registered(todo)) if row.name not in known]
+    asked = [row.name for row in rows if _is_asked(row) and row.name not in answers]
+    answers |= ask_all(todo, {name: _stats_of(name) for name in asked})
     return [row._replace(stats=answers[row.name].value) if row.name in answers else row for row in rows]
+
+
+def _is_asked(row: Row) -> bool:
+    return row.group != LISTENER and (row.pid != 0 or row.state == REGISTERED)
+
+
+def _stats_of(name: Name) -> Callable[[Pipeline], Future[Any]]:
+    return calling(name, "stats", deadline_s=ASK_S)
+
+
+def _registered(todo: Client) -> dict[Name, int | None]:
+    names = ask_all(todo, {"names": lambda pipeline: pipeline.registry.names(deadline_s=ASK_S)})["names"]
+    if names.error is not None:
+        raise names.error
+    return registered_in(names) or {}
 
 
 def queue(row: Row) -> str:
@@ -78,7 +111,7 @@ def queue(row: Row) -> str:
     if stats is None and row.pid and is_stopped(row.pid):
         return STANDS_STILL
     if stats is None:
-        return "" if row.group == LISTENER or not row.pid else "does not answer"
+        return "does not answer" if _is_asked(row) else ""
     if not stats:
         return ""  # not asked
     match row.name[0]:
@@ -124,9 +157,17 @@ def content(row: Row) -> str:
             return ""
 
 
-def tree_lines(rows: list[Row], is_supervised: bool) -> list[str]:
-    """Return the supervision tree as lines, safe already; columns are as narrow as they can be, so that all shows."""
-    lines = ["supervisord" if is_supervised else "no supervisord answers; this is what the registry knows"]
+def tree_lines(rows: list[Row], settings: Settings, endpoint: str) -> list[str]:
+    """Return the supervision tree as lines, safe already; columns are as narrow as they can be, so that all shows.
+
+    Args:
+        rows: what ``gather`` returns.
+        settings: those of this home.
+        endpoint: the router that was asked.
+    """
+    of_whom = "no supervisord answers" if endpoint == settings.address("router") else safe(endpoint)
+    is_supervised = any(row.group == LISTENER for row in rows)
+    lines = ["supervisord" if is_supervised else f"{of_whom}; this is what the registry knows"]
     groups = list(dict.fromkeys(row.group for row in rows))
     columns = {row.name: _tree_columns(row) for row in rows}
     widths = [max(map(len, column)) for column in zip(*columns.values())]
@@ -137,7 +178,7 @@ def tree_lines(rows: list[Row], is_supervised: bool) -> list[str]:
         for row in members:
             branch = "└" if row is members[-1] else "├"
             name, state, *more = (f"{each:<{width}}" for each, width in zip(columns[row.name], widths) if width)
-            told = [name, coloured(state, row.state in ("RUNNING", "REGISTERED")), *more, dim(safe(_work(row)))]
+            told = [name, coloured(state, row.state in ("RUNNING", REGISTERED)), *more, dim(safe(_work(row)))]
             stem = " " if is_last else "│"
             lines.append(f"{stem}  {branch}─ {'  '.join(told)}".rstrip())
             if _fault(row):
@@ -226,7 +267,7 @@ def _work_rate(row: Row, now: Sample, before: Sample) -> float | None:
     return done / (now.taken_s - before.taken_s)
 
 
-def _supervised_rows(settings: Settings) -> list[Row]:
+def _supervised_rows(settings: Settings, processes: list[Process]) -> list[Row]:
     from todomq.supervision import run_files
 
     try:
@@ -238,15 +279,17 @@ def _supervised_rows(settings: Settings) -> list[Row]:
             process.group, name_of_process(process.name), process.state, process.pid, process.uptime_s,
             None if restarts is None else restarts.get(process.name, 0), None,
         )
-        for process in supervised(settings) or ()
+        for process in processes
     ]  # fmt: skip
 
 
-def _registered_rows(todo: Client, settings: Settings) -> list[Row]:
-    pids = {repr(each.name): each.pid for each in todo.registry.names(deadline_s=ASK_S)}
+def _registered_rows(
+    settings: Settings, processes: list[Process] | None, registered: Mapping[Name, int | None]
+) -> list[Row]:
     rows = []
-    for name in settings.daemon_names():
-        pid = pids.get(repr(name)) or 0
-        state = "REGISTERED" if repr(name) in pids else "ABSENT"
-        rows.append(Row(KINDS[str(name[0])].group, tuple(name), state, pid, uptime_s(pid) if pid else None, None, None))
+    for name in expected_daemons(settings, processes, registered):
+        pid = registered.get(name) or 0
+        pid = pid if pid and is_here(pid, name) else 0
+        state = REGISTERED if name in registered else "ABSENT"
+        rows.append(Row(KINDS[str(name[0])].group, name, state, pid, uptime_s(pid) if pid else None, None, None))
     return rows

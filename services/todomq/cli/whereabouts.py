@@ -67,7 +67,7 @@ def find(todo: Client, settings: Settings, list_name: str) -> Whereabouts:
     todo.todo_list(list_name)  # checks the name
     names = ask_all(todo, {"": lambda pipeline: pipeline.registry.names(deadline_s=HOP_S)})[""]
     registered = registered_in(names)
-    daemons = expected_daemons(settings, supervised(settings), registered)
+    daemons = expected_daemons(settings, supervised(settings, todo.endpoint), registered)
     workers = max(int(name[1]) for name in daemons if name[0] == "database_worker")
     servers = [int(name[1]) for name in daemons if name[0] == "list_server"]
     partition = partition_of(list_name.encode())
