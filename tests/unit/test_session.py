@@ -17,7 +17,14 @@ from hypothesis import strategies as st
 from todomq.client.greeting import SILENCE_MS, WINDOW_REQUESTS
 from todomq.client.numbers import Counter, Counters
 from todomq.client.request import CALL, KEY_CHANGE, LIST_CHANGE, LIST_READ, REPEATABLE, SAFE, Kind, Request
-from todomq.client.session import BACKOFF_MOST_MS, FILLED_MOST, REPEATABLE_MS, RouterSilent, Session
+from todomq.client.session import (
+    BACKOFF_MOST_MS,
+    FILLED_MOST,
+    OVERLOADED_MOST_MS,
+    REPEATABLE_MS,
+    RouterSilent,
+    Session,
+)
 from todomq.errors import (
     NOT_APPLIED,
     UNKNOWN,
@@ -314,18 +321,21 @@ class TestRetries:
         driver.answer(again, 1)
         assert all(item.error is None for item in driver.finished)
 
-    def test_retries_back_off_up_to_a_limit(self, driver: Driver) -> None:
+    @pytest.mark.parametrize(
+        ("refusal", "most_ms"), [(Overloaded, OVERLOADED_MOST_MS), (Unavailable, BACKOFF_MOST_MS)]
+    )
+    def test_retries_back_off_up_to_a_limit(self, driver: Driver, refusal: type[TodoMQError], most_ms: int) -> None:
         driver.submit(request())
         waits = []
         for _ in range(12):
             (item,) = driver.sent()
-            driver.refuse(item, Overloaded("full"))
+            driver.refuse(item, refusal("not now", outcome=NOT_APPLIED))
             wait = driver.session.wake_at_ms() - driver.now
             waits.append(wait)
             driver.advance(wait)
         assert waits[0] == 5
         assert waits == sorted(waits)
-        assert waits[-1] == BACKOFF_MOST_MS // 2
+        assert waits[-1] == most_ms // 2
 
     def test_what_was_refused_together_is_sent_again_in_order(self, driver: Driver) -> None:
         driver.submit(*(request() for _ in range(6)))

@@ -52,6 +52,7 @@ from todomq.errors import (
     DeadlineExceeded,
     InvalidRequest,
     OutOfOrder,
+    Overloaded,
     ProtocolError,
     TodoMQError,
     Unavailable,
@@ -62,6 +63,8 @@ WINDOW_BYTES = 8 * limits.MIB
 
 BACKOFF_MS = 10
 BACKOFF_MOST_MS = 250
+OVERLOADED_MOST_MS = 1_000
+"""Many clients that come back four times a second for room that is not there would keep everybody busy with that."""
 DEADLINE_MOST_MS = limits.DEADLINE_AHEAD_MS - CLOCK_SLACK_MS
 EXPIRY_STEP_MS = 10
 """Deadlines are looked at no more often than this, so that a look over all requests costs little."""
@@ -454,7 +457,8 @@ class Session:
             self._note_repetition_late(request, now_ms)
 
     def _retry_later(self, request: Request[Any], error: TodoMQError, now_ms: int) -> None:
-        longest_ms = min(BACKOFF_MS << min(request.attempts, 8), BACKOFF_MOST_MS)
+        most_ms = OVERLOADED_MOST_MS if isinstance(error, Overloaded) else BACKOFF_MOST_MS
+        longest_ms = min(BACKOFF_MS << min(request.attempts, 8), most_ms)
         due_ms = now_ms + int(longest_ms * (1 + self._jitter) / 2)
         request.attempts += 1
         request.refusal = error
