@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
+from todomq.cli.exit_codes import BY_SIGNAL, USAGE
+
 NEEDED = ("typer", "rich")
-USAGE, INTERRUPTED = 2, 130
 
 
 def main() -> int:
@@ -17,7 +19,7 @@ def main() -> int:
     try:
         from todomq.cli.__main__ import main as run
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return BY_SIGNAL + signal.SIGINT
     except ModuleNotFoundError as error:
         if error.name not in NEEDED:
             raise

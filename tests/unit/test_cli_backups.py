@@ -11,7 +11,7 @@ from todomq.backup import verify
 from todomq.backup.contents import Problem
 from todomq.backup.verify import COUNTED, Report, ShardReport, of_backup
 from todomq.cli.backups import _report_result
-from todomq.cli.command import DONE, REFUSED, UNREACHABLE
+from todomq.cli.exit_codes import DONE, REFUSED, UNREACHABLE
 from todomq.database_worker.storage import StorageFailed
 from todomq.database_worker.storage.small_files import ADVICE, shard_advice
 

@@ -10,8 +10,9 @@ import pytest
 import typer
 
 from todomq.cli.asking import Answer
-from todomq.cli.command import REFUSED, UNREACHABLE, USAGE, exit_code
+from todomq.cli.command import exit_code
 from todomq.cli.connection import named_by, unreachable
+from todomq.cli.exit_codes import REFUSED, UNREACHABLE, USAGE
 from todomq.cli.formats import EntryFields
 from todomq.cli.health import Health, Part, check_until_healthy, judge
 from todomq.cli.killing import kill_daemon

@@ -24,6 +24,7 @@ What they share:
     asking          many questions at once
     stack_parts     which parts there should be
     command         what makes a function a command, and how it ends
+    exit_codes      what it ends with
     show            what reaches the terminal
     progress        progress bars
 """

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Annotated, Any
 
 import typer
 
-from todomq.__main__ import INTERRUPTED
 from todomq.cli import backups, demo, keys, lists, probe, stack_commands, transfer
+from todomq.cli.exit_codes import BY_SIGNAL
 from todomq.cli.show import make_output_forgiving
 
 HELP = """Named to-do lists, kept by a stack of supervised processes.
@@ -79,7 +80,7 @@ def main() -> None:
         make_output_forgiving()
         make_app()(prog_name="todomq")
     except KeyboardInterrupt:  # before there was a command that could say what it leaves
-        sys.exit(INTERRUPTED)
+        sys.exit(BY_SIGNAL + signal.SIGINT)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from todomq.backup import NOT_READ
-from todomq.cli.command import DONE, REFUSED, UNREACHABLE, Result, command
+from todomq.cli.command import Result, command
 from todomq.cli.connection import connect
+from todomq.cli.exit_codes import DONE, REFUSED, UNREACHABLE
 from todomq.cli.show import coloured, counted, safe, size
 from todomq.errors import CorruptRecord, InvalidRequest, TodoMQError, Unavailable
 from todomq.settings import Settings, read_settings

@@ -1,6 +1,6 @@
 """What makes a function a command, and how every command ends: what it prints, and its exit code.
 
-Owns: ``--json``, the exit codes, how an error is told. Must not know: what the commands do. A command returns a
+Owns: ``--json``, which exit code an error has, how it is told. Must not know: what the commands do. A command returns a
 ``Result`` and leaves standard output to this file; what it says while it works goes to standard error. Two commands
 show what goes on until they are ended: ``logs --follow``, and ``probe top`` where it draws.
 
@@ -28,11 +28,10 @@ import typer
 from typer.core import TyperCommand
 from typer.exceptions import TyperException
 
+from todomq.cli.exit_codes import BY_SIGNAL, DONE, REFUSED, UNREACHABLE, USAGE
 from todomq.cli.show import coloured, is_terminal, json_text, safe, say
 from todomq.errors import UNKNOWN, DeadlineExceeded, TodoMQError, Unavailable
 from todomq.settings import SERVER_ADVICE, SettingsError, read_settings
-
-DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 
 EPILOG = """Exit codes: 0 done, 1 refused or failed, 2 usage, 3 the service can't be reached, or a part of it is late or
 can't do it now.
@@ -148,7 +147,7 @@ def _ending_in_order() -> Iterator[None]:
     def end(number: int, _: Any) -> NoReturn:
         if number == signal.SIGHUP:
             _send_nowhere(*(stream for stream in (sys.stdout, sys.stderr) if stream and is_terminal(stream)))
-        sys.exit(128 + number)
+        sys.exit(BY_SIGNAL + number)
 
     numbers = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is signal.SIG_DFL]
     for number in numbers:  # a signal that is ignored, as under nohup, stays ignored

@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from todomq.cli.command import DONE, REFUSED, Result, command
+from todomq.cli.command import Result, command
+from todomq.cli.exit_codes import DONE, REFUSED
 from todomq.errors import Unavailable
 from todomq.settings import read_settings
 

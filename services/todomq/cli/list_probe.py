@@ -8,8 +8,9 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from todomq.cli.command import DONE, REFUSED, Result
+from todomq.cli.command import Result
 from todomq.cli.connection import connect_to_look_in
+from todomq.cli.exit_codes import DONE, REFUSED
 from todomq.cli.lists import ListName, is_absent
 from todomq.cli.show import coloured, dim, duration, name_of, safe, size
 from todomq.settings import read_settings

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from todomq.cli.command import REFUSED, Result, command
+from todomq.cli.command import Result, command
 from todomq.cli.connection import connect
+from todomq.cli.exit_codes import REFUSED
 from todomq.cli.show import dim, is_terminal, json_text, safe
 from todomq.errors import EntryNotFound, TodoMQError
 from todomq.protocol.entries import is_date

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from todomq.cli.asking import ask_all, calling
-from todomq.cli.command import DONE, REFUSED, UNREACHABLE, Result, command
+from todomq.cli.command import Result, command
 from todomq.cli.connection import connect_to_look_in, named_by
+from todomq.cli.exit_codes import DONE, REFUSED, UNREACHABLE
 from todomq.cli.killing import NOT_RUNNING, kill_daemon
 from todomq.cli.list_probe import kill_list, show_list, why
 from todomq.cli.lists import complete_list

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from todomq.cli.command import DONE, INTERRUPTS, REFUSED, UNREACHABLE, Result, command
+from todomq.cli.command import INTERRUPTS, Result, command
+from todomq.cli.exit_codes import DONE, REFUSED, UNREACHABLE
 from todomq.cli.lists import Yes
 from todomq.cli.show import duration, is_terminal, name_of, safe, say
 from todomq.cli.stack_parts import STANDS_STILL

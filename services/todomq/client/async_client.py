@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 from todomq.client import operations
 from todomq.client.connection import Connection
-from todomq.client.deadlines import awake_ms, check_deadline, set_deadline
+from todomq.client.deadlines import awake_ms, check_deadline
 from todomq.client.endpoint import choose
 from todomq.client.outcomes import AskAgain, Failures, outcome, refuse_to_resend, refused
-from todomq.client.request import Repetition, Request
+from todomq.client.request import Repetition, Request, set_deadline
 from todomq.client.values import ServerRef
 from todomq.errors import UNKNOWN, InvalidRequest, TodoMQError, Unavailable
 from todomq.protocol.entries import check_list_name

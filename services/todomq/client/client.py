@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 from todomq.client import operations
 from todomq.client.connection import Connection
-from todomq.client.deadlines import check_deadline, set_deadline
+from todomq.client.deadlines import check_deadline
 from todomq.client.endpoint import choose
 from todomq.client.futures import settle
 from todomq.client.outcomes import outcome, refuse_to_resend, refused
 from todomq.client.pipeline import Pipeline
-from todomq.client.request import Request
+from todomq.client.request import Request, set_deadline
 from todomq.client.values import ServerRef
 from todomq.errors import TodoMQError
 from todomq.protocol.entries import check_list_name

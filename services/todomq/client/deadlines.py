@@ -6,13 +6,9 @@ Owns: the client's clock, the bound of deadlines. Must not know: what becomes of
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
 
 from todomq.errors import InvalidRequest
 from todomq.protocol import limits
-
-if TYPE_CHECKING:
-    from todomq.client.request import Request
 
 DEADLINE_MOST_S = limits.DEADLINE_AHEAD_MS / 1000
 
@@ -39,10 +35,3 @@ def check_deadline(deadline_s: float) -> float:
 
 def _is_huge(number: object) -> bool:
     return isinstance(number, int) and number.bit_length() > 64
-
-
-def set_deadline(request: Request[Any], default_ms: int) -> None:
-    """Set when a request's time is up, counted from now."""
-    if request.deadline_s is not None:
-        default_ms = int(request.deadline_s * 1000)
-    request.deadline_ms = time.monotonic_ns() // 1_000_000 + default_ms  # ``awake_ms``, without a call for each request

@@ -7,6 +7,7 @@ that, because a pipelined request must cost little.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from enum import Enum
 from typing import Any, Protocol, TypeVar
@@ -151,3 +152,10 @@ class Repetition(Request[T]):
     __slots__ = ("again",)
 
     again: Callable[[], Any] | None
+
+
+def set_deadline(request: Request[Any], default_ms: int) -> None:
+    """Set when a request's time is up, counted from now."""
+    if request.deadline_s is not None:
+        default_ms = int(request.deadline_s * 1000)
+    request.deadline_ms = time.monotonic_ns() // 1_000_000 + default_ms  # ``awake_ms``, without a call for each request
