@@ -98,6 +98,16 @@ def test_the_command_line_comes_in_by_the_file_that_the_environment_names(stack:
     assert refused.returncode == 1 and "this key does not allow that" in refused.stderr
 
 
+def test_an_endpoint_beside_credentials_is_where_the_client_connects(stack: KeyedStack, owner: Path) -> None:
+    """As through a tunnel: the router is not found where the file says."""
+    moved = replace(read_credentials(owner), endpoint="tcp://127.0.0.1:1")
+    with Client(stack.tcp, deadline_s=20, credentials=moved) as todo:
+        assert todo.endpoint == stack.tcp
+        assert todo.todo_list(f"{name_of(owner)}/tunnel").add_entry("milk").id == 1
+    with pytest.raises(errors.InvalidRequest, match="endpoint: with credentials tcp://HOST:PORT is needed"):
+        Client(stack.endpoint, credentials=moved)
+
+
 def test_a_stranger_is_not_let_in_and_hears_it_at_once(stack: KeyedStack, owner: Path) -> None:
     began_s = time.monotonic()
     with Client(credentials=stranger(owner), deadline_s=20) as todo, pytest.raises(errors.Unauthorized):

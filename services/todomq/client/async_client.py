@@ -172,11 +172,10 @@ class AsyncClient(_Face):
     """A client of one stack for asyncio, see ``Client``. It may be used from the loops of several threads.
 
     Args:
-        endpoint: the router's address. None takes it from the file that ``TODOMQ_CREDENTIALS`` names, else from
-            ``TODOMQ_ENDPOINT``, else connects to this machine's stack.
+        endpoint: the router's address. None takes it from ``credentials``, else from the file that
+            ``TODOMQ_CREDENTIALS`` names, else from ``TODOMQ_ENDPOINT``, else connects to this machine's stack.
         deadline_s: how many seconds a request may take if it is given no deadline of its own; at most 60.
-        credentials: what a credentials file holds, as ``from_file`` reads it. They name the endpoint: the argument
-            ``endpoint`` is ignored then.
+        credentials: what a credentials file holds, as ``from_file`` reads it.
 
     Raises:
         InvalidRequest: the endpoint, the deadline or the file can't be used.

@@ -22,10 +22,10 @@ def choose(endpoint: str | None, credentials: Credentials | None = None) -> tupl
 
     Args:
         endpoint: as for ``choose_endpoint``.
-        credentials: those given to this client, if any; they name the endpoint.
+        credentials: those given to this client, if any; they name the endpoint where none is given.
 
     Raises:
-        InvalidRequest: no usable endpoint, or credentials that can't be read.
+        InvalidRequest: no usable endpoint (keys are for TCP only), or credentials that can't be read.
     """
     path = read_settings().credentials if credentials is None and endpoint is None else ""
     if path:
@@ -35,9 +35,14 @@ def choose(endpoint: str | None, credentials: Credentials | None = None) -> tupl
             credentials = read_credentials(path)
         except InvalidRequest as error:
             raise InvalidRequest(f"TODOMQ_CREDENTIALS: {error.text}") from None
-    if credentials is not None:
+    if credentials is None:
+        return choose_endpoint(endpoint), None
+    if endpoint is None:
         return credentials.endpoint, credentials
-    return choose_endpoint(endpoint), None
+    chosen = choose_endpoint(endpoint)
+    if not chosen.startswith("tcp://"):
+        raise InvalidRequest(f"endpoint: with credentials tcp://HOST:PORT is needed, not {chosen!r:.160}")
+    return chosen, credentials
 
 
 def choose_endpoint(endpoint: str | None) -> str:
