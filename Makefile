@@ -59,7 +59,7 @@ down status logs:
 	echo "TodoMQ is not installed here, so nothing of it runs; start with: make up"; [ $@ = down ]; fi
 
 test: $(TEST)
-	@$(PY) -m pytest $(or $(ARGS),--numprocesses 2)
+	@$(PY) -m pytest $(or $(ARGS),--numprocesses 2 --max-worker-restart 0)
 
 check: $(TEST)
 	@$(PY) -m ruff check

@@ -23,6 +23,7 @@ class StacksTogether(LoadScopeScheduling):
         return STACKS if nodeid.startswith(STACKS) else nodeid
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> StacksTogether:
     """Say to pytest-xdist how tests are shared out; it asks only where several processes are wanted."""
     return StacksTogether(config, log)

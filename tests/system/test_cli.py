@@ -421,6 +421,14 @@ def test_the_tree_of_another_stack_shows_its_processes_and_none_of_this_home(
     rows = value_of(shared_stack.run("todomq.cli", "probe", "tree", "--json", settings=other))
     assert all(row["memory"] is not None and row["stats"] is not None for row in rows)
     assert not {row["pid"] for row in rows} & set(shared_stack.pids().values())
+    silent = patient_stack.kill("registry", signal.SIGSTOP)
+    try:
+        text = shared_stack.run("todomq.cli", "probe", "tree", settings=other).stdout
+    finally:
+        os.kill(silent, signal.SIGCONT)
+    assert re.search(r"registry +UNKNOWN\n.*does not answer", text)
+    assert re.search(r"router +UNKNOWN .*in flight", text)
+    patient_stack.wait_healthy()
 
 
 def test_each_process_of_the_tree_is_one_line_of_the_terminal(shared_stack: RunningStack) -> None:

@@ -1082,6 +1082,8 @@ def test_a_list_server_with_another_home_takes_part_over_tcp(spread: KeyedStack)
             assert "list_server 3" in spread.run("todomq.cli", "probe", "list", name).stdout
             tree = spread.run("todomq.cli", "probe", "tree").stdout
             assert tree.startswith("supervisord\n") and re.search(r"list_server 3 +REGISTERED .* partitions", tree)
+            assert re.search(r"list_server 2.*\n.*list_server 3.*\n.*\n.*router", tree)
+            assert re.search(r"list_server 3 +[\d.]+ ms", spread.run("todomq.cli", "probe", "ping").stdout)
             far.send_signal(signal.SIGSTOP)
             try:
                 health = spread.run("todomq.cli", "probe", "health")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import typer
+from stacks import wait_until
 
 from todomq.cli.asking import Answer
 from todomq.cli.command import exit_code
@@ -16,8 +19,9 @@ from todomq.cli.exit_codes import REFUSED, UNREACHABLE, USAGE
 from todomq.cli.formats import EntryFields
 from todomq.cli.health import Health, Part, check_until_healthy, judge
 from todomq.cli.killing import kill_daemon
-from todomq.cli.stack_parts import expected_daemons, read_daemon_name
+from todomq.cli.stack_parts import expected_daemons, is_here, read_daemon_name
 from todomq.cli.transfer import BATCH_BYTES, BATCH_ENTRIES, batches
+from todomq.cli.tree import REGISTERED, Row, Sample, top_value
 from todomq.cli.whereabouts import Whereabouts, explain, is_at_fault
 from todomq.client.values import Entry, Registration
 from todomq.errors import (
@@ -139,9 +143,45 @@ DAEMONS: list[Any] = [
 def test_a_daemon_that_cannot_be_killed_is_not_said_to_be_away_where_it_runs_elsewhere(
     registration: Registration | None, kind: type[TodoMQError], words: str
 ) -> None:
-    todo: Any = SimpleNamespace(registry=SimpleNamespace(whereis_name=lambda name: registration))
+    todo: Any = SimpleNamespace(
+        registry=SimpleNamespace(whereis_name=lambda name: registration), endpoint="ipc:///tmp/h/run/router"
+    )
     with pytest.raises(kind, match=words):
         kill_daemon(todo, ["list_server", 3])
+
+
+def test_a_process_is_a_daemon_of_this_machine_by_its_whole_command() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(60)", "todomq.list_server", "2", "/log/todomq.cache.log"]
+    ) as process:
+        try:
+            wait_until(lambda: is_here(process.pid, ("list_server", 2), "ipc:///tmp/h/run/router"), 10, "it runs")
+            assert is_here(process.pid, ("list_server", 2), "tcp://127.0.0.1:7447")
+            assert not is_here(process.pid, ("list_server", 2), "tcp://10.0.0.1:7447")
+            assert not is_here(process.pid, ("list_server", 1), "ipc:///tmp/h/run/router")
+            assert not is_here(process.pid, ("cache",), "ipc:///tmp/h/run/router")
+        finally:
+            process.kill()
+    assert not is_here(process.pid, ("list_server", 2), "ipc:///tmp/h/run/router")
+
+
+def row_of(incarnation: bytes, **counts: int) -> Row:
+    stats = {"incarnation": incarnation, "names": 9, **counts} if counts else {}
+    return Row("registry", ("registry",), REGISTERED, 0, None, None, stats)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "rate"),
+    [
+        (row_of(b"a", messages=100), row_of(b"a", messages=150), 25.0),
+        (row_of(b"a", messages=100), row_of(b"b", messages=50), None),
+        (row_of(b"a", messages=100), row_of(b"a"), None),
+        (row_of(b"a"), row_of(b"a", messages=100), None),
+    ],
+)
+def test_work_per_second_is_that_of_one_life_of_a_daemon(before: Row, now: Row, rate: float | None) -> None:
+    (shown,) = top_value(Sample(12.0, [now], {}), Sample(10.0, [before], {}))
+    assert shown["work_per_s"] == rate
 
 
 def healthy_answers() -> dict[Any, Answer]:

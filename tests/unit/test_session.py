@@ -337,6 +337,15 @@ class TestRetries:
         assert waits == sorted(waits)
         assert waits[-1] == most_ms // 2
 
+    def test_for_room_a_request_asks_until_shortly_before_its_deadline(self, driver: Driver) -> None:
+        deadline_ms = START_MS + 10_000
+        driver.submit(request(deadline_ms=deadline_ms))
+        driver.refuse(driver.sent()[0], Overloaded("full"))
+        while not driver.finished:
+            driver.advance(driver.session.wake_at_ms() - driver.now)
+            driver.refuse(driver.sent()[0], Overloaded("full"))
+        assert deadline_ms - BACKOFF_MOST_MS <= driver.now < deadline_ms
+
     def test_what_was_refused_together_is_sent_again_in_order(self, driver: Driver) -> None:
         driver.submit(*(request() for _ in range(6)))
         items = driver.sent()

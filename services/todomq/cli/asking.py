@@ -57,6 +57,11 @@ def ask_all(todo: Client, questions: Mapping[K, Callable[[Pipeline], Future[Any]
     return {key: _answer(future, ended.get(key, time.monotonic()) - began[key]) for key, future in futures.items()}
 
 
+def ask_names(todo: Client, deadline_s: float) -> Answer:
+    """Ask the registry for all registrations."""
+    return ask_all(todo, {"names": lambda pipeline: pipeline.registry.names(deadline_s=deadline_s)})["names"]
+
+
 def calling(
     name: Sequence[str | int], operation: str, *arguments: Any, deadline_s: float
 ) -> Callable[[Pipeline], Future[Any]]:

@@ -19,7 +19,7 @@ from itertools import count
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from todomq.cli.asking import Answer, ask_all, calling, registered_in, why_no_answer
+from todomq.cli.asking import Answer, ask_all, ask_names, calling, registered_in, why_no_answer
 from todomq.cli.connection import connect, unreachable
 from todomq.cli.show import counted
 from todomq.cli.stack_parts import STANDS_STILL, Name, expected_daemons
@@ -152,15 +152,15 @@ def check_health(todo: Client, settings: Settings, variable: str = "", check_s: 
     from todomq.client.session import RouterSilent
 
     processes, manager = (None, "") if variable else _ask_supervisord(settings)
-    names = ask_all(todo, {"names": lambda pipeline: pipeline.registry.names(deadline_s=check_s)})
-    daemons = expected_daemons(settings, processes, registered_in(names["names"]))
+    names = ask_names(todo, check_s)
+    daemons = expected_daemons(settings, processes, registered_in(names))
     workers = [int(name[1]) for name in daemons if name[0] == "database_worker"]
     lists = {worker: _list_of(worker, max(workers)) for worker in workers}
     questions: dict[Any, Begin] = {name: _stats_of(name, check_s) for name in daemons}
     questions |= {("check", worker): _check_of(worker, check_s) for worker in workers}
     questions |= {("server", worker): _server_of(name, check_s) for worker, name in lists.items()}
     questions |= {("add", worker): _add_to(name, check_s) for worker, name in lists.items()}
-    answers = names | ask_all(todo, questions)
+    answers = {"names": names} | ask_all(todo, questions)
     if all(isinstance(answer.error, RouterSilent) for answer in answers.values()):
         return Health([_unreachable_router(todo, variable, processes, manager)], is_reachable=False)
     answers |= _read_back(todo, lists, answers, check_s)

@@ -9,8 +9,9 @@ import os
 from typing import TYPE_CHECKING
 
 from todomq.cli.show import name_of
+from todomq.cli.stack_parts import is_here
 from todomq.errors import InvalidRequest, NameNotFound
-from todomq.runtime.local_process import kill
+from todomq.runtime.local_process import has_ended, kill
 
 if TYPE_CHECKING:
     from todomq.client import Client
@@ -30,21 +31,19 @@ def kill_daemon(todo: Client, name: list[str | int]) -> int:
     if registration.pid is None:
         raise InvalidRequest(f"{name_of(name)} runs on another machine: it can be killed there only")
     try:
-        _kill(registration.pid, name)
+        _kill(registration.pid, name, todo.endpoint)
     except (ProcessLookupError, FileNotFoundError):
         raise NameNotFound(f"{name_of(name)} is not running any more on this machine") from None
     return registration.pid
 
 
-def _kill(pid: int, name: list[str | int]) -> None:
+def _kill(pid: int, name: list[str | int], endpoint: str) -> None:
     pidfd = os.pidfd_open(pid)
     try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            command = file.read()
-            if not command:
-                raise ProcessLookupError  # it has ended, and nobody has taken note of that yet
-            if f"todomq.{name[0]}".encode() not in command:
-                raise InvalidRequest(f"pid {pid} of this machine is not {name_of(name)}; it runs on another one")
+        if has_ended(pidfd):
+            raise ProcessLookupError  # and nobody has taken note of that yet
+        if not is_here(pid, tuple(name), endpoint):
+            raise InvalidRequest(f"pid {pid} of this machine is not {name_of(name)}; it runs on another one")
         kill(pidfd)
     finally:
         os.close(pidfd)

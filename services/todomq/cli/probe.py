@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from todomq.cli.asking import ask_all, calling
+from todomq.cli.asking import ask_all, ask_names, calling, registered_in
 from todomq.cli.command import Result, command
 from todomq.cli.connection import connect_to_look_in, named_by
 from todomq.cli.exit_codes import DONE, REFUSED, UNREACHABLE
@@ -215,8 +215,12 @@ def _kill_daemon(name: list[str | int]) -> Result:
 
 
 def _all_daemons(todo: Client) -> list[Name]:
-    settings = read_settings()
-    return expected_daemons(settings, supervised(settings, todo.endpoint))
+    from todomq.client.session import RouterSilent
+
+    settings, names = read_settings(), ask_names(todo, PING_S)
+    if isinstance(names.error, RouterSilent):
+        raise names.error  # nothing is known of any of them
+    return expected_daemons(settings, supervised(settings, todo.endpoint), registered_in(names))
 
 
 def _health_text(found: Health) -> str:

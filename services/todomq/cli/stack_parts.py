@@ -17,7 +17,7 @@ from todomq.cli.show import safe
 from todomq.daemons import KINDS, LISTENER, is_daemon_name, is_number, name_of_process
 from todomq.errors import Unavailable
 from todomq.runtime.local_process import age_ms, processor_s
-from todomq.settings import Settings
+from todomq.settings import Settings, is_loopback
 
 if TYPE_CHECKING:
     from todomq.supervision.manager import Process
@@ -34,12 +34,12 @@ def supervised(settings: Settings, endpoint: str) -> list[Process] | None:
         endpoint: the router that is asked.
 
     Returns:
-        None where supervisord does not answer, or where the router is not that of this home: of the processes of
-        another stack this home's supervisord knows nothing.
+        None where supervisord does not answer, or where the endpoint is not one of this home's settings: of the
+        processes of another stack this home's supervisord knows nothing.
     """
     from todomq.supervision.manager import Manager
 
-    if endpoint != settings.address("router"):
+    if endpoint not in (settings.address("router"), settings.tcp):
         return None
     try:
         return Manager(settings).processes()
@@ -47,12 +47,22 @@ def supervised(settings: Settings, endpoint: str) -> list[Process] | None:
         return None
 
 
-def is_here(pid: int, name: Name) -> bool:
-    """Tell whether a process of this machine is the daemon of this name, not one of another machine with its pid."""
+def is_here(pid: int, name: Name, endpoint: str) -> bool:
+    """Tell whether a process of this machine is the daemon of this name that a stack's registry knows by its pid.
+
+    Args:
+        pid: what the registry says.
+        name: the daemon's.
+        endpoint: the stack's router; if that is on another machine, so is the process, whatever has its pid here.
+    """
+    if not endpoint.startswith("ipc://") and not is_loopback(endpoint):
+        return False
     try:
-        return f"todomq.{name[0]}".encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
     except OSError:
         return False
+    command = [f"todomq.{name[0]}", *map(str, name[1:])]
+    return any(words[at : at + len(command)] == command for at in range(len(words)))
 
 
 def read_daemon_name(words: list[str]) -> list[str | int]:

@@ -6,12 +6,11 @@ Owns: what is gathered of each process, both drawings. Must not know: how lists 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from todomq.cli.asking import ask_all, calling, registered_in
+from todomq.cli.asking import ask_all, ask_names, calling, registered_in
 from todomq.cli.show import coloured, counted, dim, duration, name_of, safe, size, table
 from todomq.cli.stack_parts import (
     STANDS_STILL,
@@ -24,7 +23,7 @@ from todomq.cli.stack_parts import (
     uptime_s,
 )
 from todomq.daemons import KINDS, LISTENER, name_of_process
-from todomq.errors import CorruptRecord, TodoMQError
+from todomq.errors import CorruptRecord
 from todomq.runtime.local_process import is_stopped
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 
 ASK_S = 1.0
 ROUTER: Name = ("router",)
-REGISTERED = "REGISTERED"
+REGISTERED, UNKNOWN = "REGISTERED", "UNKNOWN"
 
 
 class Row(NamedTuple):
@@ -45,7 +44,8 @@ class Row(NamedTuple):
     Attributes:
         group: its supervision group.
         name: its registered name; ``("supervision",)`` for the listener.
-        state: supervisord's word for it, or ``REGISTERED`` or ``ABSENT`` if no supervisord here knows of it.
+        state: supervisord's word for it. If no supervisord here knows of it ``REGISTERED`` or ``ABSENT``, or
+            ``UNKNOWN`` where the registry does not answer.
         pid: 0 if it does not run, or does on another machine.
         uptime_s: seconds, or None.
         restarts: in the life of this supervisord, or None.
@@ -76,33 +76,26 @@ def gather(todo: Client, settings: Settings) -> list[Row]:
     from todomq.client.session import RouterSilent
 
     processes = supervised(settings, todo.endpoint)
-    rows = _supervised_rows(settings, processes) if processes else _registered_rows(settings, None, _registered(todo))
+    rows = _supervised_rows(settings, processes) if processes else _registered_rows(todo, settings, None)
     # The router is asked first and alone, or it would count the other questions among the requests in flight.
     answers = ask_all(todo, {row.name: _stats_of(row.name) for row in rows if row.name == ROUTER and _is_asked(row)})
     if any(isinstance(answer.error, RouterSilent) for answer in answers.values()):  # it says nothing of the others
         return [row._replace(stats=None if row.name == ROUTER else {}) for row in rows]
     if processes:
-        with suppress(TodoMQError):  # then nobody knows which daemons other machines add
-            known = {row.name for row in rows}
-            rows += [row for row in _registered_rows(settings, processes, _registered(todo)) if row.name not in known]
+        known = {row.name: row for row in rows}
+        here = [known.pop(row.name, row) for row in _registered_rows(todo, settings, processes)]
+        rows = [*known.values(), *here]  # what is left of the known is the listener
     asked = [row.name for row in rows if _is_asked(row) and row.name not in answers]
     answers |= ask_all(todo, {name: _stats_of(name) for name in asked})
     return [row._replace(stats=answers[row.name].value) if row.name in answers else row for row in rows]
 
 
 def _is_asked(row: Row) -> bool:
-    return row.group != LISTENER and (row.pid != 0 or row.state == REGISTERED)
+    return row.group != LISTENER and (row.pid != 0 or row.state in (REGISTERED, UNKNOWN))
 
 
 def _stats_of(name: Name) -> Callable[[Pipeline], Future[Any]]:
     return calling(name, "stats", deadline_s=ASK_S)
-
-
-def _registered(todo: Client) -> dict[Name, int | None]:
-    names = ask_all(todo, {"names": lambda pipeline: pipeline.registry.names(deadline_s=ASK_S)})["names"]
-    if names.error is not None:
-        raise names.error
-    return registered_in(names) or {}
 
 
 def queue(row: Row) -> str:
@@ -261,7 +254,7 @@ def _work_rate(row: Row, now: Sample, before: Sample) -> float | None:
     """Return requests (router), commits (worker) or messages (others) per second."""
     then = next((other for other in before.rows if other.name == row.name), None)
     counter = {"router": "requests", "database_worker": "commits"}.get(str(row.name[0]), "messages")
-    if then is None or row.stats is None or then.stats is None or then.pid != row.pid:
+    if then is None or not row.stats or not then.stats or then.stats["incarnation"] != row.stats["incarnation"]:
         return None
     done: float = row.stats.get(counter, 0) - then.stats.get(counter, 0)
     return done / (now.taken_s - before.taken_s)
@@ -283,13 +276,18 @@ def _supervised_rows(settings: Settings, processes: list[Process]) -> list[Row]:
     ]  # fmt: skip
 
 
-def _registered_rows(
-    settings: Settings, processes: list[Process] | None, registered: Mapping[Name, int | None]
-) -> list[Row]:
+def _registered_rows(todo: Client, settings: Settings, processes: list[Process] | None) -> list[Row]:
+    """Return the daemons that there should be, as the registry knows them."""
+    from todomq.client.session import RouterSilent
+
+    names = ask_names(todo, ASK_S)
+    if isinstance(names.error, RouterSilent):
+        raise names.error
+    registered = registered_in(names)
     rows = []
     for name in expected_daemons(settings, processes, registered):
-        pid = registered.get(name) or 0
-        pid = pid if pid and is_here(pid, name) else 0
-        state = REGISTERED if name in registered else "ABSENT"
+        pid = (registered or {}).get(name) or 0
+        pid = pid if pid and is_here(pid, name, todo.endpoint) else 0
+        state = UNKNOWN if registered is None else REGISTERED if name in registered else "ABSENT"
         rows.append(Row(KINDS[str(name[0])].group, name, state, pid, uptime_s(pid) if pid else None, None, None))
     return rows

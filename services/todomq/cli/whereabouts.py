@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from todomq.cli.asking import Answer, ask_all, calling, registered_in, why_no_answer
+from todomq.cli.asking import Answer, ask_all, ask_names, calling, registered_in, why_no_answer
 from todomq.cli.show import counted, name_of
 from todomq.cli.stack_parts import Name, expected_daemons, supervised
 from todomq.errors import CorruptRecord, NameNotFound
@@ -65,7 +65,7 @@ def find(todo: Client, settings: Settings, list_name: str) -> Whereabouts:
         InvalidRequest: not a list's name. Unavailable: the router does not answer.
     """
     todo.todo_list(list_name)  # checks the name
-    names = ask_all(todo, {"": lambda pipeline: pipeline.registry.names(deadline_s=HOP_S)})[""]
+    names = ask_names(todo, HOP_S)
     registered = registered_in(names)
     daemons = expected_daemons(settings, supervised(settings, todo.endpoint), registered)
     workers = max(int(name[1]) for name in daemons if name[0] == "database_worker")

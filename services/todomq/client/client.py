@@ -145,12 +145,15 @@ class Client(_Part):
         return f"Client({self.endpoint!r})"
 
     @classmethod
-    def from_file(cls, path: str | os.PathLike[str], deadline_s: float = 5.0) -> Self:
+    def from_file(
+        cls, path: str | os.PathLike[str], deadline_s: float = 5.0, *, endpoint: str | None = None
+    ) -> Self:
         """Return a client that connects with the credentials in a file made by ``todomq keys new``.
 
         Args:
             path: the file.
             deadline_s: as for the class.
+            endpoint: the router's address if it is not reached where the file says, but through a tunnel, for example.
 
         Raises:
             InvalidRequest: the file can't be read, other users may read it, or it holds no credentials; or as for the
@@ -158,7 +161,7 @@ class Client(_Part):
         """
         from todomq.keys.credentials import read_credentials
 
-        return cls(deadline_s=deadline_s, credentials=read_credentials(path))
+        return cls(endpoint, deadline_s, credentials=read_credentials(path))
 
     list_names = _ask(operations.list_names)
     call = _ask(operations.call)

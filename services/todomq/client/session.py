@@ -64,7 +64,10 @@ WINDOW_BYTES = 8 * limits.MIB
 BACKOFF_MS = 10
 BACKOFF_MOST_MS = 250
 OVERLOADED_MOST_MS = 1_000
-"""Many clients that come back four times a second for room that is not there would keep everybody busy with that."""
+"""Many clients that come back four times a second for room that is not there would keep everybody busy with that.
+
+Once the deadline is near a pause is no longer than the others: up to a quarter of the time that is left.
+"""
 DEADLINE_MOST_MS = limits.DEADLINE_AHEAD_MS - CLOCK_SLACK_MS
 EXPIRY_STEP_MS = 10
 """Deadlines are looked at no more often than this, so that a look over all requests costs little."""
@@ -457,7 +460,9 @@ class Session:
             self._note_repetition_late(request, now_ms)
 
     def _retry_later(self, request: Request[Any], error: TodoMQError, now_ms: int) -> None:
-        most_ms = OVERLOADED_MOST_MS if isinstance(error, Overloaded) else BACKOFF_MOST_MS
+        most_ms = BACKOFF_MOST_MS
+        if isinstance(error, Overloaded):
+            most_ms = max(most_ms, min(OVERLOADED_MOST_MS, (request.deadline_ms - now_ms) // 4))
         longest_ms = min(BACKOFF_MS << min(request.attempts, 8), most_ms)
         due_ms = now_ms + int(longest_ms * (1 + self._jitter) / 2)
         request.attempts += 1

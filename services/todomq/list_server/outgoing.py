@@ -12,7 +12,7 @@ from todomq.list_server.recording import RecordedList
 
 
 class Outgoing:
-    """The replies and batches of one turn.
+    """Gathers replies and batches until a turn ends.
 
     Attributes:
         gates: by the number of the worker.

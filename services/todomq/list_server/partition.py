@@ -40,7 +40,7 @@ class Partition:
         to_sweep: those of which older generations are stored and no sweep has begun.
         gate, replies, lists_to_write: those of all partitions of the process, not copies: they write into the same
             batches, and what they answer leaves together.
-        snapshots, forgetting: also of all.
+        snapshots, forgetting: also of the whole process.
     """
 
     __slots__ = (
