@@ -21,6 +21,7 @@ import pytest
 from stacks import RunningStack, kept_running, wait_until
 
 from todomq import Client
+from todomq.protocol.partitions import partition_of, worker_of
 
 DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 REAL_FILE = Path(__file__).parents[2] / ".." / "shared" / "data" / "qtodotxt-example.todo.txt"
@@ -429,6 +430,18 @@ def test_the_tree_of_another_stack_shows_its_processes_and_none_of_this_home(
     assert re.search(r"registry +UNKNOWN\n.*does not answer", text)
     assert re.search(r"router +UNKNOWN .*in flight", text)
     patient_stack.wait_healthy()
+
+
+def test_the_worker_of_a_list_is_that_of_the_stack_that_is_asked(
+    shared_stack: RunningStack, patient_stack: RunningStack
+) -> None:
+    """However many workers the settings of this home name."""
+    partitions = {name: partition_of(name.encode()) for name in (f"list {n}" for n in range(100))}
+    name = next(name for name, partition in partitions.items() if worker_of(partition, 5) != worker_of(partition, 3))
+    other = {"TODOMQ_ENDPOINT": patient_stack.endpoint, "TODOMQ_DATABASE_WORKERS": "5"}
+    found = value_of(shared_stack.run("todomq.cli", "probe", "list", name, "--json", settings=other))
+    assert found["worker"] == worker_of(partitions[name], 3)
+    assert shared_stack.run("todomq.cli", "probe", "why", name, settings=other).returncode == DONE
 
 
 def test_each_process_of_the_tree_is_one_line_of_the_terminal(shared_stack: RunningStack) -> None:

@@ -82,9 +82,9 @@ def gather(todo: Client, settings: Settings) -> list[Row]:
     if any(isinstance(answer.error, RouterSilent) for answer in answers.values()):  # it says nothing of the others
         return [row._replace(stats=None if row.name == ROUTER else {}) for row in rows]
     if processes:
-        known = {row.name: row for row in rows}
-        here = [known.pop(row.name, row) for row in _registered_rows(todo, settings, processes)]
-        rows = [*known.values(), *here]  # what is left of the known is the listener
+        of_home, registered = {row.name: row for row in rows}, _registered_rows(todo, settings, processes)
+        listener = [row for row in rows if row.group == LISTENER]  # which is registered nowhere
+        rows = listener + [of_home.get(row.name, row) for row in registered]
     asked = [row.name for row in rows if _is_asked(row) and row.name not in answers]
     answers |= ask_all(todo, {name: _stats_of(name) for name in asked})
     return [row._replace(stats=answers[row.name].value) if row.name in answers else row for row in rows]

@@ -71,20 +71,20 @@ def find(todo: Client, settings: Settings, list_name: str) -> Whereabouts:
     workers = max(int(name[1]) for name in daemons if name[0] == "database_worker")
     servers = [int(name[1]) for name in daemons if name[0] == "list_server"]
     partition = partition_of(list_name.encode())
-    worker = worker_of(partition, workers)
-    asked: dict[Any, str] = {("router",): "stats", ("cache",): "stats", ("database_worker", worker): "check"}
-    questions: dict[Any, Any] = {}
-    for name, operation in asked.items():
-        questions[name] = calling(name, operation, deadline_s=HOP_S)
+    questions: dict[Any, Any] = {name: calling(name, "stats", deadline_s=HOP_S) for name in (("router",), ("cache",))}
     for number in servers:
         name = ("list_server", number)
         questions[name] = calling(name, "describe_list", list_name, deadline_s=HOP_S)
     answers: dict[Any, Answer] = ask_all(todo, questions)
-    if names.error is not None and all(answer.error is not None for answer in answers.values()):
-        raise names.error
     owners = [(answers["list_server", n].value["epoch"], n) for n in servers if answers["list_server", n].error is None]
     server = max(owners)[1] if owners else None
     description = {} if server is None else answers["list_server", server].value
+    # A list server knows how many workers its stack has; another stack may have fewer than this home's settings say.
+    worker = description["worker"] if description else worker_of(partition, workers)
+    keeper = ("database_worker", worker)
+    answers |= ask_all(todo, {keeper: calling(keeper, "check", deadline_s=HOP_S)})
+    if names.error is not None and all(answer.error is not None for answer in answers.values()):
+        raise names.error
     return Whereabouts(list_name, partition, worker, server, description, answers, registered)
 
 
