@@ -32,6 +32,8 @@ from todomq.router import in_flight
 from torture.raw import Raw
 from torture.report import percentile
 
+pytestmark = pytest.mark.quiet
+
 FLOOD_S = float(os.environ.get("TODOMQ_FLOOD_S", "9"))
 ALL_DAEMONS_BYTES = 1 << 30
 ROUNDS = 4

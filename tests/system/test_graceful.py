@@ -17,6 +17,8 @@ from stacks import RunningStack, is_gone, wait_until
 
 from todomq import Client
 
+pytestmark = pytest.mark.quiet
+
 SLOWEST_S = 1.0
 HELD_UP = 2
 """A request may take longer by so many times what a new process waited for a processor: the old one hands over before,

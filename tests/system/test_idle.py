@@ -11,9 +11,12 @@ import re
 import time
 from pathlib import Path
 
+import pytest
 from stacks import RunningStack
 
 from todomq.daemons import KINDS
+
+pytestmark = pytest.mark.quiet
 
 MEASURED_S = float(os.environ.get("TODOMQ_MEASURE_IDLE_S", "5"))
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"

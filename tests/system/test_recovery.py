@@ -16,6 +16,8 @@ from stacks import RunningStack, is_gone, kept_running, wait_until
 from todomq import Client, Via, errors
 from todomq.protocol.partitions import PARTITIONS, partition_of, worker_of
 
+pytestmark = pytest.mark.quiet
+
 
 @pytest.fixture
 def endpoint(shared_stack: RunningStack) -> str:
